@@ -1,0 +1,198 @@
+package record
+
+import "fmt"
+
+// Class says what kind of record this is. Numbers are neutral to operating
+// systems, part of the format, and never reused.
+type Class uint16
+
+// The classes of records.
+const (
+	ClassGenesis        Class = 0x0001
+	ClassClosed         Class = 0x0002
+	ClassPruned         Class = 0x0003
+	ClassErased         Class = 0x0004
+	ClassVMCheckpoint   Class = 0x0005
+	ClassKeyCertificate Class = 0x0006
+	ClassTick           Class = 0x0007
+
+	ClassProcessExec  Class = 0x0101
+	ClassProcessFork  Class = 0x0102
+	ClassProcessExit  Class = 0x0103
+	ClassProcessCreds Class = 0x0104
+
+	ClassFileCreate   Class = 0x0201
+	ClassFileModify   Class = 0x0202
+	ClassFileDelete   Class = 0x0203
+	ClassFileRename   Class = 0x0204
+	ClassFileChmod    Class = 0x0205
+	ClassFileChown    Class = 0x0206
+	ClassFileLink     Class = 0x0207
+	ClassFileTruncate Class = 0x0208
+	ClassFileClose    Class = 0x0209
+
+	ClassNetworkConnect Class = 0x0301
+	ClassNetworkAccept  Class = 0x0302
+	ClassNetworkListen  Class = 0x0303
+	ClassNetworkDrop    Class = 0x0304
+
+	ClassVMDefine       Class = 0x1001
+	ClassVMUndefine     Class = 0x1002
+	ClassVMStart        Class = 0x1003
+	ClassVMStop         Class = 0x1004
+	ClassVMPause        Class = 0x1005
+	ClassVMResume       Class = 0x1006
+	ClassVMMigrate      Class = 0x1007
+	ClassVMSnapshot     Class = 0x1008
+	ClassVMDeviceAttach Class = 0x1009
+	ClassVMDeviceDetach Class = 0x100a
+	ClassVMCrash        Class = 0x100b
+	ClassVMReboot       Class = 0x100c
+	ClassVMEpoch        Class = 0x100d
+	ClassVMGap          Class = 0x100e
+	ClassVMChange       Class = 0x100f
+
+	ClassAgentEnrolled         Class = 0x1101
+	ClassAgentFrame            Class = 0x1102
+	ClassAgentDropped          Class = 0x1103
+	ClassAgentHooks            Class = 0x1104
+	ClassAgentHeartbeatLost    Class = 0x1105
+	ClassAgentSequenceGap      Class = 0x1106
+	ClassAgentSignatureInvalid Class = 0x1107
+	ClassAgentRefused          Class = 0x1108
+	ClassAgentConnected        Class = 0x1109
+	ClassAgentDisconnected     Class = 0x110a
+	ClassAgentRollback         Class = 0x110b
+	ClassAgentHeartbeatBack    Class = 0x110c
+	ClassAgentThrottled        Class = 0x110d
+
+	ClassPolicyVerdict Class = 0x1201
+	ClassPolicyOutcome Class = 0x1202
+	ClassPolicyLoaded  Class = 0x1203
+	ClassPolicyError   Class = 0x1204
+
+	ClassHostStart         Class = 0x1301
+	ClassHostStop          Class = 0x1302
+	ClassHostConfiguration Class = 0x1303
+	ClassHostGap           Class = 0x1304
+)
+
+// classes is the one table of names: policies, the command line and the
+// documentation all use it.
+var classes = map[Class]string{
+	ClassGenesis:        "log.genesis",
+	ClassClosed:         "log.closed",
+	ClassPruned:         "log.pruned",
+	ClassErased:         "log.erased",
+	ClassVMCheckpoint:   "log.vm_checkpoint",
+	ClassKeyCertificate: "log.key_certificate",
+	ClassTick:           "log.tick",
+
+	ClassProcessExec:  "process.exec",
+	ClassProcessFork:  "process.fork",
+	ClassProcessExit:  "process.exit",
+	ClassProcessCreds: "process.setuid",
+
+	ClassFileCreate:   "file.create",
+	ClassFileModify:   "file.modify",
+	ClassFileDelete:   "file.delete",
+	ClassFileRename:   "file.rename",
+	ClassFileChmod:    "file.chmod",
+	ClassFileChown:    "file.chown",
+	ClassFileLink:     "file.link",
+	ClassFileTruncate: "file.truncate",
+	ClassFileClose:    "file.close",
+
+	ClassNetworkConnect: "network.connect",
+	ClassNetworkAccept:  "network.accept",
+	ClassNetworkListen:  "network.listen",
+	ClassNetworkDrop:    "network.drop",
+
+	ClassVMDefine:       "vm.define",
+	ClassVMUndefine:     "vm.undefine",
+	ClassVMStart:        "vm.start",
+	ClassVMStop:         "vm.stop",
+	ClassVMPause:        "vm.pause",
+	ClassVMResume:       "vm.resume",
+	ClassVMMigrate:      "vm.migrate",
+	ClassVMSnapshot:     "vm.snapshot",
+	ClassVMDeviceAttach: "vm.device_attach",
+	ClassVMDeviceDetach: "vm.device_detach",
+	ClassVMCrash:        "vm.crash",
+	ClassVMReboot:       "vm.reboot",
+	ClassVMEpoch:        "vm.epoch",
+	ClassVMGap:          "vm.gap",
+	ClassVMChange:       "vm.change",
+
+	ClassAgentEnrolled:         "agent.enrolled",
+	ClassAgentFrame:            "agent.frame",
+	ClassAgentDropped:          "agent.dropped",
+	ClassAgentHooks:            "agent.hooks",
+	ClassAgentHeartbeatLost:    "agent.heartbeat_lost",
+	ClassAgentSequenceGap:      "agent.sequence_gap",
+	ClassAgentSignatureInvalid: "agent.signature_invalid",
+	ClassAgentRefused:          "agent.refused",
+	ClassAgentConnected:        "agent.connected",
+	ClassAgentDisconnected:     "agent.disconnected",
+	ClassAgentRollback:         "agent.rollback",
+	ClassAgentHeartbeatBack:    "agent.heartbeat_back",
+	ClassAgentThrottled:        "agent.throttled",
+
+	ClassPolicyVerdict: "policy.verdict",
+	ClassPolicyOutcome: "policy.outcome",
+	ClassPolicyLoaded:  "policy.loaded",
+	ClassPolicyError:   "policy.error",
+
+	ClassHostStart:         "host.start",
+	ClassHostStop:          "host.stop",
+	ClassHostConfiguration: "host.configuration",
+	ClassHostGap:           "host.gap",
+}
+
+var classByName = func() map[string]Class {
+	m := make(map[string]Class, len(classes))
+	for c, n := range classes {
+		m[n] = c
+	}
+	return m
+}()
+
+// String returns the class's name, such as "file.rename".
+func (c Class) String() string {
+	if n, ok := classes[c]; ok {
+		return n
+	}
+	return fmt.Sprintf("class(%#04x)", uint16(c))
+}
+
+// Known reports whether this version has a name for c. Unknown classes are
+// sealed all the same: a newer author may write to an older reader.
+func (c Class) Known() bool { _, ok := classes[c]; return ok }
+
+// FromGuest reports whether a guest agent may write records of class c. The
+// host refuses all others from a channel, so that no guest can author a
+// verdict or a lifecycle event.
+func (c Class) FromGuest() bool {
+	switch c {
+	case ClassAgentDropped, ClassAgentHooks:
+		return true
+	}
+	return c >= 0x0100 && c < 0x1000
+}
+
+// ParseClass returns the class with the given name.
+func ParseClass(name string) (Class, error) {
+	if c, ok := classByName[name]; ok {
+		return c, nil
+	}
+	return 0, fmt.Errorf("parse class: no class is named %q: %w", name, ErrReject)
+}
+
+// Classes returns every class that has a name, in no order.
+func Classes() []Class {
+	all := make([]Class, 0, len(classes))
+	for c := range classes {
+		all = append(all, c)
+	}
+	return all
+}

@@ -1,0 +1,74 @@
+package record
+
+import "fmt"
+
+// MaxPayload is the largest payload an author may write, in bytes.
+const MaxPayload = 32 << 10
+
+// Message is a payload: one of the messages of record.proto.
+type Message interface {
+	MarshalVT() ([]byte, error)
+	UnmarshalVT([]byte) error
+	SizeVT() int
+	MarshalToSizedBufferVT([]byte) (int, error)
+}
+
+// NewPayload returns an empty payload for records of class c. Classes without
+// a message of their own are observations and carry an Event.
+func NewPayload(c Class) Message {
+	switch c {
+	case ClassGenesis:
+		return &Genesis{}
+	case ClassVMCheckpoint:
+		return &VMCheckpoint{}
+	case ClassKeyCertificate:
+		return &KeyCertificate{}
+	case ClassVMEpoch:
+		return &Epoch{}
+	case ClassVMGap, ClassHostGap:
+		return &Gap{}
+	case ClassAgentEnrolled:
+		return &Enrolled{}
+	case ClassAgentFrame:
+		return &Frame{}
+	case ClassAgentDropped:
+		return &Lost{}
+	case ClassAgentHooks:
+		return &Hooks{}
+	case ClassAgentSequenceGap, ClassAgentHeartbeatLost, ClassAgentHeartbeatBack, ClassAgentSignatureInvalid,
+		ClassAgentRefused, ClassAgentConnected, ClassAgentDisconnected, ClassAgentRollback, ClassAgentThrottled:
+		return &AgentState{}
+	case ClassPolicyVerdict, ClassPolicyError:
+		return &Verdict{}
+	case ClassPolicyOutcome:
+		return &Outcome{}
+	case ClassPolicyLoaded:
+		return &BundleActivation{}
+	case ClassHostStart, ClassHostStop, ClassHostConfiguration:
+		return &Daemon{}
+	}
+	return &Event{}
+}
+
+// Decode parses the payload of a record of class c. It allocates at most a
+// small multiple of len(payload). An error wraps ErrReject and comes with a
+// nil Message.
+func Decode(c Class, payload []byte) (Message, error) {
+	if len(payload) > MaxPayload && c.FromGuest() {
+		return nil, fmt.Errorf("decode %s payload: %d bytes, limit %d: %w", c, len(payload), MaxPayload, ErrReject)
+	}
+	m := NewPayload(c)
+	if err := m.UnmarshalVT(payload); err != nil {
+		return nil, fmt.Errorf("decode %s payload: %w: %w", c, err, ErrReject)
+	}
+	return m, nil
+}
+
+// Encode returns the bytes of m that an author commits to.
+func Encode(m Message) ([]byte, error) {
+	b, err := m.MarshalVT()
+	if err != nil {
+		return nil, fmt.Errorf("encode payload: %w", err)
+	}
+	return b, nil
+}
