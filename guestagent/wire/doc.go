@@ -20,7 +20,10 @@
 // The port has no message boundaries and no marker for a peer that went away:
 // a reader that meets anything but a whole, correct envelope returns
 // ErrGarbage and scans on to the next magic. A sequence that does not follow
-// says that bytes were lost.
+// says that bytes were lost; Hello and Ident start a new count.
+//
+// The agent answers every Hello, also one it has answered before. The host
+// repeats a Hello that was read and not answered.
 //
 // # Connection
 //

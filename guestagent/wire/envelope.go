@@ -75,7 +75,8 @@ func (r *Reader) Buffered() bool { return r.r.Buffered() > 0 }
 
 // Read returns the next envelope. Besides the errors of the underlying reader
 // it returns ErrGarbage, after which it may be called again: it resumes at the
-// next byte sequence that looks like an envelope.
+// next byte sequence that looks like an envelope. Where envelopes are missing
+// it returns the next whole one together with ErrGarbage.
 func (r *Reader) Read() (Envelope, error) {
 	var head [envelopeSize]byte
 	h, err := r.r.Peek(envelopeSize)
@@ -105,6 +106,11 @@ func (r *Reader) Read() (Envelope, error) {
 		return Envelope{}, fmt.Errorf("%w: checksum %08x, want %08x", ErrGarbage, sum, want)
 	}
 	e := Envelope{Type: Type(head[4]), Sequence: binary.BigEndian.Uint64(head[12:]), Body: r.body}
+	if e.Type == TypeHello || e.Type == TypeIdent {
+		// A handshake may start anywhere in a peer's count: the port outlives
+		// both a reboot of the guest and a restart of the host.
+		r.next = e.Sequence
+	}
 	if e.Sequence != r.next {
 		// The envelope itself is whole, so it is worth no less for what is
 		// missing before it; frames carry a chain of their own.
