@@ -1634,13 +1634,13 @@ func (x *Hook) GetError() string {
 	return ""
 }
 
-// Frame is the signed statement over the records sealed just before it.
+// Frame is the signed statement over the count records sealed right before it:
+// with the statement at leaf i they are the leaves from i-count to i-1.
 type Frame struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Statement     []byte                 `protobuf:"bytes,1,opt,name=statement,proto3" json:"statement,omitempty"`                      // exact bytes, see guestagent/wire
-	Signature     []byte                 `protobuf:"bytes,2,opt,name=signature,proto3" json:"signature,omitempty"`                      // Ed25519
-	FirstIndex    uint64                 `protobuf:"varint,3,opt,name=first_index,json=firstIndex,proto3" json:"first_index,omitempty"` // leaf index of the first record of the frame
-	Count         uint32                 `protobuf:"varint,4,opt,name=count,proto3" json:"count,omitempty"`
+	Statement     []byte                 `protobuf:"bytes,1,opt,name=statement,proto3" json:"statement,omitempty"` // exact bytes, see guestagent/wire
+	Signature     []byte                 `protobuf:"bytes,2,opt,name=signature,proto3" json:"signature,omitempty"` // Ed25519
+	Count         uint32                 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1687,13 +1687,6 @@ func (x *Frame) GetSignature() []byte {
 		return x.Signature
 	}
 	return nil
-}
-
-func (x *Frame) GetFirstIndex() uint64 {
-	if x != nil {
-		return x.FirstIndex
-	}
-	return 0
 }
 
 func (x *Frame) GetCount() uint32 {
@@ -2899,13 +2892,11 @@ const file_record_proto_rawDesc = "" +
 	"\x04Hook\x12\x14\n" +
 	"\x05class\x18\x01 \x01(\rR\x05class\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05error\"z\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"Y\n" +
 	"\x05Frame\x12\x1c\n" +
 	"\tstatement\x18\x01 \x01(\fR\tstatement\x12\x1c\n" +
-	"\tsignature\x18\x02 \x01(\fR\tsignature\x12\x1f\n" +
-	"\vfirst_index\x18\x03 \x01(\x04R\n" +
-	"firstIndex\x12\x14\n" +
-	"\x05count\x18\x04 \x01(\rR\x05count\"\x90\x01\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignature\x12\x14\n" +
+	"\x05count\x18\x03 \x01(\rR\x05count\"\x90\x01\n" +
 	"\x04Lost\x124\n" +
 	"\x06counts\x18\x01 \x03(\v2\x1c.provost.record.v1.LostCountR\x06counts\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x0e\n" +

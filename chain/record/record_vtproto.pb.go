@@ -1374,11 +1374,6 @@ func (m *Frame) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	if m.Count != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Count))
 		i--
-		dAtA[i] = 0x20
-	}
-	if m.FirstIndex != 0 {
-		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.FirstIndex))
-		i--
 		dAtA[i] = 0x18
 	}
 	if len(m.Signature) > 0 {
@@ -2906,9 +2901,6 @@ func (m *Frame) SizeVT() (n int) {
 	l = len(m.Signature)
 	if l > 0 {
 		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
-	}
-	if m.FirstIndex != 0 {
-		n += 1 + protohelpers.SizeOfVarint(uint64(m.FirstIndex))
 	}
 	if m.Count != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.Count))
@@ -7592,25 +7584,6 @@ func (m *Frame) UnmarshalVT(dAtA []byte) error {
 			}
 			iNdEx = postIndex
 		case 3:
-			if wireType != 0 {
-				return fmt.Errorf("proto: wrong wireType = %d for field FirstIndex", wireType)
-			}
-			m.FirstIndex = 0
-			for shift := uint(0); ; shift += 7 {
-				if shift >= 64 {
-					return protohelpers.ErrIntOverflow
-				}
-				if iNdEx >= l {
-					return io.ErrUnexpectedEOF
-				}
-				b := dAtA[iNdEx]
-				iNdEx++
-				m.FirstIndex |= uint64(b&0x7F) << shift
-				if b < 0x80 {
-					break
-				}
-			}
-		case 4:
 			if wireType != 0 {
 				return fmt.Errorf("proto: wrong wireType = %d for field Count", wireType)
 			}
