@@ -1,0 +1,174 @@
+package record
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Text says in one line what a record tells, for people. Bytes that come from
+// a guest are quoted where they hold anything but printable characters, so
+// that no guest can write to an operator's terminal.
+func Text(c Class, m Message) string {
+	var b strings.Builder
+	switch m := m.(type) {
+	case *Event:
+		eventText(&b, c, m)
+	case *Genesis:
+		fmt.Fprintf(&b, "log %s begins (%s)", m.Origin, m.Cause)
+		if m.DomainUuid != "" {
+			fmt.Fprintf(&b, ", domain %s %s, incarnation %d, %d disk layers, %d bytes of XML",
+				Printable([]byte(m.DomainName)), m.DomainUuid, m.Incarnation, len(m.Disks), len(m.DomainXml))
+		}
+		if m.PreviousOrigin != "" {
+			fmt.Fprintf(&b, ", continues %s", m.PreviousOrigin)
+		}
+	case *Epoch:
+		fmt.Fprintf(&b, "epoch %x (%s), QEMU pid %d", m.Epoch, m.Cause, m.QemuPid)
+	case *Enrolled:
+		verb := "enrolled"
+		if m.Resumed {
+			verb = "resumed"
+		}
+		fmt.Fprintf(&b, "guest agent %s %s: key %x, session %x, attestation level %d",
+			Printable([]byte(m.AgentVersion)), verb, m.Key, m.Session, m.AttestationLevel)
+	case *Hooks:
+		covered := 0
+		for _, h := range m.Hooks {
+			if h.Name != "" {
+				covered++
+			}
+		}
+		fmt.Fprintf(&b, "probe in %s mode on %s %s: %d of %d classes covered", Printable([]byte(m.Mode)),
+			Printable([]byte(m.Os)), Printable([]byte(m.Kernel)), covered, len(m.Hooks))
+	case *Frame:
+		fmt.Fprintf(&b, "signed statement over the %d records before", m.Count)
+	case *Lost:
+		var n uint64
+		for _, l := range m.Counts {
+			n += l.Count
+		}
+		fmt.Fprintf(&b, "%d events lost (%s) %s", n, Printable([]byte(m.Author)), Printable([]byte(m.Detail)))
+	case *AgentState:
+		b.WriteString(Printable([]byte(m.Reason)))
+		if m.Count > 0 {
+			fmt.Fprintf(&b, " (%d)", m.Count)
+		}
+	case *VMCheckpoint:
+		fmt.Fprintf(&b, "checkpoint of %s at size %d", m.Origin, m.Size)
+	case *KeyCertificate:
+		fmt.Fprintf(&b, "key %x signs %s*", m.PublicKey, m.OriginPrefix)
+	case *Daemon:
+		fmt.Fprintf(&b, "daemon %s, version %s, pid %d", m.What, m.Version, m.Pid)
+	case *Gap:
+		fmt.Fprintf(&b, "blind for %.3f s: %s; %s", float64(m.To-m.From)/1e9, m.Cause, strings.Join(m.Changes, "; "))
+	case *BundleActivation:
+		fmt.Fprintf(&b, "bundle %s %s with %d policies, digest %x", m.Name, m.Version, len(m.Policies), m.Digest)
+	case *Verdict:
+		kinds := make([]string, len(m.Actions))
+		for i, a := range m.Actions {
+			kinds[i] = a.Kind
+		}
+		fmt.Fprintf(&b, "policy %s (%s, %s) on leaf %d %s: %s", m.Policy, m.Severity, m.Mode, m.CauseIndex, m.CauseClass, strings.Join(kinds, ", "))
+		if m.Error != "" {
+			fmt.Fprintf(&b, "; error: %s", Printable([]byte(m.Error)))
+		}
+	case *Outcome:
+		fmt.Fprintf(&b, "%s for policy %s: %s", m.Kind, m.Policy, m.Result)
+		if m.StateBefore != "" || m.StateAfter != "" {
+			fmt.Fprintf(&b, ", %s -> %s", m.StateBefore, m.StateAfter)
+		}
+		if m.Error != "" {
+			fmt.Fprintf(&b, ": %s", Printable([]byte(m.Error)))
+		}
+	default:
+		fmt.Fprintf(&b, "%T", m)
+	}
+	return strings.TrimSpace(b.String())
+}
+
+func eventText(b *strings.Builder, c Class, e *Event) {
+	if e.File != nil {
+		b.WriteString(Printable(e.File.Path))
+		if e.Target != nil {
+			b.WriteString(" -> " + Printable(e.Target.Path))
+		}
+		b.WriteByte(' ')
+	}
+	if n := e.Network; n != nil {
+		fmt.Fprintf(b, "%s %s -> %s ", n.Protocol, address(n.SourceIp, n.SourcePort), address(n.DestinationIp, n.DestinationPort))
+	}
+	if v := e.Vm; v != nil {
+		fmt.Fprintf(b, "%s is %s", Printable([]byte(v.Name)), v.State)
+		if v.Detail != "" {
+			b.WriteString(" (" + Printable([]byte(v.Detail)) + ")")
+		}
+		b.WriteByte(' ')
+	}
+	if p := e.Process; p != nil {
+		if c != ClassProcessExec && c != ClassProcessFork && c != ClassProcessExit {
+			b.WriteString("by ")
+		}
+		b.WriteString(processText(p))
+		if c == ClassProcessExec && len(p.Args) > 0 {
+			args := make([]string, len(p.Args))
+			for i, a := range p.Args {
+				args[i] = Printable(a)
+			}
+			b.WriteString(" [" + strings.Join(args, " ") + "]")
+		}
+	}
+	if x := e.Exit; x != nil {
+		fmt.Fprintf(b, " exit %d", x.Code)
+		if x.Signal != 0 {
+			fmt.Fprintf(b, " signal %d", x.Signal)
+		}
+	}
+	if e.Parent != nil && e.Parent.Pid != 0 {
+		b.WriteString(" < " + processText(e.Parent))
+	}
+	if e.Reason != "" {
+		b.WriteString(" " + Printable([]byte(e.Reason)))
+	}
+}
+
+func processText(p *Process) string {
+	name := p.Executable
+	if len(name) == 0 {
+		name = p.Name
+	}
+	s := Printable(name) + "(" + strconv.FormatUint(uint64(p.Pid), 10) + ")"
+	if p.Credentials != nil {
+		s += " uid " + strconv.FormatUint(uint64(p.Credentials.Uid), 10)
+	}
+	return s
+}
+
+func address(ip []byte, port uint32) string {
+	a, ok := netip.AddrFromSlice(ip)
+	if !ok || port > 65535 {
+		return "?"
+	}
+	return netip.AddrPortFrom(a.Unmap(), uint16(port)).String()
+}
+
+// Printable returns b as it is where every character is printable, and quoted
+// as a Go string where one is not.
+func Printable(b []byte) string {
+	if utf8.Valid(b) {
+		plain := true
+		for _, r := range string(b) {
+			if !unicode.IsPrint(r) {
+				plain = false
+				break
+			}
+		}
+		if plain {
+			return string(b)
+		}
+	}
+	return strconv.Quote(string(b))
+}
