@@ -1,0 +1,41 @@
+# The blind spots of the chain are events too. What the host finds cannot be
+# forged by the guest; what the guest itself admits to have lost counts as well.
+#
+# False positives: a guest that is shut down or stopped in a debugger.
+policy "agent_silenced" {
+  title    = "The guest agent went silent, or its records cannot be trusted"
+  severity = "high"
+  attack   = ["T1562.001"]
+  mode     = "enforce"
+
+  on        = ["agent.heartbeat_lost", "agent.sequence_gap", "agent.signature_invalid", "agent.rollback"]
+  condition = event.origin == "host" && !contains(["shutoff", "crashed", "paused"], vm.state)
+
+  cooldown {
+    period = "1m"
+    by     = [event.type]
+  }
+
+  action "alert" {
+    message = "${vm.name}: ${event.type} (${event.reason}), silent for ${agent.silent_seconds} s"
+  }
+}
+
+policy "observations_lost" {
+  title    = "Observations were lost"
+  severity = "medium"
+  attack   = ["T1562.001"]
+  mode     = "enforce"
+
+  on        = ["agent.dropped"]
+  condition = lost.count > 0
+
+  cooldown {
+    period = "1m"
+    by     = [lost.author]
+  }
+
+  action "alert" {
+    message = "${vm.name}: ${lost.count} observations lost, says the ${lost.author}: ${lost.reasons}"
+  }
+}

@@ -1,0 +1,51 @@
+// Package rules judges entries: one entry of a VM log in, verdicts out. It
+// promises I5: an Engine has no clock and does no IO, and what it decides
+// depends on the bundle, its options, the State of that one log and the entry.
+// The same entries, in order, give the same verdicts, also when the State was
+// saved and restored in between; so the log alone can be replayed.
+//
+// # Verdicts
+//
+// All policies that match fire, in order of name; none shadows another. A
+// verdict is to be sealed before anything is done about it (I2), as class
+// ClassOf(v). Verdicts with an Error are of class policy.error: the policy
+// could not be decided for the entry, which is never taken for "no match".
+//
+// The mode of a verdict is the weakest of policy, bundle, VM and host. In audit
+// the actions are recorded (WouldHave) and must not be done.
+//
+// A verdict without actions and with Suppressed reports, at the end of a
+// cooldown, what was swallowed in it. It comes with the first entry whose host
+// time is past the end: time is what entries say.
+//
+// # No feedback
+//
+// Entries which policies caused are judged only by policies whose "on" names
+// policy.* types, and what those cause by none: no verdict can lead to itself.
+//
+// # State
+//
+// A State belongs to one VM log and to one goroutine at a time. It holds what
+// the log said about the domain and the cooldowns, at most MaxKeys of them:
+// beyond that the one longest not used is given up, which is reported. Its
+// saved form, version 1, all integers big-endian, strings and lists preceded by
+// a length of 4 bytes:
+//
+//	magic and version "PVRS" 0x01
+//	next leaf index     8 bytes
+//	host monotone time  8 bytes
+//	uuid, name, state   strings
+//	tags                list of strings
+//	metadata            list of pairs of strings, in order of keys
+//	given up since the last report   8 bytes
+//	time of that report 8 bytes
+//	cooldowns           list, longest unused first, each:
+//	  state digest of the policy  32 bytes
+//	  key                         16 bytes
+//	  end                          8 bytes, host monotone time
+//	  suppressed                   8 bytes
+//	  last cause: index            8 bytes
+//	  last cause: leaf hash       32 bytes
+//	  last cause: class            2 bytes
+//	  policy                      string
+package rules

@@ -1,0 +1,240 @@
+package rules
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/provostd/provost/chain/record"
+	"github.com/provostd/provost/rules/event"
+	"github.com/provostd/provost/rules/policy"
+)
+
+// VM is what a log says about its domain.
+type VM = event.VM
+
+// ErrNoPayload says that an entry's payload was erased, so that it cannot be
+// judged again.
+var ErrNoPayload = event.ErrNoPayload
+
+// Options are the host's part of the decision. The zero value limits nothing
+// and knows no alert channels.
+type Options struct {
+	// HostMode is the host's switch: no policy is stronger. ModeUnset means
+	// ModeEnforce.
+	HostMode policy.Mode
+	// VMModes limits single VMs, by UUID in lower case.
+	VMModes map[string]policy.Mode
+	// Channels are the names of the alert channels of this host.
+	Channels []string
+	// Actions are the kinds of action this host can do. Nil means all:
+	// alert and pause.
+	Actions []string
+}
+
+// Engine is a bundle ready to judge. It is immutable and may be used by many
+// goroutines, each with a State of its own.
+type Engine struct {
+	bundle *policy.Bundle
+	opts   Options
+	// byClass lists, for each class, the policies which may fire on it, as
+	// indexes into bundle.Policies. The index of necessary atoms will narrow
+	// each list further.
+	byClass  map[record.Class][]int
+	watchers map[string]bool // policies that judge policy.* entries
+}
+
+// New returns an engine for the bundle. It refuses what this host could not
+// honour (I10): an unknown channel, or an action it lacks.
+func New(b *policy.Bundle, opts Options) (*Engine, error) {
+	if opts.HostMode == policy.ModeUnset {
+		opts.HostMode = policy.ModeEnforce
+	}
+	if opts.Actions == nil {
+		opts.Actions = []string{"alert", "pause"}
+	}
+	e := &Engine{bundle: b, opts: opts, byClass: make(map[record.Class][]int), watchers: make(map[string]bool)}
+	var problems []error
+	for i, p := range b.Policies {
+		for _, a := range p.Actions {
+			if !slices.Contains(opts.Actions, a.Kind) {
+				problems = append(problems, fmt.Errorf("policy %q: this host cannot do the action %q", p.Name, a.Kind))
+			}
+			for _, ch := range a.Channels {
+				if !slices.Contains(opts.Channels, ch) {
+					problems = append(problems, fmt.Errorf("policy %q: this host has no alert channel %q", p.Name, ch))
+				}
+			}
+		}
+		if p.Watches {
+			e.watchers[p.Name] = true
+		}
+		if p.Mode == policy.ModeOff {
+			continue
+		}
+		for _, c := range p.On {
+			e.byClass[c] = append(e.byClass[c], i)
+		}
+	}
+	if len(problems) > 0 {
+		return nil, fmt.Errorf("use bundle %q: %w: %w", b.Name, errors.Join(problems...), record.ErrReject)
+	}
+	return e, nil
+}
+
+// Bundle returns the engine's bundle.
+func (e *Engine) Bundle() *policy.Bundle { return e.bundle }
+
+// Mode returns the effective mode of a policy on the VM with this UUID: the
+// weakest of policy, bundle, VM and host. An empty UUID leaves the VM out.
+func (e *Engine) Mode(p *policy.Policy, uuid string) policy.Mode {
+	m := min(p.Mode, e.opts.HostMode)
+	if e.bundle.Mode != policy.ModeUnset {
+		m = min(m, e.bundle.Mode)
+	}
+	if vm, ok := e.opts.VMModes[strings.ToLower(uuid)]; ok && vm != policy.ModeUnset {
+		m = min(m, vm)
+	}
+	return m
+}
+
+// Activation is the record that says which policies judge from now on, with
+// the modes that this host allows.
+func (e *Engine) Activation() *record.BundleActivation { return e.ActivationFor("") }
+
+// ActivationFor is Activation with the modes on the VM with this UUID: it
+// belongs into that VM's log before the first entry the engine judges.
+func (e *Engine) ActivationFor(uuid string) *record.BundleActivation {
+	b := &record.BundleActivation{Name: e.bundle.Name, Version: e.bundle.Version, Digest: e.bundle.Digest[:]}
+	for _, p := range e.bundle.Policies {
+		b.Policies = append(b.Policies, &record.ActivePolicy{Name: p.Name, Mode: e.Mode(p, uuid).String(), Digest: p.Digest[:]})
+	}
+	return b
+}
+
+// ClassOf returns the class under which a verdict is sealed.
+func ClassOf(v *record.Verdict) record.Class {
+	if v.Error != "" {
+		return record.ClassPolicyError
+	}
+	return record.ClassPolicyVerdict
+}
+
+var scratch = sync.Pool{New: func() any { return new(event.Event) }}
+
+// Eval judges one entry and moves the state past it. Entries come in order of
+// index; one that was judged before is refused, and missing ones are allowed
+// (they were pruned). payload is the decoded payload of the entry, and must not
+// change during the call; nil means that it was erased.
+//
+// An error wraps record.ErrReject and ErrNoPayload where the entry cannot be
+// judged; the state has moved past it all the same, except where the entry was
+// judged before. Verdicts share no memory with payload.
+func (e *Engine) Eval(st *State, leaf record.Leaf, leafHash record.Hash, payload record.Message) ([]*record.Verdict, error) {
+	if leaf.Index < st.next {
+		return nil, fmt.Errorf("judge entry %d: the next one is %d: %w", leaf.Index, st.next, record.ErrReject)
+	}
+	st.next = leaf.Index + 1
+	st.mono = max(st.mono, leaf.Mono)
+	j := judgement{engine: e, state: st, leaf: &leaf, hash: leafHash, payload: payload}
+	j.learn()
+	if st.engine != e || st.stale {
+		j.retarget()
+	}
+	err := j.judge()
+	j.reportEnded()
+	j.reportGivenUp()
+	return j.verdicts, err
+}
+
+// judgement is one call of Eval.
+type judgement struct {
+	engine   *Engine
+	state    *State
+	leaf     *record.Leaf
+	hash     record.Hash
+	payload  record.Message
+	verdicts []*record.Verdict
+}
+
+func (j *judgement) learn() {
+	if problem := j.state.learn(j.leaf, j.payload); problem != "" {
+		j.verdicts = append(j.verdicts, j.failure(nil, problem))
+	}
+}
+
+// retarget decides which policies look at this VM, and in which mode. It runs
+// when the VM's facts or the engine have changed, not for each entry.
+func (j *judgement) retarget() {
+	st, e := j.state, j.engine
+	ev := scratch.Get().(*event.Event)
+	defer release(ev)
+	ev.LoadVM(&st.vm)
+	st.modes = st.modes[:0]
+	for _, p := range e.bundle.Policies {
+		mode := e.Mode(p, st.vm.UUID)
+		if mode != policy.ModeOff {
+			ok, err := p.Target.Selects(ev)
+			if err != nil {
+				j.fail(p, mode, "target: "+err.Error())
+			}
+			if !ok {
+				mode = policy.ModeOff
+			}
+		}
+		st.modes = append(st.modes, mode)
+	}
+	st.engine, st.stale = e, false
+}
+
+func release(ev *event.Event) {
+	ev.Reset() // keep no payload alive
+	scratch.Put(ev)
+}
+
+func (j *judgement) judge() error {
+	candidates := j.engine.byClass[j.leaf.Header.Class]
+	active := false
+	for _, i := range candidates {
+		active = active || j.state.modes[i] != policy.ModeOff
+	}
+	if j.payload == nil && (active || teaches(j.leaf)) {
+		return fmt.Errorf("judge %s entry %d: %w: %w", j.leaf.Header.Class, j.leaf.Index, ErrNoPayload, record.ErrReject)
+	}
+	if !active || j.engine.ownOutput(j.payload) {
+		return nil
+	}
+	ev := scratch.Get().(*event.Event)
+	defer release(ev)
+	if err := ev.Load(j.leaf, j.payload, &j.state.vm); err != nil {
+		return fmt.Errorf("judge entry: %w", err)
+	}
+	for _, i := range candidates {
+		mode := j.state.modes[i]
+		if mode == policy.ModeOff {
+			continue
+		}
+		p := j.engine.bundle.Policies[i]
+		switch ok, err := p.Condition.Eval(ev); {
+		case err != nil:
+			j.fail(p, mode, err.Error())
+		case ok:
+			j.match(p, mode, ev)
+		}
+	}
+	return nil
+}
+
+// ownOutput reports whether an entry was caused by a policy that watches
+// policies: judging it could go on for ever.
+func (e *Engine) ownOutput(payload record.Message) bool {
+	switch p := payload.(type) {
+	case *record.Verdict:
+		return strings.HasPrefix(p.CauseClass, "policy.") || e.watchers[p.Policy]
+	case *record.Outcome:
+		return e.watchers[p.Policy]
+	}
+	return false
+}

@@ -1,0 +1,475 @@
+package policy
+
+import (
+	"math/big"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/provostd/provost/rules/event"
+)
+
+// Tri is the answer of a closure.
+type Tri uint8
+
+// The answers. Failed means: ask the oracle.
+const (
+	False Tri = iota
+	True
+	Failed
+)
+
+func tri(b bool) Tri {
+	if b {
+		return True
+	}
+	return False
+}
+
+// state says whether a text or number closure has a value.
+type state uint8
+
+const (
+	missing state = iota
+	present
+	failed
+)
+
+type (
+	boolFn  func(*event.Event) Tri
+	textFn  func(*event.Event) (string, state)
+	numFn   func(*event.Event) (uint64, state)
+	floatFn func(*event.Event) (float64, state)
+)
+
+// term is a compiled expression: exactly one of its closures is set, or
+// konst, or list.
+type term struct {
+	b     boolFn
+	s     textFn
+	n     numFn
+	f     floatFn
+	list  *listTerm
+	konst *cty.Value
+	addr  event.Field // with s: the address field it is the text of
+	isIP  bool
+	cost  int  // rough nanoseconds
+	fails bool // it may answer Failed
+}
+
+// listTerm is a list of strings that the event carries.
+type listTerm struct {
+	len func(*event.Event) int
+	at  func(e *event.Event, i int) (string, bool) // false: null
+	// field and whole say that it is a plain list field.
+	field event.Field
+	whole bool
+}
+
+// binding is what a loop variable stands for.
+type binding struct {
+	konst    *cty.Value
+	depth    int         // position in Event.Iter
+	list     event.Field // the list it runs over
+	ancestor bool        // it runs over process.ancestors
+}
+
+type compiler struct {
+	env   *env
+	scope map[string]binding
+	depth int
+	slow  []hcl.Range // parts without a closure
+	ctx   *hcl.EvalContext
+}
+
+// compileCondition returns the closure of a checked, inlined expression.
+func compileCondition(x hclsyntax.Expression, v *env) *Condition {
+	c := &compiler{env: v, scope: make(map[string]binding), ctx: v.consts}
+	o := newOracle(x, v)
+	t := c.truth(x)
+	return &Condition{oracle: o, fn: t.b, slow: c.slow}
+}
+
+// Condition is a compiled condition.
+type Condition struct {
+	oracle *oracle
+	fn     boolFn
+	slow   []hcl.Range
+}
+
+// Eval reports whether the condition is true of e. A nil Condition is true of
+// everything. An error is an *EvalError.
+func (c *Condition) Eval(e *event.Event) (bool, error) {
+	if c == nil {
+		return true, nil
+	}
+	switch c.fn(e) {
+	case True:
+		return true, nil
+	case False:
+		return false, nil
+	}
+	return c.oracle.truth(e)
+}
+
+// Closure is the answer of the closures alone.
+func (c *Condition) Closure(e *event.Event) Tri { return c.fn(e) }
+
+// Oracle is the answer of HCL's own evaluation, for differential tests and
+// explanations. It is some hundred times slower than Eval.
+func (c *Condition) Oracle(e *event.Event) (bool, error) { return c.oracle.truth(e) }
+
+// Slow returns the places of the parts that have no closure and are evaluated
+// through cty.
+func (c *Condition) Slow() []hcl.Range { return c.slow }
+
+const slowCost = 20_000
+
+// truth compiles an expression where a true/false value is wanted. What has no
+// closure becomes a call of the oracle for just that part.
+func (c *compiler) truth(x hclsyntax.Expression) term {
+	if t, ok := c.expr(x); ok {
+		if t.b != nil {
+			return t
+		}
+		if t.konst != nil && t.konst.Type() == cty.Bool && t.konst.IsKnown() && !t.konst.IsNull() {
+			v := tri(t.konst.True())
+			return term{b: func(*event.Event) Tri { return v }}
+		}
+	}
+	return c.fallback(x)
+}
+
+func (c *compiler) fallback(x hclsyntax.Expression) term {
+	c.slow = append(c.slow, x.Range())
+	o := newOracle(x, c.env)
+	return term{cost: slowCost, fails: true, b: func(e *event.Event) Tri {
+		v, err := o.truth(e)
+		if err != nil {
+			return Failed
+		}
+		return tri(v)
+	}}
+}
+
+// expr compiles x, or reports that it has no closure.
+func (c *compiler) expr(x hclsyntax.Expression) (term, bool) {
+	switch x := x.(type) {
+	case *hclsyntax.ParenthesesExpr:
+		return c.expr(x.Expression)
+	case *hclsyntax.LiteralValueExpr:
+		return term{konst: &x.Val}, true
+	case *hclsyntax.TemplateWrapExpr:
+		return c.expr(x.Wrapped)
+	case *hclsyntax.BinaryOpExpr:
+		return c.binary(x)
+	case *hclsyntax.UnaryOpExpr:
+		return c.unary(x)
+	case *hclsyntax.ConditionalExpr:
+		return c.conditional(x)
+	case *hclsyntax.ScopeTraversalExpr:
+		return c.traversal(x)
+	case *hclsyntax.FunctionCallExpr:
+		return c.call(x)
+	case *hclsyntax.SplatExpr:
+		return c.splat(x)
+	}
+	return c.fold(x)
+}
+
+// fold evaluates an expression that reads only constants.
+func (c *compiler) fold(x hclsyntax.Expression) (term, bool) {
+	for _, t := range x.Variables() {
+		root := t.RootName()
+		if b, ok := c.scope[root]; ok {
+			if b.konst == nil {
+				return term{}, false
+			}
+		} else if root != "list" && root != "local" {
+			return term{}, false
+		}
+	}
+	dynamic := false
+	hclsyntax.VisitAll(x, func(n hclsyntax.Node) hcl.Diagnostics {
+		if call, ok := n.(*hclsyntax.FunctionCallExpr); ok {
+			if f := functions[call.Name]; f == nil || f.ofEvent {
+				dynamic = true
+			}
+		}
+		return nil
+	})
+	if dynamic {
+		return term{}, false
+	}
+	v, diags := x.Value(c.ctx)
+	if diags.HasErrors() || !v.IsWhollyKnown() {
+		return term{}, false // the oracle repeats the error for each event
+	}
+	return term{konst: &v}, true
+}
+
+// constant returns the value of x where it reads only constants.
+func (c *compiler) constant(x hclsyntax.Expression) (cty.Value, bool) {
+	t, ok := c.fold(x)
+	if !ok || t.konst == nil {
+		return cty.NilVal, false
+	}
+	return *t.konst, true
+}
+
+func (c *compiler) unary(x *hclsyntax.UnaryOpExpr) (term, bool) {
+	if x.Op != hclsyntax.OpLogicalNot {
+		return c.fold(x)
+	}
+	// An operand without a closure falls back alone, if no loop variable is in
+	// the way.
+	t, ok := c.operand(x.Val)
+	if !ok {
+		return term{}, false
+	}
+	f := t.b
+	return term{cost: t.cost, fails: t.fails, b: func(e *event.Event) Tri {
+		switch f(e) {
+		case True:
+			return False
+		case False:
+			return True
+		}
+		return Failed
+	}}, true
+}
+
+// operand compiles a true/false operand. Inside a loop nothing may fall back:
+// the oracle of a part would not know the loop's variable.
+func (c *compiler) operand(x hclsyntax.Expression) (term, bool) {
+	if c.depth == 0 {
+		return c.truth(x), true
+	}
+	t, ok := c.expr(x)
+	if !ok {
+		return term{}, false
+	}
+	if t.b != nil {
+		return t, true
+	}
+	if t.konst != nil && t.konst.Type() == cty.Bool && !t.konst.IsNull() {
+		v := tri(t.konst.True())
+		return term{b: func(*event.Event) Tri { return v }}, true
+	}
+	return term{}, false
+}
+
+func (c *compiler) conditional(x *hclsyntax.ConditionalExpr) (term, bool) {
+	if t, ok := c.fold(x); ok {
+		return t, true
+	}
+	cond, ok1 := c.operand(x.Condition)
+	yes, ok2 := c.expr(x.TrueResult)
+	no, ok3 := c.expr(x.FalseResult)
+	if !ok1 || !ok2 || !ok3 {
+		return term{}, false
+	}
+	t := term{cost: cond.cost + max(yes.cost, no.cost), fails: true}
+	switch {
+	case yes.isBool() && no.isBool():
+		y, n := yes.asBool(), no.asBool()
+		t.b = func(e *event.Event) Tri {
+			switch cond.b(e) {
+			case True:
+				return y(e)
+			case False:
+				return n(e)
+			}
+			return Failed
+		}
+	case yes.isText() && no.isText():
+		y, n := yes.asText(), no.asText()
+		t.s = func(e *event.Event) (string, state) {
+			switch cond.b(e) {
+			case True:
+				return y(e)
+			case False:
+				return n(e)
+			}
+			return "", failed
+		}
+	default:
+		return term{}, false
+	}
+	return t, true
+}
+
+func (t *term) isBool() bool {
+	return t.b != nil || t.konst != nil && t.konst.Type() == cty.Bool && !t.konst.IsNull()
+}
+
+func (t *term) asBool() boolFn {
+	if t.b != nil {
+		return t.b
+	}
+	v := tri(t.konst.True())
+	return func(*event.Event) Tri { return v }
+}
+
+func (t *term) isText() bool {
+	return t.s != nil || t.konst != nil && t.konst.Type() == cty.String
+}
+
+func (t *term) asText() textFn {
+	if t.s != nil {
+		return t.s
+	}
+	if t.konst.IsNull() {
+		return func(*event.Event) (string, state) { return "", missing }
+	}
+	v := t.konst.AsString()
+	return func(*event.Event) (string, state) { return v, present }
+}
+
+// text returns the value of a constant string.
+func (t *term) text() (string, bool) {
+	if t.konst == nil || t.konst.Type() != cty.String || t.konst.IsNull() {
+		return "", false
+	}
+	return t.konst.AsString(), true
+}
+
+func (t *term) isNull() bool { return t.konst != nil && t.konst.IsNull() }
+
+// number returns the value of a constant number.
+func (t *term) number() (*big.Float, bool) {
+	if t.konst == nil || t.konst.Type() != cty.Number || t.konst.IsNull() {
+		return nil, false
+	}
+	return t.konst.AsBigFloat(), true
+}
+
+// traversal compiles a field, a loop variable or a constant.
+func (c *compiler) traversal(x *hclsyntax.ScopeTraversalExpr) (term, bool) {
+	root := x.Traversal.RootName()
+	if b, ok := c.scope[root]; ok {
+		return c.variable(x, b)
+	}
+	if root == "list" || root == "local" {
+		return c.fold(x)
+	}
+	r, p := resolve(x.Traversal)
+	if p != nil {
+		return term{}, false
+	}
+	return fieldTerm(r)
+}
+
+func fieldTerm(r ref) (term, bool) {
+	f := r.info.Field
+	switch r.info.Kind {
+	case event.KindMap:
+		k := r.key
+		return term{cost: 20, s: func(e *event.Event) (string, state) {
+			if s, ok := e.Metadata(k); ok {
+				return event.Normalize(s), present
+			}
+			return "", missing
+		}}, true
+	case event.KindString:
+		return term{cost: 2, s: textField(f)}, true
+	case event.KindAddress:
+		return term{cost: 50, s: textField(f), addr: f, isIP: true}, true
+	case event.KindNumber:
+		return term{cost: 2, n: func(e *event.Event) (uint64, state) {
+			if n, ok := e.Num(f); ok {
+				return n, present
+			}
+			return 0, missing
+		}}, true
+	case event.KindBool:
+		return term{cost: 2, b: func(e *event.Event) Tri { return tri(e.Bool(f)) }}, true
+	case event.KindStrings:
+		return term{cost: 20, list: &listTerm{field: f, whole: true,
+			len: func(e *event.Event) int { return len(e.Strings(f)) },
+			at:  func(e *event.Event, i int) (string, bool) { return e.Strings(f)[i], true }}}, true
+	}
+	return term{}, false
+}
+
+func textField(f event.Field) textFn {
+	return func(e *event.Event) (string, state) {
+		if s, ok := e.Str(f); ok {
+			return s, present
+		}
+		return "", missing
+	}
+}
+
+// variable compiles the variable of a loop: a constant, a string, or one
+// attribute of an ancestor.
+func (c *compiler) variable(x *hclsyntax.ScopeTraversalExpr, b binding) (term, bool) {
+	if b.konst != nil {
+		return c.fold(x)
+	}
+	d := b.depth
+	if !b.ancestor {
+		if len(x.Traversal) != 1 {
+			return term{}, false
+		}
+		f := b.list
+		return term{cost: 3, s: func(e *event.Event) (string, state) { return e.Strings(f)[e.Iter[d]], present }}, true
+	}
+	name, ok := secondName(x.Traversal)
+	if !ok || len(x.Traversal) != 2 {
+		return term{}, false
+	}
+	switch name {
+	case "name", "executable":
+		get := ancestorText(name)
+		return term{cost: 3, s: func(e *event.Event) (string, state) {
+			if s := get(&e.Ancestors()[e.Iter[d]]); s != "" {
+				return s, present
+			}
+			return "", missing
+		}}, true
+	case "pid":
+		return term{cost: 3, n: func(e *event.Event) (uint64, state) { return e.Ancestors()[e.Iter[d]].PID, present }}, true
+	case "start":
+		return term{cost: 3, n: func(e *event.Event) (uint64, state) { return e.Ancestors()[e.Iter[d]].Start, present }}, true
+	}
+	return term{}, false
+}
+
+func ancestorText(name string) func(*event.Process) string {
+	if name == "name" {
+		return func(p *event.Process) string { return p.Name }
+	}
+	return func(p *event.Process) string { return p.Executable }
+}
+
+// splat compiles process.ancestors[*].name and .executable.
+func (c *compiler) splat(x *hclsyntax.SplatExpr) (term, bool) {
+	src, ok := x.Source.(*hclsyntax.ScopeTraversalExpr)
+	if !ok {
+		return c.fold(x)
+	}
+	if _, shadowed := c.scope[src.Traversal.RootName()]; shadowed {
+		return term{}, false
+	}
+	r, p := resolve(src.Traversal)
+	if p != nil || r.info.Field != event.ProcessAncestors {
+		return c.fold(x)
+	}
+	each, ok := x.Each.(*hclsyntax.RelativeTraversalExpr)
+	if !ok || each.Source != hclsyntax.Expression(x.Item) || len(each.Traversal) != 1 {
+		return term{}, false
+	}
+	a, ok := each.Traversal[0].(hcl.TraverseAttr)
+	if !ok || a.Name != "name" && a.Name != "executable" {
+		return term{}, false
+	}
+	get := ancestorText(a.Name)
+	return term{cost: 20, list: &listTerm{
+		len: func(e *event.Event) int { return len(e.Ancestors()) },
+		at: func(e *event.Event, i int) (string, bool) {
+			s := get(&e.Ancestors()[i])
+			return s, s != ""
+		}}}, true
+}

@@ -1,0 +1,64 @@
+package policy
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"hash"
+	"slices"
+)
+
+// Domain separators of the digests. Part of the format.
+const (
+	bundlePrefix = "provost/bundle/v1\x00"
+	policyPrefix = "provost/policy/v1\x00"
+	statePrefix  = "provost/policy-state/v1\x00"
+)
+
+func writeString(h hash.Hash, s string) {
+	var n [8]byte
+	binary.BigEndian.PutUint64(n[:], uint64(len(s)))
+	h.Write(n[:])
+	h.Write([]byte(s))
+}
+
+func sum(h hash.Hash) Digest {
+	var d Digest
+	h.Sum(d[:0])
+	return d
+}
+
+// DigestFiles returns the digest of a bundle made of these files, by name.
+// See the package comment.
+func DigestFiles(files map[string][]byte) Digest {
+	h := sha256.New()
+	h.Write([]byte(bundlePrefix))
+	for _, name := range keys(files) {
+		writeString(h, name)
+		writeString(h, string(files[name]))
+	}
+	return sum(h)
+}
+
+// policyDigest covers the policy's text and that of all it uses.
+func (l *loader) policyDigest(v *env, text string, uses map[string]bool) Digest {
+	h := sha256.New()
+	h.Write([]byte(policyPrefix))
+	writeString(h, text)
+	for _, name := range keys(uses) {
+		writeString(h, name)
+		kind, rest := name[:4], name[5:]
+		switch {
+		case kind == "list":
+			li := v.lists[rest]
+			writeString(h, li.typ)
+			for _, s := range slices.Sorted(slices.Values(li.values)) {
+				writeString(h, s)
+			}
+		case name[:5] == "local":
+			writeString(h, l.text(v.locals[name[6:]].expr.Range()))
+		default:
+			writeString(h, l.text(v.macros[name[6:]].block))
+		}
+	}
+	return sum(h)
+}

@@ -1,0 +1,53 @@
+package policy
+
+import (
+	"encoding/binary"
+
+	"github.com/provostd/provost/rules/event"
+)
+
+// Value is one field whose value is part of a key.
+type Value struct {
+	field event.Field
+	key   string // of vm.metadata
+}
+
+// Name returns the field's name as policies write it.
+func (v *Value) Name() string {
+	if v.key != "" {
+		return v.field.String() + "." + v.key
+	}
+	return v.field.String()
+}
+
+// AppendKey appends an encoding of the value which no other value shares: a
+// missing value is a value of its own.
+func (v *Value) AppendKey(b []byte, e *event.Event) []byte {
+	if v.key != "" {
+		s, ok := e.Metadata(v.key)
+		return appendText(b, s, ok)
+	}
+	switch v.field.Info().Kind {
+	case event.KindNumber:
+		n, ok := e.Num(v.field)
+		if !ok {
+			return append(b, 0)
+		}
+		return binary.BigEndian.AppendUint64(append(b, 1), n)
+	case event.KindBool:
+		if e.Bool(v.field) {
+			return append(b, 1)
+		}
+		return append(b, 0)
+	}
+	s, ok := e.Str(v.field)
+	return appendText(b, s, ok)
+}
+
+func appendText(b []byte, s string, ok bool) []byte {
+	if !ok {
+		return append(b, 0)
+	}
+	b = binary.BigEndian.AppendUint32(append(b, 1), uint32(len(s)))
+	return append(b, s...)
+}

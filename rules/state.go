@@ -1,0 +1,176 @@
+package rules
+
+import (
+	"bytes"
+	"cmp"
+	"container/heap"
+	"container/list"
+	"time"
+
+	"github.com/provostd/provost/chain/record"
+	"github.com/provostd/provost/rules/policy"
+)
+
+// MaxKeys bounds the cooldowns of one VM. It takes part in what is decided,
+// so it is a constant.
+const MaxKeys = 4096
+
+// key names a cooldown among those of one policy.
+type key [16]byte
+
+type cooldownID struct {
+	policy policy.Digest // its StateDigest
+	key    key
+}
+
+// cooldown is one running cooldown.
+type cooldown struct {
+	id         cooldownID
+	policy     string
+	until      int64 // host monotone time
+	suppressed uint64
+	// the newest entry that was swallowed, or the one that fired
+	index uint64
+	hash  record.Hash
+	class record.Class
+
+	used *list.Element // place in State.used
+	due  int           // place in State.due, -1 where nothing was swallowed
+}
+
+// State is what the judging of one VM log remembers. The zero value is the
+// state before the log's first entry.
+type State struct {
+	vm   VM
+	next uint64
+	mono int64
+
+	byID map[cooldownID]*cooldown
+	used list.List // of *cooldown, longest unused first
+	due  dueHeap   // those that have something to report, first end first
+
+	givenUp  uint64 // since the last report
+	reported int64  // host monotone time of that report, 0 for never
+
+	// Derived, not saved.
+	engine *Engine
+	stale  bool // the VM's facts have changed since modes was made
+	modes  []policy.Mode
+}
+
+// VM returns what the log has said about the domain. The caller must not
+// change its lists.
+func (st *State) VM() VM { return st.vm }
+
+// Next returns the index of the first entry that was not judged yet.
+func (st *State) Next() uint64 { return st.next }
+
+// Cooldowns returns how many cooldowns are held.
+func (st *State) Cooldowns() int { return len(st.byID) }
+
+// pass reports whether a match may fire, and how many were swallowed since
+// the last that did. Where it may not, it is counted.
+func (st *State) pass(leaf *record.Leaf, hash record.Hash, p *policy.Policy, k key, period time.Duration) (uint64, bool) {
+	id := cooldownID{p.StateDigest, k}
+	c := st.byID[id]
+	if c != nil && st.mono < c.until {
+		c.suppressed++
+		c.index, c.hash, c.class = leaf.Index, hash, leaf.Header.Class
+		if c.due < 0 {
+			heap.Push(&st.due, c)
+		}
+		st.used.MoveToBack(c.used)
+		return 0, false
+	}
+	var swallowed uint64
+	if c == nil {
+		c = st.add(id, p.Name)
+	} else {
+		swallowed = c.suppressed
+		st.settle(c)
+		st.used.MoveToBack(c.used)
+	}
+	c.until = st.mono + int64(period)
+	c.index, c.hash, c.class = leaf.Index, hash, leaf.Header.Class
+	return swallowed, true
+}
+
+// settle forgets what a cooldown has swallowed: it was reported.
+func (st *State) settle(c *cooldown) {
+	c.suppressed = 0
+	if c.due >= 0 {
+		heap.Remove(&st.due, c.due)
+	}
+}
+
+func (st *State) add(id cooldownID, name string) *cooldown {
+	if st.byID == nil {
+		st.byID = make(map[cooldownID]*cooldown)
+	}
+	if len(st.byID) >= MaxKeys {
+		oldest := st.used.Front().Value.(*cooldown)
+		// One that has ended with nothing to report loses nothing.
+		if st.mono < oldest.until || oldest.suppressed > 0 {
+			st.givenUp++
+		}
+		st.remove(oldest)
+	}
+	c := &cooldown{id: id, policy: name, due: -1}
+	st.byID[id] = c
+	c.used = st.used.PushBack(c)
+	return c
+}
+
+func (st *State) remove(c *cooldown) {
+	st.settle(c)
+	st.used.Remove(c.used)
+	delete(st.byID, c.id)
+}
+
+// ended removes and returns a cooldown that is over and has swallowed
+// something, or returns nil.
+func (st *State) ended() *cooldown {
+	if len(st.due) == 0 || st.mono < st.due[0].until {
+		return nil
+	}
+	c := st.due[0]
+	out := *c
+	st.remove(c)
+	return &out
+}
+
+// dueHeap orders by end, and then by identity, so that reports come in the
+// same order whatever way the state took.
+type dueHeap []*cooldown
+
+func (h dueHeap) Len() int { return len(h) }
+func (h dueHeap) Less(i, j int) bool {
+	a, b := h[i], h[j]
+	if c := cmp.Compare(a.until, b.until); c != 0 {
+		return c < 0
+	}
+	if c := bytes.Compare(a.id.policy[:], b.id.policy[:]); c != 0 {
+		return c < 0
+	}
+	return bytes.Compare(a.id.key[:], b.id.key[:]) < 0
+}
+func (h dueHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].due, h[j].due = i, j
+}
+
+// Push and Pop are for container/heap.
+func (h *dueHeap) Push(x any) {
+	c := x.(*cooldown)
+	c.due = len(*h)
+	*h = append(*h, c)
+}
+
+func (h *dueHeap) Pop() any {
+	old := *h
+	c := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	c.due = -1
+	return c
+}

@@ -1,0 +1,143 @@
+package rules
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/provostd/provost/chain/record"
+	"github.com/provostd/provost/rules/event"
+	"github.com/provostd/provost/rules/policy"
+)
+
+// errorPeriod is the cooldown of errors of a policy that has none of its own:
+// a guest that found out how to make a policy fail must not fill the log.
+const errorPeriod = 5 * time.Minute
+
+// verdict returns what all verdicts of this entry share. p is nil for
+// findings of the engine itself.
+func (j *judgement) verdict(p *policy.Policy, mode policy.Mode) *record.Verdict {
+	hash := j.hash
+	v := &record.Verdict{
+		BundleDigest: append([]byte(nil), j.engine.bundle.Digest[:]...),
+		CauseIndex:   j.leaf.Index,
+		CauseHash:    hash[:],
+		CauseClass:   j.leaf.Header.Class.String(),
+		Mode:         mode.String(),
+		WouldHave:    mode == policy.ModeAudit,
+	}
+	if p != nil {
+		v.Policy, v.Severity, v.Title = p.Name, p.Severity, p.Title
+		v.Attack = p.Attack
+	}
+	return v
+}
+
+func (j *judgement) match(p *policy.Policy, mode policy.Mode, ev *event.Event) {
+	var suppressed uint64
+	if c := p.Cooldown; c != nil {
+		var pass bool
+		if suppressed, pass = j.state.pass(j.leaf, j.hash, p, cooldownKey(c, ev), c.Period); !pass {
+			return
+		}
+	}
+	v := j.verdict(p, mode)
+	v.Suppressed = suppressed
+	for _, a := range p.Actions {
+		act := &record.Action{Kind: a.Kind, Message: a.Message.Render(ev)}
+		if len(a.Channels) > 0 {
+			act.Parameters = map[string]string{"channels": strings.Join(a.Channels, ",")}
+		}
+		v.Actions = append(v.Actions, act)
+	}
+	j.verdicts = append(j.verdicts, v)
+}
+
+// cooldownKey hashes the values of the key, so that a guest's long paths take
+// no room; 128 bits of SHA-256 leave nothing to collide on purpose.
+func cooldownKey(c *policy.Cooldown, ev *event.Event) key {
+	var buf [256]byte
+	b := append(buf[:0], 'c')
+	for _, v := range c.By {
+		b = v.AppendKey(b, ev)
+	}
+	sum := sha256.Sum256(b)
+	return key(sum[:len(key{})])
+}
+
+// errorKey is the one key of all errors of a policy.
+var errorKey = func() key {
+	sum := sha256.Sum256([]byte{'e'})
+	return key(sum[:len(key{})])
+}()
+
+// fail records that a policy could not be decided: an alert once in each
+// cooldown, and nothing that changes the domain.
+func (j *judgement) fail(p *policy.Policy, mode policy.Mode, problem string) {
+	period := errorPeriod
+	if p.Cooldown != nil {
+		period = p.Cooldown.Period
+	}
+	suppressed, pass := j.state.pass(j.leaf, j.hash, p, errorKey, period)
+	if !pass {
+		return
+	}
+	v := j.failure(p, problem)
+	v.Mode, v.WouldHave = mode.String(), mode == policy.ModeAudit
+	v.Suppressed = suppressed
+	act := &record.Action{Kind: "alert", Message: policy.Safe(fmt.Sprintf("policy %s could not be decided: %s", p.Name, problem))}
+	for _, a := range p.Actions {
+		if a.Kind == "alert" && len(a.Channels) > 0 {
+			act.Parameters = map[string]string{"channels": strings.Join(a.Channels, ",")}
+			break
+		}
+	}
+	v.Actions = []*record.Action{act}
+	j.verdicts = append(j.verdicts, v)
+}
+
+// failure returns a policy.error.
+func (j *judgement) failure(p *policy.Policy, problem string) *record.Verdict {
+	v := j.verdict(p, policy.ModeEnforce)
+	v.Error = policy.Safe(problem)
+	return v
+}
+
+// reportEnded reports what was swallowed by the cooldowns that have ended.
+func (j *judgement) reportEnded() {
+	for {
+		en := j.state.ended()
+		if en == nil {
+			return
+		}
+		var p *policy.Policy
+		mode := policy.ModeOff // the policy is gone: only its count remains
+		for i, q := range j.engine.bundle.Policies {
+			if q.Name == en.policy {
+				p, mode = q, j.state.modes[i]
+			}
+		}
+		v := j.verdict(p, mode)
+		v.Policy = en.policy
+		cause := en.hash
+		v.CauseIndex, v.CauseHash, v.CauseClass = en.index, cause[:], en.class.String()
+		v.Suppressed = en.suppressed
+		j.verdicts = append(j.verdicts, v)
+	}
+}
+
+// givenUpPeriod is how often an overflow of the state is reported.
+const givenUpPeriod = time.Minute
+
+// reportGivenUp reports that cooldowns were given up for lack of room, at once
+// and then at most once a minute.
+func (j *judgement) reportGivenUp() {
+	st := j.state
+	if st.givenUp == 0 || st.reported != 0 && st.mono-st.reported < int64(givenUpPeriod) {
+		return
+	}
+	j.verdicts = append(j.verdicts, j.failure(nil, fmt.Sprintf(
+		"state overflow: %d cooldown(s) were given up because a VM may have only %d at once; their repeats will alert again", st.givenUp, MaxKeys)))
+	st.givenUp, st.reported = 0, st.mono
+}
