@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Names of files. The walk goes from the leaf to the root of the mount
+ * namespace, across mounts and past any chroot, and appends each name with its
+ * NUL: user space turns the order round. The running offset stays in map
+ * memory and not in a register: so the verifier sees the same state on each
+ * round and stops after a few thousand instructions, on every kernel. */
+#pragma once
+
+#include "maps.h"
+
+#define MAX_COMPONENTS 64
+#define NAME_BYTES 256
+#define MAX_PATH_BYTES 7680 /* two paths and a head fit into a buffer */
+
+#define container_of_mount(m) ((struct mount *)((void *)(m) - bpf_core_field_offset(struct mount, mnt)))
+
+/* append_name appends one string of at most NAME_BYTES with its NUL. */
+static __always_inline void append_name(struct scratch *s, const void *name)
+{
+	__u32 off = s->off & (DATA_BYTES - 1);
+	long n = bpf_probe_read_kernel_str(&s->data[off], NAME_BYTES, name);
+
+	if (n > 0)
+		s->off = off + n;
+	else
+		s->flags |= FL_PATH_TRUNC;
+}
+
+/* step does one round of walk: 0 to go on, 1 at the end. It is a function of its
+ * own because kernels up to 6.1 take no loop whose end falls through to its
+ * head, which clang likes to make of the whole. */
+static __noinline int step(struct scratch *s)
+{
+	struct dentry *d = (struct dentry *)s->dentry;
+	struct dentry *parent;
+
+	if (s->dentry == s->root) {
+		struct mount *cur = (struct mount *)s->mnt;
+		struct mount *up = BPF_CORE_READ(cur, mnt_parent);
+
+		if (!up || up == cur)
+			return 1;
+		s->dentry = (__u64)BPF_CORE_READ(cur, mnt_mountpoint);
+		s->mnt = (__u64)up;
+		s->root = (__u64)BPF_CORE_READ(up, mnt.mnt_root);
+		return 0;
+	}
+	if (s->off - s->start > MAX_PATH_BYTES - NAME_BYTES) {
+		s->flags |= FL_PATH_TRUNC;
+		return 1;
+	}
+	append_name(s, BPF_CORE_READ(d, d_name.name));
+	parent = BPF_CORE_READ(d, d_parent);
+	if (!parent || parent == d) {
+		/* A file that no directory holds: memfd, or a mount that was
+		 * taken away. */
+		s->flags |= FL_DETACHED;
+		return 1;
+	}
+	s->dentry = (__u64)parent;
+	return 0;
+}
+
+/* walk appends the path of leaf as seen through vfs and returns its length. */
+static __always_inline __u32 walk(struct scratch *s, struct vfsmount *vfs, struct dentry *leaf)
+{
+	struct mount *m = container_of_mount(vfs);
+	int i;
+
+	s->start = s->off;
+	s->dentry = (__u64)leaf;
+	s->mnt = (__u64)m;
+	s->root = (__u64)BPF_CORE_READ(m, mnt.mnt_root);
+	for (i = 0; i < MAX_COMPONENTS + 16; i++)
+		if (step(s))
+			return s->off - s->start;
+	s->flags |= FL_PATH_TRUNC;
+	return s->off - s->start;
+}
+
+/* An unlinked file keeps its name in the dentry but is out of the hash. */
+static __always_inline void note_deleted(struct scratch *s, struct dentry *d, struct inode *i)
+{
+	if (!BPF_CORE_READ(d, d_hash.pprev) && !BPF_CORE_READ(i, i_nlink))
+		s->flags |= FL_DELETED;
+}
+
+/* append_user appends a string from user memory, at most a PATH_MAX. */
+static __always_inline __u32 append_user(struct scratch *s, const void *from)
+{
+	__u32 off = s->off & (DATA_BYTES - 1);
+	long n = bpf_probe_read_user_str(&s->data[off], 4096, from);
+
+	if (n <= 0) {
+		s->flags |= FL_PATH_TRUNC;
+		return 0;
+	}
+	s->off = off + n;
+	return n;
+}

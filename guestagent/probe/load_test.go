@@ -1,0 +1,42 @@
+package probe
+
+import (
+	"errors"
+	"os"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+)
+
+// Every program loads on this kernel, or the kernel has no such hook, or it
+// refuses the kind of program as a whole.
+func TestLoad(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Fatal("loading programs takes root")
+	}
+	k, err := newKernel(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	for name, p := range k.spec.Programs {
+		err := k.load(name)
+		var ve *ebpf.VerifierError
+		switch {
+		case errors.As(err, &ve) && !errors.Is(err, os.ErrPermission):
+			t.Errorf("%s: %+v", name, ve)
+		case errors.Is(err, os.ErrPermission), errors.Is(err, ebpf.ErrNotSupported), errors.Is(err, btf.ErrNotFound):
+			t.Logf("%s (%s): not on this kernel: %v", name, p.SectionName, err)
+		case err != nil:
+			t.Errorf("%s (%s): %v", name, p.SectionName, err)
+		default:
+			i, err := k.programs[name].Info()
+			if err != nil {
+				t.Fatal(err)
+			}
+			n, _ := i.VerifiedInstructions()
+			t.Logf("%s (%s): %d instructions verified", name, p.SectionName, n)
+		}
+	}
+}
