@@ -2,7 +2,6 @@ package policy
 
 import (
 	"fmt"
-	"math/big"
 	"regexp/syntax"
 	"strings"
 
@@ -277,7 +276,7 @@ func checkIndex(v cty.Value) error {
 	if v.Type() != cty.Number {
 		return fmt.Errorf("want a number")
 	}
-	if n, accuracy := v.AsBigFloat().Uint64(); accuracy != big.Exact || n > 65535 {
+	if n, ok := wholeUint(v.AsBigFloat()); !ok || n > 65535 {
 		return fmt.Errorf("want a whole number from 0 to 65535")
 	}
 	return nil

@@ -1,8 +1,6 @@
 package policy
 
 import (
-	"math/big"
-
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 
@@ -242,7 +240,7 @@ func containsNumber(list cty.Value, t term) (term, bool) {
 		if v.Type() != cty.Number {
 			return term{}, false
 		}
-		if n, accuracy := v.AsBigFloat().Uint64(); accuracy == big.Exact {
+		if n, ok := wholeUint(v.AsBigFloat()); ok {
 			nums = append(nums, n)
 		}
 	}
@@ -443,24 +441,22 @@ func (c *compiler) body(x *hclsyntax.ForExpr, b binding) (body, cond term, ok bo
 		return body, cond, false
 	}
 	if x.CondExpr != nil {
+		// HCL tries the filter with an unknown element first, so one that can
+		// fail may fail even for an empty list: leave that to the oracle.
 		cond, ok = c.operand(x.CondExpr)
+		ok = ok && !cond.fails
 	}
 	return body, cond, ok
 }
 
 func loopTerm(depth int, size func(*event.Event) int, body, cond term, neutral Tri) term {
-	early := !body.fails && !cond.fails
+	early := !body.fails
 	return term{cost: 40 + 4*(body.cost+cond.cost), fails: !early, b: func(e *event.Event) Tri {
 		answer := neutral
 		for i := range size(e) {
 			e.Iter[depth] = i
-			if cond.b != nil {
-				switch cond.b(e) {
-				case False:
-					continue
-				case Failed:
-					return Failed
-				}
+			if cond.b != nil && cond.b(e) != True {
+				continue
 			}
 			switch v := body.b(e); v {
 			case Failed:
@@ -498,13 +494,10 @@ func (c *compiler) unroll(x *hclsyntax.ForExpr, list cty.Value, neutral Tri) (te
 			g := cond.b
 			h := f
 			f = func(e *event.Event) Tri {
-				switch g(e) {
-				case True:
-					return h(e)
-				case False:
+				if g(e) != True {
 					return neutral
 				}
-				return Failed
+				return h(e)
 			}
 		}
 		fns = append(fns, f)

@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"math/big"
 	"net/netip"
 
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -91,8 +90,8 @@ func (c *compiler) argv(x *hclsyntax.FunctionCallExpr) (term, bool) {
 	if !ok || v.IsNull() || v.Type() != cty.Number {
 		return term{}, false
 	}
-	n, accuracy := v.AsBigFloat().Uint64()
-	if accuracy != big.Exact {
+	n, ok := wholeUint(v.AsBigFloat())
+	if !ok {
 		return term{}, false
 	}
 	return term{cost: 4, s: func(e *event.Event) (string, state) {

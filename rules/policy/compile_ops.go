@@ -171,8 +171,7 @@ func equalTerm(l, r term) (term, bool) {
 		if !ok {
 			return term{}, false
 		}
-		want, accuracy := v.Uint64()
-		possible := accuracy == big.Exact
+		want, possible := wholeUint(v)
 		f := l.n
 		out.b = func(e *event.Event) Tri {
 			n, st := f(e)

@@ -273,6 +273,16 @@ func (g *Glob) Match(s string) bool { return g.re.MatchString(s) }
 // String returns the pattern.
 func (g *Glob) String() string { return g.pattern }
 
+// wholeUint returns f where it is a whole number from 0 to 2^64-1. (The
+// accuracy that big.Float.Uint64 returns calls 2.5 exact.)
+func wholeUint(f *big.Float) (uint64, bool) {
+	if f.Sign() < 0 || !f.IsInt() {
+		return 0, false
+	}
+	i, _ := f.Int(nil)
+	return i.Uint64(), i.IsUint64()
+}
+
 // portRange is a range of ports, both ends included.
 type portRange struct{ from, to uint64 }
 

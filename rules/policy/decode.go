@@ -2,7 +2,6 @@ package policy
 
 import (
 	"fmt"
-	"math/big"
 	"slices"
 	"strings"
 
@@ -216,8 +215,9 @@ func wholeNumber(v cty.Value) (int64, bool) {
 	if v.Type() != cty.Number {
 		return 0, false
 	}
-	n, accuracy := v.AsBigFloat().Int64()
-	return n, accuracy == big.Exact
+	f := v.AsBigFloat()
+	n, _ := f.Int64()
+	return n, f.IsInt()
 }
 
 // text returns the source text of a range.

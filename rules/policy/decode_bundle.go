@@ -22,6 +22,16 @@ func (l *loader) bundle(bodies []*hclsyntax.Body) *Bundle {
 			blocks[b.Type] = append(blocks[b.Type], b)
 		}
 	}
+	v, out := l.shared(blocks)
+	l.policies(v, blocks["policy"], out)
+	l.unused(v)
+	out.Digest = DigestFiles(l.files)
+	out.Files = l.files
+	return out
+}
+
+// shared decodes what policies may name.
+func (l *loader) shared(blocks map[string][]*hclsyntax.Block) (*env, *Bundle) {
 	v := &env{lists: map[string]*list{}, locals: map[string]*local{}, macros: map[string]*macro{}, localV: map[string]cty.Value{}, rep: l.rep}
 	v.listVal = cty.EmptyObjectVal
 	v.setConsts()
@@ -37,11 +47,7 @@ func (l *loader) bundle(bodies []*hclsyntax.Body) *Bundle {
 	for _, b := range blocks["macro"] {
 		l.macro(v, b)
 	}
-	l.policies(v, blocks["policy"], out)
-	l.unused(v)
-	out.Digest = DigestFiles(l.files)
-	out.Files = l.files
-	return out
+	return v, out
 }
 
 // setConsts makes the context of constant expressions from what is known.

@@ -370,9 +370,8 @@ func portInImpl(a []cty.Value) (cty.Value, error) {
 	if err != nil {
 		return cty.NilVal, err
 	}
-	f := a[0].AsBigFloat()
-	n, accuracy := f.Uint64()
-	return cty.BoolVal(accuracy == 0 && inPorts(set, n)), nil
+	n, ok := wholeUint(a[0].AsBigFloat())
+	return cty.BoolVal(ok && inPorts(set, n)), nil
 }
 
 func hasImpl(a []cty.Value) (cty.Value, error) {
@@ -427,8 +426,8 @@ func eventFunctions(args cty.Value) map[string]function.Function {
 		if !known {
 			return cty.UnknownVal(cty.String), nil
 		}
-		n, _ := a[0].AsBigFloat().Uint64()
-		if n >= uint64(args.LengthInt()) {
+		n, ok := wholeUint(a[0].AsBigFloat())
+		if !ok || n >= uint64(args.LengthInt()) {
 			return cty.NullVal(cty.String), nil
 		}
 		return args.Index(cty.NumberUIntVal(n)), nil
