@@ -1,0 +1,177 @@
+package virt
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"libvirt.org/go/libvirt"
+
+	"github.com/provostd/provost/chain/record"
+	"github.com/provostd/provost/introspect/domain"
+)
+
+// Bounds on calls to libvirt. Each blocked call holds a thread, and calls that need a domain's job
+// lock can block for as long as a migration takes.
+const (
+	maxCalls       = 24 // at a time, on all domains
+	maxDomainCalls = 4  // at a time, on one domain
+)
+
+// calls bounds calls to libvirt, in number for each domain and in time. A call that misses its
+// deadline goes on in the background until libvirt answers or the connection breaks; it keeps its
+// place in the bounds, so a stuck domain uses up its own share and nobody else's (I8).
+type calls struct {
+	stats *Stats
+	slots chan struct{} // one element for each ordinary call
+
+	mu      sync.Mutex
+	domains map[domain.UUID]*share // domains with calls under way or waiting
+	wg      sync.WaitGroup         // all calls, also those given up
+}
+
+// share is one domain's part of the calls.
+type share struct {
+	slots chan struct{}
+	users int
+}
+
+func newCalls(stats *Stats) *calls {
+	return &calls{stats: stats, slots: make(chan struct{}, maxCalls), domains: map[domain.UUID]*share{}}
+}
+
+// do runs f with a deadline. An urgent call (a pause) passes the bounds: it must never wait behind
+// other calls for the same domain. f must not touch the caller's variables after do has returned
+// an error; results travel through its return value.
+func do[T any](ctx context.Context, c *calls, id domain.UUID, urgent bool, limit time.Duration, f func() (T, error)) (T, error) {
+	var zero T
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	if !urgent {
+		if err := c.enter(ctx, id); err != nil {
+			return zero, err
+		}
+	}
+	type result struct {
+		v   T
+		err error
+	}
+	ch := make(chan result, 1) // never blocks the call: one result
+	c.stats.Calls.Add(1)
+	c.stats.CallsRunning.Add(1)
+	c.wg.Go(func() {
+		defer func() {
+			c.stats.CallsRunning.Add(-1)
+			if !urgent {
+				c.leave(id)
+			}
+		}()
+		v, err := f()
+		ch <- result{v, err}
+	})
+	select {
+	case r := <-ch:
+		return r.v, classify(r.err)
+	case <-ctx.Done():
+		c.stats.CallTimeouts.Add(1)
+		return zero, fmt.Errorf("wait for libvirt: %w: %w", record.ErrRetry, ctx.Err())
+	}
+}
+
+// enter waits for the domain's share first, so calls for a stuck domain hold no place of others.
+func (c *calls) enter(ctx context.Context, id domain.UUID) error {
+	c.mu.Lock()
+	sh := c.domains[id]
+	if sh == nil {
+		sh = &share{slots: make(chan struct{}, maxDomainCalls)}
+		c.domains[id] = sh
+	}
+	sh.users++
+	c.mu.Unlock()
+	select {
+	case sh.slots <- struct{}{}:
+	case <-ctx.Done():
+		c.forget(id, sh)
+		return fmt.Errorf("call libvirt: %w: %w: %w", record.ErrRetry, ErrBusy, ctx.Err())
+	}
+	select {
+	case c.slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		<-sh.slots
+		c.forget(id, sh)
+		return fmt.Errorf("call libvirt: %w: %w: %w", record.ErrRetry, ErrBusy, ctx.Err())
+	}
+}
+
+func (c *calls) leave(id domain.UUID) {
+	<-c.slots
+	c.mu.Lock()
+	sh := c.domains[id]
+	c.mu.Unlock()
+	<-sh.slots
+	c.forget(id, sh)
+}
+
+func (c *calls) forget(id domain.UUID, sh *share) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if sh.users--; sh.users == 0 {
+		delete(c.domains, id)
+	}
+}
+
+// withConn runs f with the present connection, which stays open until f returns.
+func withConn[T any](ctx context.Context, h *Host, id domain.UUID, urgent bool, f func(*libvirt.Connect) (T, error)) (T, error) {
+	return do(ctx, h.calls, id, urgent, h.cfg.CallTimeout, func() (T, error) {
+		var zero T
+		l, err := h.borrow()
+		if err != nil {
+			return zero, err
+		}
+		defer h.giveBack(l)
+		return f(l.conn)
+	})
+}
+
+// withDomain runs f with a domain found by its UUID and frees it.
+func withDomain[T any](ctx context.Context, h *Host, id domain.UUID, urgent bool, f func(*libvirt.Domain) (T, error)) (T, error) {
+	return withConn(ctx, h, id, urgent, func(conn *libvirt.Connect) (T, error) {
+		dom, err := conn.LookupDomainByUUID(id[:])
+		if err != nil {
+			var zero T
+			return zero, err
+		}
+		defer dom.Free()
+		return f(dom)
+	})
+}
+
+// link is one connection with the number of its users. It is closed when the last has left: a
+// libvirt connection closed under a call would take the call's memory with it.
+type link struct {
+	conn  *libvirt.Connect
+	users int // guarded by Host.mu
+}
+
+// borrow takes the present connection; the caller gives it back.
+func (h *Host) borrow() (*link, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.link == nil {
+		return nil, fmt.Errorf("%w: %w", record.ErrRetry, ErrDisconnected)
+	}
+	h.link.users++
+	return h.link, nil
+}
+
+func (h *Host) giveBack(l *link) {
+	h.mu.Lock()
+	l.users--
+	last := l.users == 0
+	h.mu.Unlock()
+	if last {
+		_, _ = l.conn.Close() // a connection that is broken already says so; there is nothing left to do
+	}
+}
