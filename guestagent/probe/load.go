@@ -130,11 +130,11 @@ func (k *kernel) Close() error {
 }
 
 // cover attaches what a class needs and says how it is covered.
-func (k *kernel) cover(c cover) (record.Hook, error) {
-	h := record.Hook{Class: uint32(c.class)}
+func (k *kernel) cover(c cover) (*record.Hook, error) {
+	h := &record.Hook{Class: uint32(c.class)}
 	var used []program
 	var refused []string
-	fail := func(err error) (record.Hook, error) {
+	fail := func(err error) (*record.Hook, error) {
 		h.Error = brief(err)
 		return h, err
 	}

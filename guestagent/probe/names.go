@@ -1,0 +1,63 @@
+package probe
+
+import (
+	"bytes"
+	"path"
+)
+
+// pathOf makes a path of names that stand leaf first, each with its NUL.
+// truncated says that the root's side is missing, detached that the last name
+// lies in no directory: neither then begins with a slash.
+func pathOf(names []byte, truncated, detached bool) []byte {
+	absolute := !truncated && !detached
+	if len(names) == 0 {
+		if absolute {
+			return []byte("/")
+		}
+		return nil
+	}
+	if names[len(names)-1] == 0 {
+		names = names[:len(names)-1]
+	}
+	out := make([]byte, 0, len(names)+1)
+	for {
+		i := bytes.LastIndexByte(names, 0)
+		if absolute || len(out) > 0 {
+			out = append(out, '/')
+		}
+		out = append(out, names[i+1:]...)
+		if i < 0 {
+			return out
+		}
+		names = names[:i]
+	}
+}
+
+// userPath joins a directory with a name as a process passed it. Dots are
+// resolved as text: what symbolic links would make of them is not known.
+func userPath(dir, name []byte) []byte {
+	name = cstring(name)
+	if len(name) > 0 && name[0] == '/' {
+		return []byte(path.Clean(string(name)))
+	}
+	return []byte(path.Clean(string(dir) + "/" + string(name)))
+}
+
+// cstring cuts b at its first NUL.
+func cstring(b []byte) []byte {
+	if i := bytes.IndexByte(b, 0); i >= 0 {
+		return b[:i]
+	}
+	return b
+}
+
+// arguments splits an argument vector. Empty arguments stay.
+func arguments(b []byte) [][]byte {
+	if len(b) == 0 {
+		return nil
+	}
+	if b[len(b)-1] == 0 {
+		b = b[:len(b)-1]
+	}
+	return bytes.Split(b, []byte{0})
+}

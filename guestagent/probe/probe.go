@@ -1,0 +1,276 @@
+package probe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/provostd/provost/bpf"
+	"github.com/provostd/provost/chain/record"
+)
+
+// Mode says where file events come from.
+type Mode string
+
+// The modes. Auto is lsm where its hooks fire, else tracepoint.
+const (
+	ModeAuto       Mode = "auto"
+	ModeLSM        Mode = "lsm"
+	ModeTracepoint Mode = "tracepoint"
+)
+
+// ParseMode reads a mode as a user writes it.
+func ParseMode(s string) (Mode, error) {
+	switch m := Mode(s); m {
+	case ModeAuto, ModeLSM, ModeTracepoint:
+		return m, nil
+	}
+	return "", fmt.Errorf("parse mode %q: want %s, %s or %s", s, ModeAuto, ModeLSM, ModeTracepoint)
+}
+
+// Config says how to observe.
+type Config struct {
+	Mode Mode         // zero value: ModeAuto
+	Log  *slog.Logger // zero value: no log
+}
+
+// Sink takes what the probe made. Its methods are called from one goroutine,
+// in order, and must not block: the rings fill meanwhile.
+type Sink interface {
+	// Observe takes a record. Session and sequence of the header are the
+	// sink's to fill; the payload is the sink's to keep.
+	Observe(h record.Header, payload []byte)
+	// Lose says that n events of a lane will never come.
+	Lose(lane uint32, class record.Class, reason record.LossReason, n uint64)
+}
+
+// Probe is a set of attached programs.
+type Probe struct {
+	cfg   Config
+	k     *kernel
+	stats *stats
+	rings *rings
+	dec   decoder
+	hooks *record.Hooks
+}
+
+// Open loads and attaches the programs and lists what runs. From then on
+// events gather in the rings: call Run. It takes root (CAP_BPF, CAP_PERFMON,
+// CAP_SYS_ADMIN) and a kernel with BTF.
+func Open(cfg Config) (*Probe, error) {
+	if cfg.Mode == "" {
+		cfg.Mode = ModeAuto
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); err != nil {
+		return nil, fmt.Errorf("open probe: the kernel gives no type information (CONFIG_DEBUG_INFO_BTF), or /sys is not mounted: %w", err)
+	}
+	if cfg.Mode == ModeTracepoint {
+		return open(cfg, ModeTracepoint, "")
+	}
+	p, err := open(cfg, ModeLSM, "")
+	if err == nil {
+		return p, nil
+	}
+	if cfg.Mode == ModeLSM {
+		return nil, fmt.Errorf("open probe in mode lsm (mode auto would go on with tracepoints): %w", err)
+	}
+	cfg.Log.WarnContext(context.Background(), "BPF LSM cannot be used, going on with tracepoints", "error", brief(err))
+	return open(cfg, ModeTracepoint, brief(err))
+}
+
+func open(cfg Config, mode Mode, why string) (_ *Probe, err error) {
+	k, err := newKernel(mode == ModeTracepoint)
+	if err != nil {
+		return nil, fmt.Errorf("open probe: %w", err)
+	}
+	p := &Probe{cfg: cfg, k: k}
+	defer func() {
+		if err != nil {
+			p.Close()
+		}
+	}()
+	if p.stats, err = newStats(k.maps["stats"]); err != nil {
+		return nil, fmt.Errorf("open probe: %w", err)
+	}
+	if p.rings, err = newRings(k); err != nil {
+		return nil, fmt.Errorf("open probe: %w", err)
+	}
+	if err := p.attach(mode, why); err != nil {
+		return nil, fmt.Errorf("open probe: %w", err)
+	}
+	t := newTable(nil)
+	t.lookup = t.fromProc
+	p.dec.table = t
+	// After attaching: what starts from here on is told by an event.
+	if err := k.seed(t); err != nil {
+		return nil, fmt.Errorf("open probe: %w", err)
+	}
+	return p, nil
+}
+
+// attach brings up all hooks of a mode and makes the hooks record.
+func (p *Probe) attach(mode Mode, why string) error {
+	p.hooks = &record.Hooks{Os: "linux", Architecture: runtime.GOARCH, Kernel: release(), Mode: string(mode)}
+	for _, c := range backbone {
+		h, err := p.k.cover(c)
+		if err != nil {
+			return err
+		}
+		p.hooks.Hooks = append(p.hooks.Hooks, h)
+	}
+	covers := lsmCovers
+	if mode == ModeTracepoint {
+		covers = tracepointCovers
+	}
+	var hooks []*record.Hook
+	for _, c := range covers {
+		h, err := p.k.cover(c)
+		if err != nil {
+			if mode == ModeLSM && needed(c) {
+				return err
+			}
+			p.cfg.Log.WarnContext(context.Background(), "class of events is not covered", "class", c.class.String(), "error", h.Error)
+		}
+		if why != "" {
+			h.Error = strings.TrimPrefix(h.Error+"; lsm: "+why, "; ")
+		}
+		hooks = append(hooks, h)
+	}
+	if err := p.verify(mode, covers, hooks); err != nil {
+		return err
+	}
+	p.hooks.Hooks = append(p.hooks.Hooks, hooks...)
+	for _, c := range uncovered {
+		p.hooks.Hooks = append(p.hooks.Hooks, &record.Hook{Class: uint32(c), Error: "not observed by this version"})
+	}
+	return nil
+}
+
+// verify proves by a canary that the hooks fire. A class whose hook does not
+// is told as not covered.
+func (p *Probe) verify(mode Mode, covers []cover, hooks []*record.Hook) error {
+	seen, err := canary(p.stats)
+	if err != nil {
+		// Nothing to write to: all that is known is that they are attached.
+		for _, h := range hooks {
+			h.Error = strings.TrimPrefix(h.Error+"; not proven to fire: "+brief(err), "; ")
+		}
+		p.cfg.Log.WarnContext(context.Background(), "canary could not act, hooks are not proven to fire", "error", err)
+		return nil
+	}
+	if m := missing(seen); mode == ModeLSM && len(m) > 0 {
+		return fmt.Errorf("LSM programs are attached and %d of %d required ones are never called: the kernel was booted without bpf in lsm=",
+			len(m), len(required))
+	}
+	for i, c := range covers {
+		if c.event != 0 && hooks[i].Name != "" && !seen[c.event] {
+			hooks[i].Error = "attached and never called: " + hooks[i].Name
+			hooks[i].Name = ""
+		}
+	}
+	return nil
+}
+
+func needed(c cover) bool {
+	for _, t := range required {
+		if c.event == t {
+			return true
+		}
+	}
+	return false
+}
+
+func release() string {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}
+
+// Hooks says which class of event is covered by what. The caller must not
+// change it.
+func (p *Probe) Hooks() *record.Hooks { return p.hooks }
+
+// Mode returns the mode in use: lsm or tracepoint.
+func (p *Probe) Mode() Mode { return Mode(p.hooks.Mode) }
+
+// Run gives everything the programs see to sink until ctx ends, and then what
+// is in the rings still. It returns nil when ctx ended it.
+func (p *Probe) Run(ctx context.Context, sink Sink) error {
+	stop := context.AfterFunc(ctx, p.rings.stop)
+	defer stop()
+	defer runtime.KeepAlive(p) // the links detach when they are collected
+	var lastTold uint64
+	last := 16 // rounds at the end: what is there, and no race with who makes more
+	for {
+		ended := ctx.Err() != nil
+		n, more, err := p.rings.next(ended, func(ring int, b []byte) { p.observe(ring, b, sink) })
+		if err != nil {
+			return fmt.Errorf("run probe: %w", err)
+		}
+		if now := bootTime(); ended || now-lastTold > uint64(idlePoll)/2 {
+			lastTold = now
+			if err := p.stats.tell(sink); err != nil {
+				return fmt.Errorf("run probe: %w", err)
+			}
+		}
+		switch {
+		case ended && (!more || last == 0):
+			return nil
+		case ended:
+			last--
+		case more:
+		case n > 0:
+			p.rings.wait(busyPoll)
+		default:
+			p.rings.wait(idlePoll)
+		}
+	}
+}
+
+// observe makes a record of one sample.
+func (p *Probe) observe(ring int, b []byte, sink Sink) {
+	h, err := as[bpf.ProbeEventHead](b)
+	if err != nil {
+		sink.Lose(uint32(ring)<<16, 0, record.LossReason_LOSS_REASON_UNDECODABLE, 1)
+		return
+	}
+	var class record.Class
+	if int(h.Type) < len(classes) {
+		class = classes[h.Type]
+	}
+	var payload []byte
+	e, err := p.dec.decode(&h, b)
+	if err == nil {
+		payload, err = record.Encode(e)
+	}
+	if err != nil {
+		p.cfg.Log.ErrorContext(context.Background(), "sample cannot be decoded", "type", h.Type, "error", err)
+		sink.Lose(lane(&h), class, record.LossReason_LOSS_REASON_UNDECODABLE, 1)
+		return
+	}
+	sink.Observe(record.Header{Class: class, Lane: lane(&h), LaneSequence: h.Seq, Time: h.Time}, payload)
+}
+
+// Close detaches everything. Run must have returned.
+func (p *Probe) Close() error {
+	var errs []error
+	if p.rings != nil {
+		errs = append(errs, p.rings.Close())
+	}
+	errs = append(errs, p.k.Close())
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("close probe: %w", err)
+	}
+	return nil
+}

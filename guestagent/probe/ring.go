@@ -1,0 +1,199 @@
+package probe
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
+
+	"github.com/provostd/provost/bpf"
+)
+
+const (
+	// busyPoll is how long the reader lets a busy ring fill. The programs
+	// wake it earlier when a quarter is full.
+	busyPoll = 5 * time.Millisecond
+	// idlePoll is how long it sleeps when nothing happens: the first event
+	// wakes it. It only matters if that wake-up got lost.
+	idlePoll = 100 * time.Millisecond
+	// roundBytes bounds what is read of one ring in one round.
+	roundBytes = 2 << 20
+)
+
+// sample is one record of a ring, in a round's memory.
+type sample struct {
+	time     uint64
+	ring     int
+	from, to int
+}
+
+// rings reads both rings and gives their records in the order of their times.
+type rings struct {
+	readers [2]*ringbuf.Reader
+	epoll   int
+	wake    int // eventfd: stop waiting
+	rec     ringbuf.Record
+	cur     round
+	old     round
+}
+
+type round struct {
+	mem     []byte
+	samples []sample
+}
+
+func newRings(k *kernel) (*rings, error) {
+	r := &rings{epoll: -1, wake: -1}
+	var err error
+	if r.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("make epoll: %w", err)
+	}
+	if r.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		r.Close()
+		return nil, fmt.Errorf("make eventfd: %w", err)
+	}
+	if err := r.add(r.wake, unix.EPOLLIN); err != nil {
+		r.Close()
+		return nil, err
+	}
+	for i, name := range []string{"crit", "bulk"} {
+		if r.readers[i], err = ringbuf.NewReader(k.maps[name]); err != nil {
+			r.Close()
+			return nil, fmt.Errorf("read ring %s: %w", name, err)
+		}
+		// A deadline long past: reading never waits, see wait.
+		r.readers[i].SetDeadline(time.Unix(1, 0))
+		// Edge: only a wake-up of the programs counts, not that data is
+		// there. Else a busy ring would be read record by record.
+		if err := r.add(k.maps[name].FD(), unix.EPOLLIN|unix.EPOLLET); err != nil {
+			r.Close()
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+func (r *rings) add(fd int, events uint32) error {
+	if err := unix.EpollCtl(r.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: events, Fd: int32(fd)}); err != nil {
+		return fmt.Errorf("watch ring: %w", err)
+	}
+	return nil
+}
+
+// Close releases the readers. No other method may run.
+func (r *rings) Close() error {
+	var errs []error
+	for _, rd := range r.readers {
+		if rd != nil {
+			errs = append(errs, rd.Close())
+		}
+	}
+	for _, fd := range []int{r.epoll, r.wake} {
+		if fd >= 0 {
+			errs = append(errs, unix.Close(fd))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// stop ends a wait, now or the next. It may be called from any goroutine.
+func (r *rings) stop() {
+	_, _ = unix.Write(r.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // can only fail when it is set already
+}
+
+// wait returns when a program woke us, on stop, or after d.
+func (r *rings) wait(d time.Duration) {
+	var ev [4]unix.EpollEvent
+	_, _ = unix.EpollWait(r.epoll, ev[:], int(d.Milliseconds())) // EINTR: as good as a wake-up
+}
+
+func bootTime() uint64 {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		panic("read CLOCK_BOOTTIME: " + err.Error()) // every kernel with BPF has it
+	}
+	return uint64(ts.Nano())
+}
+
+// drain reads a ring into the current round. It returns whether the ring was
+// emptied, and the time of the newest record otherwise.
+func (r *rings) drain(i int) (empty bool, newest uint64, err error) {
+	limit := len(r.cur.mem) + roundBytes
+	for len(r.cur.mem) < limit {
+		if err := r.readers[i].ReadInto(&r.rec); err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				return true, 0, nil
+			}
+			return false, 0, fmt.Errorf("read ring: %w", err)
+		}
+		s := sample{ring: i, from: len(r.cur.mem)}
+		r.cur.mem = append(r.cur.mem, r.rec.RawSample...)
+		s.to = len(r.cur.mem)
+		h, err := as[bpf.ProbeEventHead](r.rec.RawSample)
+		if err == nil {
+			s.time = h.Time
+		}
+		newest = max(newest, s.time)
+		r.cur.samples = append(r.cur.samples, s)
+	}
+	return false, newest, nil
+}
+
+// next does one round: it reads what is there and calls f for every record
+// that no older one can follow any more, in the order of their times. Records
+// read before their order is certain are kept for the next round. More says
+// that there is something to do at once.
+func (r *rings) next(final bool, f func(ring int, b []byte)) (n int, more bool, err error) {
+	// All records with a time up to now have been reserved, so both rings
+	// give everything that old, except what a program that was interrupted
+	// between its clock and its ring still brings.
+	horizon := bootTime()
+	r.cur, r.old = r.old, r.cur
+	r.cur.mem, r.cur.samples = r.cur.mem[:0], r.cur.samples[:0]
+	var held [2]int
+	for _, s := range r.old.samples {
+		from := len(r.cur.mem)
+		r.cur.mem = append(r.cur.mem, r.old.mem[s.from:s.to]...)
+		held[s.ring] += s.to - s.from
+		r.cur.samples = append(r.cur.samples, sample{s.time, s.ring, from, len(r.cur.mem)})
+	}
+	for i := range r.readers {
+		if held[i] > roundBytes {
+			// The other ring lags behind: read that one first.
+			horizon = min(horizon, r.newestOf(i))
+			more = true
+			continue
+		}
+		empty, newest, err := r.drain(i)
+		if err != nil {
+			return n, false, err
+		}
+		if !empty {
+			horizon = min(horizon, newest)
+			more = true
+		}
+	}
+	slices.SortStableFunc(r.cur.samples, func(a, b sample) int { return cmp.Compare(a.time, b.time) })
+	for n < len(r.cur.samples) && (final || r.cur.samples[n].time <= horizon) {
+		s := r.cur.samples[n]
+		f(s.ring, r.cur.mem[s.from:s.to:s.to])
+		n++
+	}
+	r.cur.samples = slices.Delete(r.cur.samples, 0, n)
+	return n, more || len(r.cur.samples) > 0, nil
+}
+
+func (r *rings) newestOf(ring int) uint64 {
+	var t uint64
+	for _, s := range r.cur.samples {
+		if s.ring == ring {
+			t = max(t, s.time)
+		}
+	}
+	return t
+}

@@ -1,0 +1,114 @@
+package probe
+
+import (
+	"fmt"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/provostd/provost/bpf"
+	"github.com/provostd/provost/chain/record"
+)
+
+const (
+	types   = int(bpf.ProbeEventTypeEV_TYPES)
+	reasons = int(bpf.ProbeDropReasonDROP_REASONS)
+)
+
+var lossReasons = [reasons]record.LossReason{
+	bpf.ProbeDropReasonDROP_RING:   record.LossReason_LOSS_REASON_RING_FULL,
+	bpf.ProbeDropReasonDROP_NESTED: record.LossReason_LOSS_REASON_NESTED,
+	bpf.ProbeDropReasonDROP_FAULT:  record.LossReason_LOSS_REASON_FAULT,
+}
+
+// stats reads the kernel's counters, which lie in shared memory: no system
+// call, so it can be done on every round.
+type stats struct {
+	memory *ebpf.Memory
+	cpus   int
+	buf    []byte
+	told   [][types][reasons]uint64
+}
+
+func newStats(m *ebpf.Map) (*stats, error) {
+	memory, err := m.Memory()
+	if err != nil {
+		return nil, fmt.Errorf("map counters: %w", err)
+	}
+	n := int(m.MaxEntries())
+	return &stats{memory: memory, cpus: n, buf: make([]byte, unsafe.Sizeof(bpf.ProbeCpuStats{})),
+		told: make([][types][reasons]uint64, n)}, nil
+}
+
+func (s *stats) read(cpu int) (bpf.ProbeCpuStats, error) {
+	if _, err := s.memory.ReadAt(s.buf, int64(cpu*len(s.buf))); err != nil {
+		return bpf.ProbeCpuStats{}, fmt.Errorf("read counters of CPU %d: %w", cpu, err)
+	}
+	return as[bpf.ProbeCpuStats](s.buf)
+}
+
+// own sums the agent's own events by type.
+func (s *stats) own() ([types]uint64, error) {
+	var sum [types]uint64
+	for cpu := range s.cpus {
+		c, err := s.read(cpu)
+		if err != nil {
+			return sum, err
+		}
+		for t, n := range c.Own {
+			sum[t] += n
+		}
+	}
+	return sum, nil
+}
+
+// ringOf says which ring carries a type, as the programs have it.
+func ringOf(t bpf.ProbeEventType) uint32 {
+	switch t {
+	case bpf.ProbeEventTypeEV_EXEC, bpf.ProbeEventTypeEV_FORK, bpf.ProbeEventTypeEV_EXIT:
+		return 0
+	}
+	return 1
+}
+
+// tell gives the sink what was dropped since the last time.
+func (s *stats) tell(sink Sink) error {
+	for cpu := range s.cpus {
+		c, err := s.read(cpu)
+		if err != nil {
+			return err
+		}
+		for t := range c.Drops {
+			for r, n := range c.Drops[t] {
+				before := s.told[cpu][t][r]
+				if n == before {
+					continue
+				}
+				s.told[cpu][t][r] = n
+				var class record.Class
+				if t < len(classes) {
+					class = classes[t]
+				}
+				sink.Lose(ringOf(bpf.ProbeEventType(t))<<16|uint32(cpu), class, lossReasons[r], n-before)
+			}
+		}
+	}
+	return nil
+}
+
+// counted returns how many events each lane has counted so far.
+func (s *stats) counted() (map[uint32]uint64, error) {
+	m := map[uint32]uint64{}
+	for cpu := range s.cpus {
+		c, err := s.read(cpu)
+		if err != nil {
+			return nil, err
+		}
+		for ring, n := range c.Seq {
+			if n > 0 {
+				m[uint32(ring)<<16|uint32(cpu)] = n
+			}
+		}
+	}
+	return m, nil
+}
