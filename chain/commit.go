@@ -1,0 +1,293 @@
+package chain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/provostd/provost/chain/record"
+)
+
+// sealAll is the committer's loop: while one commit is synced the next one
+// gathers in the queue, so commits grow with the load and never wait.
+func (s *Store) sealAll(ctx context.Context) error {
+	for {
+		select {
+		case <-s.queue.ready:
+		case <-ctx.Done():
+			return s.Err()
+		}
+		if err := s.sealQueued(); err != nil {
+			return err
+		}
+	}
+}
+
+// sealQueued makes one commit of what waits.
+func (s *Store) sealQueued() error {
+	requests := s.queue.take()
+	if len(requests) == 0 {
+		return nil
+	}
+	return s.sealRequests(requests)
+}
+
+// drain seals everything that was let in before the queue was shut.
+func (s *Store) drain() error {
+	for {
+		requests := s.queue.take()
+		if len(requests) == 0 {
+			return nil
+		}
+		if err := s.sealRequests(requests); err != nil {
+			return err
+		}
+	}
+}
+
+// sealNow seals one request while no committer runs.
+func (s *Store) sealNow(r *request) error {
+	if err := s.validate(r); err != nil {
+		return err
+	}
+	if err := s.sealRequests([]*request{r}); err != nil {
+		return err
+	}
+	return r.err
+}
+
+// commitWork is one commit in the making.
+type commitWork struct {
+	batch *pebble.Batch
+	spans []span
+	logs  []*Log
+	mono  int64
+	wall  int64
+	n     uint64
+}
+
+// sealRequests makes one commit: one batch of rows, one sync, then the acks.
+// An error is fatal and has been handed to every request.
+//
+// Until the sync returns, no request is done and no reader sees the entries. A
+// crash before it leaves the store as it was, or with the whole commit if its
+// bytes reached the disk by themselves: entries nobody was told about, which
+// is allowed. A crash after it leaves the commit, acknowledged or not.
+func (s *Store) sealRequests(requests []*request) (err error) {
+	if err := s.Err(); err != nil {
+		finishAll(requests, err)
+		return err
+	}
+	w := &commitWork{batch: s.db.NewBatch(), mono: s.clock.mono(), wall: s.clock.wall(), n: s.commit + 1}
+	defer func() { err = errors.Join(err, w.batch.Close()) }()
+	accepted := requests[:0:len(requests)]
+	var refused []*request
+	for _, r := range requests {
+		if r.err = s.check(r); r.err != nil {
+			refused = append(refused, r)
+			continue
+		}
+		if err := s.seal(w, r); err != nil {
+			// Trees have moved on and the batch is half made.
+			err = s.fail(fmt.Errorf("seal commit %d: %w", w.n, err))
+			finishAll(append(refused, requests...), err)
+			return err
+		}
+		accepted = append(accepted, r)
+	}
+	for _, r := range refused {
+		close(r.done)
+	}
+	if len(accepted) == 0 {
+		return nil
+	}
+	if err := s.commitWork(w); err != nil {
+		err = s.fail(fmt.Errorf("commit %d: %w", w.n, err))
+		finishAll(accepted, err)
+		return err
+	}
+	s.publishCommit(w)
+	for _, r := range accepted {
+		close(r.done)
+	}
+	return nil
+}
+
+// finishAll refuses requests that are not done yet.
+func finishAll(requests []*request, err error) {
+	for _, r := range requests {
+		select {
+		case <-r.done:
+		default:
+			r.finish(err)
+		}
+	}
+}
+
+// check runs the conditions of a request against the commit in the making.
+func (s *Store) check(r *request) error {
+	for i := range r.batches {
+		b := &r.batches[i]
+		if b.Check == nil {
+			continue
+		}
+		h := b.Log.state.Load().head()
+		if b.Log.touched {
+			h = b.Log.work.head()
+		}
+		if err := b.Check(h); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// seal adds one request to the commit.
+func (s *Store) seal(w *commitWork, r *request) error {
+	r.sealed = make([]Sealed, len(r.batches))
+	for i := range r.batches {
+		b := &r.batches[i]
+		if r.create {
+			if err := w.batch.Set(keyMetaLog(b.Log.id), []byte(b.Log.origin), nil); err != nil {
+				return err
+			}
+		}
+		if err := s.sealBatch(w, b, &r.sealed[i]); err != nil {
+			return fmt.Errorf("%s: %w", b.Log.origin, err)
+		}
+	}
+	if r.extra != nil {
+		return r.extra(w.batch, r.sealed)
+	}
+	return nil
+}
+
+func (s *Store) sealBatch(w *commitWork, b *Batch, sealed *Sealed) error {
+	l := b.Log
+	if !l.touched {
+		l.touched = true
+		l.work = *l.state.Load().clone()
+		l.pending = l.work.size
+		w.logs = append(w.logs, l)
+	}
+	// Clocks are the same for the whole commit, and never step back in a log.
+	l.work.mono = max(l.work.mono, w.mono)
+	l.work.wall = w.wall
+	*sealed = Sealed{First: l.work.size, Count: len(b.Entries), Mono: l.work.mono, Wall: l.work.wall, Commit: w.n}
+	for i := range b.Entries {
+		if err := s.sealEntry(w.batch, l, &b.Entries[i]); err != nil {
+			return err
+		}
+	}
+	sealed.LastHash = l.work.last
+	for _, m := range b.Meta {
+		key := keyMeta(metaUser, []byte(m.Key))
+		var err error
+		if m.Value == nil {
+			err = w.batch.Delete(key, nil)
+		} else {
+			err = w.batch.Set(key, m.Value, nil)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if p := b.Position; p != nil {
+		return w.batch.Set(keyFollower(p.Name), followerRow(p.Position, p.State), nil)
+	}
+	return nil
+}
+
+// sealEntry writes the leaf, the payload and every tile that the leaf fills.
+func (s *Store) sealEntry(batch *pebble.Batch, l *Log, e *Entry) error {
+	leaf := record.Leaf{
+		Origin: e.Origin, Index: l.work.size, Mono: l.work.mono, Wall: l.work.wall,
+		Prev: l.work.last, Header: e.Header, Commitment: e.Commitment,
+	}
+	if e.Origin != record.OriginGuest {
+		leaf.Header = record.Header{
+			Class: e.Header.Class, Lane: record.NoLane, Session: s.runID, Sequence: l.sequence, Time: uint64(l.work.mono),
+		}
+		l.sequence++
+	}
+	op := batch.SetDeferred(len(keySeq(tableEntry, l.id, leaf.Index)), record.LeafSize)
+	copy(op.Key, keySeq(tableEntry, l.id, leaf.Index))
+	leaf.AppendBinary(op.Value[:0])
+	hash := record.LeafHash(op.Value)
+	if err := op.Finish(); err != nil {
+		return err
+	}
+	op = batch.SetDeferred(len(keySeq(tablePayload, l.id, leaf.Index)), 1+len(e.Salt)+len(e.Payload))
+	copy(op.Key, keySeq(tablePayload, l.id, leaf.Index))
+	op.Value[0] = payloadPlain
+	copy(op.Value[1:], e.Salt[:])
+	copy(op.Value[1+len(e.Salt):], e.Payload)
+	if err := op.Finish(); err != nil {
+		return err
+	}
+	var err error
+	l.work.push(hash, func(t fullTile) {
+		op := batch.SetDeferred(len(keyTile(l.id, t.level, t.index)), tileWidth*len(hash))
+		copy(op.Key, keyTile(l.id, t.level, t.index))
+		for i := range t.hashes {
+			copy(op.Value[i*len(hash):], t.hashes[i][:])
+		}
+		err = errors.Join(err, op.Finish())
+	})
+	l.work.last = hash
+	return err
+}
+
+// commitWork adds heads and the commit row and syncs it all.
+func (s *Store) commitWork(w *commitWork) error {
+	w.spans = w.spans[:0]
+	for _, l := range w.logs {
+		h := head{size: l.work.size, last: l.work.last, mono: l.work.mono, wall: l.work.wall, edge: l.work.edge}
+		s.row = h.append(s.row[:0])
+		if err := w.batch.Set(keyLog(tableHead, l.id), s.row, nil); err != nil {
+			return err
+		}
+		w.spans = append(w.spans, span{log: l.id, first: l.pending, count: uint32(l.work.size - l.pending)})
+	}
+	s.row = appendCommit(s.row[:0], w.spans)
+	if err := w.batch.Set(keyCommit(w.n), s.row, nil); err != nil {
+		return err
+	}
+	return w.batch.Commit(pebble.Sync)
+}
+
+// publishCommit shows a durable commit to readers and followers.
+func (s *Store) publishCommit(w *commitWork) {
+	for _, l := range w.logs {
+		l.touched = false
+		l.state.Store(l.work.clone())
+	}
+	s.commit = w.n
+	s.durable.Store(w.n)
+	s.wakeMu.Lock()
+	close(s.wake)
+	s.wake = make(chan struct{})
+	s.wakeMu.Unlock()
+}
+
+// Wait returns once a commit newer than afterCommit is durable, with the
+// number of the newest one.
+func (s *Store) Wait(ctx context.Context, afterCommit uint64) (uint64, error) {
+	for {
+		s.wakeMu.Lock()
+		wake := s.wake
+		s.wakeMu.Unlock()
+		if n := s.durable.Load(); n > afterCommit {
+			return n, nil
+		}
+		select {
+		case <-wake:
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		case <-s.closed:
+			return 0, ErrClosed
+		}
+	}
+}

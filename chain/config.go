@@ -1,0 +1,109 @@
+package chain
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"golang.org/x/sys/unix"
+
+	"github.com/provostd/provost/chain/keys"
+	"github.com/provostd/provost/chain/proof"
+	"github.com/provostd/provost/chain/record"
+)
+
+// Config says where a store is and how it behaves. Dir, Anchor, HostID and
+// Keys are required; every other zero value means the default given.
+type Config struct {
+	// Dir is the directory of the Pebble store. Create makes it.
+	Dir string
+	// Anchor is a file outside Dir, better on another disk, that holds the
+	// newest published host checkpoint (invariant I6).
+	Anchor string
+	// HostID is the first part of every origin, such as "kvm1.example". It
+	// cannot change in the life of a store.
+	HostID string
+	// Keys sign the host log and the VM logs.
+	Keys *keys.Keys
+
+	// Log receives what the store has to say. Default: nothing.
+	Log *slog.Logger
+	// Now is the wall clock. Default: time.Now.
+	Now func() time.Time
+	// Boot is a clock that also advances while the host sleeps and is never
+	// set. Default: CLOCK_BOOTTIME.
+	Boot func() time.Duration
+
+	// CheckpointEvery is the time between checkpoints of a growing VM log.
+	// Default: 1 s.
+	CheckpointEvery time.Duration
+	// HostEvery is the same for the host log. Default: 1 s.
+	HostEvery time.Duration
+	// WitnessEvery is the time between rounds that quote grown VM logs in
+	// the host log. Default: 10 s.
+	WitnessEvery time.Duration
+
+	// Exit ends the process when the disk breaks a promise below the store's
+	// feet and no error can be returned any more. Default: os.Exit. It must
+	// not return.
+	Exit func(code int)
+	// FS is where Dir and Anchor live. Default: the disk.
+	FS vfs.FS
+}
+
+// withDefaults returns c with every default filled in, or the first rule that
+// it breaks.
+func (c Config) withDefaults() (Config, error) {
+	if c.Dir == "" || c.Anchor == "" {
+		return c, fmt.Errorf("configure store: directory and anchor file must both be named: %w", record.ErrReject)
+	}
+	if rel, err := filepath.Rel(filepath.Clean(c.Dir), filepath.Clean(c.Anchor)); err == nil && rel != ".." && !strings.HasPrefix(rel, "../") {
+		return c, fmt.Errorf("configure store: anchor %s lies in the store %s; it must be outside, or a rollback takes both: %w", c.Anchor, c.Dir, record.ErrReject)
+	}
+	if err := proof.CheckHostID(c.HostID); err != nil {
+		return c, fmt.Errorf("configure store: %w", err)
+	}
+	if c.Keys == nil {
+		return c, fmt.Errorf("configure store: no keys: %w", record.ErrReject)
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Boot == nil {
+		c.Boot = bootTime
+	}
+	if c.Exit == nil {
+		c.Exit = os.Exit
+	}
+	if c.FS == nil {
+		c.FS = vfs.Default
+	}
+	for _, d := range []struct {
+		v *time.Duration
+		d time.Duration
+	}{{&c.CheckpointEvery, time.Second}, {&c.HostEvery, time.Second}, {&c.WitnessEvery, 10 * time.Second}} {
+		if *d.v < 0 {
+			return c, fmt.Errorf("configure store: an interval is %s, want more than zero: %w", *d.v, record.ErrReject)
+		}
+		if *d.v == 0 {
+			*d.v = d.d
+		}
+	}
+	return c, nil
+}
+
+// bootTime reads CLOCK_BOOTTIME.
+func bootTime() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
+		panic("chain: the kernel has no CLOCK_BOOTTIME: " + err.Error())
+	}
+	return time.Duration(t.Nano())
+}

@@ -1,0 +1,76 @@
+// Package chain is the ledger: the transparency log of every incarnation of
+// every domain of a host, and the host log above them, in one Pebble store. It
+// promises that what it acknowledged is durable (invariant I7), that a batch is
+// sealed whole or not at all, that readers see only what is durable (I1), and
+// that its signed checkpoints never contradict each other (I6). Every part of
+// the host side may import it; proofs are verified without it, by chain/proof.
+//
+// # Sealing
+//
+// Sources hand in batches (Submit, Append). One committer takes what waits,
+// gives every entry its leaf, and writes all of it as one Pebble batch with one
+// sync; while that runs the next batch gathers. Entries of the host, of
+// policies and of operators go before entries of guests, and guests take turns
+// (I8). Batches of one log that hold entries of a guest keep their order.
+//
+// # Order of durable steps
+//
+//  1. Rows of a commit are written and synced together. Then its batches are
+//     acknowledged and its entries shown to followers.
+//  2. A VM log's checkpoint is signed over durable entries, after comparison
+//     with the one before.
+//  3. It is stored and synced, then published.
+//  4. An entry of the host log quotes it; with that entry stands the row that
+//     says where.
+//  5. The host log's checkpoint is signed likewise, stored and synced.
+//  6. The anchor file, outside the store, is replaced by compare-and-swap and
+//     synced with its directory.
+//  7. The host checkpoint is published.
+//
+// A crash after any step leaves a store that Open brings up by itself: in step
+// 1 the whole commit or nothing; after 3 and 5 a checkpoint that Open publishes
+// (the host's after anchoring it). The anchor is never ahead of the store, so a
+// store behind its anchor was rolled back, and Open refuses it (*AnchorError).
+//
+// # Rows
+//
+// All integers are big-endian. The first byte of a key is its table, log4 is a
+// log's dense number in this store. Part of the format:
+//
+//	key                       value
+//	M 's'                     1 version = 1, 16 store id, host id
+//	M 'l' log4                origin of the log; the host log is number 0
+//	M 'k' public key          4 log, 8 index: the entry that certifies the key
+//	M 'u' key                 the caller's own (MetaWrite)
+//	E log4 index8             leaf, 136 bytes, see chain/record
+//	P log4 index8             1 version = 1 (plain), 32 salt, payload
+//	T log4 level1 index8      full tile, 256 hashes of 32 bytes, c2sp.org/tlog-tiles
+//	H log4                    head, see below
+//	C log4 size8              signed checkpoint (a note, any number of signatures)
+//	O commit8                 1 version = 1, then for each log in the commit:
+//	                          4 log, 8 first index, 4 count
+//	F name                    follower: 1 version = 1, 8 commit, 4 offset, state
+//	Q log4                    newest quote in the host log: 8 size, 8 index
+//
+// Head, version 1:
+//
+//	offset size field
+//	     0    1 version = 1
+//	     1    8 size of the log in leaves
+//	     9   32 leaf hash of the last leaf
+//	    41    8 host monotone time of the last leaf, nanoseconds
+//	    49    8 host wall time of the last leaf, Unix nanoseconds
+//	    57    1 number n of right-edge hashes
+//	    58  32n right-edge hashes, the largest subtree first
+//
+// Other versions of P rows are reserved for encrypted and erased payloads.
+// Partial tiles are never stored: they are kept in memory and rebuilt on open
+// from at most 255 leaves and 255 tiles of each level. Of the checkpoints the
+// newest one of a log is kept, and one for each 65,536 leaves; all that the
+// host log quotes stand in its payloads as well.
+//
+// # Anchor
+//
+// The anchor file is text: a line "provost-anchor/v1", a line "store " with
+// the store id in hexadecimal, an empty line, and the signed host checkpoint.
+package chain

@@ -1,0 +1,283 @@
+package chain
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/provostd/provost/chain/record"
+)
+
+// Position is a place in the one total order of all entries of a store: the
+// entry number Offset of commit number Commit. The zero Position is the very
+// beginning.
+type Position struct {
+	Commit uint64 // from 1
+	Offset uint32
+}
+
+// Compare orders positions as slices.SortFunc wants it.
+func (p Position) Compare(q Position) int {
+	switch {
+	case p.Commit != q.Commit && p.Commit < q.Commit, p.Commit == q.Commit && p.Offset < q.Offset:
+		return -1
+	case p == q:
+		return 0
+	}
+	return 1
+}
+
+// Item is one sealed entry.
+type Item struct {
+	Log       *Log
+	Index     uint64
+	Leaf      record.Leaf
+	LeafBytes []byte
+	LeafHash  record.Hash
+	Payload   []byte
+	Salt      record.Salt
+	// Pos is the position right behind this item: what to save once the item
+	// is dealt with. It is zero outside of followers.
+	Pos Position
+}
+
+// Decode parses the item's payload.
+func (i *Item) Decode() (record.Message, error) { return record.Decode(i.Leaf.Header.Class, i.Payload) }
+
+// readItem reads one durable entry.
+func (l *Log) readItem(index uint64) (Item, error) {
+	leaf, ok, err := get(l.store.db, keySeq(tableEntry, l.id, index))
+	if err != nil {
+		return Item{}, err
+	}
+	if !ok {
+		return Item{}, corrupt("leaf %d of %s is missing", index, l.origin)
+	}
+	row, ok, err := get(l.store.db, keySeq(tablePayload, l.id, index))
+	if err != nil {
+		return Item{}, err
+	}
+	if !ok {
+		return Item{}, corrupt("payload %d of %s is missing", index, l.origin)
+	}
+	i := Item{Log: l, Index: index, LeafBytes: leaf, LeafHash: record.LeafHash(leaf)}
+	if i.Leaf, err = record.ParseLeaf(leaf); err != nil {
+		return Item{}, corrupt("leaf %d of %s: %v", index, l.origin, err)
+	}
+	if i.Salt, i.Payload, err = parsePayload(row); err != nil {
+		return Item{}, corrupt("payload %d of %s: %v", index, l.origin, err)
+	}
+	return i, nil
+}
+
+// Item returns the durable entry at index.
+func (l *Log) Item(index uint64) (Item, error) {
+	if size := l.Size(); index >= size {
+		return Item{}, fmt.Errorf("read entry %d of %s: the log has %d leaves: %w", index, l.origin, size, record.ErrReject)
+	}
+	return l.readItem(index)
+}
+
+// Read yields the durable entries from index from to before to, or to the end
+// of the log where that comes first. An error ends it.
+func (l *Log) Read(ctx context.Context, from, to uint64) iter.Seq2[Item, error] {
+	return func(yield func(Item, error) bool) {
+		for i := from; i < min(to, l.Size()); i++ {
+			if ctx.Err() != nil {
+				yield(Item{}, context.Cause(ctx))
+				return
+			}
+			item, err := l.readItem(i)
+			if !yield(item, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// Follower reads all entries of all logs in the one order they were sealed in,
+// starting where it was when its position was saved last. It is for one
+// goroutine.
+type Follower struct {
+	store *Store
+	name  string
+	state []byte
+	saved Position
+	next  Position // of the next item
+
+	spans []span // of commit next.Commit; nil where they are not loaded
+}
+
+const maxFollowerName = 128
+
+func checkFollowerName(name string) error {
+	if name == "" || len(name) > maxFollowerName {
+		return fmt.Errorf("follower name has %d bytes, want 1 to %d: %w", len(name), maxFollowerName, record.ErrReject)
+	}
+	return nil
+}
+
+// followerRow encodes an F row: 1 version, 8 commit, 4 offset, state.
+func followerRow(p Position, state []byte) []byte {
+	b := binary.BigEndian.AppendUint64([]byte{followerVersion}, p.Commit)
+	return append(binary.BigEndian.AppendUint32(b, p.Offset), state...)
+}
+
+func parseFollower(b []byte) (Position, []byte, error) {
+	if len(b) < 13 || b[0] != followerVersion {
+		return Position{}, nil, fmt.Errorf("parse follower row: %d bytes do not make a row of version %d", len(b), followerVersion)
+	}
+	return Position{Commit: binary.BigEndian.Uint64(b[1:]), Offset: binary.BigEndian.Uint32(b[9:])}, b[13:], nil
+}
+
+// Follow opens the follower with the given name at its saved position; a new
+// name starts at the very beginning. A name can be open once.
+func (s *Store) Follow(name string) (*Follower, error) {
+	if err := checkFollowerName(name); err != nil {
+		return nil, fmt.Errorf("follow: %w", err)
+	}
+	s.followMu.Lock()
+	defer s.followMu.Unlock()
+	if s.following[name] {
+		return nil, fmt.Errorf("follow as %q: somebody does already: %w", name, record.ErrReject)
+	}
+	f := &Follower{store: s, name: name}
+	row, ok, err := get(s.db, keyFollower(name))
+	if err != nil {
+		return nil, fmt.Errorf("follow as %q: %w", name, err)
+	}
+	if ok {
+		if f.saved, f.state, err = parseFollower(row); err != nil {
+			return nil, corrupt("follow as %q: %v", name, err)
+		}
+		f.next = f.saved
+	}
+	s.following[name] = true
+	return f, nil
+}
+
+// Tail returns a follower without a name, from pos on: for live views. Its
+// position cannot be saved.
+func (s *Store) Tail(pos Position) *Follower { return &Follower{store: s, saved: pos, next: pos} }
+
+// End returns the position behind the newest durable entry.
+func (s *Store) End() Position { return Position{Commit: s.durable.Load() + 1} }
+
+// Close lets the name be followed again.
+func (f *Follower) Close() {
+	f.store.followMu.Lock()
+	defer f.store.followMu.Unlock()
+	delete(f.store.following, f.name)
+}
+
+// Position returns the saved position.
+func (f *Follower) Position() Position { return f.saved }
+
+// State returns what was saved with the position, nil for a new follower.
+func (f *Follower) State() []byte { return f.state }
+
+// Seek moves the follower without saving.
+func (f *Follower) Seek(p Position) { f.next, f.spans = p, nil }
+
+// Next returns the next durable entry and moves behind it; it waits until
+// there is one (invariant I1: nobody sees an entry before it is durable).
+func (f *Follower) Next(ctx context.Context) (Item, error) {
+	for {
+		i, ok, err := f.TryNext()
+		if err != nil || ok {
+			return i, err
+		}
+		if _, err := f.store.Wait(ctx, max(f.next.Commit, 1)-1); err != nil {
+			return Item{}, err
+		}
+	}
+}
+
+// TryNext is Next for a caller that has something better to do than wait: ok
+// is false where no entry is durable yet.
+func (f *Follower) TryNext() (item Item, ok bool, err error) {
+	for {
+		if f.next.Commit == 0 {
+			f.next = Position{Commit: 1}
+		}
+		if f.next.Commit > f.store.durable.Load() {
+			return Item{}, false, nil
+		}
+		if f.spans == nil {
+			if err := f.load(); err != nil {
+				return Item{}, false, err
+			}
+		}
+		offset := f.next.Offset
+		for _, sp := range f.spans {
+			if offset < sp.count {
+				item, err := f.item(sp, offset)
+				return item, err == nil, err
+			}
+			offset -= sp.count
+		}
+		f.next, f.spans = Position{Commit: f.next.Commit + 1}, nil
+	}
+}
+
+func (f *Follower) item(sp span, offset uint32) (Item, error) {
+	l, ok := f.store.LogByID(sp.log)
+	if !ok {
+		return Item{}, corrupt("commit %d names log number %d, which does not exist", f.next.Commit, sp.log)
+	}
+	item, err := l.readItem(sp.first + uint64(offset))
+	if err != nil {
+		return Item{}, err
+	}
+	f.next.Offset++
+	item.Pos = f.next
+	return item, nil
+}
+
+func (f *Follower) load() error {
+	select {
+	case <-f.store.closed:
+		return ErrClosed
+	default:
+	}
+	row, ok, err := get(f.store.db, keyCommit(f.next.Commit))
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return corrupt("commit %d is missing", f.next.Commit)
+	}
+	if f.spans, err = parseCommit(row); err != nil {
+		return corrupt("commit %d: %v", f.next.Commit, err)
+	}
+	return nil
+}
+
+// Save makes a position and a state durable by themselves. A follower that
+// appends to the ledger saves with its batch instead (Batch.Position) and calls
+// Saved.
+func (f *Follower) Save(ctx context.Context, p Position, state []byte) error {
+	if f.name == "" {
+		return fmt.Errorf("save position: the follower has no name: %w", record.ErrReject)
+	}
+	if err := errors.Join(context.Cause(ctx), f.store.Err()); err != nil {
+		return fmt.Errorf("save position of %q: %w", f.name, err)
+	}
+	if err := f.store.db.Set(keyFollower(f.name), followerRow(p, state), pebble.Sync); err != nil {
+		return f.store.fail(fmt.Errorf("save position of %q: %w", f.name, err))
+	}
+	f.saved, f.state = p, state
+	return nil
+}
+
+// At returns what to put into Batch.Position to save p and state with a batch.
+func (f *Follower) At(p Position, state []byte) *FollowerPosition {
+	return &FollowerPosition{Name: f.name, Position: p, State: state}
+}
+
+// Saved tells the follower that a batch has saved p and state.
+func (f *Follower) Saved(p Position, state []byte) { f.saved, f.state = p, state }

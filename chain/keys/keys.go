@@ -1,0 +1,111 @@
+package keys
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/provostd/provost/chain/record"
+)
+
+// Names of the files in a key directory.
+const (
+	HostFile     = "host-log.key"
+	VMFile       = "vm-log.key"
+	VerifierFile = "host.vkey"
+)
+
+// What a key signs, as its file and its certificate in the host log say it.
+const (
+	UseHostLog = "host-log"
+	UseVMLog   = "vm-log"
+)
+
+// Keys are the two signing keys of a host. It is safe for concurrent use.
+type Keys struct {
+	dir  string
+	host ed25519.PrivateKey
+	vm   ed25519.PrivateKey
+}
+
+// Create makes the directory dir with new keys. It refuses a directory that
+// already holds one of them: creating keys is deliberate, and the old ones may
+// be all that makes earlier evidence verifiable.
+func Create(dir string) (*Keys, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("create key directory: %w", err)
+	}
+	for _, name := range []string{HostFile, VMFile} {
+		if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
+			return nil, fmt.Errorf("create keys: %s exists already; keys are never replaced in place: %w", filepath.Join(dir, name), record.ErrReject)
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("create keys: %w", err)
+		}
+	}
+	k := &Keys{dir: dir}
+	for _, f := range []struct {
+		name, use string
+		key       *ed25519.PrivateKey
+	}{{HostFile, UseHostLog, &k.host}, {VMFile, UseVMLog, &k.vm}} {
+		_, key, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			return nil, fmt.Errorf("create keys: %w", err)
+		}
+		// A crash here leaves one key of two, which Open reports as such and
+		// Create refuses: nothing was signed yet, so both can be removed.
+		if err := writeKey(filepath.Join(dir, f.name), f.use, key); err != nil {
+			return nil, err
+		}
+		*f.key = key
+	}
+	if err := syncDir(dir); err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
+// Open loads the keys in dir. It refuses key files which group or others may
+// read, and says how to mend that.
+func Open(dir string) (*Keys, error) {
+	k := &Keys{dir: dir}
+	var err error
+	if k.host, err = readKey(filepath.Join(dir, HostFile), UseHostLog); err != nil {
+		return nil, err
+	}
+	if k.vm, err = readKey(filepath.Join(dir, VMFile), UseVMLog); err != nil {
+		return nil, err
+	}
+	if k.host.Equal(k.vm) {
+		return nil, fmt.Errorf("open keys in %s: host log and VM logs have the same key, they must differ: %w", dir, record.ErrReject)
+	}
+	return k, nil
+}
+
+// HostPublic returns the public key of the host log.
+func (k *Keys) HostPublic() ed25519.PublicKey { return k.host.Public().(ed25519.PublicKey) }
+
+// VMPublic returns the public key that signs all VM logs.
+func (k *Keys) VMPublic() ed25519.PublicKey { return k.vm.Public().(ed25519.PublicKey) }
+
+// HostSigner returns the signer of the host log with the given origin.
+func (k *Keys) HostSigner(origin string) (note.Signer, error) { return newSigner(origin, k.host) }
+
+// VMSigner returns the signer of the VM log with the given origin.
+func (k *Keys) VMSigner(origin string) (note.Signer, error) { return newSigner(origin, k.vm) }
+
+// PublishVerifier writes host.vkey, the file to hand to auditors, for the host
+// log with the given origin. It returns its path.
+func (k *Keys) PublishVerifier(origin string) (string, error) {
+	vkey, err := VerifierKey(origin, k.HostPublic())
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(k.dir, VerifierFile)
+	return path, publish(path, []byte(vkey+"\n"))
+}

@@ -1,0 +1,119 @@
+package chain
+
+import (
+	"fmt"
+	"sync/atomic"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/provostd/provost/chain/proof"
+	"github.com/provostd/provost/chain/record"
+)
+
+// Log is one transparency log of a store: the host log or the log of one
+// incarnation of a domain. It is safe for concurrent use.
+type Log struct {
+	store    *Store
+	id       LogID
+	origin   string
+	name     proof.Origin
+	vkey     string
+	verifier note.Verifier
+	signer   note.Signer
+
+	state     atomic.Pointer[logState]  // durable; replaced by the committer
+	published atomic.Pointer[Published] // newest published checkpoint
+
+	// Owned by the committer.
+	work     logState
+	sequence uint64 // of the next entry that the host makes in this run
+	touched  bool   // in the commit being made
+	pending  uint64 // first index of this log in the commit being made
+
+	// Guarded by Store.checkpointMu.
+	quoted quote // where the host log quotes this log
+}
+
+// logState is one state of a log. A published one never changes.
+type logState struct {
+	tree
+	last record.Hash
+	mono int64
+	wall int64
+}
+
+func (l *logState) clone() *logState {
+	return &logState{tree: l.tree.clone(), last: l.last, mono: l.mono, wall: l.wall}
+}
+
+// Published is a signed checkpoint that anybody may be shown.
+type Published struct {
+	proof.Checkpoint
+	Note []byte // the signed note; must not be changed
+}
+
+// Origin returns the log's name, the first line of its checkpoints.
+func (l *Log) Origin() string { return l.origin }
+
+// Name returns the parsed origin.
+func (l *Log) Name() proof.Origin { return l.name }
+
+// ID returns the log's number in this store.
+func (l *Log) ID() LogID { return l.id }
+
+// VerifierKey returns the key which verifies this log's checkpoints.
+func (l *Log) VerifierKey() string { return l.vkey }
+
+// Verifier returns the verifier of this log's checkpoints.
+func (l *Log) Verifier() note.Verifier { return l.verifier }
+
+// Size returns how many durable leaves the log has.
+func (l *Log) Size() uint64 { return l.state.Load().size }
+
+// LastHash returns the leaf hash of the last durable leaf.
+func (l *Log) LastHash() record.Hash { return l.state.Load().last }
+
+// Root returns the size and the RFC 6962 root of the durable leaves. It is
+// not a checkpoint: nobody has signed it.
+func (l *Log) Root() (uint64, record.Hash) {
+	s := l.state.Load()
+	return s.size, s.root()
+}
+
+// Head returns the newest durable state.
+func (l *Log) Head() Head { return l.state.Load().head() }
+
+// Checkpoint returns the newest published checkpoint. ok is false for a log
+// that is younger than its first checkpoint.
+func (l *Log) Checkpoint() (p Published, ok bool) {
+	c := l.published.Load()
+	if c == nil {
+		return Published{}, false
+	}
+	return *c, true
+}
+
+// LeafHash returns the leaf hash of the durable leaf at index.
+func (l *Log) LeafHash(index uint64) (record.Hash, error) {
+	s := l.state.Load()
+	if index >= s.size {
+		return record.Hash{}, fmt.Errorf("read leaf hash %d of %s: the log has %d leaves: %w", index, l.origin, s.size, record.ErrReject)
+	}
+	h, err := l.tileHashes(s, 0, index, 1)
+	if err != nil {
+		return record.Hash{}, fmt.Errorf("read leaf hash %d of %s: %w", index, l.origin, err)
+	}
+	return h[0], nil
+}
+
+// Head is where a log ends.
+type Head struct {
+	Size     uint64
+	LastHash record.Hash
+	Mono     int64 // of the last leaf, nanoseconds
+	Wall     int64 // of the last leaf, Unix nanoseconds
+}
+
+func (l *logState) head() Head {
+	return Head{Size: l.size, LastHash: l.last, Mono: l.mono, Wall: l.wall}
+}

@@ -1,0 +1,108 @@
+package chain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+const (
+	memTableSize = 32 << 20
+	cacheSize    = 32 << 20
+)
+
+// pebbleOptions returns how every part of this package opens the store.
+func pebbleOptions(c Config, readOnly bool) *pebble.Options {
+	log := pebbleLogger{log: c.Log, exit: c.Exit}
+	return &pebble.Options{
+		FS: c.FS,
+		// Older formats drop synced records of a damaged WAL without a word.
+		FormatMajorVersion: pebble.FormatNewest,
+		MemTableSize:       memTableSize,
+		CacheSize:          cacheSize,
+		Logger:             log,
+		ReadOnly:           readOnly,
+		EventListener: &pebble.EventListener{
+			DiskSlow: func(i pebble.DiskSlowInfo) {
+				c.Log.Warn("disk is slow", slog.String("path", i.Path), slog.Duration("took", i.Duration))
+			},
+			WriteStallBegin: func(i pebble.WriteStallBeginInfo) {
+				c.Log.Warn("store stalls writes", slog.String("reason", i.Reason))
+			},
+			BackgroundError: func(err error) {
+				c.Log.Error("store background work failed", slog.Any("error", err))
+			},
+		},
+	}
+}
+
+// pebbleLogger carries Pebble's messages to slog, and its fatal ones to the
+// exit hook: they come from goroutines which have nobody to return to.
+type pebbleLogger struct {
+	log  *slog.Logger
+	exit func(int)
+}
+
+var _ pebble.Logger = pebbleLogger{}
+
+func (l pebbleLogger) Infof(format string, args ...any) {
+	if l.log.Enabled(context.Background(), slog.LevelDebug) {
+		l.log.Debug("store", slog.String("message", fmt.Sprintf(format, args...)))
+	}
+}
+
+func (l pebbleLogger) Errorf(format string, args ...any) {
+	l.log.Error("store error", slog.String("message", fmt.Sprintf(format, args...)))
+}
+
+func (l pebbleLogger) Fatalf(format string, args ...any) {
+	l.log.Error("store cannot go on, the process ends and recovers on its next start", slog.String("message", fmt.Sprintf(format, args...)))
+	l.exit(3)
+}
+
+// exists reports whether path is there.
+func exists(f vfs.FS, path string) (bool, error) {
+	_, err := f.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// get returns a copy of a row, or ok = false where there is none.
+func get(db pebble.Reader, key []byte) (value []byte, ok bool, err error) {
+	v, closer, err := db.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("read row %x: %w", key, err)
+	}
+	value = append([]byte{}, v...)
+	return value, true, closer.Close()
+}
+
+// scan calls f for each row whose key has the prefix, in order, until f
+// returns an error. Key and value are valid during the call only.
+func scan(db pebble.Reader, prefix []byte, f func(key, value []byte) error) (err error) {
+	it, err := db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: endOf(prefix)})
+	if err != nil {
+		return fmt.Errorf("scan rows %x: %w", prefix, err)
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	for ok := it.First(); ok; ok = it.Next() {
+		v, err := it.ValueAndErr()
+		if err != nil {
+			return fmt.Errorf("scan row %x: %w", it.Key(), err)
+		}
+		if err := f(it.Key(), v); err != nil {
+			return err
+		}
+	}
+	return it.Error()
+}
