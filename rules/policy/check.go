@@ -23,6 +23,7 @@ type checker struct {
 	// vmOnly allows only vm.* (target conditions).
 	vmOnly bool
 	oracle *oracle
+	named  bool // every name is right, so that types can be trusted
 	bad    bool
 	fields map[event.Field]bool
 }
@@ -31,12 +32,10 @@ type checker struct {
 // whether it may be compiled.
 func checkCondition(x hclsyntax.Expression, v *env, on event.ClassSet, vmOnly bool) bool {
 	c := &checker{env: v, rep: v.rep, on: on, vmOnly: vmOnly, fields: make(map[event.Field]bool)}
-	if !c.names(x) {
-		return false
-	}
+	c.named = c.names(x)
 	c.oracle = newOracle(x, v)
 	ctx := c.oracle.unknownContext(0)
-	c.walk(x, ctx)
+	c.walk(x, ctx) // also where names are wrong: all mistakes in one run
 	if c.bad {
 		return false
 	}
@@ -141,8 +140,13 @@ func (c *checker) decided(x hclsyntax.Expression, val cty.Value) {
 	for _, k := range c.on.Classes() {
 		v, diags := c.oracle.unknown(k)
 		if diags.HasErrors() {
-			c.fail(CodeNeverTrue, x.Range(), "Condition cannot be decided",
-				fmt.Sprintf("For every %s event: %s Remove %q from \"on\", or test with has(...) first.", k, diags[0].Detail, k))
+			at := x.Range()
+			if diags[0].Subject != nil {
+				at = *diags[0].Subject
+			}
+			c.fail(CodeNeverTrue, at, "Condition cannot be decided",
+				fmt.Sprintf("%s is missing from %s events, and what is missing cannot be compared by size: every such event would raise an error. Remove %q from \"on\", or write has(...) && ... first.",
+					strings.Join(c.absent(k), ", "), k, k))
 			continue
 		}
 		if v.IsKnown() && v.False() {
@@ -174,6 +178,34 @@ func rootsOf(k record.Class) []string {
 		}
 	}
 	return all
+}
+
+// loopNames checks what a loop's body reads of the loop's variable.
+func (c *checker) loopNames(name string, elem cty.Type, body hclsyntax.Expression) bool {
+	ok := true
+	for _, t := range body.Variables() {
+		if t.RootName() != name {
+			continue
+		}
+		if !elem.IsObjectType() {
+			continue // a text: HCL refuses what follows it
+		}
+		names := keys(elem.AttributeTypes())
+		attr, given := secondName(t)
+		if !given || !elem.HasAttribute(attr) {
+			ok = false
+			fix := suggest(attr, names)
+			detail := fmt.Sprintf("Each element has: %s.", strings.Join(names, ", "))
+			if given {
+				detail = fmt.Sprintf("An element has no %q.%s It has: %s.", attr, didYouMean(fix), strings.Join(names, ", "))
+			}
+			if fix != "" {
+				fix = name + "." + fix
+			}
+			c.failFix(CodeUnknownField, t.SourceRange(), fix, "Unknown field", detail)
+		}
+	}
+	return ok
 }
 
 // typeOf is the static type of a part; cty.DynamicPseudoType where HCL does
@@ -281,7 +313,7 @@ func (c *checker) equality(x *hclsyntax.BinaryOpExpr, ctx *hcl.EvalContext) {
 		t cty.Type
 		x hclsyntax.Expression
 	}{{l, x.LHS}, {r, x.RHS}} {
-		if side.t.IsListType() || side.t.IsTupleType() || side.t.IsObjectType() || side.t.IsSetType() {
+		if side.t.IsListType() || side.t.IsTupleType() || side.t.IsObjectType() && c.named {
 			c.fail(CodeCrossType, side.x.Range(), "Lists cannot be compared", "Use contains(list, value) or intersects(list, list).")
 			return
 		}
@@ -431,11 +463,11 @@ func (c *checker) forExpr(x *hclsyntax.ForExpr, ctx *hcl.EvalContext) {
 		}
 	}
 	for _, part := range []hclsyntax.Expression{x.ValExpr, x.CondExpr} {
-		if part == nil {
+		if part == nil || !c.loopNames(x.ValVar, elem, part) {
 			continue
 		}
 		c.walk(part, child)
-		if _, diags := part.Value(child); diags.HasErrors() {
+		if _, diags := part.Value(child); diags.HasErrors() && c.named {
 			c.bad = true
 			c.rep.adopt(CodeType, diags)
 		}

@@ -29,7 +29,7 @@ func (c *checker) call(x *hclsyntax.FunctionCallExpr, ctx *hcl.EvalContext) {
 		return
 	case len(x.Args) != len(f.params):
 		c.fail(CodeFuncArgument, x.Range(), "Wrong number of arguments",
-			fmt.Sprintf("%s needs %d argument(s), %s, and has %d.", usage(f), len(f.params), f.doc, len(x.Args)))
+			fmt.Sprintf("%s takes %d argument(s) and was given %d.", usage(f), len(f.params), len(x.Args)))
 		return
 	}
 	for i, p := range f.params {
@@ -312,7 +312,7 @@ func (c *checker) containsPair(x *hclsyntax.FunctionCallExpr, ctx *hcl.EvalConte
 	}
 	if !list.Equals(cty.EmptyTuple) && isTextList(list) != (val == cty.String) {
 		c.fail(CodeCrossType, x.Range(), "Value is never in the list",
-			fmt.Sprintf("The value is a %s and the list is a %s. HCL does not convert between them here.", val.FriendlyName(), list.FriendlyName()))
+			fmt.Sprintf("The value is a %s and the list has elements of another type. HCL does not convert between them here.", val.FriendlyName()))
 		return
 	}
 	info := c.fieldOf(x.Args[1], ctx)

@@ -42,6 +42,9 @@ const (
 	CodeAlways        Code = "POL035"
 )
 
+// allCodes lists every code; docs/policy-language.md must explain each.
+var allCodes = []Code{CodeSyntax, CodeFile, CodeUnknownBlock, CodeUnknownArg, CodeMissing, CodeBadValue, CodeDuplicate, CodeUnsupported, CodeBundle, CodeEventType, CodeUnknownField, CodeNeverPresent, CodeNeverTrue, CodeCrossType, CodeRegexp, CodeAddress, CodeConstant, CodeUnknownFunc, CodeFuncArgument, CodeUnknownName, CodeCycle, CodeTooComplex, CodeNull, CodeType, CodeUnused, CodeSiblingPrefix, CodeMissingIsTrue, CodeNotLoaded, CodeNoEffect, CodeAlways}
+
 // Detail is what a diagnostic of this package carries besides hcl's fields,
 // in its Extra.
 type Detail struct {

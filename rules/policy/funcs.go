@@ -69,6 +69,13 @@ func init() {
 	sort.Strings(functionNames)
 }
 
+var textPredicateDocs = map[string]string{
+	"startswith":  "whether the first string starts with the second",
+	"endswith":    "whether the first string ends with the second",
+	"strcontains": "whether the first string has the second in it",
+	"equals":      "whether the strings are equal; false where one is missing",
+}
+
 func functionTable() []*fn {
 	table := []*fn{
 		{name: "trimspace", params: []param{pText}, ret: cty.String, impl: textMap(trimSpace), doc: "s without space at both ends"},
@@ -95,8 +102,8 @@ func functionTable() []*fn {
 	}
 	for name, f := range textPredicates {
 		table = append(table,
-			&fn{name: name, params: []param{pText, pText}, ret: cty.Bool, impl: textPredicate(f), doc: "case-sensitive; see strings in docs"},
-			&fn{name: name + "_i", params: []param{pText, pText}, ret: cty.Bool, impl: textPredicate(folded(f)), doc: "the same without regard to case"})
+			&fn{name: name, params: []param{pText, pText}, ret: cty.Bool, impl: textPredicate(f), doc: textPredicateDocs[name]},
+			&fn{name: name + "_i", params: []param{pText, pText}, ret: cty.Bool, impl: textPredicate(folded(f)), doc: textPredicateDocs[name] + ", without regard to case"})
 	}
 	for _, fold := range []bool{false, true} {
 		suffix := ""

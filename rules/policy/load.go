@@ -66,16 +66,23 @@ func LoadFS(fsys fs.FS) (*Bundle, hcl.Diagnostics) {
 	return b, l.sorted()
 }
 
-// Sources returns the texts which the diagnostics of a failed Load speak of.
-// It reads the directory again and leaves out what it cannot read.
-func Sources(dir string) map[string][]byte {
+// Sources returns the texts that the diagnostics of a failed Load speak of. It
+// reads them again and leaves out what it cannot read.
+func Sources(dir string, diags hcl.Diagnostics) map[string][]byte {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil
 	}
 	defer root.Close()
 	l := &loader{rep: newReport(), fsys: root.FS(), files: make(map[string][]byte)}
-	l.readDir()
+	for _, d := range diags {
+		if d.Subject == nil || l.files[d.Subject.Filename] != nil || !fs.ValidPath(d.Subject.Filename) {
+			continue
+		}
+		if data, ok := l.read(d.Subject.Filename, MaxListSize, nil); ok {
+			l.files[d.Subject.Filename] = data
+		}
+	}
 	return l.files
 }
 

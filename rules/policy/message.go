@@ -191,12 +191,13 @@ func valueText(v cty.Value) string {
 // may be written; missing ones are no error.
 func checkMessage(x hclsyntax.Expression, v *env, on event.ClassSet) bool {
 	c := &checker{env: v, rep: v.rep, on: on, fields: make(map[event.Field]bool)}
-	if !c.names(x) {
-		return false
-	}
+	c.named = c.names(x)
 	c.oracle = newOracle(x, v)
 	ctx := c.oracle.unknownContext(0)
 	c.walk(x, ctx)
+	if c.bad {
+		return false
+	}
 	val, diags := x.Value(ctx)
 	if diags.HasErrors() {
 		c.rep.adopt(CodeType, diags)

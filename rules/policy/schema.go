@@ -285,8 +285,8 @@ func incompleteField(t hcl.Traversal, name string, at *branch) *problem {
 	if len(below) > 6 {
 		below = append(below[:6], "...")
 	}
-	if p.fix = suggest(name, event.Names()); p.fix == "" {
-		p.fix = below[0]
+	if a := aliases[name]; a != "" {
+		p.fix = a
 	}
 	p.detail = "\"" + name + "\" is not a field but a group of fields: " + strings.Join(below, ", ") + "." + didYouMean(p.fix)
 	return p

@@ -1,0 +1,57 @@
+policy "later" {
+  on       = ["file.modify"]
+  on_error = "ignore"
+
+  condition {
+    x = 1
+  }
+
+  threshold {
+    count = 5
+  }
+  sequence {}
+  first_seen {}
+  exception "x" {
+    condition = true
+  }
+  approval {
+    group = "g"
+  }
+  limit {
+    max = 1
+  }
+  escalate "x" {}
+  prevent "egress" {}
+
+  action "quarantine" {
+    pause = true
+  }
+}
+
+policy "warnings" {
+  on        = ["file.modify", "process.exec", "process.exec"]
+  condition = startswith(process.executable, "/etc") && file.path != "/x"
+}
+
+policy "always" {
+  on        = ["file.modify"]
+  condition = 1 == 1
+  target {}
+}
+
+policy "never" {
+  on        = ["file.modify"]
+  condition = false
+}
+
+policy "not_a_condition" {
+  on        = ["process.exec"]
+  condition = process.name
+  action "pause" {}
+}
+
+policy "loops" {
+  on        = ["process.exec"]
+  condition = anytrue([for a in process.ancestors : a.exe == "x"]) || anytrue([for s in process.args : s.name == "x"])
+  action "pause" {}
+}

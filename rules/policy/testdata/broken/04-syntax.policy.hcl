@@ -1,0 +1,2 @@
+policy "syntax" {
+  on = [
