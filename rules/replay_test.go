@@ -1,0 +1,176 @@
+package rules
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/provostd/provost/chain/record"
+)
+
+const replayPolicies = `
+policy "by_path" {
+  on        = ["file.modify", "file.rename"]
+  condition = under(file.path, "/etc") || under(file.target_path, "/etc")
+  cooldown {
+    period = "5s"
+    by     = [file.path]
+  }
+  action "alert" {
+    message = "${file.path} on ${vm.name}, ${vm.state}"
+  }
+}
+policy "by_nothing" {
+  on = ["process.exec"]
+  target {
+    condition = vm.state == "running"
+  }
+  cooldown {
+    period = "20s"
+  }
+}
+policy "fails" {
+  on        = ["file.modify"]
+  condition = file.size > 10
+}
+policy "every" {
+  on        = ["process.exec"]
+  condition = contains_i(["xmrig"], process.name)
+  mode      = "enforce"
+  action "pause" {}
+}
+`
+
+func randomFeed(t testing.TB, r *rand.Rand, n int) *feed {
+	f := &feed{}
+	f.genesis(t, tagged)
+	paths := []string{"/etc/a", "/etc/b", "/tmp/c", "/etc/\xff"}
+	for range n {
+		after := time.Duration(r.IntN(4000)) * time.Millisecond
+		path := paths[r.IntN(len(paths))]
+		switch r.IntN(6) {
+		case 0, 1:
+			fl := file(path)
+			if r.IntN(2) == 0 {
+				fl.Inode, fl.Size = 5, uint64(r.IntN(20))
+			}
+			f.add(t, after, record.OriginGuest, record.ClassFileModify, &record.Event{Process: vim(), File: fl})
+		case 2:
+			f.add(t, after, record.OriginGuest, record.ClassFileRename, &record.Event{File: file("/x"), Target: file(path)})
+		case 3:
+			p := vim()
+			if r.IntN(4) == 0 {
+				p.Name = []byte("XMRig")
+			}
+			f.add(t, after, record.OriginGuest, record.ClassProcessExec, &record.Event{Process: p})
+		case 4:
+			state := []string{"running", "paused"}[r.IntN(2)]
+			f.add(t, after, record.OriginHost, record.ClassVMResume, &record.Event{Vm: &record.VM{State: state}})
+		case 5:
+			f.add(t, after, record.OriginHost, record.ClassTick, &record.Event{})
+		}
+	}
+	return f
+}
+
+func encodeAll(t testing.TB, vs []*record.Verdict) []byte {
+	var b []byte
+	for _, v := range vs {
+		m, err := v.MarshalVT()
+		if err != nil {
+			t.Fatal(err)
+		}
+		b = append(append(b, m...), '\n')
+	}
+	return b
+}
+
+// I5: the same entries give the same verdicts, whenever the state was saved
+// and restored and by whichever engine of the same bundle.
+func TestReplay(t *testing.T) {
+	rounds := 20
+	if *long {
+		rounds = 2_000
+	} else {
+		t.Logf("short run: %d logs; -long judges 2000", rounds)
+	}
+	b := load(t, replayPolicies)
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	fired := 0
+	for range rounds {
+		f := randomFeed(t, r, 150)
+		st := &State{}
+		first := run(t, engine(t, b, Options{}), st, f)
+		fired += len(first)
+		want := encodeAll(t, first)
+		end, err := st.MarshalBinary()
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		// Again, saving and restoring at random entries.
+		cuts := r.IntN(20) + 1
+		e, st := engine(t, b, Options{}), &State{}
+		var got []*record.Verdict
+		for i := range f.leaves {
+			v, err := e.Eval(st, f.leaves[i], f.hashes[i], f.payloads[i])
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, v...)
+			if r.IntN(cuts) == 0 {
+				saved, err := st.MarshalBinary()
+				if err != nil {
+					t.Fatal(err)
+				}
+				st = &State{}
+				if err := st.UnmarshalBinary(saved); err != nil {
+					t.Fatal(err)
+				}
+				again, _ := st.MarshalBinary()
+				if !bytes.Equal(again, saved) {
+					t.Fatal("a restored state saves differently")
+				}
+				e = engine(t, b, Options{})
+			}
+		}
+		if !bytes.Equal(encodeAll(t, got), want) {
+			t.Fatal("verdicts differ after saving and restoring the state")
+		}
+		if final, _ := st.MarshalBinary(); !bytes.Equal(final, end) {
+			t.Fatal("states differ at the end")
+		}
+	}
+	if fired == 0 {
+		t.Error("no verdict was compared")
+	}
+}
+
+// Decoding a state never panics, an error leaves the state as it was, and
+// what decodes encodes to the same bytes.
+func FuzzState(f *testing.F) {
+	st := &State{}
+	empty, _ := st.MarshalBinary()
+	f.Add(empty)
+	run(f, engine(f, load(f, replayPolicies), Options{}), st, randomFeed(f, rand.New(rand.NewPCG(1, 1)), 60))
+	full, _ := st.MarshalBinary()
+	f.Add(full)
+	f.Add(full[:len(full)-1])
+	f.Add([]byte("PVRS\x02"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		st := &State{next: 7}
+		if err := st.UnmarshalBinary(data); err != nil {
+			if st.next != 7 || st.Cooldowns() != 0 {
+				t.Fatal("an error changed the state")
+			}
+			return
+		}
+		out, err := st.MarshalBinary()
+		if err != nil || !bytes.Equal(out, data) {
+			t.Fatalf("decoded state encodes differently: %v", err)
+		}
+	})
+}
