@@ -10,7 +10,7 @@ const (
 	// MaxBody is the largest body of an envelope, in bytes.
 	MaxBody = 1 << 20
 	// MaxRecords is the largest number of records in a frame.
-	MaxRecords = 4096
+	MaxRecords = 2048
 	// MaxLanes is the largest number of lanes in a statement.
 	MaxLanes = 2048
 	// MaxDrops is the largest number of drop counts of one lane.

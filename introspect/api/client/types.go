@@ -1,0 +1,107 @@
+package client
+
+import (
+	"fmt"
+
+	"github.com/provostd/provost/chain/record"
+)
+
+// Status is the daemon in a few figures.
+type Status struct {
+	Version      string   `json:"version"`
+	Host         string   `json:"host"`
+	Pid          int      `json:"pid"`
+	Started      string   `json:"started"` // RFC 3339
+	Libvirt      Libvirt  `json:"libvirt"`
+	Bundle       *Bundle  `json:"bundle,omitempty"`
+	HostLog      Log      `json:"host_log"`
+	Domains      []Domain `json:"domains"`
+	VerifierKey  string   `json:"verifier_key"` // of the host log
+	NotCovered   []string `json:"not_covered,omitempty"`
+	Backlog      uint64   `json:"backlog"` // commits the policies have not judged yet
+	Enforcements int      `json:"enforcements_in_flight"`
+}
+
+// Libvirt is the state of the connection to libvirt.
+type Libvirt struct {
+	URI       string `json:"uri"`
+	Connected bool   `json:"connected"`
+	Error     string `json:"error,omitempty"`
+}
+
+// Bundle is the policy bundle in force.
+type Bundle struct {
+	Name     string `json:"name"`
+	Version  string `json:"version"`
+	Digest   string `json:"digest"`
+	Policies int    `json:"policies"`
+	Mode     string `json:"mode"` // the host's
+}
+
+// Log is one transparency log.
+type Log struct {
+	Origin      string `json:"origin"`
+	Size        uint64 `json:"size"`
+	VerifierKey string `json:"verifier_key"`
+	URL         string `json:"url"` // path below the tiles listener
+}
+
+// Domain is one libvirt domain as Provost knows it.
+type Domain struct {
+	UUID        string `json:"uuid"`
+	Name        string `json:"name"`
+	State       string `json:"state"`
+	Enrolled    bool   `json:"enrolled"` // its XML has our channel
+	Agent       string `json:"agent"`    // state of the channel
+	Silent      bool   `json:"silent"`
+	Incarnation uint64 `json:"incarnation"`
+	Epoch       string `json:"epoch,omitempty"`
+	Log         *Log   `json:"log,omitempty"`
+}
+
+// Enrollment says what enrolling a domain did.
+type Enrollment struct {
+	UUID       string   `json:"uuid"`
+	Name       string   `json:"name"`
+	Persistent bool     `json:"persistent"` // added to the persistent configuration now
+	Live       bool     `json:"live"`       // plugged into the running domain now
+	Done       []string `json:"done"`       // what was changed, in words; empty: nothing was needed
+}
+
+// Entry is one sealed record on its way to a reader, in the bytes that were
+// sealed.
+type Entry struct {
+	Log     string `json:"log"`
+	Domain  string `json:"domain,omitempty"`
+	Leaf    []byte `json:"leaf"`
+	Payload []byte `json:"payload,omitempty"`
+}
+
+// Open decodes an entry. It checks nothing: the daemon is trusted here, an
+// auditor verifies a bundle instead.
+func (e *Entry) Open() (record.Leaf, record.Message, error) {
+	l, err := record.ParseLeaf(e.Leaf)
+	if err != nil {
+		return record.Leaf{}, nil, fmt.Errorf("open entry of %s: %w", e.Log, err)
+	}
+	m, err := record.Decode(l.Header.Class, e.Payload)
+	if err != nil {
+		return record.Leaf{}, nil, fmt.Errorf("open entry %d of %s: %w", l.Index, e.Log, err)
+	}
+	return l, m, nil
+}
+
+// Problem is the body of every answer that is not a success.
+type Problem struct {
+	Status int    `json:"status"`
+	Detail string `json:"detail"`
+	Hint   string `json:"hint,omitempty"`
+}
+
+// Error makes a Problem an error.
+func (p *Problem) Error() string {
+	if p.Hint != "" {
+		return p.Detail + "; " + p.Hint
+	}
+	return p.Detail
+}

@@ -1,0 +1,109 @@
+package introspect
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+
+	"github.com/provostd/provost/chain"
+	"github.com/provostd/provost/chain/record"
+	"github.com/provostd/provost/introspect/domain"
+	"github.com/provostd/provost/introspect/guest"
+	"github.com/provostd/provost/introspect/virt"
+)
+
+// machine is what is known of one domain across restarts of the daemon. It is
+// written in the same batch as the entries that changed it, so it is never
+// ahead of the log nor behind it.
+type machine struct {
+	UUID         domain.UUID  `json:"uuid"`
+	Name         string       `json:"name"`
+	Incarnation  uint64       `json:"incarnation"`
+	Ended        bool         `json:"ended,omitempty"` // undefined, or gone
+	Epoch        epochID      `json:"epoch"`
+	Parent       epochID      `json:"parent"`
+	EpochIndex   uint64       `json:"epoch_index"` // leaf that opened the epoch
+	QEMU         virt.Process `json:"qemu"`
+	GenerationID string       `json:"generation_id,omitempty"`
+	State        domain.State `json:"state"`
+	Enrolled     bool         `json:"enrolled"`
+	Channel      string       `json:"channel,omitempty"`
+	Bundle       string       `json:"bundle,omitempty"` // digest of the activation sealed last
+
+	log *chain.Log
+}
+
+type epochID [16]byte
+
+func (e epochID) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, e[:]), nil }
+
+func (e *epochID) UnmarshalText(b []byte) error {
+	raw, err := hex.DecodeString(string(b))
+	if err != nil || len(raw) != len(e) {
+		return fmt.Errorf("parse epoch %q: want 32 hexadecimal digits", b)
+	}
+	copy(e[:], raw)
+	return nil
+}
+
+const machinePrefix = "domain/"
+
+func machineKey(id domain.UUID) string { return machinePrefix + id.String() }
+
+func (m *machine) write() (chain.MetaWrite, error) {
+	b, err := json.Marshal(m)
+	if err != nil {
+		return chain.MetaWrite{}, fmt.Errorf("encode domain %s: %w", m.UUID, err)
+	}
+	return chain.MetaWrite{Key: machineKey(m.UUID), Value: b}, nil
+}
+
+func parseMachine(b []byte) (*machine, error) {
+	m := &machine{}
+	if err := json.Unmarshal(b, m); err != nil {
+		return nil, fmt.Errorf("decode domain row: %w: %w", err, record.ErrFatal)
+	}
+	return m, nil
+}
+
+// openEpoch starts another uninterrupted execution of guest memory and returns
+// the entry that says so.
+func (m *machine) openEpoch(s *chain.Store, cause string, o *virt.Observation) (chain.Entry, error) {
+	var next epochID
+	_, _ = rand.Read(next[:]) // never fails
+	e := &record.Epoch{
+		Epoch: next[:], Cause: cause, QemuPid: uint32(m.QEMU.Pid), QemuStart: m.QEMU.Start,
+		GenerationId: m.GenerationID, LibvirtId: int64(o.Domain.ID),
+	}
+	if m.Epoch != (epochID{}) {
+		e.Parent, e.ParentLastIndex = m.Epoch[:], m.log.Size()-1
+	}
+	if o.Snapshot != nil {
+		d := digest(o.Snapshot.LiveXML)
+		e.DomainXmlSha256 = d[:]
+	}
+	entry, err := s.Draft(record.OriginHost, record.ClassVMEpoch, e)
+	if err != nil {
+		return chain.Entry{}, fmt.Errorf("open epoch of %s: %w", m.Name, err)
+	}
+	// Only now: the parent in e aliases m.Epoch.
+	m.Parent, m.Epoch = m.Epoch, next
+	return entry, nil
+}
+
+// session returns what the guest sessions must know of m, or false where there
+// is no channel to serve.
+func (m *machine) session() (*guest.Domain, bool) {
+	if m.Ended || m.QEMU.Pid == 0 || m.Channel == "" {
+		return nil, false
+	}
+	d := &guest.Domain{
+		UUID: m.UUID, Name: m.Name, Socket: m.Channel, QEMU: guest.QEMU{Pid: m.QEMU.Pid, Start: m.QEMU.Start},
+		Log: m.log, Incarnation: m.Incarnation, Epoch: m.Epoch, ParentEpoch: m.Parent, Paused: m.State != domain.Running,
+	}
+	if g, err := domain.ParseUUID(m.GenerationID); err == nil {
+		d.GenerationID = g
+	}
+	return d, true
+}

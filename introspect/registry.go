@@ -1,0 +1,400 @@
+package introspect
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/provostd/provost/chain"
+	"github.com/provostd/provost/chain/proof"
+	"github.com/provostd/provost/chain/record"
+	"github.com/provostd/provost/introspect/domain"
+	"github.com/provostd/provost/introspect/guest"
+	"github.com/provostd/provost/introspect/virt"
+)
+
+// Registry turns what libvirt shows into entries: it gives every domain its
+// log, its incarnations and its epochs, and tells the sessions which channels
+// to serve. Observe has one caller at a time; the other methods may be called
+// by anybody.
+type Registry struct {
+	cfg      RegistryConfig
+	store    *chain.Store
+	sessions *guest.Sessions
+	log      *slog.Logger
+
+	mu       sync.Mutex // guards machines
+	machines map[domain.UUID]*machine
+}
+
+// RegistryConfig is what a Registry needs.
+type RegistryConfig struct {
+	Store    *chain.Store
+	Sessions *guest.Sessions
+	HostID   string
+	Software string // name and version of the daemon, for the genesis of logs
+	// Activation says which policies judge the log of a domain from now on;
+	// nil where there are none.
+	Activation func(uuid string) *record.BundleActivation
+	Log        *slog.Logger
+}
+
+// NewRegistry reads what is known of the host's domains from the ledger.
+func NewRegistry(cfg RegistryConfig) (*Registry, error) {
+	store := cfg.Store
+	r := &Registry{cfg: cfg, store: store, sessions: cfg.Sessions, log: cfg.Log, machines: map[domain.UUID]*machine{}}
+	for row, err := range store.MetaPrefix(machinePrefix) {
+		if err != nil {
+			return nil, fmt.Errorf("read domains from the ledger: %w", err)
+		}
+		m, err := parseMachine(row.Value)
+		if err != nil {
+			return nil, err
+		}
+		l, ok := store.LogByOrigin(proof.VMOrigin(r.cfg.HostID, m.UUID.String(), m.Incarnation))
+		if !ok {
+			return nil, fmt.Errorf("read domains from the ledger: domain %s has no log: %w", m.UUID, record.ErrFatal)
+		}
+		m.log = l
+		r.machines[m.UUID] = m
+	}
+	return r, nil
+}
+
+// Observe seals what one observation says. It is the sink of virt.Host.
+func (r *Registry) Observe(ctx context.Context, o virt.Observation) error {
+	switch o.Kind {
+	case virt.KindGapBegin:
+		r.log.WarnContext(ctx, "libvirt is not heard any more", "reason", o.Reason)
+		return nil
+	case virt.KindConnected:
+		return r.connected(ctx, &o)
+	}
+	if err := r.observeDomain(ctx, &o); err != nil {
+		return fmt.Errorf("seal %s of domain %s: %w", o.Type, o.Domain.Name, err)
+	}
+	return nil
+}
+
+// connected seals the blind interval that ends now, in the host log and in the
+// log of every domain that differs behind it (invariant I4).
+func (r *Registry) connected(ctx context.Context, o *virt.Observation) error {
+	if o.Gap == nil {
+		return nil
+	}
+	g := &record.Gap{From: o.Gap.From.UnixNano(), To: o.Gap.To.UnixNano(), Cause: strings.TrimSpace(o.Gap.Cause + " " + o.Gap.Detail)}
+	var batches []chain.Batch
+	for _, c := range o.Gap.Changes {
+		k := c.After
+		if k == nil {
+			k = c.Before
+		}
+		g.Changes = append(g.Changes, fmt.Sprintf("%s %s: %s", k.UUID, k.Name, strings.Join(c.What, ", ")))
+		m := r.get(k.UUID)
+		if m == nil || m.Ended {
+			continue
+		}
+		e, err := r.store.Draft(record.OriginHost, record.ClassVMGap, &record.Gap{From: g.From, To: g.To, Cause: g.Cause, Changes: c.What})
+		if err != nil {
+			return err
+		}
+		batches = append(batches, chain.Batch{Log: m.log, Entries: []chain.Entry{e}})
+	}
+	e, err := r.store.Draft(record.OriginHost, record.ClassHostGap, g)
+	if err != nil {
+		return err
+	}
+	batches = append(batches, chain.Batch{Log: r.store.HostLog(), Entries: []chain.Entry{e}})
+	if _, err := r.store.AppendAll(ctx, batches); err != nil {
+		return fmt.Errorf("seal blind interval: %w", err)
+	}
+	for _, c := range o.Gap.Changes {
+		if c.After == nil && c.Before != nil {
+			if err := r.vanished(ctx, c.Before, o); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// vanished ends the incarnation of a domain that was undefined unseen.
+func (r *Registry) vanished(ctx context.Context, k *virt.Known, o *virt.Observation) error {
+	return r.observeDomain(ctx, &virt.Observation{
+		Kind: virt.KindResync, Type: record.ClassVMUndefine.String(), Word: "undefine", Reason: "vanished while libvirt was not heard",
+		Event: -1, Detail: -1, Domain: k.Domain, Time: o.Time,
+	})
+}
+
+func (r *Registry) get(id domain.UUID) *machine {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.machines[id]
+}
+
+// observeDomain seals one observation of a domain: the epoch it opens, if it
+// does, and the event, in one batch with what is known of the domain from now.
+func (r *Registry) observeDomain(ctx context.Context, o *virt.Observation) error {
+	undefine := o.Word == "undefine" && o.Reason != "renamed"
+	known := r.get(o.Domain.UUID)
+	if known == nil || known.Ended {
+		if undefine {
+			return nil // it had no log, or has it closed
+		}
+		var err error
+		if known, err = r.begin(ctx, o, known); err != nil {
+			return err
+		}
+	}
+	m := *known // replaced when the batch is durable
+	m.Name = o.Domain.Name
+	entries, err := r.entries(&m, o)
+	if err != nil {
+		return err
+	}
+	m.Ended = undefine && !m.State.Active()
+	if len(entries) > 0 {
+		row, err := m.write()
+		if err != nil {
+			return err
+		}
+		b := chain.Batch{Log: m.log, Entries: entries, Meta: []chain.MetaWrite{row}}
+		if _, err := r.store.Append(ctx, b); err != nil {
+			return err
+		}
+	}
+	r.mu.Lock()
+	r.machines[m.UUID] = &m
+	r.mu.Unlock()
+	r.serve(&m)
+	if settles(o.Word) || m.Ended {
+		if err := r.store.CheckpointNow(ctx, m.log); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settles reports whether a domain's history should be signed at once: it may
+// not run again, or not here.
+func settles(word string) bool {
+	return slices.Contains([]string{"stop", "pause", "crash", "pmsuspend"}, word)
+}
+
+// begin creates the log of a new incarnation.
+func (r *Registry) begin(ctx context.Context, o *virt.Observation, last *machine) (*machine, error) {
+	m := &machine{UUID: o.Domain.UUID, Name: o.Domain.Name, Incarnation: 1}
+	g := &record.Genesis{DomainName: o.Domain.Name, Cause: "define", Software: r.cfg.Software}
+	if o.Kind == virt.KindResync {
+		g.Cause = "first_seen"
+	} else if o.Reason == "migrated" {
+		g.Cause = "arrival"
+	}
+	if last != nil {
+		m.Incarnation = last.Incarnation + 1
+		g.PreviousOrigin = last.log.Origin()
+		if c, ok := last.log.Checkpoint(); ok {
+			g.PreviousCheckpoint = c.Note
+		}
+	}
+	if s := o.Snapshot; s != nil {
+		g.DomainXml = []byte(s.ConfigXML)
+		if s.ConfigXML == "" {
+			g.DomainXml = []byte(s.LiveXML)
+		}
+		g.Disks = disks(s.Disks)
+	}
+	origin := proof.VMOrigin(r.cfg.HostID, m.UUID.String(), m.Incarnation)
+	// A crash between the two steps below leaves a log without a domain row:
+	// the next start finds it by its origin and goes on with it.
+	l, ok := r.store.LogByOrigin(origin)
+	if !ok {
+		var err error
+		if l, err = r.store.CreateLog(ctx, origin, g); err != nil {
+			return nil, fmt.Errorf("begin incarnation %d: %w", m.Incarnation, err)
+		}
+	}
+	m.log = l
+	return m, nil
+}
+
+func disks(all []virt.Disk) []*record.Disk {
+	var out []*record.Disk
+	for _, d := range all {
+		for depth, f := range d.Chain {
+			rd := &record.Disk{Target: d.Target, Depth: uint32(depth), Path: f.Path, Size: uint64(max(f.Size, 0)), Inode: f.Inode,
+				ReadOnly: depth > 0, Error: f.Error}
+			if !f.ModTime.IsZero() {
+				rd.Mtime = f.ModTime.UnixNano()
+			}
+			if depth == 0 {
+				rd.Format = d.Format
+			}
+			out = append(out, rd)
+		}
+	}
+	return out
+}
+
+// entries updates m from the observation and returns what to seal of it.
+func (r *Registry) entries(m *machine, o *virt.Observation) ([]chain.Entry, error) {
+	var entries []chain.Entry
+	add := func(e chain.Entry, err error) error {
+		entries = append(entries, e)
+		return err
+	}
+	act, err := r.activate(m)
+	if err != nil {
+		return nil, err
+	}
+	entries = append(entries, act...)
+	before := *m
+	if cause := m.absorb(o); cause != "" {
+		if err := add(m.openEpoch(r.store, cause, o)); err != nil {
+			return nil, err
+		}
+	}
+	if o.Kind == virt.KindResync && o.Word != "undefine" && m.same(&before) {
+		return entries, nil // nothing happened to it: it is as we know it
+	}
+	class, err := record.ParseClass(o.Type)
+	if err != nil {
+		class = record.ClassVMChange
+	}
+	v := &record.VM{
+		Uuid: m.UUID.String(), Name: m.Name, State: m.State.String(), LibvirtEvent: int32(o.Event), LibvirtDetail: int32(o.Detail),
+		LibvirtId: int64(o.Domain.ID), Detail: o.Reason, QemuPid: uint32(m.QEMU.Pid), QemuStart: m.QEMU.Start,
+		Source: string(o.Kind), Arrived: o.Time.UnixNano(),
+	}
+	reason := o.Word
+	for _, k := range slices.Sorted(maps.Keys(o.Data)) {
+		reason += " " + k + "=" + o.Data[k]
+	}
+	return entries, add(r.store.Draft(record.OriginHost, class, &record.Event{Vm: v, Reason: reason}))
+}
+
+// activate returns the entry that says which policies judge what follows it,
+// where that has changed.
+func (r *Registry) activate(m *machine) ([]chain.Entry, error) {
+	if r.cfg.Activation == nil {
+		return nil, nil
+	}
+	e, err := r.store.Draft(record.OriginHost, record.ClassPolicyLoaded, r.cfg.Activation(m.UUID.String()))
+	if err != nil {
+		return nil, err
+	}
+	d := digest(string(e.Payload))
+	now := hex.EncodeToString(d[:])
+	if m.Bundle == now {
+		return nil, nil
+	}
+	m.Bundle = now
+	return []chain.Entry{e}, nil
+}
+
+// same reports whether o is the same run of the same domain in the same state.
+func (m *machine) same(o *machine) bool {
+	return m.Epoch == o.Epoch && m.State == o.State && m.Name == o.Name && m.Enrolled == o.Enrolled
+}
+
+// absorb takes over what the snapshot tells and returns the cause of a new
+// epoch, or "".
+func (m *machine) absorb(o *virt.Observation) (epoch string) {
+	s := o.Snapshot
+	if s != nil {
+		m.State, m.Enrolled, m.Channel = s.Domain.State, s.Enrolled, s.ChannelPath
+		m.GenerationID = s.GenerationID
+		if s.QEMU.Pid != 0 && s.QEMU != m.QEMU {
+			m.QEMU = s.QEMU
+			return epochCause(o)
+		}
+		if !m.State.Active() {
+			m.QEMU = virt.Process{}
+		}
+	}
+	switch o.Word {
+	case "stop", "crash":
+		if s == nil {
+			m.State, m.QEMU, m.Channel = domain.Shutoff, virt.Process{}, ""
+		}
+	case "undefine":
+		if s == nil && m.QEMU.Pid == 0 {
+			m.State = domain.Shutoff
+		}
+	}
+	if o.Kind == virt.KindReboot && !o.Repeat && m.QEMU.Pid != 0 {
+		return "reset"
+	}
+	return ""
+}
+
+// epochCause says why there is another QEMU process.
+func epochCause(o *virt.Observation) string {
+	switch {
+	case o.Reason == "restored":
+		return "restore"
+	case o.Reason == "from-snapshot":
+		return "revert"
+	case o.Reason == "migrated":
+		return "arrival"
+	case o.Kind == virt.KindResync:
+		return "found"
+	}
+	return "start"
+}
+
+// serve starts, changes or ends the session of a domain.
+func (r *Registry) serve(m *machine) {
+	if d, ok := m.session(); ok {
+		r.sessions.Set(d)
+		return
+	}
+	r.sessions.Remove(m.UUID)
+}
+
+// Machine is what the registry knows of a domain.
+type Machine struct {
+	UUID        domain.UUID
+	Name        string
+	State       domain.State
+	Enrolled    bool
+	Incarnation uint64
+	Epoch       [16]byte
+	Log         *chain.Log
+}
+
+// Machines returns the domains that are defined or run, by name.
+func (r *Registry) Machines() []Machine {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var all []Machine
+	for _, m := range r.machines {
+		if !m.Ended {
+			all = append(all, Machine{m.UUID, m.Name, m.State, m.Enrolled, m.Incarnation, m.Epoch, m.log})
+		}
+	}
+	slices.SortFunc(all, func(a, b Machine) int { return strings.Compare(a.Name+a.UUID.String(), b.Name+b.UUID.String()) })
+	return all
+}
+
+// ErrNoDomain says that no domain has the name or UUID asked for.
+var ErrNoDomain = errors.New("no such domain")
+
+// Find returns the domain with the given name or UUID.
+func (r *Registry) Find(nameOrUUID string) (Machine, error) {
+	for _, m := range r.Machines() {
+		if m.Name == nameOrUUID || m.UUID.String() == strings.ToLower(nameOrUUID) {
+			return m, nil
+		}
+	}
+	return Machine{}, fmt.Errorf("find domain %q: %w", nameOrUUID, ErrNoDomain)
+}
+
+func digest(s string) [sha256.Size]byte { return sha256.Sum256([]byte(s)) }
