@@ -28,7 +28,9 @@ type calls struct {
 
 	mu      sync.Mutex
 	domains map[domain.UUID]*share // domains with calls under way or waiting
-	wg      sync.WaitGroup         // all calls, also those given up
+	running int                    // goroutines under way, also those of calls given up
+	closed  bool                   // no more may begin
+	idle    chan struct{}          // closed when closed is set and running is 0
 }
 
 // share is one domain's part of the calls.
@@ -38,7 +40,39 @@ type share struct {
 }
 
 func newCalls(stats *Stats) *calls {
-	return &calls{stats: stats, slots: make(chan struct{}, maxCalls), domains: map[domain.UUID]*share{}}
+	return &calls{stats: stats, slots: make(chan struct{}, maxCalls), domains: map[domain.UUID]*share{}, idle: make(chan struct{})}
+}
+
+// start runs f in a goroutine that close waits for; it refuses after close.
+func (c *calls) start(f func()) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return fmt.Errorf("call libvirt: %w: %w: the adapter has stopped", record.ErrRetry, ErrDisconnected)
+	}
+	c.running++
+	go func() {
+		f()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.running--; c.closed && c.running == 0 {
+			close(c.idle)
+		}
+	}()
+	return nil
+}
+
+// close refuses further calls; the channel it returns is closed when all have come back.
+func (c *calls) close() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.closed = true
+		if c.running == 0 {
+			close(c.idle)
+		}
+	}
+	return c.idle
 }
 
 // do runs f with a deadline. An urgent call (a pause) passes the bounds: it must never wait behind
@@ -58,18 +92,22 @@ func do[T any](ctx context.Context, c *calls, id domain.UUID, urgent bool, limit
 		err error
 	}
 	ch := make(chan result, 1) // never blocks the call: one result
+	done := func() {
+		c.stats.CallsRunning.Add(-1)
+		if !urgent {
+			c.leave(id)
+		}
+	}
 	c.stats.Calls.Add(1)
 	c.stats.CallsRunning.Add(1)
-	c.wg.Go(func() {
-		defer func() {
-			c.stats.CallsRunning.Add(-1)
-			if !urgent {
-				c.leave(id)
-			}
-		}()
+	if err := c.start(func() {
+		defer done()
 		v, err := f()
 		ch <- result{v, err}
-	})
+	}); err != nil {
+		done()
+		return zero, err
+	}
 	select {
 	case r := <-ch:
 		return r.v, classify(r.err)

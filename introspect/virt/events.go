@@ -150,13 +150,15 @@ func (h *Host) onNotice(d *libvirt.Domain, word string, data map[string]string) 
 // or undefined is no error.
 func (h *Host) startFacts(id domain.UUID, word string) chan facts {
 	ch := make(chan facts, 1) // never blocks the reader: one result
-	go func() {
+	if err := h.calls.start(func() {
 		f := h.facts(context.Background(), id)
 		if (word == "stop" || word == "undefine") && errors.Is(f.err, ErrNotFound) {
 			f.err = nil
 		}
 		ch <- f
-	}()
+	}); err != nil {
+		ch <- facts{err: err}
+	}
 	return ch
 }
 

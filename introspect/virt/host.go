@@ -305,16 +305,11 @@ func (h *Host) remember(o *Observation) {
 	h.known[id] = k
 }
 
-// waitForCalls waits for the calls still under way. A call stuck in libvirt cannot be ended; after
+// waitForCalls refuses further calls and waits for those still under way. A call stuck in libvirt cannot be ended; after
 // a while it is left behind, which is said.
 func (h *Host) waitForCalls() {
-	done := make(chan struct{})
-	go func() {
-		h.calls.wg.Wait()
-		close(done)
-	}()
 	select {
-	case <-done:
+	case <-h.calls.close():
 	case <-time.After(h.cfg.CallTimeout):
 		h.cfg.Log.WarnContext(context.Background(), "calls to libvirt have not come back", "calls", h.stats.CallsRunning.Load())
 	}

@@ -175,7 +175,7 @@ func disks(def *libvirtxml.Domain, active bool) []Disk {
 		if x.Source != nil {
 			d.Chain = append(d.Chain, lookAt(sourcePath(x.Source)))
 		}
-		for b := x.BackingStore; b != nil && b.Source != nil; b = b.BackingStore {
+		for b := x.BackingStore; b != nil && b.Source != nil && sourcePath(b.Source) != ""; b = b.BackingStore {
 			d.Chain = append(d.Chain, lookAt(sourcePath(b.Source)))
 		}
 		out = append(out, d)

@@ -127,7 +127,10 @@ func TestStuckDomainHurtsOnlyItself(t *testing.T) {
 	if v, err := do(ctx, c, stuck, false, time.Minute, ok); err != nil || v != 7 {
 		t.Errorf("a call once the domain has come back: %d, %v", v, err)
 	}
-	c.wg.Wait()
+	<-c.close()
+	if _, err := do(ctx, c, well, true, time.Minute, ok); !errors.Is(err, ErrDisconnected) {
+		t.Errorf("a call after the end: %v", err)
+	}
 	if len(c.domains) != 0 || len(c.slots) != 0 {
 		t.Errorf("%d domains and %d calls are still remembered", len(c.domains), len(c.slots))
 	}
