@@ -353,7 +353,7 @@ func TestSilentDaemon(t *testing.T) {
 	}()
 	got := newCollector()
 	h, err := New(Config{URI: "qemu+unix:///system?socket=" + sock, Sink: got.sink, RunDir: t.TempDir(),
-		ConnectTimeout: 50 * time.Millisecond, ReconnectMax: 50 * time.Millisecond, CallTimeout: 50 * time.Millisecond})
+		ConnectTimeout: 50 * time.Millisecond, ReconnectMax: 50 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
