@@ -82,9 +82,18 @@ int BPF_PROG(on_path_rename, struct path *old_dir, struct dentry *old, struct pa
 	return 0;
 }
 
+static __always_inline bool is_dir(struct dentry *d)
+{
+	return (BPF_CORE_READ(d, d_inode, i_mode) & S_IFMT) == S_IFDIR;
+}
+
+/* The kind of object is checked after these two hooks; what cannot succeed is
+ * not told (many programs try unlink before rmdir). */
 SEC("lsm/path_unlink")
 int BPF_PROG(on_path_unlink, struct path *dir, struct dentry *dentry)
 {
+	if (is_dir(dentry))
+		return 0;
 	tell(EV_UNLINK, dir->mnt, dentry, dir->dentry, 0, 0, 0);
 	return 0;
 }
@@ -92,6 +101,8 @@ int BPF_PROG(on_path_unlink, struct path *dir, struct dentry *dentry)
 SEC("lsm/path_rmdir")
 int BPF_PROG(on_path_rmdir, struct path *dir, struct dentry *dentry)
 {
+	if (!is_dir(dentry))
+		return 0;
 	tell(EV_UNLINK, dir->mnt, dentry, dir->dentry, 0, 0, 0);
 	return 0;
 }
