@@ -1,0 +1,364 @@
+package chain
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2"
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/provostd/provost/chain/proof"
+	"github.com/provostd/provost/chain/record"
+)
+
+// MaxExport is the largest number of entries in one bundle.
+const MaxExport = 100_000
+
+// Selection says what to export of a VM log. One of the two is set.
+type Selection struct {
+	Indexes []uint64
+	// Range stands for all entries from First to Last, and the bundle says
+	// so: its verification proves that nothing is left out.
+	Range *proof.Range
+	// Withhold leaves out the payloads of the selected entries. What the
+	// verification itself needs is disclosed all the same: genesis, frames,
+	// enrolments.
+	Withhold bool
+}
+
+// Export writes the evidence bundle of some entries of a VM log. It makes a
+// checkpoint of everything first, so it needs Run to be running. What the
+// selected entries need to be judged comes along: the frames that sign them,
+// the enrolment of the keys, the genesis, causes and verdicts.
+func Export(ctx context.Context, s *Store, l *Log, sel Selection, w io.Writer) error {
+	if l.name.IsHost() {
+		return fmt.Errorf("export %s: bundles are of VM logs, this is a host log: %w", l.origin, record.ErrReject)
+	}
+	if err := s.CheckpointNow(ctx, l); err != nil {
+		return fmt.Errorf("export %s: %w", l.origin, err)
+	}
+	e := &exporter{store: s, log: l, sel: sel, items: map[uint64]*Item{}, roles: map[uint64]string{}, enrolled: map[uint64]uint64{}, frames: map[uint64]*frameTree{}, frameOf: map[uint64]uint64{}}
+	b, err := e.bundle(ctx)
+	if err != nil {
+		return fmt.Errorf("export %s: %w", l.origin, err)
+	}
+	return proof.WriteBundle(w, b)
+}
+
+// exporter collects the entries of one bundle.
+type exporter struct {
+	store *Store
+	log   *Log
+	sel   Selection
+
+	items    map[uint64]*Item
+	roles    map[uint64]string
+	enrolled map[uint64]uint64     // session to enrolment
+	frameOf  map[uint64]uint64     // guest's entry to frame
+	frames   map[uint64]*frameTree // by index of the frame
+	size     uint64                // of the VM checkpoint
+}
+
+func (e *exporter) bundle(ctx context.Context) (*proof.Bundle, error) {
+	b := &proof.Bundle{HostOrigin: e.store.host.origin, VMOrigin: e.log.origin, HostKey: e.store.host.vkey, VMKey: e.log.vkey, Range: e.sel.Range}
+	if err := e.heads(b); err != nil {
+		return nil, err
+	}
+	indexes, err := e.selected()
+	if err != nil {
+		return nil, err
+	}
+	if err := e.add(0, proof.RoleGenesis); err != nil {
+		return nil, err
+	}
+	for _, i := range indexes {
+		if err := ctx.Err(); err != nil {
+			return nil, context.Cause(ctx)
+		}
+		if err := e.add(i, proof.RoleChosen); err != nil {
+			return nil, err
+		}
+	}
+	for _, i := range slices.Sorted(maps.Keys(e.items)) {
+		if err := ctx.Err(); err != nil {
+			return nil, context.Cause(ctx)
+		}
+		entry, err := e.entry(i, b.VMCheckpoint)
+		if err != nil {
+			return nil, err
+		}
+		b.Entries = append(b.Entries, entry)
+	}
+	return b, nil
+}
+
+// heads fills in the checkpoints and the two entries of the host log.
+func (e *exporter) heads(b *proof.Bundle) error {
+	e.store.checkpointMu.Lock()
+	q, host := e.log.quoted, e.store.host.published.Load()
+	e.store.checkpointMu.Unlock()
+	if host == nil || q.index >= host.Size {
+		return corrupt("the published host checkpoint does not cover the quote")
+	}
+	b.HostCheckpoint = host.Note
+	row, ok, err := get(e.store.db, keyMeta(metaCertificate, e.store.cfg.Keys.VMPublic()))
+	if err != nil {
+		return err
+	}
+	if !ok || len(row) != 12 {
+		return corrupt("no entry certifies the key of the VM logs")
+	}
+	if b.Certificate, err = e.hostEntry(binary.BigEndian.Uint64(row[4:]), host); err != nil {
+		return err
+	}
+	if b.Quote, err = e.hostEntry(q.index, host); err != nil {
+		return err
+	}
+	var m record.VMCheckpoint
+	if err := m.UnmarshalVT(b.Quote.Opening[len(record.Salt{}):]); err != nil || m.Origin != e.log.origin || m.Size != q.size {
+		return corrupt("entry %d of the host log does not quote %s at size %d", q.index, e.log.origin, q.size)
+	}
+	b.VMCheckpoint, e.size = m.Note, m.Size
+	return nil
+}
+
+func (e *exporter) hostEntry(index uint64, p *Published) (proof.Sealed, error) {
+	item, err := e.store.host.Item(index)
+	if err != nil {
+		return proof.Sealed{}, err
+	}
+	return e.sealed(&item, p.Size, p.Note, true)
+}
+
+// sealed makes the proof of an entry.
+func (e *exporter) sealed(item *Item, size uint64, note []byte, open bool) (proof.Sealed, error) {
+	path, err := item.Log.ProveInclusion(item.Index, size)
+	if err != nil {
+		return proof.Sealed{}, err
+	}
+	p := proof.Inclusion{Index: item.Index, Note: note, Path: fromPath(path)}
+	s := proof.Sealed{Leaf: item.LeafBytes, Proof: p.Format()}
+	if open {
+		s.Opening = append(item.Salt[:len(item.Salt):len(item.Salt)], item.Payload...)
+	}
+	return s, nil
+}
+
+func fromPath(path []tlog.Hash) []record.Hash {
+	out := make([]record.Hash, len(path))
+	for i := range path {
+		out[i] = record.Hash(path[i])
+	}
+	return out
+}
+
+func (e *exporter) selected() ([]uint64, error) {
+	if r := e.sel.Range; r != nil {
+		if r.First > r.Last || r.Last >= e.size {
+			return nil, fmt.Errorf("entries %d to %d: the log has %d entries: %w", r.First, r.Last, e.size, record.ErrReject)
+		}
+		if r.Last-r.First >= MaxExport {
+			return nil, fmt.Errorf("entries %d to %d: more than %d at once; export them in parts: %w", r.First, r.Last, MaxExport, record.ErrReject)
+		}
+		all := make([]uint64, 0, r.Last-r.First+1)
+		for i := r.First; i <= r.Last; i++ {
+			all = append(all, i)
+		}
+		return all, nil
+	}
+	if len(e.sel.Indexes) == 0 || len(e.sel.Indexes) > MaxExport {
+		return nil, fmt.Errorf("%d entries selected, want 1 to %d: %w", len(e.sel.Indexes), MaxExport, record.ErrReject)
+	}
+	return slices.Compact(slices.Sorted(slices.Values(e.sel.Indexes))), nil
+}
+
+// add takes an entry into the bundle, with what it needs.
+func (e *exporter) add(index uint64, role string) error {
+	if index >= e.size {
+		return fmt.Errorf("entry %d: the log has %d entries: %w", index, e.size, record.ErrReject)
+	}
+	if old, ok := e.roles[index]; ok {
+		if role == proof.RoleChosen && old != proof.RoleFrame {
+			e.roles[index] = role
+		}
+		return nil
+	}
+	item, err := e.log.Item(index)
+	if err != nil {
+		return err
+	}
+	if item.Leaf.Header.Class == record.ClassAgentFrame {
+		role = proof.RoleFrame // where its files stand depends on what it is
+	}
+	e.items[index], e.roles[index] = &item, role
+	if item.Leaf.Origin == record.OriginGuest {
+		return e.addFrame(&item)
+	}
+	m, err := item.Decode()
+	if err != nil {
+		return corrupt("entry %d: %v", index, err)
+	}
+	switch m := m.(type) {
+	case *record.Frame:
+		return e.addKey(&item, m)
+	case *record.Verdict:
+		return e.add(m.CauseIndex, proof.RoleLink)
+	case *record.Outcome:
+		return e.add(m.VerdictIndex, proof.RoleLink)
+	}
+	return nil
+}
+
+// addFrame finds the statement over a guest's entry: the first one behind it.
+func (e *exporter) addFrame(item *Item) error {
+	for i := item.Index + 1; i < min(e.size, item.Index+1+MaxBatchEntries); i++ {
+		row, ok, err := get(e.store.db, keySeq(tableEntry, e.log.id, i))
+		if err != nil {
+			return err
+		}
+		leaf, err := record.ParseLeaf(row)
+		if !ok || err != nil {
+			return corrupt("leaf %d: %v", i, err)
+		}
+		if leaf.Header.Class == record.ClassAgentFrame && leaf.Origin == record.OriginHost {
+			e.frameOf[item.Index] = i
+			return e.add(i, proof.RoleFrame)
+		}
+	}
+	return corrupt("no signed frame stands behind the guest's entry %d", item.Index)
+}
+
+// addKey adds the enrolment of the key that signed a frame and prepares the
+// paths in the frame.
+func (e *exporter) addKey(frame *Item, m *record.Frame) error {
+	t, err := e.loadFrame(frame, m)
+	if err != nil {
+		return err
+	}
+	e.frames[frame.Index] = t
+	if i, ok := e.enrolled[t.session]; ok && i < frame.Index {
+		return nil
+	}
+	i, err := e.findEnrolment(frame.Index, t)
+	if err != nil {
+		return err
+	}
+	e.enrolled[t.session] = i
+	return e.add(i, proof.RoleKey)
+}
+
+// findEnrolment looks backwards for the enrolment of a frame's session. A
+// frame without records does not say its session here: the newest enrolment
+// before it is meant.
+func (e *exporter) findEnrolment(before uint64, t *frameTree) (index uint64, err error) {
+	it, err := e.store.db.NewIter(&pebble.IterOptions{LowerBound: keySeq(tableEntry, e.log.id, 0), UpperBound: keySeq(tableEntry, e.log.id, before)})
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	for ok := it.Last(); ok; ok = it.Prev() {
+		row, err := it.ValueAndErr()
+		if err != nil {
+			return 0, err
+		}
+		leaf, err := record.ParseLeaf(row)
+		if err != nil {
+			return 0, corrupt("leaf %x: %v", it.Key(), err)
+		}
+		if leaf.Header.Class != record.ClassAgentEnrolled {
+			continue
+		}
+		item, err := e.log.Item(leaf.Index)
+		if err != nil {
+			return 0, err
+		}
+		var m record.Enrolled
+		if err := m.UnmarshalVT(item.Payload); err != nil {
+			return 0, corrupt("entry %d: %v", leaf.Index, err)
+		}
+		if m.Session == t.session || t.count() == 0 {
+			return leaf.Index, nil
+		}
+	}
+	return 0, errors.Join(corrupt("no enrolment stands before the frame in entry %d", before), it.Error())
+}
+
+// entry makes the bundle's form of an entry.
+func (e *exporter) entry(index uint64, note []byte) (proof.Entry, error) {
+	item, role := e.items[index], e.roles[index]
+	open := !e.sel.Withhold || role != proof.RoleChosen
+	s, err := e.sealed(item, e.size, note, open)
+	if err != nil {
+		return proof.Entry{}, err
+	}
+	entry := proof.Entry{Index: index, Role: role, Sealed: s}
+	if frame, ok := e.frameOf[index]; ok {
+		t := e.frames[frame]
+		path, err := t.path(index)
+		if err != nil {
+			return proof.Entry{}, err
+		}
+		entry.Frame = &proof.FramePlace{Index: frame, Path: path}
+	}
+	return entry, nil
+}
+
+// frameTree is the Merkle tree over the record hashes of one frame.
+type frameTree struct {
+	session uint64
+	first   uint64 // index of the first record
+	n       int64
+	nodes   []tlog.Hash // as x/mod stores them
+}
+
+func (t *frameTree) count() int64 { return t.n }
+
+var _ tlog.HashReader = (*frameTree)(nil)
+
+// ReadHashes returns stored hashes of the tree.
+func (t *frameTree) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
+	out := make([]tlog.Hash, len(indexes))
+	for i, x := range indexes {
+		out[i] = t.nodes[x]
+	}
+	return out, nil
+}
+
+func (t *frameTree) path(index uint64) ([]record.Hash, error) {
+	if index < t.first || index >= t.first+uint64(t.n) {
+		return nil, corrupt("entry %d does not lie in its frame, entries %d to %d", index, t.first, t.first+uint64(t.n)-1)
+	}
+	p, err := tlog.ProveRecord(t.n, int64(index-t.first), t)
+	return fromPath(p), err
+}
+
+// loadFrame builds the tree of a frame from the leaves it covers.
+func (e *exporter) loadFrame(frame *Item, m *record.Frame) (*frameTree, error) {
+	if uint64(m.Count) > frame.Index || m.Count > MaxBatchEntries {
+		return nil, corrupt("the frame in entry %d covers %d records", frame.Index, m.Count)
+	}
+	t := &frameTree{first: frame.Index - uint64(m.Count)}
+	for i := t.first; i < frame.Index; i++ {
+		row, ok, err := get(e.store.db, keySeq(tableEntry, e.log.id, i))
+		if err != nil {
+			return nil, err
+		}
+		leaf, err := record.ParseLeaf(row)
+		if !ok || err != nil {
+			return nil, corrupt("leaf %d: %v", i, err)
+		}
+		h, err := tlog.StoredHashesForRecordHash(t.n, tlog.Hash(leaf.RecordHash()), t)
+		if err != nil {
+			return nil, err
+		}
+		t.nodes = append(t.nodes, h...)
+		t.session = leaf.Header.Session
+		t.n++
+	}
+	return t, nil
+}

@@ -1,0 +1,152 @@
+package proof
+
+import (
+	"encoding/hex"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/provostd/provost/chain/record"
+)
+
+// frames checks that every entry of a guest is signed by an agent whose key
+// was enrolled on the domain's channel before.
+func (v *verification) frames() {
+	verified := map[uint64]*Frame{}
+	keys := map[uint64]*record.Enrolled{} // by frame
+	for i := range v.b.Entries {
+		o := v.entries[v.b.Entries[i].Index]
+		if o == nil || o.leaf.Header.Class != record.ClassAgentFrame || o.leaf.Origin != record.OriginHost {
+			continue
+		}
+		if f, key := v.frame(o); f != nil {
+			verified[o.Index], keys[o.Index] = f, key
+		}
+	}
+	for i := range v.b.Entries {
+		o := v.entries[v.b.Entries[i].Index]
+		if o == nil {
+			continue
+		}
+		if o.leaf.Origin != record.OriginGuest {
+			if o.Frame != nil {
+				v.failEntry(o.Entry, ".leaf", "the manifest gives it a place in a frame, but its origin is %s", o.leaf.Origin)
+			}
+			continue
+		}
+		if o.Frame == nil {
+			v.failEntry(o.Entry, ".leaf", "it is an entry of the guest without a place in a signed frame")
+			continue
+		}
+		f := verified[o.Frame.Index]
+		if f == nil {
+			v.failEntry(o.Entry, ".leaf", "its frame, entry %d, is missing or does not verify", o.Frame.Index)
+			continue
+		}
+		if v.inFrame(o, f) {
+			v.r.Signed++
+			e := &v.r.Entries[slices.IndexFunc(v.r.Entries, func(e ReportEntry) bool { return e.Index == o.Index })]
+			e.Agent, e.Frame = hexKey(keys[o.Frame.Index].Key), o.Frame.Index
+		}
+	}
+}
+
+// frame verifies one statement with the key that was enrolled for its session
+// last before it.
+func (v *verification) frame(o *opened) (*Frame, *record.Enrolled) {
+	m, ok := o.message.(*record.Frame)
+	if !ok {
+		v.failEntry(o.Entry, ".payload", "the frame's statement cannot be read")
+		return nil, nil
+	}
+	if v.opts.Frame == nil {
+		v.failEntry(o.Entry, ".payload", "this program cannot verify signatures of guest agents")
+		return nil, nil
+	}
+	enrolled := v.enrolledBefore(o.Index)
+	if len(enrolled) == 0 {
+		v.failEntry(o.Entry, ".payload", "no enrolment of a key stands before it in the bundle")
+		return nil, nil
+	}
+	// The session that counts is in the signed statement, so a key can only
+	// be tried: the newest one first.
+	var last error
+	retired := map[string]bool{}
+	for _, e := range enrolled {
+		if retired[string(e.Key)] {
+			continue
+		}
+		retired[string(e.RetiredKey)] = true
+		f, err := v.opts.Frame(m.Statement, m.Signature, e.Key)
+		if err != nil {
+			last = err
+			continue
+		}
+		if f.Session != e.Session {
+			v.failEntry(o.Entry, ".payload", "it is signed by the key of session %x and claims session %x", e.Session, f.Session)
+			return nil, nil
+		}
+		if domain := strings.ReplaceAll(v.vm.Domain, "-", ""); hex.EncodeToString(f.Domain[:]) != domain {
+			v.failEntry(o.Entry, ".payload", "the agent signed it for domain %x", f.Domain)
+			return nil, nil
+		}
+		if f.Count != m.Count || uint64(f.Count) > o.Index {
+			v.failEntry(o.Entry, ".payload", "the statement covers %d records, the entry says %d", f.Count, m.Count)
+			return nil, nil
+		}
+		return &f, e
+	}
+	v.failEntry(o.Entry, ".payload", "no enrolled key verifies it: %v", last)
+	return nil, nil
+}
+
+// enrolledBefore returns the enrolments before index, the newest first.
+func (v *verification) enrolledBefore(index uint64) []*record.Enrolled {
+	var all []*record.Enrolled
+	for _, i := range slices.Backward(slices.Sorted(maps.Keys(v.entries))) {
+		o := v.entries[i]
+		if e, ok := o.message.(*record.Enrolled); ok && i < index && o.leaf.Origin == record.OriginHost {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+// inFrame checks that the frame's signature covers the entry.
+func (v *verification) inFrame(o *opened, f *Frame) bool {
+	first := o.Frame.Index - uint64(f.Count)
+	if o.Index < first || o.Index >= o.Frame.Index {
+		v.failEntry(o.Entry, ".leaf", "its frame, entry %d, covers entries %d to %d", o.Frame.Index, first, o.Frame.Index-1)
+		return false
+	}
+	place := o.Index - first
+	if h := o.leaf.Header; h.Session != f.Session || h.Sequence != f.First+place {
+		v.failEntry(o.Entry, ".leaf", "it has session %x and sequence %d, its frame has session %x and sequence %d there", h.Session, h.Sequence, f.Session, f.First+place)
+		return false
+	}
+	root, ok := record.RootFromPath(o.leaf.RecordHash(), place, uint64(f.Count), o.Frame.Path)
+	if !ok || root != f.Root {
+		v.failEntry(o.Entry, ".leaf", "header and commitment are not what the agent signed in its frame, entry %d", o.Frame.Index)
+		return false
+	}
+	return true
+}
+
+// concludeAgents says whose word the guest's entries are.
+func (v *verification) concludeAgents(say func(string, ...any)) {
+	byKey := map[string]int{}
+	for _, e := range v.r.Entries {
+		if e.Agent != "" {
+			byKey[e.Agent]++
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(byKey)) {
+		level, index := uint32(0), uint64(0)
+		for _, i := range slices.Sorted(maps.Keys(v.entries)) {
+			if e, ok := v.entries[i].message.(*record.Enrolled); ok && hexKey(e.Key) == key {
+				level, index = e.AttestationLevel, i
+			}
+		}
+		say("%d entries are signed by the guest agent with key %s, enrolled in entry %d at attestation level %d.", byKey[key], key, index, level)
+	}
+}

@@ -1,0 +1,58 @@
+package proof
+
+import (
+	"github.com/provostd/provost/chain/record"
+)
+
+// links checks what verdicts say of their causes and outcomes of their
+// verdicts, where both are in the bundle.
+func (v *verification) links() {
+	for i := range v.b.Entries {
+		o := v.entries[v.b.Entries[i].Index]
+		if o == nil {
+			continue
+		}
+		switch m := o.message.(type) {
+		case *record.Verdict:
+			v.link(o, "cause", m.CauseIndex, m.CauseHash, 0)
+		case *record.Outcome:
+			v.link(o, "verdict", m.VerdictIndex, m.VerdictHash, record.ClassPolicyVerdict)
+		}
+	}
+}
+
+// link checks that the named entry is there with the named hash. class is 0
+// where any will do.
+func (v *verification) link(o *opened, what string, index uint64, hash []byte, class record.Class) {
+	target := v.entries[index]
+	if target == nil {
+		v.failEntry(o.Entry, ".payload", "its %s, entry %d, is missing or unreadable", what, index)
+		return
+	}
+	if index >= o.Index {
+		v.failEntry(o.Entry, ".payload", "its %s, entry %d, does not stand before it", what, index)
+	}
+	if string(hash) != string(target.hash[:]) {
+		v.failEntry(o.Entry, ".payload", "its %s, entry %d, has leaf hash %s, it names %x", what, index, target.hash, hash)
+	}
+	if class != 0 && target.leaf.Header.Class != class {
+		v.failEntry(o.Entry, ".payload", "its %s, entry %d, is a %s", what, index, target.leaf.Header.Class)
+	}
+}
+
+// concludeLinks says what was decided about what, and what came of it.
+func (v *verification) concludeLinks(say func(string, ...any)) {
+	for i := range v.b.Entries {
+		o := v.entries[v.b.Entries[i].Index]
+		switch m := o.message.(type) {
+		case *record.Verdict:
+			if o.leaf.Header.Class == record.ClassPolicyError {
+				say("Entry %d: policy %q could not judge entry %d: %s.", o.Index, m.Policy, m.CauseIndex, m.Error)
+				continue
+			}
+			say("Entry %d: policy %q (%s, %s) decided on entry %d (%s) after it was sealed.", o.Index, m.Policy, m.Severity, m.Mode, m.CauseIndex, m.CauseClass)
+		case *record.Outcome:
+			say("Entry %d: the action %q of the verdict in entry %d was %s; state before %q, after %q.", o.Index, m.Kind, m.VerdictIndex, m.Result, m.StateBefore, m.StateAfter)
+		}
+	}
+}
