@@ -25,9 +25,6 @@ type Process struct {
 	Name, Executable string // empty: missing
 }
 
-// MaxDepth is how deep loops over process.ancestors may nest.
-const MaxDepth = 4
-
 // Event is one entry as policies see it. It belongs to one goroutine at a
 // time; evaluation itself uses it as scratch space.
 type Event struct {
@@ -45,9 +42,9 @@ type Event struct {
 	uuid      string // for entity ids
 	wall      int64
 
-	// Iter is the position of each loop over ancestors that is being
-	// evaluated, the outermost first.
-	Iter [MaxDepth]int
+	// Iter is the position of the loop over a list that is being evaluated;
+	// such loops do not nest.
+	Iter int
 }
 
 func (e *Event) set(f Field)  { e.have[f/64] |= 1 << (f % 64) }

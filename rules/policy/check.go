@@ -24,6 +24,7 @@ type checker struct {
 	vmOnly bool
 	oracle *oracle
 	named  bool // every name is right, so that types can be trusted
+	inLoop bool // inside a loop over a list of the event
 	bad    bool
 	fields map[event.Field]bool
 }
@@ -234,6 +235,12 @@ func (c *checker) walk(x hclsyntax.Expression, ctx *hcl.EvalContext) {
 	switch x := x.(type) {
 	case *hclsyntax.ParenthesesExpr:
 		c.walk(x.Expression, ctx)
+	case *hclsyntax.ScopeTraversalExpr:
+		if info := c.fieldOf(x, ctx); info != nil && c.inLoop && isList(info) {
+			c.listInLoop(info.Name, x.Range())
+		}
+	case *hclsyntax.SplatExpr:
+		c.walk(x.Source, ctx)
 	case *hclsyntax.BinaryOpExpr:
 		c.binary(x, ctx)
 	case *hclsyntax.UnaryOpExpr:
@@ -270,6 +277,17 @@ func (c *checker) walk(x hclsyntax.Expression, ctx *hcl.EvalContext) {
 	case *hclsyntax.TemplateWrapExpr:
 		c.walk(x.Wrapped, ctx)
 	}
+}
+
+func isList(f *event.Info) bool {
+	return f.Kind == event.KindStrings || f.Kind == event.KindProcesses
+}
+
+// listInLoop refuses what would take time quadratic in what a guest sends: it
+// decides how long its lists are (I8).
+func (c *checker) listInLoop(what string, rng hcl.Range) {
+	c.fail(CodeTooComplex, rng, "List inside a loop",
+		"Inside a loop over a list of the event, no list of the event may be looked through again: a guest could make that take arbitrarily long. Write "+what+" outside the loop, or loop over a constant list.")
 }
 
 // operand demands a type where HCL would convert: "true" is no condition.
@@ -461,6 +479,11 @@ func (c *checker) forExpr(x *hclsyntax.ForExpr, ctx *hcl.EvalContext) {
 			c.fail(CodeDuplicate, x.Range(), "Name is taken", "The loop variable \""+name+"\" hides the fields "+name+".*. Choose another name.")
 			return
 		}
+	}
+	outer := c.inLoop
+	defer func() { c.inLoop = outer }()
+	if v, diags := x.CollExpr.Value(ctx); diags.HasErrors() || !v.IsWhollyKnown() {
+		c.inLoop = true
 	}
 	for _, part := range []hclsyntax.Expression{x.ValExpr, x.CondExpr} {
 		if part == nil || !c.loopNames(x.ValVar, elem, part) {

@@ -32,6 +32,10 @@ func (c *checker) call(x *hclsyntax.FunctionCallExpr, ctx *hcl.EvalContext) {
 			fmt.Sprintf("%s takes %d argument(s) and was given %d.", usage(f), len(f.params), len(x.Args)))
 		return
 	}
+	if c.inLoop && f.name == "has_arg" {
+		c.listInLoop("has_arg()", x.Range())
+		return
+	}
 	for i, p := range f.params {
 		if isNullLiteral(x.Args[i]) {
 			c.fail(CodeNull, x.Args[i].Range(), "Null argument", fmt.Sprintf("Argument %d of %s is null, which makes the call meaningless.", i+1, usage(f)))

@@ -70,17 +70,17 @@ type listTerm struct {
 // binding is what a loop variable stands for.
 type binding struct {
 	konst    *cty.Value
-	depth    int         // position in Event.Iter
 	list     event.Field // the list it runs over
 	ancestor bool        // it runs over process.ancestors
 }
 
 type compiler struct {
-	env   *env
-	scope map[string]binding
-	depth int
-	slow  []hcl.Range // parts without a closure
-	ctx   *hcl.EvalContext
+	env      *env
+	scope    map[string]binding
+	depth    int         // loops around the part being compiled
+	unrolled int         // bodies of loops over constants so far
+	slow     []hcl.Range // parts without a closure
+	ctx      *hcl.EvalContext
 }
 
 // compileCondition returns the closure of a checked, inlined expression.
@@ -408,13 +408,12 @@ func (c *compiler) variable(x *hclsyntax.ScopeTraversalExpr, b binding) (term, b
 	if b.konst != nil {
 		return c.fold(x)
 	}
-	d := b.depth
 	if !b.ancestor {
 		if len(x.Traversal) != 1 {
 			return term{}, false
 		}
 		f := b.list
-		return term{cost: 3, s: func(e *event.Event) (string, state) { return e.Strings(f)[e.Iter[d]], present }}, true
+		return term{cost: 3, s: func(e *event.Event) (string, state) { return e.Strings(f)[e.Iter], present }}, true
 	}
 	name, ok := secondName(x.Traversal)
 	if !ok || len(x.Traversal) != 2 {
@@ -424,15 +423,15 @@ func (c *compiler) variable(x *hclsyntax.ScopeTraversalExpr, b binding) (term, b
 	case "name", "executable":
 		get := ancestorText(name)
 		return term{cost: 3, s: func(e *event.Event) (string, state) {
-			if s := get(&e.Ancestors()[e.Iter[d]]); s != "" {
+			if s := get(&e.Ancestors()[e.Iter]); s != "" {
 				return s, present
 			}
 			return "", missing
 		}}, true
 	case "pid":
-		return term{cost: 3, n: func(e *event.Event) (uint64, state) { return e.Ancestors()[e.Iter[d]].PID, present }}, true
+		return term{cost: 3, n: func(e *event.Event) (uint64, state) { return e.Ancestors()[e.Iter].PID, present }}, true
 	case "start":
-		return term{cost: 3, n: func(e *event.Event) (uint64, state) { return e.Ancestors()[e.Iter[d]].Start, present }}, true
+		return term{cost: 3, n: func(e *event.Event) (uint64, state) { return e.Ancestors()[e.Iter].Start, present }}, true
 	}
 	return term{}, false
 }

@@ -7,8 +7,9 @@ import (
 	"github.com/provostd/provost/rules/event"
 )
 
-// maxUnroll bounds a loop over a constant list.
-const maxUnroll = 1_000
+// maxUnroll bounds the bodies that loops over constant lists make of one
+// condition.
+const maxUnroll = 10_000
 
 // call compiles a function call whose arguments the checker has accepted.
 func (c *compiler) call(x *hclsyntax.FunctionCallExpr) (term, bool) {
@@ -314,6 +315,9 @@ func (c *compiler) intersects(x *hclsyntax.FunctionCallExpr) (term, bool) {
 	if a.list == nil {
 		a, b = b, a
 	}
+	if a.list != nil && b.list != nil {
+		return intersectLists(a.list, b.list), true
+	}
 	if a.list == nil || b.konst == nil {
 		return term{}, false
 	}
@@ -330,6 +334,30 @@ func (c *compiler) intersects(x *hclsyntax.FunctionCallExpr) (term, bool) {
 		}
 		return False
 	}}, true
+}
+
+// intersectLists compares two lists of the event by a set: a guest decides
+// how long both are.
+func intersectLists(a, b *listTerm) term {
+	return term{cost: 2_000, b: func(e *event.Event) Tri {
+		if a.len(e) == 0 || b.len(e) == 0 {
+			return False
+		}
+		set := make(map[string]struct{}, a.len(e))
+		for i := range a.len(e) {
+			if s, ok := a.at(e, i); ok {
+				set[s] = struct{}{}
+			}
+		}
+		for i := range b.len(e) {
+			if s, ok := b.at(e, i); ok {
+				if _, both := set[s]; both {
+					return True
+				}
+			}
+		}
+		return False
+	}}
 }
 
 // bools compiles anytrue (neutral False) and alltrue (neutral True). An error
@@ -393,8 +421,13 @@ func (c *compiler) loop(x *hclsyntax.ForExpr, neutral Tri) (term, bool) {
 		return c.unroll(x, v, neutral)
 	}
 	src, ok := x.CollExpr.(*hclsyntax.ScopeTraversalExpr)
-	if !ok || c.depth >= event.MaxDepth {
+	if !ok {
 		return term{}, false
+	}
+	for _, b := range c.scope {
+		if b.konst == nil {
+			return term{}, false // Event.Iter holds one position
+		}
 	}
 	if _, shadowed := c.scope[src.Traversal.RootName()]; shadowed {
 		return term{}, false
@@ -403,7 +436,7 @@ func (c *compiler) loop(x *hclsyntax.ForExpr, neutral Tri) (term, bool) {
 	if p != nil {
 		return term{}, false
 	}
-	b := binding{depth: c.depth, list: r.info.Field, ancestor: r.info.Kind == event.KindProcesses}
+	b := binding{list: r.info.Field, ancestor: r.info.Kind == event.KindProcesses}
 	if !b.ancestor && r.info.Kind != event.KindStrings {
 		return term{}, false
 	}
@@ -417,7 +450,7 @@ func (c *compiler) loop(x *hclsyntax.ForExpr, neutral Tri) (term, bool) {
 	if b.ancestor {
 		size = func(e *event.Event) int { return len(e.Ancestors()) }
 	}
-	return loopTerm(b.depth, size, body, cond, neutral), true
+	return loopTerm(size, body, cond, neutral), true
 }
 
 // body compiles what a loop does with each element.
@@ -449,12 +482,12 @@ func (c *compiler) body(x *hclsyntax.ForExpr, b binding) (body, cond term, ok bo
 	return body, cond, ok
 }
 
-func loopTerm(depth int, size func(*event.Event) int, body, cond term, neutral Tri) term {
+func loopTerm(size func(*event.Event) int, body, cond term, neutral Tri) term {
 	early := !body.fails
 	return term{cost: 40 + 4*(body.cost+cond.cost), fails: !early, b: func(e *event.Event) Tri {
 		answer := neutral
 		for i := range size(e) {
-			e.Iter[depth] = i
+			e.Iter = i
 			if cond.b != nil && cond.b(e) != True {
 				continue
 			}
@@ -475,9 +508,10 @@ func loopTerm(depth int, size func(*event.Event) int, body, cond term, neutral T
 
 // unroll compiles a loop over a constant list, once for each element.
 func (c *compiler) unroll(x *hclsyntax.ForExpr, list cty.Value, neutral Tri) (term, bool) {
-	if list.IsNull() || !list.CanIterateElements() || list.LengthInt() > maxUnroll {
+	if list.IsNull() || !list.CanIterateElements() || c.unrolled+list.LengthInt() > maxUnroll {
 		return term{}, false
 	}
+	c.unrolled += list.LengthInt()
 	// A part that falls back would lose the loop's variable.
 	c.depth++
 	defer func() { c.depth-- }()

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"math/rand/v2"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/fstest"
 
@@ -123,8 +124,13 @@ func TestDifferentialGenerated(t *testing.T) {
 	for range rounds {
 		g := generator{c: r, depth: 3 + r.n(12)}
 		text := g.cond()
-		c, _ := compileText(v, text)
+		c, diags := compileText(v, text)
 		if c == nil {
+			for _, d := range diags {
+				if strings.Contains(d.Detail, "panic") {
+					t.Fatalf("%s\n%v", text, d)
+				}
+			}
 			continue
 		}
 		compiled++

@@ -255,11 +255,13 @@ func containsFoldImpl(a []cty.Value) (cty.Value, error) {
 }
 
 func intersectsImpl(a []cty.Value) (cty.Value, error) {
+	set := make(map[string]bool)
 	for _, x := range elements(a[0]) {
-		for _, y := range elements(a[1]) {
-			if x.Type().Equals(y.Type()) && x.Equals(y).True() {
-				return cty.True, nil
-			}
+		set[x.AsString()] = true
+	}
+	for _, y := range elements(a[1]) {
+		if set[y.AsString()] {
+			return cty.True, nil
 		}
 	}
 	return cty.False, nil
@@ -270,15 +272,18 @@ func boolsImpl(all bool) func([]cty.Value) (cty.Value, error) {
 		if a[0].IsNull() {
 			return cty.BoolVal(all), nil
 		}
+		result := cty.BoolVal(all)
 		for _, e := range elements(a[0]) {
-			if e.Type() != cty.Bool {
+			switch {
+			case !e.IsKnown():
+				result = cty.UnknownVal(cty.Bool)
+			case e.Type() != cty.Bool:
 				return cty.NilVal, fmt.Errorf("want true/false values")
-			}
-			if e.True() != all {
+			case e.True() != all:
 				return cty.BoolVal(!all), nil
 			}
 		}
-		return cty.BoolVal(all), nil
+		return result, nil
 	}
 }
 
@@ -401,7 +406,16 @@ func ctyFunction(f *fn, impl func([]cty.Value) (cty.Value, error)) function.Func
 	spec := &function.Spec{
 		Params: params,
 		Type:   function.StaticReturnType(f.ret),
-		Impl:   func(args []cty.Value, _ cty.Type) (cty.Value, error) { return impl(args) },
+		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+			for _, a := range args {
+				// A tuple is known when its elements are not. Only anytrue and
+				// alltrue can say something then.
+				if !a.IsWhollyKnown() && f.params[0] != pBools {
+					return cty.UnknownVal(f.ret), nil
+				}
+			}
+			return impl(args)
+		},
 	}
 	if f.ret != cty.String {
 		spec.RefineResult = func(b *cty.RefinementBuilder) *cty.RefinementBuilder { return b.NotNull() }

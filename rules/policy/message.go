@@ -95,16 +95,7 @@ func clip(s string, limit int) string {
 // compileMessage compiles a checked template.
 func compileMessage(x hclsyntax.Expression, v *env) *Message {
 	m := &Message{}
-	var parts []hclsyntax.Expression
-	switch t := x.(type) {
-	case *hclsyntax.TemplateExpr:
-		parts = t.Parts
-	case *hclsyntax.TemplateWrapExpr:
-		parts = []hclsyntax.Expression{t.Wrapped}
-	default:
-		parts = []hclsyntax.Expression{x}
-	}
-	for _, p := range parts {
+	for _, p := range messageParts(x) {
 		if l, ok := p.(*hclsyntax.LiteralValueExpr); ok && l.Val.Type() == cty.String && !l.Val.IsNull() {
 			m.parts = append(m.parts, messagePart{literal: l.Val.AsString()})
 			continue
@@ -112,6 +103,17 @@ func compileMessage(x hclsyntax.Expression, v *env) *Message {
 		m.parts = append(m.parts, messagePart{get: compilePart(p, v)})
 	}
 	return m
+}
+
+// messageParts returns the literals and interpolations of a template.
+func messageParts(x hclsyntax.Expression) []hclsyntax.Expression {
+	switch t := x.(type) {
+	case *hclsyntax.TemplateExpr:
+		return t.Parts
+	case *hclsyntax.TemplateWrapExpr:
+		return []hclsyntax.Expression{t.Wrapped}
+	}
+	return []hclsyntax.Expression{x}
 }
 
 func compilePart(x hclsyntax.Expression, v *env) func(*event.Event) string {
@@ -198,16 +200,18 @@ func checkMessage(x hclsyntax.Expression, v *env, on event.ClassSet) bool {
 	if c.bad {
 		return false
 	}
-	val, diags := x.Value(ctx)
-	if diags.HasErrors() {
-		c.rep.adopt(CodeType, diags)
-		return false
-	}
-	if val.Type() != cty.String && val.Type() != cty.DynamicPseudoType && !val.Type().IsPrimitiveType() && !val.Type().IsListType() {
-		c.fail(CodeType, x.Range(), "Not a text", "A message must be text, and this is "+describeType(val)+".")
-	}
-	if val.IsNull() {
-		c.fail(CodeNull, x.Range(), "Not a text", "A message must be text, and this is null.")
+	// Part by part: a list in a message is joined, which HCL would refuse.
+	for _, p := range messageParts(x) {
+		val, diags := p.Value(ctx)
+		switch t := val.Type(); {
+		case diags.HasErrors():
+			c.bad = true
+			c.rep.adopt(CodeType, diags)
+		case val.IsNull():
+			c.fail(CodeNull, p.Range(), "Not a text", "This is null; a message needs text.")
+		case t != cty.DynamicPseudoType && !t.IsPrimitiveType() && !t.IsListType() && !t.IsTupleType():
+			c.fail(CodeType, p.Range(), "Not a text", "This cannot be written into a message: it is "+describeType(val)+".")
+		}
 	}
 	return !c.bad
 }

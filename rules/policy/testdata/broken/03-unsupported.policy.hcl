@@ -52,6 +52,6 @@ policy "not_a_condition" {
 
 policy "loops" {
   on        = ["process.exec"]
-  condition = anytrue([for a in process.ancestors : a.exe == "x"]) || anytrue([for s in process.args : s.name == "x"])
+  condition = anytrue([for a in process.ancestors : a.exe == "x"]) || anytrue([for s in process.args : s.name == "x"]) || anytrue([for s in process.args : contains(process.args, s)])
   action "pause" {}
 }
