@@ -167,7 +167,8 @@ type Info struct {
 	Name    string
 	Kind    Kind
 	Classes ClassSet // event types that carry it
-	// Optional says that an event of those types may lack it.
+	// Optional says that an event of those types may lack it. What a guest
+	// claims, it may always leave out.
 	Optional bool
 	// Host says that the host knows it; else it is the author's claim, which
 	// for a guest's events means that a hostile guest can forge it.

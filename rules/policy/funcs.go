@@ -111,11 +111,18 @@ func functionTable() []*fn {
 			suffix = "_i"
 		}
 		table = append(table,
-			&fn{name: "matches" + suffix, params: []param{pText, pRegexp}, ret: cty.Bool, impl: matchImpl(fold, compileRegexp), doc: "whether the RE2 expression matches anywhere in the string"},
-			&fn{name: "glob" + suffix, params: []param{pText, pGlob}, ret: cty.Bool, impl: matchImpl(fold, compileGlob), doc: "whether the pattern of *, ?, [...] fits the whole string"})
+			&fn{name: "matches" + suffix, params: []param{pText, pRegexp}, ret: cty.Bool, impl: matchImpl(fold, compileRegexp), doc: "whether the RE2 expression matches anywhere in the string" + withoutCase(fold)},
+			&fn{name: "glob" + suffix, params: []param{pText, pGlob}, ret: cty.Bool, impl: matchImpl(fold, compileGlob), doc: "whether the pattern of *, ?, [...] fits the whole string" + withoutCase(fold)})
 	}
 	table = append(table, &fn{name: "contains_i", params: []param{pTexts, pText}, ret: cty.Bool, impl: containsFoldImpl, doc: "contains without regard to case"})
 	return table
+}
+
+func withoutCase(fold bool) string {
+	if fold {
+		return ", without regard to case"
+	}
+	return ""
 }
 
 func folded(f func(s, t string) bool) func(s, t string) bool {
