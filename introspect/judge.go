@@ -64,6 +64,7 @@ func (j *Judge) Run(ctx context.Context) error {
 	}
 	defer f.Close()
 	j.read = f.Position()
+	j.judged.Store(j.read.Commit)
 	for {
 		it, err := f.Next(ctx)
 		if ctx.Err() != nil {

@@ -30,6 +30,9 @@ type machine struct {
 	Enrolled     bool         `json:"enrolled"`
 	Channel      string       `json:"channel,omitempty"`
 	Bundle       string       `json:"bundle,omitempty"` // digest of the activation sealed last
+	LibvirtID    int          `json:"libvirt_id"`
+	Persistent   bool         `json:"persistent"`
+	ConfigDigest string       `json:"config_digest,omitempty"`
 
 	log *chain.Log
 }

@@ -22,13 +22,14 @@ import (
 
 // Registry turns what libvirt shows into entries: it gives every domain its
 // log, its incarnations and its epochs, and tells the sessions which channels
-// to serve. Observe has one caller at a time; the other methods may be called
-// by anybody.
+// to serve. Its methods may be called from several goroutines.
 type Registry struct {
 	cfg      RegistryConfig
 	store    *chain.Store
 	sessions *guest.Sessions
 	log      *slog.Logger
+
+	observing sync.Mutex // one observation at a time, so that what is known follows the log
 
 	mu       sync.Mutex // guards machines
 	machines map[domain.UUID]*machine
@@ -70,6 +71,8 @@ func NewRegistry(cfg RegistryConfig) (*Registry, error) {
 
 // Observe seals what one observation says. It is the sink of virt.Host.
 func (r *Registry) Observe(ctx context.Context, o virt.Observation) error {
+	r.observing.Lock()
+	defer r.observing.Unlock()
 	switch o.Kind {
 	case virt.KindGapBegin:
 		r.log.WarnContext(ctx, "libvirt is not heard any more", "reason", o.Reason)
@@ -77,8 +80,23 @@ func (r *Registry) Observe(ctx context.Context, o virt.Observation) error {
 	case virt.KindConnected:
 		return r.connected(ctx, &o)
 	}
-	if err := r.observeDomain(ctx, &o); err != nil {
+	if err := r.observeDomain(ctx, &o, record.OriginHost); err != nil {
 		return fmt.Errorf("seal %s of domain %s: %w", o.Type, o.Domain.Name, err)
+	}
+	return nil
+}
+
+// Operated seals what an operator had Provost do to a domain, with what is to
+// be seen of it afterwards.
+func (r *Registry) Operated(ctx context.Context, s *virt.Snapshot, word string, what []string) error {
+	r.observing.Lock()
+	defer r.observing.Unlock()
+	err := r.observeDomain(ctx, &virt.Observation{
+		Kind: virt.KindDevice, Type: record.ClassVMChange.String(), Word: word, Reason: strings.Join(what, "; "),
+		Event: -1, Detail: -1, Domain: s.Domain, Time: s.Time, Snapshot: s,
+	}, record.OriginOperator)
+	if err != nil {
+		return fmt.Errorf("seal %s of domain %s: %w", word, s.Domain.Name, err)
 	}
 	return nil
 }
@@ -130,7 +148,7 @@ func (r *Registry) vanished(ctx context.Context, k *virt.Known, o *virt.Observat
 	return r.observeDomain(ctx, &virt.Observation{
 		Kind: virt.KindResync, Type: record.ClassVMUndefine.String(), Word: "undefine", Reason: "vanished while libvirt was not heard",
 		Event: -1, Detail: -1, Domain: k.Domain, Time: o.Time,
-	})
+	}, record.OriginHost)
 }
 
 func (r *Registry) get(id domain.UUID) *machine {
@@ -141,10 +159,11 @@ func (r *Registry) get(id domain.UUID) *machine {
 
 // observeDomain seals one observation of a domain: the epoch it opens, if it
 // does, and the event, in one batch with what is known of the domain from now.
-func (r *Registry) observeDomain(ctx context.Context, o *virt.Observation) error {
+func (r *Registry) observeDomain(ctx context.Context, o *virt.Observation, origin record.Origin) error {
 	undefine := o.Word == "undefine" && o.Reason != "renamed"
 	known := r.get(o.Domain.UUID)
-	if known == nil || known.Ended {
+	fresh := known == nil || known.Ended
+	if fresh {
 		if undefine {
 			return nil // it had no log, or has it closed
 		}
@@ -155,7 +174,7 @@ func (r *Registry) observeDomain(ctx context.Context, o *virt.Observation) error
 	}
 	m := *known // replaced when the batch is durable
 	m.Name = o.Domain.Name
-	entries, err := r.entries(&m, o)
+	entries, err := r.entries(&m, o, origin, fresh)
 	if err != nil {
 		return err
 	}
@@ -244,7 +263,7 @@ func disks(all []virt.Disk) []*record.Disk {
 }
 
 // entries updates m from the observation and returns what to seal of it.
-func (r *Registry) entries(m *machine, o *virt.Observation) ([]chain.Entry, error) {
+func (r *Registry) entries(m *machine, o *virt.Observation, origin record.Origin, fresh bool) ([]chain.Entry, error) {
 	var entries []chain.Entry
 	add := func(e chain.Entry, err error) error {
 		entries = append(entries, e)
@@ -261,8 +280,8 @@ func (r *Registry) entries(m *machine, o *virt.Observation) ([]chain.Entry, erro
 			return nil, err
 		}
 	}
-	if o.Kind == virt.KindResync && o.Word != "undefine" && m.same(&before) {
-		return entries, nil // nothing happened to it: it is as we know it
+	if o.Kind == virt.KindResync && o.Word != "undefine" && (m.same(&before) || fresh && !m.State.Active()) {
+		return entries, nil // nothing happened to it: it is as we know it, or as its genesis says
 	}
 	class, err := record.ParseClass(o.Type)
 	if err != nil {
@@ -277,7 +296,8 @@ func (r *Registry) entries(m *machine, o *virt.Observation) ([]chain.Entry, erro
 	for _, k := range slices.Sorted(maps.Keys(o.Data)) {
 		reason += " " + k + "=" + o.Data[k]
 	}
-	return entries, add(r.store.Draft(record.OriginHost, class, &record.Event{Vm: v, Reason: reason}))
+	err = add(r.store.Draft(origin, class, &record.Event{Vm: v, Reason: reason}))
+	return entries, err
 }
 
 // activate returns the entry that says which policies judge what follows it,
@@ -310,7 +330,8 @@ func (m *machine) absorb(o *virt.Observation) (epoch string) {
 	s := o.Snapshot
 	if s != nil {
 		m.State, m.Enrolled, m.Channel = s.Domain.State, s.Enrolled, s.ChannelPath
-		m.GenerationID = s.GenerationID
+		m.GenerationID, m.LibvirtID, m.Persistent = s.GenerationID, s.Domain.ID, s.Domain.Persistent
+		m.ConfigDigest = s.Known().ConfigDigest
 		if s.QEMU.Pid != 0 && s.QEMU != m.QEMU {
 			m.QEMU = s.QEMU
 			return epochCause(o)
@@ -319,20 +340,27 @@ func (m *machine) absorb(o *virt.Observation) (epoch string) {
 			m.QEMU = virt.Process{}
 		}
 	}
-	switch o.Word {
-	case "stop", "crash":
-		if s == nil {
-			m.State, m.QEMU, m.Channel = domain.Shutoff, virt.Process{}, ""
-		}
-	case "undefine":
-		if s == nil && m.QEMU.Pid == 0 {
-			m.State = domain.Shutoff
-		}
+	if s == nil {
+		m.follow(o.Word)
 	}
 	if o.Kind == virt.KindReboot && !o.Repeat && m.QEMU.Pid != 0 {
 		return "reset"
 	}
 	return ""
+}
+
+// follow takes over what an event without a snapshot says of the state.
+func (m *machine) follow(word string) {
+	switch word {
+	case "pause":
+		m.State = domain.Paused
+	case "pmsuspend":
+		m.State = domain.PMSuspended
+	case "resume":
+		m.State = domain.Running
+	case "stop", "crash":
+		m.State, m.QEMU, m.Channel = domain.Shutoff, virt.Process{}, ""
+	}
 }
 
 // epochCause says why there is another QEMU process.
@@ -398,3 +426,30 @@ func (r *Registry) Find(nameOrUUID string) (Machine, error) {
 }
 
 func digest(s string) [sha256.Size]byte { return sha256.Sum256([]byte(s)) }
+
+// Name returns the last known name of a domain, or "".
+func (r *Registry) Name(id domain.UUID) string {
+	if m := r.get(id); m != nil {
+		return m.Name
+	}
+	return ""
+}
+
+// Known returns what was known of every domain when it was sealed last, for
+// libvirt's adapter to compare with after a start.
+func (r *Registry) Known() []virt.Known {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var all []virt.Known
+	for _, m := range r.machines {
+		if !m.Ended {
+			all = append(all, virt.Known{
+				Domain:       domain.Domain{UUID: m.UUID, Name: m.Name, ID: m.LibvirtID, State: m.State, Persistent: m.Persistent},
+				QEMU:         m.QEMU,
+				GenerationID: m.GenerationID,
+				ConfigDigest: m.ConfigDigest,
+			})
+		}
+	}
+	return all
+}

@@ -1,0 +1,233 @@
+package guest
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/provostd/provost/chain/record"
+	"github.com/provostd/provost/guestagent/wire"
+)
+
+func reasonOf(t *testing.T, payload []byte) string {
+	t.Helper()
+	var m record.AgentState
+	if err := m.UnmarshalVT(payload); err != nil {
+		t.Fatal(err)
+	}
+	return m.Reason
+}
+
+// TestFramesAreSealedWholeAndAcknowledged follows frames into the log: the
+// records in order, the statement right behind them, the ack after both.
+func TestFramesAreSealedWholeAndAcknowledged(t *testing.T) {
+	b := newBench(t, nil)
+	p := b.accept()
+	h, w := p.greet(nil)
+	if h.Domain != b.dom.UUID || h.Origin != b.log.Origin() || w.Refused {
+		t.Fatalf("hello %+v, welcome %+v", h, w)
+	}
+	f1 := b.frame(1, record.Hash{}, 0, 3, nil)
+	a1 := p.send(f1)
+	f2 := b.frame(2, wire.FrameHash(f1.Statement), 3, 2, nil)
+	a2 := p.send(f2)
+	if a1.Refused || a2.Refused || a2.Index != a1.Index+3 {
+		t.Fatalf("acks %+v and %+v", a1, a2)
+	}
+	for _, a := range []wire.Ack{a1, a2} {
+		i, err := b.log.Item(a.Index)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i.LeafHash != a.Hash || i.Leaf.Header.Class != record.ClassAgentFrame {
+			t.Errorf("the ack of frame %d names leaf %d, which is a %s", a.Frame, a.Index, i.Leaf.Header.Class)
+		}
+	}
+	execs := b.sealed()[record.ClassProcessExec]
+	if len(execs) != 5 {
+		t.Fatalf("%d records are sealed, want 5", len(execs))
+	}
+	for n, i := range execs {
+		if i.Leaf.Origin != record.OriginGuest || i.Leaf.Header.Sequence != uint64(n) {
+			t.Errorf("record %d: origin %s, sequence %d", n, i.Leaf.Origin, i.Leaf.Header.Sequence)
+		}
+	}
+}
+
+// TestResendAfterReconnect shows that what was sealed and not heard to be is
+// acknowledged again and not sealed again.
+func TestResendAfterReconnect(t *testing.T) {
+	b := newBench(t, nil)
+	p := b.accept()
+	p.greet(nil)
+	f1 := b.frame(1, record.Hash{}, 0, 2, nil)
+	p.send(f1)
+	p.conn.Close()
+
+	p = b.accept()
+	h, _ := p.greet(nil)
+	if h.LastSession != b.session || h.LastFrame != 1 || h.LastFrameHash != wire.FrameHash(f1.Statement) {
+		t.Fatalf("the second hello knows session %x frame %d", h.LastSession, h.LastFrame)
+	}
+	if a := p.send(f1); a.Refused || a.Frame != 1 {
+		t.Fatalf("ack of the frame sent again: %+v", a)
+	}
+	if a := p.send(b.frame(2, wire.FrameHash(f1.Statement), 2, 1, nil)); a.Refused {
+		t.Fatalf("next frame refused: %s", a.Reason)
+	}
+	got := b.sealed()
+	if n := len(got[record.ClassProcessExec]); n != 3 {
+		t.Errorf("%d records are sealed, want 3", n)
+	}
+	if n := len(got[record.ClassAgentEnrolled]); n != 2 {
+		t.Errorf("%d enrolments are sealed, want 2: one new, one resumed", n)
+	}
+}
+
+// TestHostileFrames sends what no honest agent sends. Each is sealed as a
+// finding, refused, and none of its records is sealed.
+func TestHostileFrames(t *testing.T) {
+	cases := []struct {
+		name   string
+		class  record.Class
+		reason string
+		change func(*wire.Frame, *wire.Statement)
+		after  func(*wire.Frame) // behind the signature
+	}{
+		{"another domain", record.ClassAgentRefused, "names domain", func(_ *wire.Frame, s *wire.Statement) { s.Domain[0]++ }, nil},
+		{"another session", record.ClassAgentRefused, "names session", func(_ *wire.Frame, s *wire.Statement) { s.Session++ }, nil},
+		{"another epoch", record.ClassAgentRefused, "stale", func(_ *wire.Frame, s *wire.Statement) { s.Epoch[3]++ }, nil},
+		{"wrong root", record.ClassAgentSignatureInvalid, "root", func(_ *wire.Frame, s *wire.Statement) { s.Root[0]++ }, nil},
+		{"wrong signature", record.ClassAgentSignatureInvalid, "signature", nil, func(f *wire.Frame) { f.Signature[5]++ }},
+		{"swapped payload", record.ClassAgentSignatureInvalid, "root", nil, func(f *wire.Frame) { f.Records[0].Payload = f.Records[1].Payload }},
+		{"forged verdict", record.ClassAgentSignatureInvalid, "no guest may write", nil, func(f *wire.Frame) { f.Records[1].Header.Class = record.ClassPolicyVerdict }},
+		{"another history", record.ClassAgentRefused, "two histories", func(_ *wire.Frame, s *wire.Statement) { s.Prev[0]++ }, nil},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBench(t, nil)
+			p := b.accept()
+			p.greet(nil)
+			f := b.frame(1, record.Hash{}, 0, 2, c.change)
+			if c.after != nil {
+				c.after(f)
+			}
+			a := p.send(f)
+			if !a.Refused || !strings.Contains(a.Reason, c.reason) {
+				t.Errorf("ack %+v, want a refusal with %q", a, c.reason)
+			}
+			got := b.sealed()
+			if n := len(got[record.ClassProcessExec]); n != 0 {
+				t.Errorf("%d records of a refused frame are sealed", n)
+			}
+			if len(got[c.class]) != 1 || !strings.Contains(reasonOf(t, got[c.class][0].Payload), c.reason) {
+				t.Errorf("%d findings of class %s are sealed, want 1 with %q", len(got[c.class]), c.class, c.reason)
+			}
+		})
+	}
+}
+
+// TestHoles shows that what is missing and not owned up to is sealed (I4), and
+// that owned drops are none.
+func TestHoles(t *testing.T) {
+	b := newBench(t, nil)
+	p := b.accept()
+	p.greet(nil)
+	owned := b.frame(1, record.Hash{}, 0, 2, func(_ *wire.Frame, s *wire.Statement) {
+		s.Lanes[0].Next = 7
+		s.Lanes[0].Drops = []wire.Drop{{Class: record.ClassProcessExec, Reason: record.LossReason_LOSS_REASON_RING_FULL, Count: 5}}
+	})
+	p.send(owned)
+	if n := len(b.sealed()[record.ClassAgentSequenceGap]); n != 0 {
+		t.Fatalf("%d gaps are sealed for drops that were owned up to", n)
+	}
+	p.send(b.frame(2, wire.FrameHash(owned.Statement), 2, 1, func(_ *wire.Frame, s *wire.Statement) { s.Lanes[0].Next = 12 }))
+	gaps := b.sealed()[record.ClassAgentSequenceGap]
+	if len(gaps) != 1 {
+		t.Fatalf("%d gaps are sealed, want 1", len(gaps))
+	}
+	var m record.AgentState
+	if err := m.UnmarshalVT(gaps[0].Payload); err != nil || m.Count != 4 {
+		t.Errorf("the gap counts %d events (%v), want 4: lane at 12, 3 arrived, 5 dropped", m.Count, err)
+	}
+	p.send(b.frame(9, record.Hash{9}, 40, 1, nil))
+	if gaps = b.sealed()[record.ClassAgentSequenceGap]; len(gaps) != 2 || !strings.Contains(reasonOf(t, gaps[1].Payload), "frames 3 to 8") {
+		t.Errorf("%d gaps are sealed after frames 3 to 8 went missing, want 2", len(gaps))
+	}
+}
+
+// TestRollback shows that an agent which holds an ack that the log does not
+// bear out raises an alarm.
+func TestRollback(t *testing.T) {
+	b := newBench(t, nil)
+	b.accept().greet(func(id *wire.Ident) { id.AckedFrame, id.AckedIndex, id.AckedHash = 7, 4711, record.Hash{1} })
+	if got := b.await(record.ClassAgentRollback, 1); !strings.Contains(reasonOf(t, got[0].Payload), "4711") {
+		t.Errorf("sealed as %q", reasonOf(t, got[0].Payload))
+	}
+}
+
+// TestImpostor shows that a socket whose peer is another process than
+// libvirt's QEMU is not spoken to (I3).
+func TestImpostor(t *testing.T) {
+	b := newBench(t, nil)
+	b.accept()
+	d := b.dom
+	d.QEMU.Start++
+	b.sessions.Set(&d)
+	p := b.accept()
+	if e, err := p.in.Read(); err == nil {
+		t.Errorf("the daemon sent a %s to a process that is not the domain's", e.Type)
+	}
+}
+
+// TestSilence seals that an agent has gone silent, once, and that it is back.
+func TestSilence(t *testing.T) {
+	b := newBench(t, func(c *Config) { c.SilentAfter, c.BootGrace = 300*time.Millisecond, 300*time.Millisecond })
+	p := b.accept()
+	p.greet(nil)
+	b.await(record.ClassAgentHeartbeatLost, 1)
+	h, err := wire.ParseHeartbeat(p.next(wire.TypeHeartbeat))
+	b.must(err)
+	for range 40 { // the queue holds old ones; answer until a fresh one is met
+		h.Session = b.session
+		b.must(p.out.Write(wire.TypeHeartbeat, h.AppendBinary(nil)))
+		h, err = wire.ParseHeartbeat(p.next(wire.TypeHeartbeat))
+		b.must(err)
+		if len(b.sealed()[record.ClassAgentHeartbeatBack]) > 0 {
+			return
+		}
+	}
+	b.await(record.ClassAgentHeartbeatBack, 1)
+}
+
+// TestNewEpochOnTheSameConnection follows a guest's reset: the socket stays,
+// the daemon says hello again, and a new session begins.
+func TestNewEpochOnTheSameConnection(t *testing.T) {
+	b := newBench(t, nil)
+	p := b.accept()
+	p.greet(nil)
+	p.send(b.frame(1, record.Hash{}, 0, 1, nil))
+	d := b.dom
+	d.ParentEpoch, d.Epoch = d.Epoch, [16]byte{2}
+	b.sessions.Set(&d)
+	b.dom = d
+	b.session = 0x9999
+	h, w := p.greet(nil)
+	if h.Epoch != d.Epoch || w.Refused {
+		t.Fatalf("hello has epoch %x, welcome %+v", h.Epoch, w)
+	}
+	if a := p.send(b.frame(1, record.Hash{}, 0, 1, nil)); a.Refused {
+		t.Errorf("first frame of the new session refused: %s", a.Reason)
+	}
+}
+
+// FuzzProgress holds that damaged books are an error and never half a progress.
+func FuzzProgress(f *testing.F) {
+	f.Add([]byte(`{"session":1,"lanes":{"3":{"next":4}}}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		p, err := parseProgress(b)
+		if err != nil && p.Session != 0 {
+			t.Errorf("an error comes with progress %+v", p)
+		}
+	})
+}
