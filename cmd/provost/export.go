@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/provostd/provost/introspect/api/client"
+)
+
+func exportCommand(a *app) func(context.Context, []string) error {
+	dial := a.daemon()
+	entries := a.flags.String("entries", "", "`RANGE` of leaves, such as 12 or 12-40 or 12-; default: all")
+	out := a.flags.String("o", "", "`FILE` to write; must not exist")
+	return func(ctx context.Context, args []string) error {
+		q := client.ExportQuery{Domain: args[0], To: client.AllEntries}
+		if err := parseRange(*entries, &q); err != nil {
+			return err
+		}
+		if *out == "" {
+			return &usageError{"name the file to write with -o"}
+		}
+		c := dial()
+		defer c.Close()
+		n, err := writeNew(*out, func(w io.Writer) error { return c.Export(ctx, q, w) })
+		if err != nil {
+			return err
+		}
+		return a.show(map[string]any{"file": *out, "bytes": n}, func(w io.Writer) { fmt.Fprintf(w, "wrote %s, %d bytes\n", *out, n) })
+	}
+}
+
+func parseRange(s string, q *client.ExportQuery) error {
+	if s == "" {
+		return nil
+	}
+	from, to, isRange := strings.Cut(s, "-")
+	var err error
+	if q.From, err = strconv.ParseUint(from, 10, 64); err != nil {
+		return &usageError{fmt.Sprintf("--entries is %q, want a range such as 12-40", s)}
+	}
+	switch {
+	case !isRange:
+		q.To = q.From
+	case to != "":
+		if q.To, err = strconv.ParseUint(to, 10, 64); err != nil || q.To < q.From {
+			return &usageError{fmt.Sprintf("--entries is %q, want a range such as 12-40", s)}
+		}
+	}
+	return nil
+}
+
+// writeNew creates a file and removes it again where it could not be written
+// whole.
+func writeNew(name string, write func(io.Writer) error) (n int64, err error) {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return 0, err
+	}
+	defer func() {
+		if cerr := f.Close(); err == nil {
+			err = cerr
+		}
+		if err != nil {
+			_ = os.Remove(name) // best effort: the error to report is the first one
+		}
+	}()
+	if err := write(f); err != nil {
+		return 0, err
+	}
+	if err := f.Sync(); err != nil {
+		return 0, fmt.Errorf("sync %s: %w", name, err)
+	}
+	st, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return st.Size(), nil
+}

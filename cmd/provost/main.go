@@ -1,0 +1,195 @@
+// Command provost is the operator's and the auditor's command line. It links
+// neither libvirt nor the store: whatever touches a live host goes through the
+// daemon's socket, and verification needs nothing but files.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/provostd/provost/introspect/api/client"
+)
+
+// version is set by the build.
+var version = "development"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// Exit codes, documented in docs/cli.md.
+const (
+	exitOK      = 0
+	exitFailed  = 1 // the command could not do its work
+	exitUsage   = 2 // it was called wrongly
+	exitInvalid = 3 // it did its work, and what it looked at is not valid
+)
+
+// app is one call: what its command declares, and where it writes.
+type app struct {
+	stdout, stderr io.Writer
+	flags          *flag.FlagSet
+	output         string
+	socket         string
+}
+
+// command is one subcommand. declare adds flags and returns what is run behind
+// their parsing.
+type command struct {
+	name, args, short string
+	nargs             [2]int // fewest and most arguments
+	declare           func(a *app) func(ctx context.Context, args []string) error
+}
+
+var commands = []command{
+	{"status", "", "show what the daemon does", [2]int{0, 0}, statusCommand},
+	{"domain list", "", "list domains, their agents and their logs", [2]int{0, 0}, domainListCommand},
+	{"domain enroll", "DOMAIN", "give a domain the channel for its guest agent", [2]int{1, 1}, domainEnrollCommand},
+	{"tail", "[DOMAIN]", "show sealed entries; -f goes on with new ones", [2]int{0, 1}, tailCommand},
+	{"export", "DOMAIN", "write an evidence bundle", [2]int{1, 1}, exportCommand},
+	{"verify", "BUNDLE", "verify an evidence bundle offline", [2]int{1, 1}, verifyCommand},
+	{"policy check", "DIR", "check a policy bundle", [2]int{1, 1}, policyCheckCommand},
+	{"version", "", "print the version", [2]int{0, 0}, versionCommand},
+}
+
+// usageError is a call that cannot be carried out as it is.
+type usageError struct{ msg string }
+
+func (e *usageError) Error() string { return e.msg }
+
+// errInvalid says that what was looked at is not valid. It has been shown.
+var errInvalid = errors.New("not valid")
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	c, rest := find(args)
+	if c == nil {
+		usage(stderr)
+		if len(args) == 0 || slices.Contains([]string{"help", "-h", "-help", "--help"}, args[0]) {
+			return exitOK
+		}
+		fmt.Fprintf(stderr, "\nprovost: there is no command %q\n", strings.Join(args[:min(2, len(args))], " "))
+		return exitUsage
+	}
+	a := &app{stdout: stdout, stderr: stderr, flags: flag.NewFlagSet("provost "+c.name, flag.ContinueOnError)}
+	a.flags.SetOutput(io.Discard)
+	a.flags.StringVar(&a.output, "output", "text", "text or json")
+	do := c.declare(a)
+	positional, err := parse(a.flags, rest)
+	if errors.Is(err, flag.ErrHelp) {
+		a.help(c)
+		return exitOK
+	}
+	if err == nil {
+		err = c.check(a, positional)
+	} else {
+		err = &usageError{err.Error()}
+	}
+	if err == nil {
+		err = do(ctx, positional)
+	}
+	return a.exit(c, err)
+}
+
+// find returns the command that args begin with, and what follows it.
+func find(args []string) (*command, []string) {
+	for i := range commands {
+		words := strings.Fields(commands[i].name)
+		if len(args) >= len(words) && slices.Equal(args[:len(words)], words) {
+			return &commands[i], args[len(words):]
+		}
+	}
+	return nil, nil
+}
+
+// parse takes flags before, between and behind the arguments.
+func parse(fs *flag.FlagSet, args []string) ([]string, error) {
+	var positional []string
+	for {
+		if err := fs.Parse(args); err != nil {
+			return nil, err
+		}
+		if fs.NArg() == 0 {
+			return positional, nil
+		}
+		positional = append(positional, fs.Arg(0))
+		args = fs.Args()[1:]
+	}
+}
+
+func (c *command) check(a *app, args []string) error {
+	if a.output != "text" && a.output != "json" {
+		return &usageError{fmt.Sprintf("--output is %q, want text or json", a.output)}
+	}
+	if len(args) < c.nargs[0] || len(args) > c.nargs[1] {
+		return &usageError{fmt.Sprintf("%d arguments, want: %s %s", len(args), c.name, c.args)}
+	}
+	return nil
+}
+
+func usage(w io.Writer) {
+	fmt.Fprint(w, "usage: provost COMMAND [flags] [arguments]\n\ncommands:\n")
+	for _, c := range commands {
+		fmt.Fprintf(w, "  %-24s %s\n", strings.TrimSpace(c.name+" "+c.args), c.short)
+	}
+	fmt.Fprint(w, "\nprovost COMMAND -h explains a command.\n")
+}
+
+func (a *app) help(c *command) {
+	fmt.Fprintf(a.stdout, "usage: provost %s [flags] %s\n\n%s\n\nflags:\n", c.name, c.args, c.short)
+	a.flags.SetOutput(a.stdout)
+	a.flags.PrintDefaults()
+}
+
+// exit reports an error and chooses the code.
+func (a *app) exit(c *command, err error) int {
+	var wrong *usageError
+	switch {
+	case err == nil, errors.Is(err, context.Canceled):
+		return exitOK
+	case errors.As(err, &wrong):
+		fmt.Fprintf(a.stderr, "provost %s: %v\nTry: provost %s -h\n", c.name, err, c.name)
+		return exitUsage
+	case errors.Is(err, errInvalid):
+		return exitInvalid
+	}
+	fmt.Fprintf(a.stderr, "provost %s: %v\n", c.name, err)
+	return exitFailed
+}
+
+// daemon declares the flag of every command that talks to the daemon and
+// returns how to reach it.
+func (a *app) daemon() func() *client.Client {
+	a.flags.StringVar(&a.socket, "socket", client.DefaultSocket, "unix socket of provostd")
+	return func() *client.Client { return client.New(a.socket) }
+}
+
+// show prints v as JSON where that was asked for, and text otherwise.
+func (a *app) show(v any, text func(io.Writer)) error {
+	if a.output == "text" {
+		text(a.stdout)
+		return nil
+	}
+	enc := json.NewEncoder(a.stdout)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(v); err != nil {
+		return fmt.Errorf("write output: %w", err)
+	}
+	return nil
+}
+
+func versionCommand(a *app) func(context.Context, []string) error {
+	return func(context.Context, []string) error {
+		return a.show(map[string]string{"version": version}, func(w io.Writer) { fmt.Fprintln(w, "provost", version) })
+	}
+}

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/provostd/provost/rules/policy"
+)
+
+func policyCheckCommand(a *app) func(context.Context, []string) error {
+	return func(_ context.Context, args []string) error {
+		dir := args[0]
+		if st, err := os.Stat(dir); err != nil {
+			return err
+		} else if !st.IsDir() {
+			return &usageError{fmt.Sprintf("%s is a file; name the directory of the bundle", dir)}
+		}
+		b, diags := policy.Load(dir)
+		if a.output == "json" {
+			out, err := policy.DiagnosticsJSON(diags)
+			if err != nil {
+				return err
+			}
+			if _, err := fmt.Fprintf(a.stdout, "%s\n", out); err != nil {
+				return err
+			}
+		} else if err := policyText(a.stdout, dir, b, diags.HasErrors(), func(w io.Writer) error {
+			return policy.WriteDiagnostics(w, diags, policy.Sources(dir, diags), 100, false)
+		}); err != nil {
+			return err
+		}
+		if diags.HasErrors() {
+			return errInvalid
+		}
+		return nil
+	}
+}
+
+func policyText(w io.Writer, dir string, b *policy.Bundle, broken bool, diags func(io.Writer) error) error {
+	if err := diags(w); err != nil {
+		return fmt.Errorf("write diagnostics: %w", err)
+	}
+	if broken {
+		_, err := fmt.Fprintf(w, "%s cannot be loaded\n", dir)
+		return err
+	}
+	_, err := fmt.Fprintf(w, "%s: bundle %s %s, %d policies, digest %x\n", dir, b.Name, b.Version, len(b.Policies), b.Digest[:])
+	return err
+}

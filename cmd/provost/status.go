@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/provostd/provost/chain/record"
+	"github.com/provostd/provost/introspect/api/client"
+)
+
+func statusCommand(a *app) func(context.Context, []string) error {
+	dial := a.daemon()
+	return func(ctx context.Context, _ []string) error {
+		c := dial()
+		defer c.Close()
+		s, err := c.Status(ctx)
+		if err != nil {
+			return err
+		}
+		return a.show(s, func(w io.Writer) { statusText(w, s) })
+	}
+}
+
+func statusText(w io.Writer, s *client.Status) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "host\t%s\n", s.Host)
+	fmt.Fprintf(t, "daemon\tprovostd %s, pid %d, since %s\n", s.Version, s.Pid, s.Started)
+	state := "connected"
+	if !s.Libvirt.Connected {
+		state = "NOT connected"
+	}
+	fmt.Fprintf(t, "libvirt\t%s, %s\n", s.Libvirt.URI, state)
+	if s.Bundle == nil {
+		fmt.Fprintf(t, "policies\tnone\n")
+	} else {
+		fmt.Fprintf(t, "policies\tbundle %s %s, %d policies, host mode %s, digest %.16s\n",
+			s.Bundle.Name, s.Bundle.Version, s.Bundle.Policies, s.Bundle.Mode, s.Bundle.Digest)
+	}
+	fmt.Fprintf(t, "host log\t%s, %d entries\n", s.HostLog.Origin, s.HostLog.Size)
+	fmt.Fprintf(t, "host key\t%s\n", s.VerifierKey)
+	fmt.Fprintf(t, "not judged yet\t%d commits\n", s.Backlog)
+	fmt.Fprintf(t, "actions under way\t%d\n", s.Enforcements)
+	t.Flush()
+	fmt.Fprintln(w)
+	domainsText(w, s.Domains)
+}
+
+func domainListCommand(a *app) func(context.Context, []string) error {
+	dial := a.daemon()
+	return func(ctx context.Context, _ []string) error {
+		c := dial()
+		defer c.Close()
+		s, err := c.Status(ctx)
+		if err != nil {
+			return err
+		}
+		return a.show(s.Domains, func(w io.Writer) { domainsText(w, s.Domains) })
+	}
+}
+
+func domainsText(w io.Writer, domains []client.Domain) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "DOMAIN\tUUID\tSTATE\tENROLLED\tAGENT\tENTRIES\n")
+	for _, d := range domains {
+		enrolled, agent, size := "no", d.Agent, uint64(0)
+		if d.Enrolled {
+			enrolled = "yes"
+		}
+		if d.Silent {
+			agent += ", silent"
+		}
+		if d.Log != nil {
+			size = d.Log.Size
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\n", record.Printable([]byte(d.Name)), d.UUID, d.State, enrolled, agent, size)
+	}
+	t.Flush()
+	if len(domains) == 0 {
+		fmt.Fprintln(w, "no domains")
+	}
+}
+
+func domainEnrollCommand(a *app) func(context.Context, []string) error {
+	dial := a.daemon()
+	return func(ctx context.Context, args []string) error {
+		c := dial()
+		defer c.Close()
+		e, err := c.Enroll(ctx, args[0])
+		if err != nil {
+			return err
+		}
+		return a.show(e, func(w io.Writer) {
+			if len(e.Done) == 0 {
+				fmt.Fprintf(w, "%s (%s) is enrolled already\n", record.Printable([]byte(e.Name)), e.UUID)
+			}
+			for _, d := range e.Done {
+				fmt.Fprintf(w, "%s: %s\n", record.Printable([]byte(e.Name)), d)
+			}
+		})
+	}
+}

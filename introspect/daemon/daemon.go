@@ -1,0 +1,287 @@
+package daemon
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"github.com/provostd/provost/chain"
+	"github.com/provostd/provost/chain/keys"
+	"github.com/provostd/provost/chain/record"
+	"github.com/provostd/provost/introspect"
+	"github.com/provostd/provost/introspect/enforce"
+	"github.com/provostd/provost/introspect/guest"
+	"github.com/provostd/provost/introspect/virt"
+	"github.com/provostd/provost/rules"
+	"github.com/provostd/provost/rules/policy"
+)
+
+// Daemon is one provostd, built and not yet running.
+type Daemon struct {
+	cfg     *Config
+	version string
+	log     *slog.Logger
+	started time.Time
+
+	store    *chain.Store
+	keys     *keys.Keys
+	bundle   *policy.Bundle // nil: no policies
+	engine   *rules.Engine
+	host     *virt.Host
+	sessions *guest.Sessions
+	registry *introspect.Registry
+	judge    *introspect.Judge
+	enforcer *enforce.Enforcer
+	metrics  *metrics
+}
+
+// PolicyError says that the policy bundle does not load. The daemon does not
+// start with policies other than those it was given (invariant I10).
+type PolicyError struct {
+	Dir   string
+	Diags hcl.Diagnostics
+}
+
+func (e *PolicyError) Error() string {
+	return fmt.Sprintf("policies in %s do not load: provost policy check %s explains", e.Dir, e.Dir)
+}
+
+// Init creates keys and ledger of a host that has none. It refuses to touch
+// what is there: beginning a history is a deliberate act.
+func Init(cfg *Config, log *slog.Logger) error {
+	for _, d := range []string{cfg.StateDir, filepath.Dir(cfg.Anchor)} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return fmt.Errorf("make directory: %w", err)
+		}
+	}
+	k, err := keys.Create(cfg.keysDir())
+	if errors.Is(err, fs.ErrExist) {
+		// An earlier start may have died between the two steps.
+		k, err = keys.Open(cfg.keysDir())
+	}
+	if err != nil {
+		return fmt.Errorf("create keys: %w", err)
+	}
+	s, err := chain.Create(cfg.chain(k, log))
+	if err != nil {
+		return fmt.Errorf("create ledger: %w", err)
+	}
+	return s.Close()
+}
+
+func (c *Config) keysDir() string { return filepath.Join(c.StateDir, "keys") }
+
+func (c *Config) chain(k *keys.Keys, log *slog.Logger) chain.Config {
+	return chain.Config{
+		Dir: filepath.Join(c.StateDir, "ledger"), Anchor: c.Anchor, HostID: c.HostID, Keys: k, Log: log,
+		CheckpointEvery: c.Checkpoints.vm, HostEvery: c.Checkpoints.host, WitnessEvery: c.Checkpoints.quote,
+	}
+}
+
+// Initialised reports whether the host has a ledger.
+func Initialised(cfg *Config) bool {
+	_, err := os.Stat(filepath.Join(cfg.StateDir, "ledger"))
+	return err == nil
+}
+
+// New opens the ledger and builds every part. Nothing runs before Run.
+func New(cfg *Config, version string, log *slog.Logger) (_ *Daemon, err error) {
+	d := &Daemon{cfg: cfg, version: version, log: log, started: time.Now(), metrics: newMetrics(version)}
+	if d.keys, err = keys.Open(cfg.keysDir()); err != nil {
+		return nil, fmt.Errorf("open keys: %w", err)
+	}
+	if err := d.loadPolicies(); err != nil {
+		return nil, err
+	}
+	if d.store, err = chain.Open(cfg.chain(d.keys, log)); err != nil {
+		return nil, fmt.Errorf("open ledger: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.store.Close())
+		}
+	}()
+	stats := &guest.Stats{}
+	d.sessions = guest.New(guest.Config{
+		Store: d.store, Log: log, Now: time.Now, Stats: stats,
+		RecordsPerSecond: cfg.Guest.RecordsPerSecond, BytesPerSecond: cfg.Guest.BytesPerSecond,
+		SilentAfter: cfg.Guest.silentAfter, BootGrace: cfg.Guest.bootGrace,
+	})
+	d.registry, err = introspect.NewRegistry(introspect.RegistryConfig{
+		Store: d.store, Sessions: d.sessions, HostID: cfg.HostID, Software: "provostd " + version,
+		Activation: d.engine.ActivationFor, Log: log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("build registry: %w", err)
+	}
+	d.host, err = virt.New(virt.Config{
+		URI: cfg.Libvirt.URI, RunDir: cfg.Libvirt.RunDir, Sink: d.registry.Observe, Log: log, Now: time.Now,
+		Known: d.registry.Known(), Since: d.lastSealed(),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("build libvirt adapter: %w", err)
+	}
+	d.judge = introspect.NewJudge(introspect.JudgeConfig{Store: d.store, Engine: d.engine, Log: log, Count: d.metrics.triggered})
+	d.enforcer = enforce.New(enforce.Config{
+		Store: d.store, Actor: d.host, Alert: d.alert, Log: log, Now: time.Now, Count: d.metrics.acted,
+	})
+	d.metrics.guest(stats)
+	d.metrics.libvirt(d.host.Stats())
+	d.metrics.ledger(d.store, d.judge, d.enforcer)
+	return d, nil
+}
+
+// loadPolicies builds the engine. Without a bundle it has no policies: the
+// history is kept all the same.
+func (d *Daemon) loadPolicies() error {
+	b := &policy.Bundle{Name: "none"}
+	if dir := d.cfg.Policies; dir != "" {
+		loaded, diags := policy.Load(dir)
+		if diags.HasErrors() {
+			return &PolicyError{Dir: dir, Diags: diags}
+		}
+		b = loaded
+		d.bundle = loaded
+	}
+	opts := rules.Options{HostMode: mode(d.cfg.Mode), VMModes: map[string]policy.Mode{}}
+	for _, dom := range d.cfg.Domains {
+		opts.VMModes[dom.UUID] = mode(dom.Mode)
+	}
+	var err error
+	if d.engine, err = rules.New(b, opts); err != nil {
+		return fmt.Errorf("build policy engine: %w", err)
+	}
+	return nil
+}
+
+// lastSealed is when an earlier run was surely still listening: the newest
+// wall time in the ledger, or zero for a new one.
+func (d *Daemon) lastSealed() time.Time {
+	if len(d.store.Logs()) < 2 {
+		return time.Time{} // no domain was ever seen: nothing was missed
+	}
+	var newest int64
+	for _, l := range d.store.Logs() {
+		newest = max(newest, l.Head().Wall)
+	}
+	return time.Unix(0, newest)
+}
+
+// alert hands an alert to the log, which journald keeps.
+func (d *Daemon) alert(ctx context.Context, a enforce.Alert) error {
+	d.log.WarnContext(ctx, "ALERT", "policy", a.Policy, "severity", a.Severity, "title", a.Title, "message", a.Message,
+		"uuid", a.Domain.String(), "log", a.Log, "verdict", a.Verdict, "cause", a.Cause)
+	return nil
+}
+
+// Close gives the ledger back. It must follow Run.
+func (d *Daemon) Close() error { return d.store.Close() }
+
+// part is something that runs. Parts stop in the reverse order of their start,
+// each after the ones that feed it.
+type part struct {
+	name string
+	run  func(context.Context) error
+}
+
+// Run runs the daemon until ctx ends or a part fails. ready is called when it
+// listens.
+func (d *Daemon) Run(ctx context.Context, ready func()) error {
+	servers, err := d.listen()
+	if err != nil {
+		return err
+	}
+	parts := []part{
+		{"ledger", d.store.Run},
+		{"enforcer", d.enforcer.Run},
+		{"judge", d.judge.Run},
+		{"sessions", d.sessions.Run},
+		{"libvirt", d.host.Run},
+		{"listeners", servers.run},
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stops := make([]func() error, 0, len(parts))
+	for _, p := range parts {
+		stops = append(stops, start(ctx, cancel, p))
+		if p.name == "ledger" {
+			if err := d.sealStart(ctx); err != nil {
+				cancel(err)
+				break
+			}
+		}
+	}
+	if ctx.Err() == nil {
+		ready()
+	}
+	<-ctx.Done()
+	failure := context.Cause(ctx)
+	if errors.Is(failure, context.Canceled) {
+		failure = nil
+	}
+	d.log.Info("stopping", "cause", fmt.Sprint(failure))
+	for i := len(stops) - 1; i >= 0; i-- {
+		if i == 0 && failure == nil {
+			failure = d.seal(context.Background(), record.ClassHostStop, "stop")
+		}
+		failure = errors.Join(failure, stops[i]())
+	}
+	return failure
+}
+
+// start runs a part in a goroutine and returns what stops and waits for it. A
+// part that ends by itself ends the daemon.
+func start(ctx context.Context, fail context.CancelCauseFunc, p part) func() error {
+	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	var err error
+	wg.Go(func() {
+		err = p.run(own)
+		if own.Err() == nil {
+			if err == nil {
+				err = errors.New("ended by itself")
+			}
+			err = fmt.Errorf("%s: %w", p.name, err)
+			fail(err)
+		}
+	})
+	return func() error {
+		cancel()
+		wg.Wait()
+		if err == nil || errors.Is(err, context.Canceled) || errors.Is(context.Cause(ctx), err) {
+			return nil
+		}
+		return err
+	}
+}
+
+// sealStart seals that the daemon begins, and with which configuration.
+func (d *Daemon) sealStart(ctx context.Context) error {
+	return d.seal(ctx, record.ClassHostStart, "start")
+}
+
+func (d *Daemon) seal(ctx context.Context, c record.Class, what string) error {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%+v %+v %+v %+v %+v %s", d.cfg.HostID, *d.cfg.Libvirt, *d.cfg.API, *d.cfg.Guest, d.cfg.Domains, d.cfg.Mode))
+	m := &record.Daemon{What: what, Version: d.version, Pid: uint32(os.Getpid()), Session: d.store.RunID(), ConfigurationSha256: sum[:]}
+	if d.bundle != nil {
+		m.Detail = "policy bundle " + d.bundle.Name + " " + d.bundle.Version + " " + hex.EncodeToString(d.bundle.Digest[:])
+	}
+	e, err := d.store.Draft(record.OriginHost, c, m)
+	if err != nil {
+		return err
+	}
+	if _, err := d.store.Append(ctx, chain.Batch{Log: d.store.HostLog(), Entries: []chain.Entry{e}}); err != nil {
+		return fmt.Errorf("seal %s: %w", c, err)
+	}
+	return nil
+}

@@ -1,0 +1,200 @@
+package daemon
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/provostd/provost/chain"
+	"github.com/provostd/provost/chain/record"
+	"github.com/provostd/provost/introspect"
+	"github.com/provostd/provost/introspect/api"
+	"github.com/provostd/provost/introspect/api/client"
+	"github.com/provostd/provost/introspect/domain"
+	"github.com/provostd/provost/introspect/virt"
+)
+
+// servers are the daemon's listeners.
+type servers struct {
+	all []server
+}
+
+type server struct {
+	http     *http.Server
+	listener net.Listener
+}
+
+// listen opens the listeners, so that a port in use is an error of the start.
+func (d *Daemon) listen() (*servers, error) {
+	control, err := controlSocket(d.cfg.API.Socket)
+	if err != nil {
+		return nil, err
+	}
+	c := &api.Control{Store: d.store, Log: d.log, Status: d.status, Enroll: d.enroll, Find: d.find, Name: d.name}
+	s := &servers{all: []server{{harden(&http.Server{Handler: c.Handler()}), control}}}
+	if d.cfg.API.Listen == "off" {
+		return s, nil
+	}
+	public, err := net.Listen("tcp", d.cfg.API.Listen)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("listen on %s: %w; setting api.listen names another address, or \"off\"", d.cfg.API.Listen, err), control.Close())
+	}
+	m := http.NewServeMux()
+	m.Handle("GET /metrics", promhttp.HandlerFor(d.metrics.registry, promhttp.HandlerOpts{}))
+	m.Handle("/logs/", api.Tiles(d.store, d.log))
+	s.all = append(s.all, server{harden(&http.Server{Handler: m, WriteTimeout: time.Minute}), public})
+	return s, nil
+}
+
+// harden bounds what a slow or hostile client may cost.
+func harden(s *http.Server) *http.Server {
+	s.ReadHeaderTimeout = 10 * time.Second
+	s.IdleTimeout = time.Minute
+	s.MaxHeaderBytes = 16 << 10
+	return s
+}
+
+// controlSocket listens on a unix socket that only root may use. A socket that
+// an earlier daemon left behind is replaced, one that is answered on is not.
+func controlSocket(path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	if c, err := net.Dial("unix", path); err == nil {
+		c.Close()
+		return nil, fmt.Errorf("listen on %s: another provostd answers there; stop it, or set api.socket: %w", path, record.ErrReject)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("listen on %s: %w", path, err), l.Close())
+	}
+	return l, nil
+}
+
+// run serves until ctx ends; live views are cut off, other requests end.
+func (s *servers) run(ctx context.Context) error {
+	failed := make(chan error, len(s.all))
+	for _, v := range s.all {
+		v.http.BaseContext = func(net.Listener) context.Context { return ctx }
+		go func() { failed <- v.http.Serve(v.listener) }()
+	}
+	var err error
+	pending := len(s.all)
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+		pending--
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	for _, v := range s.all {
+		if e := v.http.Shutdown(grace); e != nil {
+			e = v.http.Close()
+			err = errors.Join(err, e)
+		}
+	}
+	for range pending {
+		if e := <-failed; !errors.Is(e, http.ErrServerClosed) {
+			err = errors.Join(err, e)
+		}
+	}
+	return err
+}
+
+func (d *Daemon) find(nameOrUUID string) (*chain.Log, error) {
+	m, err := d.registry.Find(nameOrUUID)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", err, api.ErrNotFound)
+	}
+	return m.Log, nil
+}
+
+func (d *Daemon) name(uuid string) string {
+	id, err := domain.ParseUUID(uuid)
+	if err != nil {
+		return uuid
+	}
+	if n := d.registry.Name(id); n != "" {
+		return n
+	}
+	return uuid
+}
+
+func (d *Daemon) enroll(ctx context.Context, nameOrUUID string) (*client.Enrollment, error) {
+	r, err := d.host.Enroll(ctx, nameOrUUID)
+	if errors.Is(err, virt.ErrNotFound) {
+		return nil, fmt.Errorf("%w: %w", err, api.ErrNotFound)
+	} else if err != nil {
+		return nil, err
+	}
+	e := &client.Enrollment{UUID: r.Domain.UUID.String(), Name: r.Domain.Name, Persistent: r.Config, Live: r.Live}
+	if r.Config {
+		e.Done = append(e.Done, "channel "+virt.ChannelName+" added to the persistent configuration")
+	}
+	if r.Controller {
+		e.Done = append(e.Done, "virtio-serial controller plugged in")
+	}
+	if r.Live {
+		e.Done = append(e.Done, "channel plugged into the running domain")
+	}
+	if len(e.Done) == 0 {
+		return e, nil
+	}
+	snap, err := d.host.Inspect(ctx, r.Domain.UUID)
+	if err != nil {
+		return nil, fmt.Errorf("enrolled, but not sealed: %w", err)
+	}
+	if err := d.registry.Operated(ctx, &snap, "enroll", e.Done); err != nil {
+		return nil, fmt.Errorf("enrolled, but not sealed: %w", err)
+	}
+	return e, nil
+}
+
+func (d *Daemon) status(context.Context) (*client.Status, error) {
+	s := &client.Status{
+		Version: d.version, Host: d.cfg.HostID, Pid: os.Getpid(), Started: d.started.UTC().Format(time.RFC3339),
+		Libvirt: client.Libvirt{URI: d.cfg.Libvirt.URI, Connected: d.host.Stats().Connected.Load() == 1},
+		HostLog: logStatus(d.store.HostLog()), VerifierKey: d.store.HostLog().VerifierKey(),
+		Backlog: backlog(d.store, d.judge), Enforcements: d.enforcer.InFlight(),
+	}
+	if b := d.bundle; b != nil {
+		s.Bundle = &client.Bundle{Name: b.Name, Version: b.Version, Digest: hex.EncodeToString(b.Digest[:]), Policies: len(b.Policies), Mode: d.cfg.Mode}
+	}
+	agents := map[domain.UUID]string{}
+	silent := map[domain.UUID]bool{}
+	for _, st := range d.sessions.Status() {
+		agents[st.UUID], silent[st.UUID] = st.State, st.Silent
+	}
+	for _, m := range d.registry.Machines() {
+		s.Domains = append(s.Domains, domainStatus(&m, agents[m.UUID], silent[m.UUID]))
+	}
+	return s, nil
+}
+
+func domainStatus(m *introspect.Machine, agent string, silent bool) client.Domain {
+	l := logStatus(m.Log)
+	out := client.Domain{UUID: m.UUID.String(), Name: m.Name, State: m.State.String(), Enrolled: m.Enrolled, Agent: agent,
+		Silent: silent, Incarnation: m.Incarnation, Epoch: hex.EncodeToString(m.Epoch[:]), Log: &l}
+	if agent == "" {
+		out.Agent = "none"
+	}
+	return out
+}
+
+func logStatus(l *chain.Log) client.Log {
+	return client.Log{Origin: l.Origin(), Size: l.Size(), VerifierKey: l.VerifierKey(), URL: api.TilesPath(l)}
+}

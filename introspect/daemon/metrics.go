@@ -1,0 +1,112 @@
+package daemon
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/provostd/provost/chain"
+	"github.com/provostd/provost/chain/record"
+	"github.com/provostd/provost/introspect"
+	"github.com/provostd/provost/introspect/enforce"
+	"github.com/provostd/provost/introspect/guest"
+	"github.com/provostd/provost/introspect/virt"
+)
+
+// metrics are the daemon's figures. Labels are bounded: policies by name,
+// never paths or processes.
+type metrics struct {
+	registry *prometheus.Registry
+	triggers *prometheus.CounterVec
+	actions  *prometheus.CounterVec
+}
+
+func newMetrics(version string) *metrics {
+	m := &metrics{registry: prometheus.NewRegistry()}
+	m.triggers = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "provost_policy_triggers_total", Help: "Verdicts sealed.",
+	}, []string{"policy", "mode", "severity"})
+	m.actions = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "provost_policy_actions_total", Help: "Outcomes of actions sealed.",
+	}, []string{"policy", "mode", "action", "result"})
+	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "provost_build_info", Help: "Version of the daemon."}, []string{"version"})
+	info.WithLabelValues(version).Set(1)
+	m.registry.MustRegister(m.triggers, m.actions, info)
+	return m
+}
+
+// triggered counts a verdict. It is called behind its seal, so a count is never
+// ahead of the evidence.
+func (m *metrics) triggered(v *record.Verdict) {
+	m.triggers.WithLabelValues(v.Policy, v.Mode, v.Severity).Inc()
+}
+
+func (m *metrics) acted(policy, mode, action, result string) {
+	m.actions.WithLabelValues(policy, mode, action, result).Inc()
+}
+
+// count registers a counter that some part keeps by itself.
+func (m *metrics) count(name, help string, f func() uint64) {
+	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "provost_" + name, Help: help},
+		func() float64 { return float64(f()) }))
+}
+
+func (m *metrics) gauge(name, help string, f func() float64) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "provost_" + name, Help: help}, f))
+}
+
+func (m *metrics) guest(s *guest.Stats) {
+	m.count("guest_handshakes_total", "Handshakes with guest agents completed.", s.Handshakes.Load)
+	m.count("guest_frames_total", "Frames taken for sealing.", s.Frames.Load)
+	m.count("guest_records_total", "Records in these frames.", s.Records.Load)
+	m.count("guest_acks_total", "Frames acknowledged after they were durable.", s.Acks.Load)
+	m.count("guest_duplicate_frames_total", "Frames sent again that were sealed already.", s.Duplicates.Load)
+	m.count("guest_refused_frames_total", "Frames refused; each refusal is sealed.", s.Refused.Load)
+	m.count("guest_protocol_violations_total", "Connections ended for breaking the protocol.", s.Misbehaved.Load)
+	m.count("guest_garbage_total", "Stretches of bytes that were no envelope.", s.Garbage.Load)
+	m.count("guest_sequence_gaps_total", "Holes found in what agents sent; each is sealed.", s.Gaps.Load)
+	m.count("guest_events_unexplained_total", "Events missing that no agent owned up to.", s.Unexplained.Load)
+	m.count("guest_rollbacks_total", "Agents that hold an acknowledgement the log does not bear out.", s.Rollbacks.Load)
+	m.count("guest_silences_total", "Times an agent went silent while its domain ran.", s.Silences.Load)
+	m.count("guest_throttled_total", "Frames that waited for their domain's quota.", s.Throttled.Load)
+}
+
+func (m *metrics) libvirt(s *virt.Stats) {
+	m.gauge("libvirt_connected", "1 while libvirt's events are heard.", func() float64 { return float64(s.Connected.Load()) })
+	m.count("libvirt_connections_total", "Connections made to libvirt.", s.Connections.Load)
+	m.count("libvirt_gaps_total", "Times libvirt was not heard any more.", s.Gaps.Load)
+	m.count("libvirt_events_total", "Domain events received.", s.Events.Load)
+	m.count("libvirt_events_lost_total", "Events lost to a fault while they were copied.",
+		func() uint64 { return s.CallbackPanics.Load() + s.LoopPanics.Load() })
+	m.count("libvirt_snapshot_errors_total", "Observations without the facts they should carry.", s.SnapshotErrors.Load)
+	m.count("libvirt_call_timeouts_total", "Calls to libvirt given up at their deadline.", s.CallTimeouts.Load)
+	m.gauge("libvirt_queue_length", "Observations not sealed yet.", func() float64 { return float64(s.QueueLength.Load()) })
+}
+
+func (m *metrics) ledger(s *chain.Store, j *introspect.Judge, e *enforce.Enforcer) {
+	m.gauge("ledger_logs", "Logs in the ledger.", func() float64 { return float64(len(s.Logs())) })
+	m.gauge("ledger_entries", "Durable entries of all logs.", func() float64 {
+		n := uint64(0)
+		for _, l := range s.Logs() {
+			n += l.Size()
+		}
+		return float64(n)
+	})
+	m.gauge("ledger_commits", "Durable commits.", func() float64 { return float64(s.End().Commit - 1) })
+	m.gauge("ledger_entries_unsigned", "Durable entries no checkpoint covers yet.", func() float64 {
+		n := uint64(0)
+		for _, l := range s.Logs() {
+			c, _ := l.Checkpoint()
+			n += l.Size() - min(c.Size, l.Size())
+		}
+		return float64(n)
+	})
+	m.count("rules_entries_judged_total", "Entries evaluated.", func() uint64 { _, n, _ := j.Judged(); return n })
+	m.count("rules_errors_total", "Entries a policy could not be decided for; each is sealed.", func() uint64 { _, _, n := j.Judged(); return n })
+	m.gauge("rules_backlog_commits", "Commits not judged yet.", func() float64 { return float64(backlog(s, j)) })
+	m.gauge("enforce_verdicts_open", "Verdicts whose actions are not all done.", func() float64 { return float64(e.InFlight()) })
+}
+
+func backlog(s *chain.Store, j *introspect.Judge) uint64 {
+	judged, _, _ := j.Judged()
+	end := s.End().Commit - 1
+	return end - min(judged, end)
+}
