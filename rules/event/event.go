@@ -37,6 +37,7 @@ type Event struct {
 	addr  [endAddresses - endBools]netip.Addr
 	lists [endLists - endAddresses][]string
 
+	texts     []string // holds the elements of argument lists
 	ancestors []Process
 	metadata  map[string]string
 	uuid      string // for entity ids
@@ -109,6 +110,8 @@ func (e *Event) Reset() {
 	clear(e.lazy[:])
 	clear(e.str[:]) // the payload of the last entry must not be kept alive
 	clear(e.lists[:])
+	clear(e.texts)
+	e.texts = e.texts[:0]
 	e.flags = 0
 	e.ancestors = e.ancestors[:0]
 	e.metadata, e.uuid, e.wall = nil, "", 0

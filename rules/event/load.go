@@ -362,11 +362,11 @@ func (e *Event) args(list, line Field, args [][]byte) {
 	if len(args) == 0 {
 		return
 	}
-	l := make([]string, len(args))
-	for i, a := range args {
-		l[i] = Normalize(alias(a))
+	from := len(e.texts)
+	for _, a := range args {
+		e.texts = append(e.texts, Normalize(alias(a)))
 	}
-	e.lists[list-endAddresses] = l
+	e.lists[list-endAddresses] = e.texts[from:len(e.texts):len(e.texts)]
 	e.set(list)
 	e.deferred(line)
 }
