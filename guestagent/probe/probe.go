@@ -48,6 +48,8 @@ type Sink interface {
 	Observe(h record.Header, payload []byte)
 	// Lose says that n events of a lane will never come.
 	Lose(lane uint32, class record.Class, reason record.LossReason, n uint64)
+	// Flush says that nothing more comes at once.
+	Flush()
 }
 
 // Probe is a set of attached programs.
@@ -223,6 +225,9 @@ func (p *Probe) Run(ctx context.Context, sink Sink) error {
 			if err := p.stats.tell(sink); err != nil {
 				return fmt.Errorf("run probe: %w", err)
 			}
+		}
+		if n > 0 || ended {
+			sink.Flush()
 		}
 		switch {
 		case ended && (!more || last == 0):

@@ -57,6 +57,8 @@ func (c *collector) Lose(lane uint32, class record.Class, reason record.LossReas
 	c.lost[lane] += n
 }
 
+func (c *collector) Flush() {}
+
 // find waits until an event matches.
 func (c *collector) find(t *testing.T, what string, match func(seen) bool) seen {
 	t.Helper()

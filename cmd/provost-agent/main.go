@@ -1,0 +1,93 @@
+// Command provost-agent runs in a guest, as root: it observes with eBPF what
+// changes the guest, signs it, and sends it to the host over virtio-serial.
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/provostd/provost/guestagent"
+	"github.com/provostd/provost/guestagent/probe"
+)
+
+// version is set by the linker.
+var version = "devel"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run returns the exit status: 0 ended as asked, 1 failed, 2 bad usage.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	s, err := parse(args, stderr)
+	if errors.Is(err, flag.ErrHelp) {
+		return 0
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "provost-agent:", err)
+		return 2
+	}
+	if s.showVersion {
+		fmt.Fprintln(stdout, "provost-agent", version)
+		return 0
+	}
+	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: s.logLevel}))
+	if err := serve(ctx, s, log); err != nil {
+		log.ErrorContext(ctx, "agent ended", "error", err)
+		return 1
+	}
+	return 0
+}
+
+func serve(ctx context.Context, s settings, log *slog.Logger) error {
+	boot, err := bootID()
+	if err != nil {
+		return err
+	}
+	p, err := probe.Open(probe.Config{Mode: s.mode, Log: log})
+	if err != nil {
+		return err
+	}
+	a, err := guestagent.New(guestagent.Config{
+		Open:       func() (guestagent.Port, error) { return guestagent.OpenPort(s.port) },
+		Source:     func(ctx context.Context, a *guestagent.Agent) error { return p.Run(ctx, a) },
+		Hooks:      p.Hooks(),
+		Version:    version,
+		BootID:     boot,
+		QueueBytes: s.queueBytes,
+		Log:        log,
+	})
+	if err != nil {
+		return errors.Join(err, p.Close())
+	}
+	// Loading took far more memory than observing does.
+	debug.FreeOSMemory()
+	log.InfoContext(ctx, "observing", "mode", string(p.Mode()), "version", version, "session", fmt.Sprintf("%016x", a.Session()))
+	return errors.Join(a.Run(ctx), p.Close())
+}
+
+func bootID() ([16]byte, error) {
+	var id [16]byte
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return id, fmt.Errorf("read boot id: %w", err)
+	}
+	raw, err := hex.DecodeString(strings.ReplaceAll(strings.TrimSpace(string(b)), "-", ""))
+	if err != nil || len(raw) != len(id) {
+		return id, fmt.Errorf("read boot id: %q is no UUID", b)
+	}
+	return [16]byte(raw), nil
+}

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/provostd/provost/guestagent/probe"
+	"github.com/provostd/provost/guestagent/wire"
+)
+
+// settings are the flags. The configuration file has the same names.
+type settings struct {
+	port        string
+	mode        probe.Mode
+	logLevel    slog.Level
+	queueBytes  int
+	showVersion bool
+}
+
+// defaultConfig is read if it is there; one that is named must be there.
+const defaultConfig = "/etc/provost/agent.conf"
+
+func parse(args []string, stderr io.Writer) (settings, error) {
+	var s settings
+	f := flag.NewFlagSet("provost-agent", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	f.StringVar(&s.port, "port", wire.PortName, "virtio-serial port: its name, or the path of its device")
+	mode := f.String("mode", string(probe.ModeAuto), "where file events come from: auto, lsm or tracepoint")
+	level := f.String("log-level", "info", "debug, info, warn or error")
+	f.IntVar(&s.queueBytes, "queue-bytes", 16<<20, "memory for records that wait for the host, in bytes; at least 65536")
+	config := f.String("config", defaultConfig, "configuration file: lines of NAME = VALUE, with the names of these flags")
+	f.BoolVar(&s.showVersion, "version", false, "print the version and end")
+	if err := f.Parse(args); err != nil {
+		return settings{}, err
+	}
+	if f.NArg() > 0 {
+		return settings{}, fmt.Errorf("unexpected argument %q: all settings are flags", f.Arg(0))
+	}
+	if s.showVersion {
+		return s, nil
+	}
+	if err := readConfig(f, *config); err != nil {
+		return settings{}, err
+	}
+	var errs []error
+	var err error
+	if s.mode, err = probe.ParseMode(*mode); err != nil {
+		errs = append(errs, err)
+	}
+	if err := s.logLevel.UnmarshalText([]byte(*level)); err != nil {
+		errs = append(errs, fmt.Errorf("parse log-level %q: want debug, info, warn or error", *level))
+	}
+	if s.queueBytes < 64<<10 || s.queueBytes > 1<<30 {
+		errs = append(errs, fmt.Errorf("queue-bytes is %d: want 65536 to 1073741824", s.queueBytes))
+	}
+	if s.port == "" {
+		errs = append(errs, errors.New("port is empty"))
+	}
+	return s, errors.Join(errs...)
+}
+
+// readConfig sets the flags that the command line has not set.
+func readConfig(f *flag.FlagSet, path string) error {
+	given := map[string]bool{}
+	f.Visit(func(x *flag.Flag) { given[x.Name] = true })
+	file, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) && !given["config"] {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read configuration: %w", err)
+	}
+	defer file.Close()
+	seen := map[string]bool{}
+	in := bufio.NewScanner(file)
+	for n := 1; in.Scan(); n++ {
+		line := strings.TrimSpace(in.Text())
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		name, value, ok := strings.Cut(line, "=")
+		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
+		switch x := f.Lookup(name); {
+		case !ok:
+			return fmt.Errorf("%s:%d: %q is not of the form NAME = VALUE", path, n, line)
+		case x == nil || name == "config" || name == "version":
+			return fmt.Errorf("%s:%d: there is no setting %q; see provost-agent -help", path, n, name)
+		case seen[name]:
+			return fmt.Errorf("%s:%d: %s is set twice", path, n, name)
+		case given[name]:
+			// The command line wins.
+		default:
+			if err := f.Set(name, value); err != nil {
+				return fmt.Errorf("%s:%d: set %s: %w", path, n, name, err)
+			}
+		}
+		seen[name] = true
+	}
+	if err := in.Err(); err != nil {
+		return fmt.Errorf("read configuration %s: %w", path, err)
+	}
+	return nil
+}

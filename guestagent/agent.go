@@ -1,0 +1,184 @@
+package guestagent
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/provostd/provost/chain/record"
+	"github.com/provostd/provost/guestagent/wire"
+)
+
+// Agent is one session: one run with one key. Observe, Lose and Flush may be
+// called from any goroutine.
+type Agent struct {
+	cfg     Config
+	hooks   []byte
+	key     ed25519.PrivateKey
+	session uint64
+	kick    chan struct{} // cap 1: the writer should look again; full: it will
+
+	// Owned by the writer.
+	lanes     *lanes
+	frame     uint64
+	frameHash record.Hash
+	sequence  uint64
+	due       time.Time // of the next heartbeat
+
+	mu       sync.Mutex // guards all below
+	queue    queue
+	losses   losses
+	retained []*frame // not acknowledged, oldest first
+	sent     int      // how many of retained have been written in this conversation
+	conv     conversation
+	acked    wire.Ack // newest, zero: none
+	results  []wire.Result
+	drained  bool // the source has ended
+	idle     chan struct{}
+}
+
+// frame is a signed frame that waits for its acknowledgement.
+type frame struct {
+	number uint64
+	hash   record.Hash
+	body   []byte
+}
+
+// conversation is what one Hello of the host has begun.
+type conversation struct {
+	number   uint64 // counts Hellos
+	hello    wire.Hello
+	body     []byte // exact bytes of the Hello
+	welcomed bool
+	welcome  wire.Welcome
+	nonce    uint64 // of the host's newest heartbeat
+	beat     bool   // answer it
+}
+
+// New makes an Agent. It sends nothing before Run.
+func New(cfg Config) (*Agent, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("make agent: %w", err)
+	}
+	a := &Agent{cfg: cfg, kick: make(chan struct{}, 1), lanes: newLanes(), queue: queue{limit: cfg.QueueBytes}}
+	if a.hooks, err = record.Encode(cfg.Hooks); err != nil {
+		return nil, fmt.Errorf("make agent: %w", err)
+	}
+	if len(a.hooks) > wire.MaxHooks || len(a.hooks) > record.MaxPayload {
+		return nil, fmt.Errorf("make agent: hooks record of %d bytes, limit %d", len(a.hooks), min(wire.MaxHooks, record.MaxPayload))
+	}
+	if _, a.key, err = ed25519.GenerateKey(cfg.Rand); err != nil {
+		return nil, fmt.Errorf("make agent: draw key: %w", err)
+	}
+	for a.session == 0 {
+		var b [8]byte
+		if _, err := io.ReadFull(cfg.Rand, b[:]); err != nil {
+			return nil, fmt.Errorf("make agent: draw session: %w", err)
+		}
+		a.session = binary.BigEndian.Uint64(b[:])
+	}
+	// What this session covers stands before everything that it observed.
+	if !a.queue.push(queued{record.Header{Class: record.ClassAgentHooks, Lane: record.NoLane, Time: cfg.Boot()}, a.hooks}) {
+		return nil, fmt.Errorf("make agent: a queue of %d bytes does not even hold the hooks record", cfg.QueueBytes)
+	}
+	return a, nil
+}
+
+// Session returns the session's number.
+func (a *Agent) Session() uint64 { return a.session }
+
+// Observe takes a record; session and sequence of h are the agent's to fill.
+// It never waits: a record that finds no room is lost, and told as such.
+func (a *Agent) Observe(h record.Header, payload []byte) {
+	if len(payload) > record.MaxPayload {
+		a.Lose(h.Lane, h.Class, record.LossReason_LOSS_REASON_TOO_LARGE, 1)
+		return
+	}
+	a.mu.Lock()
+	ok := a.queue.push(queued{h, payload})
+	half := a.queue.bytes > a.queue.limit/2
+	a.mu.Unlock()
+	if !ok {
+		a.Lose(h.Lane, h.Class, record.LossReason_LOSS_REASON_QUEUE_FULL, 1)
+	}
+	if half {
+		a.Flush()
+	}
+}
+
+// Lose says that n records of a lane will never come.
+func (a *Agent) Lose(lane uint32, class record.Class, reason record.LossReason, n uint64) {
+	now := a.cfg.Boot()
+	a.mu.Lock()
+	a.losses.add(lossKey{lane, class, reason}, n, now)
+	a.mu.Unlock()
+}
+
+// Flush says that now is a good time to send: a source calls it after what it
+// has read in one go, so that this goes into one frame.
+func (a *Agent) Flush() {
+	select {
+	case a.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Run serves the port until ctx ends, or the source fails. It then stops the
+// source and goes on sending for at most the grace time. It returns nil when
+// ctx ended it. Run may be called once.
+func (a *Agent) Run(ctx context.Context) error {
+	portCtx, stopPort := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopPort()
+	var served sync.WaitGroup
+	served.Go(func() { a.servePorts(portCtx) })
+
+	err := a.cfg.Source(ctx, a)
+	if err == nil && ctx.Err() == nil {
+		err = fmt.Errorf("source ended by itself")
+	}
+	a.finish(portCtx)
+	stopPort()
+	served.Wait()
+	if err != nil && ctx.Err() == nil {
+		return fmt.Errorf("run agent: %w", err)
+	}
+	return nil
+}
+
+// finish waits until all is acknowledged, or the grace time is over, or no
+// host listens.
+func (a *Agent) finish(ctx context.Context) {
+	a.mu.Lock()
+	a.drained, a.idle = true, make(chan struct{})
+	idle := a.idle
+	if !a.conv.welcomed {
+		a.mu.Unlock()
+		return
+	}
+	a.mu.Unlock()
+	a.Flush()
+	t := time.NewTimer(a.cfg.Grace)
+	defer t.Stop()
+	select {
+	case <-idle:
+	case <-t.C:
+		a.mu.Lock()
+		a.cfg.Log.WarnContext(ctx, "host did not take everything before the end",
+			"records", a.queue.len(), "frames", len(a.retained))
+		a.mu.Unlock()
+	case <-ctx.Done():
+	}
+}
+
+// settle tells finish when nothing is left. The lock is held.
+func (a *Agent) settle() {
+	if a.drained && a.idle != nil && a.queue.len() == 0 && !a.losses.any() && len(a.retained) == 0 {
+		close(a.idle)
+		a.idle = nil
+	}
+}

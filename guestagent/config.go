@@ -1,0 +1,121 @@
+package guestagent
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"io"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/provostd/provost/chain/record"
+	"github.com/provostd/provost/guestagent/wire"
+)
+
+// ErrAway is what a Port's Read returns while the host is not connected to its
+// end. The port stays open and is read again after a pause.
+var ErrAway = errors.New("host is not connected")
+
+// Port is the guest's end of the channel. Close makes Read and Write return.
+// Any other error than ErrAway means that the port has to be opened anew.
+type Port interface {
+	io.ReadWriteCloser
+}
+
+// Source makes records until ctx ends, and gives them to the agent. It then
+// delivers what it still holds and returns.
+type Source func(ctx context.Context, a *Agent) error
+
+// Config says what an Agent is made of. Open, Hooks and Source are required.
+type Config struct {
+	// Open opens the port. It is called again, after a pause, whenever it
+	// fails and whenever the port it gave has failed.
+	Open func() (Port, error)
+	// Source makes the records.
+	Source Source
+	// Hooks says what the source covers. It is the first record of the session.
+	Hooks *record.Hooks
+	// Version is the agent's, as told in the handshake.
+	Version string
+	// BootID is the guest's /proc/sys/kernel/random/boot_id.
+	BootID [16]byte
+	// QueueBytes bounds the records that wait for a frame. Zero: 16 MiB.
+	// Frames that wait for an acknowledgement come on top, bounded by the
+	// host's window and by MaxWindowBytes.
+	QueueBytes int
+	// FrameBytes bounds a frame. Zero: 256 KiB. A frame holds at least one record.
+	FrameBytes int
+	// Grace is how long Run goes on sending after ctx has ended. Zero: 1 s.
+	Grace time.Duration
+	// Retry is the pause before the port is read or opened again. Zero: 50 ms.
+	Retry time.Duration
+	// Boot reads CLOCK_BOOTTIME in nanoseconds. Zero: the system's.
+	Boot func() uint64
+	// Rand draws key, session and seeds. Zero: crypto/rand.
+	Rand io.Reader
+	// Log takes what an operator of the guest may want to know. Zero: nowhere.
+	Log *slog.Logger
+}
+
+const (
+	defaultQueueBytes = 16 << 20
+	defaultFrameBytes = 256 << 10
+	// MaxWindowBytes bounds the frames kept for resending, whatever window
+	// the host announces.
+	MaxWindowBytes = 2 * wire.WindowBytes
+	// maxWindowFrames does the same for their number.
+	maxWindowFrames = 4 * wire.WindowFrames
+	// holePatience is how long a hole in a lane may wait for its record or
+	// for the count of its loss before the agent owns up to it as unexplained.
+	holePatience = 2 * time.Second
+	// minHeartbeat bounds how often a host can make the agent speak.
+	minHeartbeat = 100 * time.Millisecond
+)
+
+func (c Config) withDefaults() (Config, error) {
+	var errs []error
+	if c.Open == nil {
+		errs = append(errs, errors.New("Open is not set"))
+	}
+	if c.Source == nil {
+		errs = append(errs, errors.New("Source is not set"))
+	}
+	if c.Hooks == nil {
+		errs = append(errs, errors.New("Hooks is not set"))
+	}
+	if c.QueueBytes < 0 || c.FrameBytes < 0 || c.FrameBytes > wire.MaxBody {
+		errs = append(errs, errors.New("QueueBytes or FrameBytes is out of range"))
+	}
+	if c.QueueBytes == 0 {
+		c.QueueBytes = defaultQueueBytes
+	}
+	if c.FrameBytes == 0 {
+		c.FrameBytes = defaultFrameBytes
+	}
+	if c.Grace == 0 {
+		c.Grace = time.Second
+	}
+	if c.Retry == 0 {
+		c.Retry = 50 * time.Millisecond
+	}
+	if c.Boot == nil {
+		c.Boot = bootTime
+	}
+	if c.Rand == nil {
+		c.Rand = rand.Reader
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c, errors.Join(errs...)
+}
+
+func bootTime() uint64 {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		panic("read CLOCK_BOOTTIME: " + err.Error()) // every kernel this runs on has it
+	}
+	return uint64(ts.Nano())
+}
