@@ -45,6 +45,10 @@ func Tiles(store *chain.Store, log *slog.Logger) http.Handler {
 	return &tiles{store: store, log: log}
 }
 
+// TilesPath returns where a log is served: what follows the scheme and host in
+// the URL that stock tools take.
+func TilesPath(l *chain.Log) string { return logsPrefix + l.Origin() + "/" }
+
 // ServeHTTP implements http.Handler.
 func (t *tiles) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -106,7 +110,7 @@ type logEntry struct {
 func (t *tiles) list(w http.ResponseWriter) {
 	all := []logEntry{}
 	for _, l := range t.store.Logs() {
-		e := logEntry{Origin: l.Origin(), VerifierKey: l.VerifierKey(), Path: logsPrefix + l.Origin() + "/"}
+		e := logEntry{Origin: l.Origin(), VerifierKey: l.VerifierKey(), Path: TilesPath(l)}
 		if p, ok := l.Checkpoint(); ok {
 			e.Size = p.Size
 		}
