@@ -1,0 +1,379 @@
+package chain
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/provostd/provost/chain/proof"
+	"github.com/provostd/provost/chain/record"
+)
+
+func iterBounds(prefix []byte) *pebble.IterOptions {
+	return &pebble.IterOptions{LowerBound: prefix, UpperBound: endOf(prefix)}
+}
+
+// logCheck is the check of one log: one pass over its leaves and payloads,
+// which builds the tree anew.
+type logCheck struct {
+	f      *fsck
+	l      *Log
+	head   head
+	tree   tree
+	claims []claim // what was signed, ascending by size
+	last   record.Hash
+	mono   int64
+	wall   int64
+	tiles  uint64
+	used   bool  // the payload that the iterator stands on
+	err    error // of reading tiles and payloads
+
+	frames frameCheck
+}
+
+func (f *fsck) log(ctx context.Context, l *Log) error {
+	c := &logCheck{f: f, l: l, head: f.heads[l.id], frames: frameCheck{keys: map[uint64][]byte{}}}
+	if err := c.gather(); err != nil {
+		return err
+	}
+	payloads, err := f.s.db.NewIter(iterBounds(keyLog(tablePayload, l.id)))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = payloads.Close() }() // its error is asked for below
+	payloads.First()
+	n := uint64(0)
+	err = scan(f.s.db, keyLog(tableEntry, l.id), func(key, row []byte) error {
+		if n%4096 == 0 {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			if f.opts.Progress != nil {
+				f.opts.Progress(l.origin, n, c.head.size)
+			}
+		}
+		if index := binary.BigEndian.Uint64(key[5:]); index != n {
+			if index >= c.head.size {
+				f.find("leaf", l, &index, "it lies behind the head, which says size %d", c.head.size)
+				return nil
+			}
+			f.find("leaf", l, &n, "leaves %d to %d are missing", n, index-1)
+			n = index // what follows is judged by itself; the tree cannot fit any more
+		} else if index >= c.head.size {
+			f.find("leaf", l, &index, "it lies behind the head, which says size %d", c.head.size)
+		}
+		c.leaf(n, row, c.payload(n, payloads))
+		n++
+		return c.err
+	})
+	if err != nil {
+		return err
+	}
+	if err := c.strayPayloads(n, payloads); err != nil {
+		return err
+	}
+	if f.opts.Progress != nil {
+		f.opts.Progress(l.origin, n, c.head.size)
+	}
+	return c.finish(n)
+}
+
+// gather collects what was signed for this log: its stored checkpoints, the
+// quotes in the host log, and for the host log the anchor.
+func (c *logCheck) gather() error {
+	c.claims = c.f.quotes[c.l.origin]
+	err := scan(c.f.s.db, keyLog(tableCheckpoint, c.l.id), func(key, value []byte) error {
+		c.f.r.Checkpoints++
+		size := binary.BigEndian.Uint64(key[5:])
+		p, err := proof.OpenCheckpoint(value, c.l.verifier)
+		if err != nil {
+			c.f.find("checkpoint", c.l, nil, "at size %d: %v", size, err)
+			return nil
+		}
+		if p.Size != size {
+			c.f.find("checkpoint", c.l, nil, "the row is for size %d, the note for %d", size, p.Size)
+		}
+		c.claims = append(c.claims, claim{size: p.Size, root: p.Root, table: "checkpoint"})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if c.l.name.IsHost() {
+		if p, err := c.f.readAnchor(); err == nil { // else reported with the anchor
+			c.claims = append(c.claims, claim{size: p.Size, root: p.Root, table: "anchor"})
+		}
+	}
+	slices.SortStableFunc(c.claims, func(a, b claim) int {
+		if a.size < b.size {
+			return -1
+		}
+		if a.size > b.size {
+			return 1
+		}
+		return 0
+	})
+	return nil
+}
+
+// payload moves the payload iterator to index and returns the row there, nil
+// where it is missing.
+func (c *logCheck) payload(index uint64, it *pebble.Iterator) []byte {
+	if c.used {
+		it.Next()
+		c.used = false
+	}
+	for it.Valid() {
+		at := binary.BigEndian.Uint64(it.Key()[5:])
+		if at > index {
+			break
+		}
+		if at == index {
+			row, err := it.ValueAndErr()
+			if err != nil {
+				c.err = fmt.Errorf("read payload %d of %s: %w", index, c.l.origin, err)
+				return nil
+			}
+			c.used = true
+			return row
+		}
+		c.f.find("payload", c.l, &at, "it has no leaf")
+		it.Next()
+	}
+	c.f.find("payload", c.l, &index, "it is missing")
+	return nil
+}
+
+func (c *logCheck) strayPayloads(n uint64, it *pebble.Iterator) error {
+	if c.used {
+		it.Next()
+	}
+	for ; it.Valid(); it.Next() {
+		if at := binary.BigEndian.Uint64(it.Key()[5:]); at >= n {
+			c.f.find("payload", c.l, &at, "it has no leaf")
+		}
+	}
+	return it.Error()
+}
+
+// leaf checks one leaf and its payload and adds it to the tree.
+func (c *logCheck) leaf(index uint64, row, payload []byte) {
+	f, l := c.f, c.l
+	f.r.Entries++
+	leaf, err := record.ParseLeaf(row)
+	if err != nil {
+		f.find("leaf", l, &index, "%v", err)
+	} else {
+		if leaf.Index != index {
+			f.find("leaf", l, &index, "it says that it is leaf %d", leaf.Index)
+		}
+		if leaf.Prev != c.last {
+			f.find("leaf", l, &index, "it follows a leaf with hash %s, leaf %d has %s: one of the two was changed", leaf.Prev, int64(index)-1, c.last)
+		}
+		if leaf.Mono < c.mono {
+			f.find("leaf", l, &index, "the host's monotone time steps back, from %d to %d", c.mono, leaf.Mono)
+		}
+		c.mono, c.wall = leaf.Mono, leaf.Wall
+		if payload != nil {
+			c.opened(&leaf, index, payload)
+		}
+	}
+	c.last = record.LeafHash(row)
+	c.tree.push(c.last, c.tile)
+	c.check()
+}
+
+// opened checks a payload against its leaf and takes from it what other checks
+// need.
+func (c *logCheck) opened(leaf *record.Leaf, index uint64, row []byte) {
+	f, l := c.f, c.l
+	f.r.Payloads++
+	salt, payload, err := parsePayload(row)
+	if err != nil {
+		f.find("payload", l, &index, "%v", err)
+		return
+	}
+	if record.Commit(&salt, payload) != leaf.Commitment {
+		f.find("payload", l, &index, "salt and payload are not what leaf %d commits to", index)
+		return
+	}
+	m, err := record.Decode(leaf.Header.Class, payload)
+	if err != nil {
+		f.find("payload", l, &index, "%v", err)
+		return
+	}
+	switch m := m.(type) {
+	case *record.Genesis:
+		if index == 0 && m.Origin != l.origin {
+			f.find("payload", l, &index, "the genesis is that of %s", m.Origin)
+		}
+	case *record.VMCheckpoint:
+		c.quoted(index, m)
+	case *record.KeyCertificate:
+		if l.name.IsHost() {
+			f.certified[index] = string(m.PublicKey)
+		}
+	}
+	if f.opts.Frame != nil && !l.name.IsHost() {
+		if problem := c.frames.entry(f, leaf, m); problem != "" {
+			f.find("frame", l, &index, "%s", problem)
+		}
+	}
+}
+
+// quoted takes a VM log's checkpoint from the host log.
+func (c *logCheck) quoted(index uint64, m *record.VMCheckpoint) {
+	if !c.l.name.IsHost() {
+		c.f.find("payload", c.l, &index, "a checkpoint is quoted outside of a host log")
+		return
+	}
+	c.f.r.Checkpoints++
+	vm, ok := c.f.s.LogByOrigin(m.Origin)
+	if !ok {
+		c.f.quotes[m.Origin] = nil // reported as a missing log
+		return
+	}
+	p, err := proof.OpenCheckpoint(m.Note, vm.verifier)
+	if err != nil || p.Size != m.Size {
+		c.f.find("payload", c.l, &index, "the checkpoint of %s that it quotes has size %d, the entry says %d (%v)", m.Origin, p.Size, m.Size, err)
+		return
+	}
+	c.f.quotes[m.Origin] = append(c.f.quotes[m.Origin], claim{size: p.Size, root: p.Root, table: "quote", where: fmt.Sprintf("in entry %d of the host log ", index)})
+	c.f.quoteAt[quoteKey{m.Origin, quote{size: p.Size, index: index}}] = true
+}
+
+// tile compares a tile that the leaves make with the stored one. A hash that
+// differs only because a tile below it was changed is not reported again.
+func (c *logCheck) tile(t fullTile) {
+	c.tiles++
+	c.f.r.Tiles++
+	stored, err := readTile(c.f.s.db, c.l.id, t.level, t.index)
+	if errors.Is(err, record.ErrFatal) {
+		c.f.find("tile", c.l, nil, "%v", err)
+		return
+	}
+	if err != nil {
+		c.err = err
+		return
+	}
+	for i := range stored {
+		if stored[i] == t.hashes[i] {
+			continue
+		}
+		at := t.index*tileWidth + uint64(i)
+		if t.level == 0 {
+			c.f.find("tile", c.l, &at, "level 0 index %d holds hash %s, leaf %d has %s: tile or leaf was changed", t.index, stored[i], at, t.hashes[i])
+			continue
+		}
+		below, err := tileRoot(c.f.s.db, c.l.id, t.level-1, at)
+		if err == nil && below == stored[i] {
+			continue
+		}
+		c.f.find("tile", c.l, nil, "level %d index %d holds hash %s at %d, the tile below it makes %s", t.level, t.index, stored[i], i, t.hashes[i])
+	}
+}
+
+// check compares the tree with what was signed for its present size.
+func (c *logCheck) check() {
+	for len(c.claims) > 0 && c.claims[0].size <= c.tree.size {
+		if k := c.claims[0]; k.size < c.tree.size || k.root != c.tree.root() {
+			c.f.find(k.table, c.l, nil, "%sat size %d it has root %s, the leaves make %s", k.where, k.size, k.root, c.tree.root())
+		}
+		c.claims = c.claims[1:]
+	}
+}
+
+// finish compares the end of the log with its head and looks for tiles that
+// should not be.
+func (c *logCheck) finish(n uint64) error {
+	f, l := c.f, c.l
+	for _, k := range c.claims {
+		f.find(k.table, l, nil, "%sit has size %d, the log has %d leaves: the end is cut off", k.where, k.size, n)
+	}
+	h := c.head
+	if h.size != n {
+		f.find("head", l, nil, "it says size %d, there are %d leaves", h.size, n)
+	}
+	if h.last != c.last {
+		f.find("head", l, nil, "it says that the last leaf has hash %s, it has %s", h.last, c.last)
+	}
+	if h.mono != c.mono || h.wall != c.wall {
+		f.find("head", l, nil, "it says monotone time %d and wall time %d, the last leaf %d and %d", h.mono, h.wall, c.mono, c.wall)
+	}
+	if !slices.Equal(h.edge, c.tree.edge) {
+		f.find("head", l, nil, "its right edge has root %s, the leaves make %s", foldEdge(h.edge), c.tree.root())
+	}
+	tiles := uint64(0)
+	err := scan(f.s.db, keyLog(tableTile, l.id), func(key, value []byte) error { tiles++; return nil })
+	if err == nil && tiles != c.tiles {
+		f.find("tile", l, nil, "there are %d full tiles, %d leaves fill %d", tiles, n, c.tiles)
+	}
+	return err
+}
+
+// frameCheck verifies the statements of guest agents as they come by.
+type frameCheck struct {
+	keys    map[uint64][]byte // by session
+	records []record.Hash     // of the guest entries since the last statement
+	first   record.Header     // of the first of them
+}
+
+// entry takes one entry and returns what is wrong, or nothing.
+func (c *frameCheck) entry(f *fsck, leaf *record.Leaf, m record.Message) string {
+	if leaf.Origin == record.OriginGuest {
+		if len(c.records) == 0 {
+			c.first = leaf.Header
+		}
+		if len(c.records) < MaxBatchEntries {
+			c.records = append(c.records, leaf.RecordHash())
+		}
+		return ""
+	}
+	switch m := m.(type) {
+	case *record.Enrolled:
+		c.keys[m.Session] = bytes.Clone(m.Key)
+	case *record.Frame:
+		records := c.records
+		c.records = nil
+		f.r.Frames++
+		return c.verify(f, m, records)
+	}
+	if len(c.records) > 0 {
+		c.records = nil
+		return "entries of the guest stand before it without a signed statement over them"
+	}
+	return ""
+}
+
+func (c *frameCheck) verify(f *fsck, m *record.Frame, records []record.Hash) string {
+	var signed proof.Frame
+	err := errors.New("no key was enrolled for it")
+	for session, key := range c.keys {
+		// The records say which session it is; a statement over none is tried
+		// with all keys.
+		if len(records) > 0 && session != c.first.Session {
+			continue
+		}
+		if signed, err = f.opts.Frame(m.Statement, m.Signature, key); err == nil && signed.Session == session {
+			break
+		}
+	}
+	switch {
+	case err != nil:
+		return fmt.Sprintf("no enrolled key verifies the statement: %v", err)
+	case c.keys[signed.Session] == nil:
+		return fmt.Sprintf("it is of session %x, which was not enrolled", signed.Session)
+	case uint64(signed.Count) != uint64(len(records)) || m.Count != signed.Count:
+		return fmt.Sprintf("the statement covers %d records, the entry says %d, there are %d", signed.Count, m.Count, len(records))
+	case record.Root(records) != signed.Root:
+		return "the records before it are not those that the agent signed"
+	case len(records) > 0 && (c.first.Session != signed.Session || c.first.Sequence != signed.First):
+		return fmt.Sprintf("the records before it begin with session %x sequence %d, the agent signed session %x sequence %d", c.first.Session, c.first.Sequence, signed.Session, signed.First)
+	}
+	return ""
+}
