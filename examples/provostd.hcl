@@ -1,0 +1,88 @@
+# Configuration of provostd, with every setting that there is. Copy it to
+# /etc/provost/provostd.hcl. What is commented out shows the default; an empty
+# file is valid. Settings are read at the start; "provostd check" checks the
+# file, and the policies it names, without starting anything.
+
+# Name of this host, the first part of the names of all its logs. Lower-case
+# letters, digits, "-" and ".". It is written into the ledger by
+# "provostd init" and cannot change afterwards. Default: the host name.
+host_id = "kvm1.example.net"
+
+# Directory of the ledger (ledger/) and of the signing keys (keys/). An
+# absolute path; only root may enter it.
+# state_dir = "/var/lib/provost"
+
+# File that holds the newest published checkpoint of the host log. It tells a
+# ledger that was rolled back, so it must not lie in state_dir, and it is worth
+# most on another disk, one that no snapshot or backup of state_dir takes along.
+# An absolute path.
+# anchor = "/var/lib/provost-anchor/anchor"
+
+# Directory of the policy bundle, an absolute path. Default: no policies; the
+# history is kept all the same. A bundle that does not load keeps the daemon
+# from starting. A changed bundle takes effect at the next start.
+policies = "/etc/provost/policies"
+
+# The strongest mode that any policy has on this host: "off" (not evaluated),
+# "audit" (verdicts are sealed, nothing is done), "enforce". Start with "audit".
+# mode = "enforce"
+
+# How much the daemon logs: debug, info, warn or error.
+# log_level = "info"
+
+libvirt {
+  # The libvirt whose domains are kept.
+  # uri = "qemu:///system"
+
+  # Where libvirt's QEMU driver keeps its pid files: what a channel's peer is
+  # compared with. An absolute path.
+  # run_dir = "/run/libvirt/qemu"
+}
+
+api {
+  # Unix socket of the command line. Only root may use it. An absolute path.
+  # socket = "/run/provost/provostd.sock"
+
+  # Address of /metrics and of the logs as tiles (/logs/), over plain HTTP and
+  # without passwords. Tiles hold no payloads. "off": none.
+  # listen = "127.0.0.1:9477"
+}
+
+# What one domain may cost. A guest over its quota is not dropped but read more
+# slowly, until its own agent has to drop and say so.
+guest {
+  # Records a second, sustained; a burst may be as many at once.
+  # records_per_second = 20000
+
+  # Bytes a second, sustained; a burst may be as many at once. 16 MiB.
+  # bytes_per_second = 16777216
+
+  # An agent that gives no sign of life for this long, while its domain runs,
+  # is sealed as silent. From "1s" to "1h".
+  # silent_after = "10s"
+
+  # The same for an agent that has not been heard of since its domain
+  # started. From "1s" to "24h".
+  # boot_grace = "120s"
+}
+
+# How often tree heads are signed, from "100ms" to "1h". Stop, pause and export
+# sign at once, whatever stands here.
+checkpoints {
+  # A VM log that has grown.
+  # vm = "1s"
+
+  # The host log, if it has grown; the anchor file is written as often.
+  # host = "1s"
+
+  # VM checkpoints are quoted in the host log: what happens in between can be
+  # tied to the host log only up to the last quote.
+  # quote = "10s"
+}
+
+# A block for each domain with a weaker mode than the host's. It is named by
+# its UUID ("virsh domuuid NAME" prints it), since names can be given anew.
+# domain "0b0f6fc4-5cc5-4f6c-9ab1-6a3a1f7c2d10" {
+#   # off, audit or enforce
+#   mode = "audit"
+# }
