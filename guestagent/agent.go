@@ -37,6 +37,7 @@ type Agent struct {
 	conv     conversation
 	acked    wire.Ack // newest, zero: none
 	results  []wire.Result
+	packing  bool // the writer holds records that are in neither queue nor retained
 	drained  bool // the source has ended
 	idle     chan struct{}
 }
@@ -177,7 +178,7 @@ func (a *Agent) finish(ctx context.Context) {
 
 // settle tells finish when nothing is left. The lock is held.
 func (a *Agent) settle() {
-	if a.drained && a.idle != nil && a.queue.len() == 0 && !a.losses.any() && len(a.retained) == 0 {
+	if a.drained && a.idle != nil && !a.packing && a.queue.len() == 0 && !a.losses.any() && len(a.retained) == 0 {
 		close(a.idle)
 		a.idle = nil
 	}

@@ -59,14 +59,17 @@ func (a *Agent) nextFrame() ([]byte, error) {
 	}
 	conv := a.conv.number
 	hello := a.conv.hello
+	a.packing = true
 	a.mu.Unlock()
 
 	f, err := a.pack(&hello, batch, lost)
-	if f == nil || err != nil {
-		return nil, err
-	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.packing = false
+	if f == nil || err != nil {
+		a.settle()
+		return nil, err
+	}
 	a.retained = append(a.retained, f)
 	if conv != a.conv.number || !a.conv.welcomed {
 		return nil, nil // the host is another one by now: it is sent from retained

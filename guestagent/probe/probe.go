@@ -116,6 +116,7 @@ func open(cfg Config, mode Mode, why string) (_ *Probe, err error) {
 	if err := k.seed(t); err != nil {
 		return nil, fmt.Errorf("open probe: %w", err)
 	}
+	k.spec = nil // large, and of no use any more
 	return p, nil
 }
 
