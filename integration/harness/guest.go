@@ -127,6 +127,14 @@ func (g *Guest) Console() string {
 // Start boots the guest and returns when QEMU runs; WaitReady waits for the guest itself.
 func (g *Guest) Start(ctx context.Context) error { return g.virsh(ctx, "start") }
 
+// Boot is Start and then WaitReady.
+func (g *Guest) Boot(ctx context.Context) error {
+	if err := g.Start(ctx); err != nil {
+		return fmt.Errorf("start guest %s: %w", g.cfg.Name, err)
+	}
+	return g.WaitReady(ctx)
+}
+
 // WaitReady waits until the guest runs scripts, at most until ctx ends. The error holds the last
 // lines of the console.
 func (g *Guest) WaitReady(ctx context.Context) error {

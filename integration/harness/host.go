@@ -98,6 +98,22 @@ echo ready
 exec sleep 2147483647
 `
 
+// rootScript runs before namespaceScript, which is its $4. Mounts made from here on must not show
+// outside. In a chroot the root is no mount point: it can then not be made private by its name
+// (nsenter reaches the namespace's real root), nor could provostd's or libvirt's children do so in
+// their turn, so it is bound to where it is one. Libvirt's own namespaces for QEMU's /dev come out
+// empty there and are switched off.
+const rootScript = `set -eu
+if mount --make-rprivate / 2>/dev/null; then
+	exec sh -c "$4" host "$1" "$2" "$3"
+fi
+nsenter --mount=/proc/self/ns/mnt mount --make-rprivate /
+echo 'namespaces = [ ]' >>"$1/etc/qemu.conf"
+mkdir -p "$1/root"
+mount --rbind / "$1/root"
+exec chroot "$1/root" sh -c "$4" host "$1" "$2" "$3"
+`
+
 // NewHost starts a private libvirtd and waits until it answers.
 func NewHost(ctx context.Context, cfg HostConfig) (*Host, error) {
 	if os.Geteuid() != 0 {
@@ -159,12 +175,12 @@ func (h *Host) start(ctx context.Context) error {
 
 // startHolder makes the namespaces and the process that keeps them.
 func (h *Host) startHolder(ctx context.Context) error {
-	args := []string{"-m", "-u", "--propagation", "private"}
+	args := []string{"-m", "-u", "--propagation", "unchanged"}
 	own := "no"
 	if h.cfg.Network {
 		args, own = append(args, "-n"), "yes"
 	}
-	args = append(args, "sh", "-c", namespaceScript, "host", h.cfg.Dir, h.cfg.Name, own)
+	args = append(args, "sh", "-c", rootScript, "host", h.cfg.Dir, h.cfg.Name, own, namespaceScript)
 	cmd := exec.Command("unshare", args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	var stderr bytes.Buffer
@@ -216,7 +232,7 @@ func (h *Host) StartLibvirtd(ctx context.Context) error {
 		return fmt.Errorf("start libvirtd: %w", err)
 	}
 	defer log.Close()
-	cmd := exec.Command("nsenter", h.nsArgs("libvirtd", "--pid-file", "/run/libvirt/libvirtd.pid")...)
+	cmd := exec.Command("nsenter", h.nsArgs("/", "libvirtd", "--pid-file", "/run/libvirt/libvirtd.pid")...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
@@ -300,19 +316,25 @@ func (h *Host) Outside(path string) string {
 	return path
 }
 
-func (h *Host) nsArgs(argv ...string) []string {
-	args := []string{"-t", fmt.Sprint(h.state.Holder.Pid), "-m", "-u"}
+// nsArgs makes nsenter run argv in the host's namespaces, with the holder's root (the caller may be
+// in a chroot) and in directory dir as seen inside.
+func (h *Host) nsArgs(dir string, argv ...string) []string {
+	args := []string{"-t", fmt.Sprint(h.state.Holder.Pid), "-m", "-u", "-r"}
 	if h.state.Network {
 		args = append(args, "-n")
 	}
-	return append(append(args, "--"), argv...)
+	return append(append(args, "--", "sh", "-c", `cd -- "$0" && exec "$@"`, dir), argv...)
 }
 
-// Command prepares a program that runs inside the host's namespaces. nsenter becomes the program,
-// so the command's pid and signals are the program's own. It gets a process group of its own. The
-// working directory is kept.
+// Command prepares a program that runs inside the host's namespaces, in the caller's working
+// directory. nsenter becomes the program, so the command's pid and signals are the program's own.
+// It gets a process group of its own. Set no Dir: it would not survive the change of namespaces.
 func (h *Host) Command(ctx context.Context, argv ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, "nsenter", h.nsArgs(argv...)...)
+	dir, err := os.Getwd()
+	if err != nil {
+		dir = "/"
+	}
+	cmd := exec.CommandContext(ctx, "nsenter", h.nsArgs(dir, argv...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	return cmd
 }
@@ -367,7 +389,7 @@ func ClearHost(dir string) error {
 		}
 		for _, e := range entries {
 			// An interrupted NewHost leaves at most these behind.
-			if !strings.Contains(" etc lib cache log run dev host.json.tmp ", " "+e.Name()+" ") {
+			if !strings.Contains(" etc lib cache log run dev sys root host.json.tmp ", " "+e.Name()+" ") {
 				return fmt.Errorf("clear host: %s holds %s and no host.json: it is no host's directory; name another one", dir, e.Name())
 			}
 		}

@@ -67,7 +67,7 @@ func TestGuestLife(t *testing.T) {
 		t.Fatal(err)
 	}
 	begin := time.Now()
-	if err := errors.Join(g.Start(ctx), g.WaitReady(ctx)); err != nil {
+	if err := g.Boot(ctx); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("guest ready %v after start", time.Since(begin).Round(time.Millisecond))
@@ -127,12 +127,16 @@ func TestTwoHosts(t *testing.T) {
 			t.Fatal(err)
 		}
 		wg.Go(func() {
-			if err := errors.Join(g.Start(ctx), g.WaitReady(ctx)); err != nil {
+			if err := g.Boot(ctx); err != nil {
 				t.Error(err)
 			}
 			out, err := h.Command(ctx, "hostname").Output()
 			if err != nil || strings.TrimSpace(string(out)) != name {
 				t.Errorf("host name inside is %q, want %s (%v)", out, name, err)
+			}
+			here, err := os.Getwd()
+			if out, perr := h.Command(ctx, "pwd").Output(); err != nil || perr != nil || strings.TrimSpace(string(out)) != here {
+				t.Errorf("working directory inside is %q, want %s (%v, %v)", out, here, err, perr)
 			}
 			if out, err := h.Command(ctx, "virsh", "-c", InsideURI, "list", "--name").Output(); err != nil || strings.TrimSpace(string(out)) != "same" {
 				t.Errorf("virsh inside lists %q (%v)", out, err)
@@ -152,12 +156,17 @@ func TestClearAfterInterruption(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { h.Close() }) // only where the test ends before the second host has cleared the first
 	g, err := h.DefineGuest(ctx, GuestConfig{Name: "left", Image: img, MemoryMiB: 256})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := g.Start(ctx); err != nil {
 		t.Fatal(err)
+	}
+	// None of the host's mounts shows outside.
+	if mounts, err := os.ReadFile("/proc/self/mountinfo"); err != nil || strings.Contains(string(mounts), dir) {
+		t.Errorf("mounts of the host show outside (%v):\n%s", err, mounts)
 	}
 	left := processesIn(h.state.UTS)
 	if len(left) < 3 {

@@ -225,7 +225,7 @@ func TestEnroll(t *testing.T) {
 	if r, err = l.virt.Unenroll(l.ctx, "bare"); err != nil || !r.Config || r.Live {
 		t.Fatalf("unenroll: %+v, %v", r, err)
 	}
-	l.must(g.Start(l.ctx), g.WaitReady(l.ctx))
+	l.must(g.Boot(l.ctx))
 	if r, err = l.virt.Enroll(l.ctx, "bare"); err != nil || !r.Config || !r.Live || r.ChannelPath == "" {
 		t.Fatalf("enroll a running domain: %+v, %v", r, err)
 	}
