@@ -97,15 +97,13 @@ func (j *Judge) judge(ctx context.Context, f *chain.Follower, it *chain.Item) er
 	if err != nil {
 		return err
 	}
-	var payload record.Message
-	if it.Payload != nil {
-		if payload, err = record.Decode(it.Leaf.Header.Class, it.Payload); err != nil {
-			return err
-		}
-	}
+	payload, derr := decode(it)
 	verdicts, err := j.cfg.Engine.Eval(st, it.Leaf, it.LeafHash, payload)
 	if err != nil && !errors.Is(err, rules.ErrNoPayload) {
 		return err
+	}
+	if derr != nil {
+		verdicts = append(verdicts, undecided(it, derr))
 	}
 	j.entries.Add(1)
 	j.dirty[it.Log.ID()] = true
@@ -116,6 +114,24 @@ func (j *Judge) judge(ctx context.Context, f *chain.Follower, it *chain.Item) er
 		return nil
 	}
 	return j.seal(ctx, f, it, verdicts)
+}
+
+// decode returns the payload of an item, nil where it was erased. Sessions seal
+// no payload that does not decode, so an error means one of a newer format.
+func decode(it *chain.Item) (record.Message, error) {
+	if it.Payload == nil {
+		return nil, nil
+	}
+	return record.Decode(it.Leaf.Header.Class, it.Payload)
+}
+
+// undecided is the verdict that an entry could not be judged: never taken for
+// "no match", and no reason to stop judging the others.
+func undecided(it *chain.Item, err error) *record.Verdict {
+	return &record.Verdict{
+		Severity: "high", Title: "Entry could not be judged", Error: err.Error(),
+		CauseIndex: it.Index, CauseHash: it.LeafHash[:], CauseClass: it.Leaf.Header.Class.String(),
+	}
 }
 
 // seal appends verdicts together with the position and the states behind them.

@@ -155,4 +155,3 @@ func check(_ context.Context, cfg *daemon.Config, _ *slog.Logger, stdout io.Writ
 	_, err := fmt.Fprintf(stdout, "configuration is valid; bundle %s %s has %d policies\n", b.Name, b.Version, len(b.Policies))
 	return err
 }
-

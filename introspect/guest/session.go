@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -247,7 +248,9 @@ func (s *session) read(ctx context.Context, l *link, d *Domain, pending chan<- *
 		}
 		switch e.Type {
 		case wire.TypeFrame:
-			in, err := s.frame(ctx, d, e.Body)
+			// The frame is still on its way to the disk when the next message
+			// is read into the same buffer: it needs bytes of its own.
+			in, err := s.frame(ctx, d, bytes.Clone(e.Body))
 			if err != nil {
 				return err
 			}

@@ -54,6 +54,35 @@ func TestFramesAreSealedWholeAndAcknowledged(t *testing.T) {
 	}
 }
 
+// TestFramesInFlightKeepTheirBytes sends many frames without waiting for acks:
+// each payload must be sealed as it was signed, whatever was read behind it.
+func TestFramesInFlightKeepTheirBytes(t *testing.T) {
+	b := newBench(t, nil)
+	p := b.accept()
+	p.greet(nil)
+	const frames, records = 40, 30
+	prev := record.Hash{}
+	for n := range uint64(frames) {
+		f := b.frame(n+1, prev, n*records, records, nil)
+		b.must(p.out.Write(wire.TypeFrame, f.AppendBinary(nil)))
+		prev = wire.FrameHash(f.Statement)
+	}
+	for range frames {
+		if a, err := wire.ParseAck(p.next(wire.TypeAck)); err != nil || a.Refused {
+			t.Fatalf("ack %+v: %v", a, err)
+		}
+	}
+	got := b.sealed()[record.ClassProcessExec]
+	if len(got) != frames*records {
+		t.Fatalf("%d records are sealed, want %d", len(got), frames*records)
+	}
+	for _, i := range got {
+		if c := record.Commit(&i.Salt, i.Payload); c != i.Leaf.Commitment {
+			t.Fatalf("payload of leaf %d is not what was committed to", i.Index)
+		}
+	}
+}
+
 // TestResendAfterReconnect shows that what was sealed and not heard to be is
 // acknowledged again and not sealed again.
 func TestResendAfterReconnect(t *testing.T) {
