@@ -56,13 +56,62 @@ test: build ## vet, and test everything on real parts (as root)
 test-race: build ## the tests with the race detector
 	$(GO) test -race -tags $(TAGS) -p 1 -timeout 40m $(TESTFLAGS) ./...
 
-# --- long tests: target test-long -----------------------------------------------------------------
+# --- long tests -----------------------------------------------------------------------------------
+
+# What a short run leaves out: the packages with long loops (each says what that is), the tests under
+# the race detector, set-up and demo on a bare Debian 12, and the Vagrantfile. Takes hours.
+LONG = $(sort $(dir $(shell grep -rl --include='*_test.go' 'flag[.]Bool."long"' bpf chain cmd guestagent integration introspect rules)))
+
+.PHONY: test-long
+test-long: test test-race ## everything, with long loops and a bare Debian 12 in a chroot (as root)
+	hack/setup.sh mmdebstrap vagrant vagrant-libvirt
+	for p in $(LONG); do $(GO) test -tags $(TAGS) -timeout 3h $(TESTFLAGS) ./$$p -args -long || exit 1; done
+	vagrant validate
+	hack/chroot-test.sh demo
 
 # --- demo: target demo ----------------------------------------------------------------------------
 
-# --- benchmarks: targets bench and bench-AREA -----------------------------------------------------
+# --- benchmarks -----------------------------------------------------------------------------------
 
-# --- generated code and lint: targets generate, check-generated, lint -----------------------------
+# Each prints lines "RESULT name value unit target>=value" (or <=); docs/benchmarks.md explains them.
+# Run one at a time on a machine that does nothing else.
+BENCH = $(GO) test -tags $(TAGS) -count=1 -timeout 60m -run '^TestResults$$'
+
+.PHONY: bench bench-wire bench-chain bench-rules
+bench: bench-wire bench-chain bench-rules ## all benchmarks, one after the other
+
+bench-wire: build ## frames: encode, decode, sign, verify
+	$(BENCH) ./guestagent/wire -args -results
+
+bench-chain: build ## the ledger: sealing, checkpoints, proofs
+	$(BENCH) ./chain -args -results
+
+bench-rules: build ## policies: conditions, evaluation, loading
+	$(BENCH) ./rules -args -results
+
+# --- generated code and lint ----------------------------------------------------------------------
+
+GOLANGCI = v2.15.0
+
+# protoc finds its plugins on the PATH; they are of the versions in go.mod.
+.PHONY: generate
+generate: .cache/env.mk ## make the protobuf and BPF code again (it is committed)
+	@mkdir -p .cache/bin
+	$(GO) build -o .cache/bin/ google.golang.org/protobuf/cmd/protoc-gen-go github.com/planetscale/vtprotobuf/cmd/protoc-gen-go-vtproto
+	PATH="$(CURDIR)/.cache/bin:$$PATH" $(GO) generate ./chain/... ./bpf/...
+
+.PHONY: check-generated
+check-generated: generate ## make generated code again and fail on a difference
+	git diff --exit-code -- chain bpf
+
+.PHONY: lint
+lint: .cache/bin/golangci-lint-$(GOLANGCI) ## golangci-lint, with the linters of .golangci.yml
+	PATH="$(dir $(GO)):$$PATH" $< run ./...
+
+.cache/bin/golangci-lint-$(GOLANGCI):
+	@mkdir -p .cache/bin
+	GOBIN="$(CURDIR)/.cache/bin" GOFLAGS= $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI)
+	mv .cache/bin/golangci-lint $@
 
 ## --- other -------------------------------------------------------------------------------------
 

@@ -19,6 +19,8 @@ packages="ca-certificates git make gcc libc6-dev
 	libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils dnsmasq-base
 	iproute2 util-linux kmod xz-utils cpio busybox-static procps
 	clang-14 llvm-14 libbpf-dev linux-libc-dev protobuf-compiler"
+# Arguments name further packages: the long tests need some more.
+packages="$packages $*"
 
 say() { echo "setup: $*" >&2; }
 die() {
