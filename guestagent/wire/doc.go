@@ -89,7 +89,9 @@
 // first), Next is how far the lane is accounted for. Over the frames of a
 // session, counted - arrived - dropped must never be above zero for any lane:
 // what is missing beyond that is a hole nobody owned up to. An agent that has
-// read a record out of order keeps Next behind it until the rest has come.
+// read a record out of order keeps Next behind it until the rest has come. A
+// lane that has neither moved, nor dropped, nor a record in the frame is left out;
+// its First is the Next of the newest statement that names it.
 //
 // Ack body: 8 session, 8 frame, 8 leaf index, 32 leaf hash, 1 status (0
 // sealed, 1 refused), str reason.
