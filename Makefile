@@ -69,7 +69,15 @@ test-long: test test-race ## everything, with long loops and a bare Debian 12 in
 	vagrant validate
 	hack/chroot-test.sh demo
 
-# --- demo: target demo ----------------------------------------------------------------------------
+## --- demo --------------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: build ## show the main job end to end (as root); KEEP=1 leaves everything running
+	$(GO) run ./integration/cmd/demo $(if $(KEEP),-keep)
+
+.PHONY: demo-end
+demo-end: .cache/env.mk ## end what make demo KEEP=1 has left running
+	$(GO) run ./integration/cmd/demo -end
 
 # --- benchmarks -----------------------------------------------------------------------------------
 

@@ -56,7 +56,6 @@ type Lab struct {
 
 	daemon *exec.Cmd
 	ended  chan struct{} // closed when daemon has ended
-	log    *os.File
 }
 
 // New builds the guest image and starts libvirtd; the domain is defined and not
@@ -71,13 +70,7 @@ func New(ctx context.Context, cfg Config) (l *Lab, err error) {
 			err = errors.Join(err, l.Close())
 		}
 	}()
-	if err := harness.ClearHost(l.path("host")); err != nil {
-		return l, err
-	}
-	if err := l.clearDaemon(); err != nil {
-		return l, err
-	}
-	if err := os.RemoveAll(cfg.Dir); err != nil {
+	if err := Clear(cfg.Dir); err != nil {
 		return l, err
 	}
 	if err := os.MkdirAll(cfg.Dir, 0o755); err != nil {
@@ -108,6 +101,25 @@ func New(ctx context.Context, cfg Config) (l *Lab, err error) {
 		return l, fmt.Errorf("define domain: %w", err)
 	}
 	return l, l.configure()
+}
+
+// Clear ends what an earlier lab in dir has left running and removes dir. It
+// refuses while the program that made it still runs.
+func Clear(dir string) error {
+	l := &Lab{Config: Config{Dir: dir}}
+	if err := l.clearDaemon(); err != nil {
+		return err
+	}
+	if err := harness.ClearHost(l.path("host")); err != nil {
+		return err
+	}
+	return os.RemoveAll(dir)
+}
+
+// Leave lets everything run on after this process; Clear ends it.
+func (l *Lab) Leave() error {
+	l.Client.Close()
+	return l.Host.Keep()
 }
 
 func (c *Config) defaults() error {
