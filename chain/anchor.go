@@ -122,7 +122,7 @@ func writeAnchor(f vfs.FS, path string, text []byte) error {
 	if err != nil {
 		return fmt.Errorf("write anchor: %w", err)
 	}
-	_, err = file.Write(text)
+	_, err = file.Write(bytes.Clone(text)) // a vfs may spoil what it is given
 	if err == nil {
 		err = file.Sync()
 	}

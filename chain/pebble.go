@@ -65,6 +65,32 @@ func (l pebbleLogger) Fatalf(format string, args ...any) {
 	l.exit(3)
 }
 
+// makeDir makes a directory that only its owner may enter, and makes its name
+// and those of its parents durable: else a crash could take away the whole
+// store with everything that was synced inside.
+func makeDir(f vfs.FS, dir string) error {
+	if there, err := exists(f, dir); err != nil || there {
+		return err
+	}
+	if err := f.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for {
+		parent := f.PathDir(dir)
+		if parent == dir {
+			return nil
+		}
+		d, err := f.OpenDir(parent)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(d.Sync(), d.Close()); err != nil {
+			return err
+		}
+		dir = parent
+	}
+}
+
 // exists reports whether path is there.
 func exists(f vfs.FS, path string) (bool, error) {
 	_, err := f.Stat(path)

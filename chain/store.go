@@ -80,8 +80,10 @@ func Create(cfg Config) (*Store, error) {
 	if err := refuseExisting(cfg); err != nil {
 		return nil, err
 	}
-	if err := cfg.FS.MkdirAll(cfg.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("create store: %w", err)
+	for _, dir := range []string{cfg.Dir, cfg.FS.PathDir(cfg.Anchor)} {
+		if err := makeDir(cfg.FS, dir); err != nil {
+			return nil, fmt.Errorf("create store: %w", err)
+		}
 	}
 	opts := pebbleOptions(cfg, false)
 	opts.ErrorIfExists = true

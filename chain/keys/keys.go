@@ -64,8 +64,11 @@ func Create(dir string) (*Keys, error) {
 		}
 		*f.key = key
 	}
-	if err := syncDir(dir); err != nil {
-		return nil, err
+	// The directory's own name must last as well.
+	for _, d := range []string{dir, filepath.Dir(filepath.Clean(dir))} {
+		if err := syncDir(d); err != nil {
+			return nil, err
+		}
 	}
 	return k, nil
 }

@@ -1,0 +1,137 @@
+package chaintest
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/provostd/provost/chain"
+	"github.com/provostd/provost/chain/proof"
+	"github.com/provostd/provost/chain/record"
+)
+
+// CheckLog reads a whole log and verifies it by other means than the ledger's
+// own: the tree is rebuilt with x/mod, and root, checkpoint and proofs are held
+// against it.
+func CheckLog(ctx context.Context, l *chain.Log) error {
+	size, root := l.Root()
+	var nodes []tlog.Hash
+	read := tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
+		out := make([]tlog.Hash, len(indexes))
+		for i, x := range indexes {
+			out[i] = nodes[x]
+		}
+		return out, nil
+	})
+	fail := func(format string, args ...any) error {
+		return fmt.Errorf("check %s: %s", l.Origin(), fmt.Sprintf(format, args...))
+	}
+	n, last, mono := uint64(0), record.Hash{}, int64(0)
+	for item, err := range l.Read(ctx, 0, size) {
+		if err != nil {
+			return fmt.Errorf("check %s: %w", l.Origin(), err)
+		}
+		switch {
+		case item.Leaf.Index != n:
+			return fail("leaf %d stands at %d", item.Leaf.Index, n)
+		case item.Leaf.Prev != last:
+			return fail("leaf %d does not follow the one before it", n)
+		case item.Leaf.Mono < mono:
+			return fail("time steps back at leaf %d", n)
+		case record.Commit(&item.Salt, item.Payload) != item.Leaf.Commitment:
+			return fail("payload %d is not what its leaf commits to", n)
+		}
+		more, err := tlog.StoredHashes(int64(n), item.LeafBytes, read)
+		if err != nil {
+			return err
+		}
+		nodes = append(nodes, more...)
+		n, last, mono = n+1, item.LeafHash, item.Leaf.Mono
+	}
+	if n != size {
+		return fail("%d leaves can be read of %d", n, size)
+	}
+	want, err := tlog.TreeHash(int64(n), read)
+	if err != nil {
+		return err
+	}
+	if root != record.Hash(want) {
+		return fail("root %s at size %d, the leaves make %s", root, n, record.Hash(want))
+	}
+	if p, ok := l.Checkpoint(); ok {
+		if err := CheckCheckpoint(l, p.Note, rand.New(rand.NewPCG(size, 1))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// CheckCheckpoint verifies a signed checkpoint of l, that l goes on from it,
+// and an inclusion proof under it, as an auditor would who has kept it.
+func CheckCheckpoint(l *chain.Log, note []byte, rng *rand.Rand) error {
+	c, err := proof.OpenCheckpoint(note, l.Verifier())
+	if err != nil {
+		return err
+	}
+	size, root := l.Root()
+	if c.Size > size {
+		return fmt.Errorf("check %s: checkpoint at size %d, the log has %d", l.Origin(), c.Size, size)
+	}
+	consistency, err := l.ProveConsistency(c.Size, size)
+	if err != nil {
+		return err
+	}
+	path := make([]record.Hash, len(consistency))
+	for i := range path {
+		path[i] = record.Hash(consistency[i])
+	}
+	if err := proof.VerifyConsistency(c, proof.Checkpoint{Origin: l.Origin(), Size: size, Root: root}, path); err != nil {
+		return fmt.Errorf("check %s: %w", l.Origin(), err)
+	}
+	index := rng.Uint64N(c.Size)
+	inclusion, err := l.ProveInclusion(index, c.Size)
+	if err != nil {
+		return err
+	}
+	leaf, err := l.LeafHash(index)
+	if err != nil {
+		return err
+	}
+	if err := tlog.CheckRecord(inclusion, int64(c.Size), tlog.Hash(c.Root), int64(index), tlog.Hash(leaf)); err != nil {
+		return fmt.Errorf("check %s: inclusion of %d at size %d: %w", l.Origin(), index, c.Size, err)
+	}
+	return nil
+}
+
+// CheckStore checks every log of a store and that commits cover every entry
+// once and in order.
+func CheckStore(ctx context.Context, s *chain.Store) error {
+	for _, l := range s.Logs() {
+		if err := CheckLog(ctx, l); err != nil {
+			return err
+		}
+	}
+	next := map[chain.LogID]uint64{}
+	f := s.Tail(chain.Position{})
+	for {
+		item, ok, err := f.TryNext()
+		if err != nil {
+			return err
+		}
+		if !ok {
+			break
+		}
+		if want := next[item.Log.ID()]; item.Index != want {
+			return fmt.Errorf("check order: entry %d of %s, want %d", item.Index, item.Log.Origin(), want)
+		}
+		next[item.Log.ID()]++
+	}
+	for _, l := range s.Logs() {
+		if next[l.ID()] != l.Size() {
+			return fmt.Errorf("check order: commits show %d entries of %s, it has %d", next[l.ID()], l.Origin(), l.Size())
+		}
+	}
+	return nil
+}
