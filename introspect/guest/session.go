@@ -269,9 +269,10 @@ func (s *session) read(ctx context.Context, l *link, d *Domain, pending chan<- *
 			if err != nil {
 				return err
 			}
-			if h.Session == s.prog.Session {
-				s.alive.answered(h.Nonce, s.cfg.Now())
+			if h.Session != s.prog.Session {
+				return errRehello // another agent answers: it was started anew
 			}
+			s.alive.answered(h.Nonce, s.cfg.Now())
 		case wire.TypeIdent:
 			// The agent was started again without the port telling us.
 			return errRehello

@@ -250,6 +250,24 @@ func TestNewEpochOnTheSameConnection(t *testing.T) {
 	}
 }
 
+// TestRestartedAgent follows an agent that was started anew behind a port that
+// did not notice: its answer to a heartbeat brings it a hello.
+func TestRestartedAgent(t *testing.T) {
+	b := newBench(t, nil)
+	p := b.accept()
+	p.greet(nil)
+	p.send(b.frame(1, record.Hash{}, 0, 1, nil))
+	b.session = 0x7777
+	h, err := wire.ParseHeartbeat(p.next(wire.TypeHeartbeat))
+	b.must(err)
+	h.Session = b.session
+	b.must(p.out.Write(wire.TypeHeartbeat, h.AppendBinary(nil)))
+	p.greet(nil)
+	if a := p.send(b.frame(1, record.Hash{}, 0, 1, nil)); a.Refused {
+		t.Errorf("first frame of the restarted agent refused: %s", a.Reason)
+	}
+}
+
 // FuzzProgress holds that damaged books are an error and never half a progress.
 func FuzzProgress(f *testing.F) {
 	f.Add([]byte(`{"session":1,"lanes":{"3":{"next":4}}}`))
