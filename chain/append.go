@@ -165,7 +165,7 @@ type request struct {
 }
 
 func newRequest(batches ...Batch) *request {
-	return &request{batches: batches, done: make(chan struct{})}
+	return &request{batches: slices.Clone(batches), done: make(chan struct{})}
 }
 
 func (r *request) finish(err error) {
