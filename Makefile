@@ -83,19 +83,19 @@ demo-end: .cache/env.mk ## end what make demo KEEP=1 has left running
 
 # Each prints lines "RESULT name value unit target>=value" (or <=); docs/benchmarks.md explains them.
 # Run one at a time on a machine that does nothing else.
-BENCH = $(GO) test -tags $(TAGS) -count=1 -timeout 60m -run '^TestResults$$'
+BENCH = $(GO) test -tags $(TAGS) -count=1 -timeout 60m
 
 .PHONY: bench bench-wire bench-chain bench-rules
 bench: bench-wire bench-chain bench-rules ## all benchmarks, one after the other
 
 bench-wire: build ## frames: encode, decode, sign, verify
-	$(BENCH) ./guestagent/wire -args -results
+	$(BENCH) -run '^$$' -bench . ./guestagent/wire
 
 bench-chain: build ## the ledger: sealing, checkpoints, proofs
-	$(BENCH) ./chain -args -results
+	$(BENCH) -run '^TestResults$$' ./chain -args -results
 
 bench-rules: build ## policies: conditions, evaluation, loading
-	$(BENCH) ./rules -args -results
+	$(BENCH) -run '^TestResults$$' ./rules -args -results
 
 # --- generated code and lint ----------------------------------------------------------------------
 
