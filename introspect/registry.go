@@ -283,10 +283,7 @@ func (r *Registry) entries(m *machine, o *virt.Observation, origin record.Origin
 	if o.Kind == virt.KindResync && o.Word != "undefine" && (m.same(&before) || fresh && !m.State.Active()) {
 		return entries, nil // nothing happened to it: it is as we know it, or as its genesis says
 	}
-	class, err := record.ParseClass(o.Type)
-	if err != nil {
-		class = record.ClassVMChange
-	}
+	class := m.class(o, &before)
 	v := &record.VM{
 		Uuid: m.UUID.String(), Name: m.Name, State: m.State.String(), LibvirtEvent: int32(o.Event), LibvirtDetail: int32(o.Detail),
 		LibvirtId: int64(o.Domain.ID), Detail: o.Reason, QemuPid: uint32(m.QEMU.Pid), QemuStart: m.QEMU.Start,
@@ -361,6 +358,29 @@ func (m *machine) follow(word string) {
 	case "stop", "crash":
 		m.State, m.QEMU, m.Channel = domain.Shutoff, virt.Process{}, ""
 	}
+}
+
+// class is the class of the entry about an observation. What a resync shows is
+// called by the change of state that was missed.
+func (m *machine) class(o *virt.Observation, before *machine) record.Class {
+	class, err := record.ParseClass(o.Type)
+	if err != nil {
+		return record.ClassVMChange // newer libvirt: the raw numbers are kept
+	}
+	if o.Kind != virt.KindResync || o.Word == "undefine" || m.State == before.State {
+		return class
+	}
+	switch {
+	case m.State == domain.Paused || m.State == domain.PMSuspended:
+		return record.ClassVMPause
+	case m.State == domain.Crashed:
+		return record.ClassVMCrash
+	case !m.State.Active():
+		return record.ClassVMStop
+	case m.Epoch != before.Epoch:
+		return record.ClassVMStart
+	}
+	return record.ClassVMResume
 }
 
 // epochCause says why there is another QEMU process.

@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"github.com/provostd/provost/chain/proof"
-	"github.com/provostd/provost/guestagent/wire"
+	"github.com/provostd/provost/guestagent/attest"
 )
 
 func verifyCommand(a *app) func(context.Context, []string) error {
@@ -35,7 +35,7 @@ func verifyCommand(a *app) func(context.Context, []string) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", args[0], err)
 		}
-		r, err := proof.Verify(b, vkey, proof.Options{Frame: verifyFrame})
+		r, err := proof.Verify(b, vkey, proof.Options{Frame: attest.Frame})
 		var invalid *proof.InvalidError
 		if err != nil && !errors.As(err, &invalid) {
 			return fmt.Errorf("%s: %w", args[0], err)
@@ -72,17 +72,4 @@ func readKey(s string) (string, error) {
 		return "", fmt.Errorf("read verifier key: %w", err)
 	}
 	return strings.TrimSpace(string(b)), nil
-}
-
-// verifyFrame checks a frame's statement for the bundle verifier, which must
-// not know the protocol of the channel.
-func verifyFrame(statement, signature, key []byte) (proof.Frame, error) {
-	if err := wire.VerifyStatement(key, statement, signature); err != nil {
-		return proof.Frame{}, err
-	}
-	s, err := wire.ParseStatement(statement)
-	if err != nil {
-		return proof.Frame{}, err
-	}
-	return proof.Frame{Domain: s.Domain, Session: s.Session, Number: s.Frame, First: s.First, Count: s.Count, Root: s.Root}, nil
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 
+	"github.com/provostd/provost/chain"
 	"github.com/provostd/provost/introspect/daemon"
 	"github.com/provostd/provost/rules/policy"
 )
@@ -34,6 +35,7 @@ commands:
   run       keep the chains of this host's domains (default)
   init      create keys and ledger of a host that has none
   check     check the configuration and the policies, and end
+  fsck      check every row of the ledger while no daemon runs
   version   print the version
 
 flags:
@@ -62,7 +64,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 0
 	}
 	act, ok := map[string]func(context.Context, *daemon.Config, *slog.Logger, io.Writer) error{
-		"run": runDaemon, "init": initHost, "check": check,
+		"run": runDaemon, "init": initHost, "check": check, "fsck": fsck,
 	}[command]
 	if !ok {
 		fmt.Fprintf(stderr, "provostd: there is no command %q\nTry: provostd -h\n", command)
@@ -153,5 +155,30 @@ func check(_ context.Context, cfg *daemon.Config, _ *slog.Logger, stdout io.Writ
 		return &daemon.PolicyError{Dir: cfg.Policies, Diags: diags}
 	}
 	_, err := fmt.Fprintf(stdout, "configuration is valid; bundle %s %s has %d policies\n", b.Name, b.Version, len(b.Policies))
+	return err
+}
+
+func fsck(ctx context.Context, cfg *daemon.Config, log *slog.Logger, stdout io.Writer) error {
+	r, err := daemon.Fsck(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	return printReport(stdout, r)
+}
+
+// printReport prints what fsck found. A ledger with findings is an error.
+func printReport(w io.Writer, r *chain.Report) error {
+	fmt.Fprintf(w, "%d logs, %d entries, %d payloads, %d tiles, %d checkpoints, %d commits, %d frame statements checked\n",
+		r.Logs, r.Entries, r.Payloads, r.Tiles, r.Checkpoints, r.Commits, r.Frames)
+	for _, f := range r.Findings {
+		fmt.Fprintf(w, "  %s\n", f)
+	}
+	if r.More > 0 {
+		fmt.Fprintf(w, "  and %d more\n", r.More)
+	}
+	if !r.OK() {
+		return errors.New("the ledger is damaged; keep this report and a copy of the store, and do not run the daemon on it")
+	}
+	_, err := fmt.Fprintln(w, "nothing is wrong")
 	return err
 }

@@ -220,6 +220,21 @@ func (l *Lab) StartDaemon(ctx context.Context) error {
 	}
 }
 
+// WaitLibvirt waits until the daemon hears libvirt, or does not.
+func (l *Lab) WaitLibvirt(ctx context.Context, heard bool) error {
+	for {
+		s, err := l.Client.Status(ctx)
+		if err == nil && s.Libvirt.Connected == heard {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for libvirt heard=%v: %w: %s", heard, ctx.Err(), l.lastLines())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
 func (l *Lab) lastLines() string {
 	b, _ := os.ReadFile(l.DaemonLog())
 	return string(b[max(0, len(b)-2000):])
@@ -280,6 +295,15 @@ func (l *Lab) Provost(ctx context.Context, args ...string) (string, error) {
 		return out.String(), fmt.Errorf("provost %s: %w: %s", strings.Join(args, " "), err, errs.String())
 	}
 	return out.String(), nil
+}
+
+// Fsck checks the ledger. The daemon must not run.
+func (l *Lab) Fsck(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, filepath.Join(l.Bin, "provostd"), "-config", l.ConfigFile(), "fsck").CombinedOutput()
+	if err != nil {
+		return string(out), fmt.Errorf("provostd fsck: %w: %s", err, out)
+	}
+	return string(out), nil
 }
 
 // Entry is a sealed entry, decoded.

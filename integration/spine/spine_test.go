@@ -221,6 +221,14 @@ func TestDaemonKilledInTheMiddle(t *testing.T) {
 	if n := count(t, ctx, l, lab.Outcome("known_malicious_process", "pause")); n != 1 {
 		t.Errorf("%d outcomes of the pause, want 1", n)
 	}
+	if err := l.StopDaemon(); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := l.Fsck(ctx); err != nil {
+		t.Error(err)
+	} else {
+		t.Log(out)
+	}
 }
 
 // TestRestarts restarts the agent, libvirtd and the guest in turn.
@@ -240,9 +248,15 @@ func TestRestarts(t *testing.T) {
 	if err := l.Host.StopLibvirtd(true); err != nil {
 		t.Fatal(err)
 	}
+	if err := l.WaitLibvirt(ctx, false); err != nil {
+		t.Fatal(err)
+	}
 	guestRun(t, ctx, l, "/bin/busybox true while libvirtd is away")
 	wait(t, ctx, l, "an event without libvirtd", lab.Exec("/bin/busybox", "true", "while", "libvirtd"))
 	if err := l.Host.StartLibvirtd(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.WaitLibvirt(ctx, true); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.Guest.Pause(ctx); err != nil {
@@ -264,8 +278,9 @@ func TestRestarts(t *testing.T) {
 		m, ok := e.Msg.(*record.Enrolled)
 		return ok && e.Leaf.Index > epoch.Leaf.Index && string(m.Epoch) == string(epoch.Msg.(*record.Epoch).Epoch)
 	})
+	guestRun(t, ctx, l, "/bin/busybox true after the reboot")
 	wait(t, ctx, l, "an event of the new boot", func(e *lab.Entry) bool {
-		return e.Leaf.Index > third.Leaf.Index && e.Leaf.Header.Class == record.ClassProcessExec
+		return e.Leaf.Index > third.Leaf.Index && lab.Exec("/bin/busybox", "true", "after")(e)
 	})
 	for _, e := range entries(t, ctx, l) {
 		switch e.Leaf.Header.Class {

@@ -1,10 +1,14 @@
 package daemon
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 
+	"github.com/provostd/provost/chain"
 	"github.com/provostd/provost/chain/keys"
 	"github.com/provostd/provost/chain/proof"
+	"github.com/provostd/provost/guestagent/attest"
 )
 
 // VerifierKey returns the key that verifies the host log.
@@ -14,4 +18,18 @@ func VerifierKey(cfg *Config) (string, error) {
 		return "", fmt.Errorf("open keys: %w", err)
 	}
 	return keys.VerifierKey(proof.HostOrigin(cfg.HostID), k.HostPublic())
+}
+
+// Fsck checks every row of the ledger, which no daemon may have open.
+func Fsck(ctx context.Context, cfg *Config, log *slog.Logger) (*chain.Report, error) {
+	k, err := keys.Open(cfg.keysDir())
+	if err != nil {
+		return nil, fmt.Errorf("open keys: %w", err)
+	}
+	return chain.Fsck(ctx, cfg.chain(k, log), chain.FsckOptions{
+		Frame: attest.Frame,
+		Progress: func(origin string, done, total uint64) {
+			log.DebugContext(ctx, "checking", "log", origin, "done", done, "of", total)
+		},
+	})
 }
