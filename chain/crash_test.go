@@ -9,8 +9,11 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"github.com/provostd/provost/chain"
 	"github.com/provostd/provost/chain/chaintest"
+	"github.com/provostd/provost/chain/keys"
 	"github.com/provostd/provost/chain/proof"
 	"github.com/provostd/provost/chain/record"
 )
@@ -94,7 +97,7 @@ func (w *witness) holds(s *chain.Store, rng *rand.Rand) error {
 func crashRound(t *testing.T, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 99))
 	disk := chaintest.NewDisk()
-	cfg := chaintest.Config(t, disk.FS())
+	cfg := storeConfig(t, disk.FS())
 	s, err := chain.Create(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -176,6 +179,15 @@ func workAndCrash(t *testing.T, disk *chaintest.Disk, s *chain.Store, w *witness
 	return crashed, seen
 }
 
+func storeConfig(t *testing.T, fs vfs.FS) chain.Config {
+	t.Helper()
+	k, err := keys.Create(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return chaintest.Config(t, fs, chain.Config{Keys: k})
+}
+
 // logNumber returns the log of a domain, making it where it is not there.
 func logNumber(t *testing.T, s *chain.Store, i int) *chain.Log {
 	origin := proof.VMOrigin(chaintest.HostID, fmt.Sprintf("6a2f41a3-c54c-4f54-9d3b-%012x", i), 1)
@@ -243,7 +255,7 @@ func TestCrashAtEveryStep(t *testing.T) {
 func lifeWithCrash(t *testing.T, at int) (steps int) {
 	t.Helper()
 	disk := chaintest.NewDisk()
-	cfg := chaintest.Config(t, nil)
+	cfg := storeConfig(t, nil)
 	var mu sync.Mutex // Pebble works in the background too
 	rng := rand.New(rand.NewPCG(uint64(at), 7))
 	w := &witness{acked: map[string]chain.Sealed{}, notes: map[string][]byte{}}
@@ -318,7 +330,7 @@ func lifeWithCrash(t *testing.T, at int) (steps int) {
 // because it would fork what was published.
 func TestRollback(t *testing.T) {
 	disk := chaintest.NewDisk()
-	cfg := chaintest.Config(t, disk.FS())
+	cfg := storeConfig(t, disk.FS())
 	append1 := func(cfg chain.Config, create bool, text string) (size uint64) {
 		s, err := chain.Open(cfg)
 		if create {
@@ -394,7 +406,7 @@ func mix(t *testing.T, cfg chain.Config, store, anchor *chaintest.Disk) chain.Co
 // before it publishes.
 func TestTwoWriters(t *testing.T) {
 	disk := chaintest.NewDisk()
-	cfg := chaintest.Config(t, disk.FS())
+	cfg := storeConfig(t, disk.FS())
 	s, err := chain.Create(cfg)
 	if err != nil {
 		t.Fatal(err)

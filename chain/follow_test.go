@@ -58,7 +58,7 @@ func judge(ctx context.Context, t *testing.T, s *chain.Store, until func(count u
 func TestFollowerExactlyOnce(t *testing.T) {
 	rng := rand.New(rand.NewPCG(11, 12))
 	disk := chaintest.NewDisk()
-	cfg := chaintest.Config(t, disk.FS())
+	cfg := storeConfig(t, disk.FS())
 	s, err := chain.Create(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -134,7 +134,7 @@ func TestFollowerExactlyOnce(t *testing.T) {
 }
 
 func TestFollower(t *testing.T) {
-	s := chaintest.Start(t, chaintest.Config(t, chaintest.NewDisk().FS()))
+	s := chaintest.Start(t, storeConfig(t, chaintest.NewDisk().FS()))
 	l := logNumber(t, s, 1)
 	f, err := s.Follow("x")
 	if err != nil {

@@ -5,26 +5,17 @@ import (
 	"fmt"
 	"math/rand/v2"
 
-	"golang.org/x/mod/sumdb/tlog"
-
 	"github.com/provostd/provost/chain"
 	"github.com/provostd/provost/chain/proof"
 	"github.com/provostd/provost/chain/record"
 )
 
 // CheckLog reads a whole log and verifies it by other means than the ledger's
-// own: the tree is rebuilt with x/mod, and root, checkpoint and proofs are held
-// against it.
+// own: the root follows from the definition of RFC 6962, and checkpoint and
+// proofs are held against it.
 func CheckLog(ctx context.Context, l *chain.Log) error {
 	size, root := l.Root()
-	var nodes []tlog.Hash
-	read := tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
-		out := make([]tlog.Hash, len(indexes))
-		for i, x := range indexes {
-			out[i] = nodes[x]
-		}
-		return out, nil
-	})
+	var leaves []record.Hash
 	fail := func(format string, args ...any) error {
 		return fmt.Errorf("check %s: %s", l.Origin(), fmt.Sprintf(format, args...))
 	}
@@ -43,22 +34,14 @@ func CheckLog(ctx context.Context, l *chain.Log) error {
 		case record.Commit(&item.Salt, item.Payload) != item.Leaf.Commitment:
 			return fail("payload %d is not what its leaf commits to", n)
 		}
-		more, err := tlog.StoredHashes(int64(n), item.LeafBytes, read)
-		if err != nil {
-			return err
-		}
-		nodes = append(nodes, more...)
+		leaves = append(leaves, record.LeafHash(item.LeafBytes))
 		n, last, mono = n+1, item.LeafHash, item.Leaf.Mono
 	}
 	if n != size {
 		return fail("%d leaves can be read of %d", n, size)
 	}
-	want, err := tlog.TreeHash(int64(n), read)
-	if err != nil {
-		return err
-	}
-	if root != record.Hash(want) {
-		return fail("root %s at size %d, the leaves make %s", root, n, record.Hash(want))
+	if want := record.Root(leaves); root != want {
+		return fail("root %s at size %d, the leaves make %s", root, n, want)
 	}
 	if p, ok := l.Checkpoint(); ok {
 		if err := CheckCheckpoint(l, p.Note, rand.New(rand.NewPCG(size, 1))); err != nil {
@@ -83,11 +66,7 @@ func CheckCheckpoint(l *chain.Log, note []byte, rng *rand.Rand) error {
 	if err != nil {
 		return err
 	}
-	path := make([]record.Hash, len(consistency))
-	for i := range path {
-		path[i] = record.Hash(consistency[i])
-	}
-	if err := proof.VerifyConsistency(c, proof.Checkpoint{Origin: l.Origin(), Size: size, Root: root}, path); err != nil {
+	if err := proof.VerifyConsistency(c, proof.Checkpoint{Origin: l.Origin(), Size: size, Root: root}, hashes(consistency)); err != nil {
 		return fmt.Errorf("check %s: %w", l.Origin(), err)
 	}
 	index := rng.Uint64N(c.Size)
@@ -99,10 +78,19 @@ func CheckCheckpoint(l *chain.Log, note []byte, rng *rand.Rand) error {
 	if err != nil {
 		return err
 	}
-	if err := tlog.CheckRecord(inclusion, int64(c.Size), tlog.Hash(c.Root), int64(index), tlog.Hash(leaf)); err != nil {
-		return fmt.Errorf("check %s: inclusion of %d at size %d: %w", l.Origin(), index, c.Size, err)
+	if err := proof.VerifyInclusion(leaf, index, hashes(inclusion), c); err != nil {
+		return fmt.Errorf("check %s: %w", l.Origin(), err)
 	}
 	return nil
+}
+
+// hashes converts the proofs of x/mod, whatever they are called there.
+func hashes[H ~[32]byte, P ~[]H](p P) []record.Hash {
+	out := make([]record.Hash, len(p))
+	for i := range p {
+		out[i] = record.Hash(p[i])
+	}
+	return out
 }
 
 // CheckStore checks every log of a store and that commits cover every entry

@@ -8,26 +8,20 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/provostd/provost/chain"
-	"github.com/provostd/provost/chain/keys"
 )
 
 // HostID is the host of every store that Config describes.
 const HostID = "kvm1.example"
 
-// Config describes a store in fs, or on the disk in a directory of the test
-// where fs is nil. Checkpoints are made only when the test asks for them.
-func Config(t testing.TB, fs vfs.FS) chain.Config {
+// Config completes the description of a store in fs, or on the disk in a
+// directory of the test where fs is nil: the caller sets the keys. Checkpoints
+// are made only when the test asks for them.
+func Config(t testing.TB, fs vfs.FS, c chain.Config) chain.Config {
 	t.Helper()
 	dir := t.TempDir()
-	k, err := keys.Create(dir + "/keys")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := chain.Config{
-		Dir: dir + "/store", Anchor: dir + "/anchor/host", HostID: HostID, Keys: k, FS: fs,
-		CheckpointEvery: time.Hour, HostEvery: time.Hour, WitnessEvery: time.Hour,
-		Exit: func(code int) { panic("the store called its exit hook") },
-	}
+	c.Dir, c.Anchor, c.HostID, c.FS = dir+"/store", dir+"/anchor/host", HostID, fs
+	c.CheckpointEvery, c.HostEvery, c.WitnessEvery = time.Hour, time.Hour, time.Hour
+	c.Exit = func(int) { panic("the store called its exit hook") }
 	return c
 }
 
