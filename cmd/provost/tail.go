@@ -75,12 +75,12 @@ type entryLine struct {
 	Mono       int64          `json:"mono"` // host monotone time, nanoseconds
 	Origin     string         `json:"origin"`
 	Class      string         `json:"class"`
-	Session    uint64         `json:"session"`
+	Session    string         `json:"session"` // hexadecimal
 	Sequence   uint64         `json:"sequence"`
 	GuestTime  uint64         `json:"author_time"` // author's clock, nanoseconds
 	Commitment string         `json:"commitment"`
 	Text       string         `json:"text"`
-	Payload    record.Message `json:"payload,omitempty"`
+	Payload    map[string]any `json:"payload,omitempty"`
 	Error      string         `json:"error,omitempty"`
 }
 
@@ -88,13 +88,16 @@ func (a *app) entryJSON(e *client.Entry, l *record.Leaf, m record.Message, err e
 	out := entryLine{
 		Log: e.Log, Domain: e.Domain, Index: l.Index, LeafHash: record.LeafHash(e.Leaf).String(),
 		Time: time.Unix(0, l.Wall).UTC().Format(time.RFC3339Nano), Mono: l.Mono, Origin: l.Origin.String(),
-		Class: l.Header.Class.String(), Session: l.Header.Session, Sequence: l.Header.Sequence, GuestTime: l.Header.Time,
-		Commitment: l.Commitment.String(), Payload: m,
+		Class: l.Header.Class.String(), Session: fmt.Sprintf("%016x", l.Header.Session), Sequence: l.Header.Sequence, GuestTime: l.Header.Time,
+		Commitment: l.Commitment.String(),
 	}
 	if err != nil {
 		out.Error = err.Error()
 	} else {
 		out.Text = record.Text(l.Header.Class, m)
+		if out.Payload, err = record.JSON(m); err != nil {
+			return err
+		}
 	}
 	b, err := json.Marshal(out)
 	if err != nil {
