@@ -110,7 +110,7 @@ func TestGuestLife(t *testing.T) {
 	if now, err := g.BootID(ctx); err != nil || now != boot {
 		t.Fatalf("after a restart of libvirtd: boot %q, want %q (%v)", now, boot, err)
 	}
-	if err := errors.Join(g.Destroy(ctx), g.WaitState(ctx, "shut off"), g.Undefine(ctx)); err != nil {
+	if err := errors.Join(g.WaitState(ctx, "running"), g.Destroy(ctx), g.WaitState(ctx, "shut off"), g.Undefine(ctx)); err != nil {
 		t.Fatal(err)
 	}
 }
