@@ -110,6 +110,7 @@ type ProbeEventHead struct {
 	Tid   uint32
 	Euid  uint32
 	Mntns uint32
+	Comm  [16]int8
 }
 
 type ProbeEventNet struct {

@@ -38,6 +38,7 @@ type Agent struct {
 	acked    wire.Ack // newest, zero: none
 	results  []wire.Result
 	packing  bool // the writer holds records that are in neither queue nor retained
+	greet    bool // let the host know that it has not said Hello to us
 	drained  bool // the source has ended
 	idle     chan struct{}
 }

@@ -255,13 +255,14 @@ func TestEpochChange(t *testing.T) {
 	b.books.Epoch = [16]byte{1}
 	var mu sync.Mutex
 	epochs := map[uint64][16]byte{}
-	b.observe(0, 1)
 	b.connect(&agenttest.Host{Answer: func(s *wire.Statement) (bool, string) {
 		mu.Lock()
 		defer mu.Unlock()
 		epochs[s.Frame] = s.Epoch
 		return true, ""
 	}})
+	b.until("new handshake", func(v agenttest.View) bool { return len(v.Idents) == 2 })
+	b.observe(0, 1)
 	b.until("records", func(v agenttest.View) bool { return len(v.Records) == 3 })
 	mu.Lock()
 	defer mu.Unlock()

@@ -49,7 +49,8 @@ type Config struct {
 	FrameBytes int
 	// Grace is how long Run goes on sending after ctx has ended. Zero: 1 s.
 	Grace time.Duration
-	// Retry is the pause before the port is read or opened again. Zero: 50 ms.
+	// Retry is the pause before the port is read or opened again; it grows to
+	// 16 times as much while the port cannot be opened. Zero: 50 ms.
 	Retry time.Duration
 	// Boot reads CLOCK_BOOTTIME in nanoseconds. Zero: the system's.
 	Boot func() uint64

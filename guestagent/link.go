@@ -15,13 +15,19 @@ import (
 // asks faster than it reads gets no more.
 const maxResults = 8
 
+// maxPause bounds the growing pause between attempts to open, as a multiple of
+// Config.Retry: with the default a port that is plugged in is found within a
+// second.
+const maxPause = 16
+
 // servePorts keeps a port open until ctx ends.
 func (a *Agent) servePorts(ctx context.Context) {
 	said := ""
+	pause := a.cfg.Retry
 	for ctx.Err() == nil {
 		p, err := a.cfg.Open()
 		if err == nil {
-			said = ""
+			said, pause = "", a.cfg.Retry
 			a.cfg.Log.DebugContext(ctx, "port is open")
 			err = a.servePort(ctx, p)
 		}
@@ -34,12 +40,13 @@ func (a *Agent) servePorts(ctx context.Context) {
 			said = s
 			a.cfg.Log.WarnContext(ctx, "channel to the host is not usable, trying on", "error", err)
 		}
-		a.pause(ctx)
+		a.pause(ctx, pause)
+		pause = min(2*pause, maxPause*a.cfg.Retry)
 	}
 }
 
-func (a *Agent) pause(ctx context.Context) {
-	t := time.NewTimer(a.cfg.Retry)
+func (a *Agent) pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
@@ -58,6 +65,9 @@ func (a *Agent) away() {
 
 // servePort lives as long as one open port. It closes it.
 func (a *Agent) servePort(ctx context.Context, p Port) error {
+	a.mu.Lock()
+	a.greet = true // a host that is connected already does not know of us
+	a.mu.Unlock()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stop := context.AfterFunc(ctx, func() { _ = p.Close() }) // makes both directions return
@@ -88,7 +98,7 @@ func (a *Agent) read(ctx context.Context, p Port) error {
 			a.away()
 			// What was left of the host before belongs to nobody.
 			r = wire.NewReader(p)
-			a.pause(ctx)
+			a.pause(ctx, a.cfg.Retry)
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
@@ -145,6 +155,9 @@ func (a *Agent) take(ctx context.Context, e wire.Envelope) error {
 		}
 		a.mu.Lock()
 		a.conv.nonce, a.conv.beat = h.Nonce, true
+		if a.conv.body == nil {
+			a.greet = true // the host takes us for another
+		}
 		a.mu.Unlock()
 	case wire.TypeCommand:
 		c, err := wire.ParseCommand(e.Body)
@@ -176,7 +189,7 @@ func (a *Agent) greeted(ctx context.Context, body []byte) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.conv = conversation{number: a.conv.number + 1, hello: h, body: bytes.Clone(body), nonce: a.conv.nonce}
-	a.sent = 0
+	a.sent, a.greet = 0, false
 	if h.LastSession == a.session {
 		a.release(ctx, h.LastFrame, &h.LastFrameHash)
 		if h.LastFrame > a.acked.Frame && !h.LastHash.IsZero() {
@@ -243,11 +256,15 @@ func (a *Agent) write(ctx context.Context, p Port) error {
 	defer tick.Stop()
 	for {
 		a.mu.Lock()
-		var ident []byte
+		var ident, greeting []byte
 		if a.conv.body != nil && a.conv.number != conv {
 			// A new Hello goes before all else, and starts a new count.
 			conv, w = a.conv.number, wire.NewWriter(p)
 			ident = a.ident()
+		} else if a.conv.body == nil && a.greet {
+			a.greet = false
+			w = wire.NewWriter(p)
+			greeting = a.greeting()
 		}
 		var result *wire.Result
 		if ident == nil && a.conv.welcomed && len(a.results) > 0 {
@@ -260,7 +277,9 @@ func (a *Agent) write(ctx context.Context, p Port) error {
 
 		var err error
 		did := false
-		if ident != nil {
+		if greeting != nil {
+			did, err = true, w.Write(wire.TypeHeartbeat, greeting)
+		} else if ident != nil {
 			did, err = true, w.Write(wire.TypeIdent, ident)
 		} else if talking {
 			did, err = a.say(w, result)

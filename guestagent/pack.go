@@ -176,11 +176,20 @@ func (a *Agent) ident() []byte {
 	return i.Sign(a.key, a.conv.body)
 }
 
+// greeting is a heartbeat without a conversation: its session is not the one
+// that the host talks to, so it says Hello. The lock is held.
+func (a *Agent) greeting() []byte {
+	h := wire.Heartbeat{Nonce: a.conv.nonce, Session: a.session, Time: a.cfg.Boot()}
+	return h.AppendBinary(nil)
+}
+
 // heartbeat returns one when it is due.
 func (a *Agent) heartbeat(now time.Time) []byte {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !a.conv.welcomed || !a.conv.beat && now.Before(a.due) {
+	// A host that does not know that this agent was started anew goes on with
+	// its heartbeats. The answer has another session: it says hello then.
+	if !a.conv.beat && (!a.conv.welcomed || now.Before(a.due)) {
 		return nil
 	}
 	a.conv.beat = false

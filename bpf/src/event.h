@@ -56,6 +56,7 @@ struct event_head {
 	__u32 tid;
 	__u32 euid;
 	__u32 mntns;
+	char comm[16]; /* a process may change it at any time */
 };
 
 /* What exec, fork and the start-up listing tell about a process. */

@@ -175,6 +175,7 @@ static __always_inline void head(struct event_head *h, __u32 type, __u32 ring, s
 	h->start = BPF_CORE_READ(t, group_leader, start_boottime);
 	h->euid = BPF_CORE_READ(t, cred, euid.val);
 	h->mntns = mount_namespace(t);
+	bpf_core_read(&h->comm, sizeof(h->comm), &t->comm);
 }
 
 /* emit completes the head and sends len bytes of e: sequence first, so that

@@ -4,6 +4,7 @@
 package agenttest
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -70,6 +71,19 @@ func (h *Host) Serve(ctx context.Context, c io.ReadWriteCloser) error {
 	defer stop()
 	r := wire.NewReader(c)
 	w := &writer{w: wire.NewWriter(c)}
+	for {
+		err := h.converse(ctx, r, w)
+		if !errors.Is(err, errRestarted) {
+			return err
+		}
+	}
+}
+
+// errRestarted says that another agent has opened the port.
+var errRestarted = errors.New("agent was started anew")
+
+// converse is one handshake and what follows.
+func (h *Host) converse(ctx context.Context, r *wire.Reader, w *writer) error {
 	id, err := h.handshake(r, w)
 	if err != nil {
 		return err
@@ -83,6 +97,9 @@ func (h *Host) Serve(ctx context.Context, c io.ReadWriteCloser) error {
 	}
 	for {
 		e, err := r.Read()
+		if errors.Is(err, wire.ErrGarbage) && e.Type == wire.TypeHeartbeat {
+			err = nil // an agent that was started anew counts anew
+		}
 		if err != nil {
 			return fmt.Errorf("read: %w", err)
 		}
@@ -95,6 +112,9 @@ func (h *Host) Serve(ctx context.Context, c io.ReadWriteCloser) error {
 			b, err := wire.ParseHeartbeat(e.Body)
 			if err != nil {
 				return err
+			}
+			if b.Session != id.Session {
+				return errRestarted
 			}
 			if h.Beaten != nil {
 				h.Beaten(b)
@@ -141,6 +161,9 @@ func (h *Host) handshake(r *wire.Reader, w *writer) (wire.Ident, error) {
 		}
 		if e.Type != wire.TypeIdent {
 			continue
+		}
+		if !bytes.Contains(e.Body, hello.Nonce[:]) {
+			continue // it answers another Hello
 		}
 		id, _, err := wire.ParseIdent(e.Body, body)
 		if err != nil {

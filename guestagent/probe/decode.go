@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"unsafe"
@@ -100,11 +101,25 @@ func (d *decoder) decode(h *bpf.ProbeEventHead, b []byte) (*record.Event, error)
 
 // actor begins an event that the process of the head caused.
 func (d *decoder) actor(h *bpf.ProbeEventHead) *record.Event {
-	p := d.table.find(h.Tgid, h.Start)
+	p := d.known(h)
 	e := &record.Event{Process: p.subject(h.Tid, h.Euid, h.Mntns)}
 	p.kin(e)
 	return e
 }
+
+// known is the process of a head, under the name it has now.
+func (d *decoder) known(h *bpf.ProbeEventHead) *process {
+	p := d.table.find(h.Tgid, h.Start)
+	if h.Tid != h.Tgid {
+		return p // threads have names of their own
+	}
+	if name := cstring(bytesOf(&h.Comm)); !bytes.Equal(name, p.image.Name) {
+		p.setImage(h.Tgid, bytes.Clone(name), p.executable)
+	}
+	return p
+}
+
+func bytesOf(c *[16]int8) []byte { return unsafe.Slice((*byte)(unsafe.Pointer(&c[0])), len(c)) }
 
 func credentials(t *bpf.ProbeEventTask) *record.Credentials {
 	return &record.Credentials{Uid: t.Uid, Gid: t.Gid, Euid: t.Euid, Egid: t.Egid, Suid: t.Suid, Sgid: t.Sgid,
@@ -112,8 +127,7 @@ func credentials(t *bpf.ProbeEventTask) *record.Credentials {
 }
 
 func comm(t *bpf.ProbeEventTask) []byte {
-	b := unsafe.Slice((*byte)(unsafe.Pointer(&t.Comm[0])), len(t.Comm))
-	return append([]byte(nil), cstring(b)...)
+	return bytes.Clone(cstring(bytesOf(&t.Comm)))
 }
 
 // fill takes over what the kernel tells of a process.
@@ -188,7 +202,7 @@ func (d *decoder) fork(b []byte) (*record.Event, error) {
 	if err != nil {
 		return nil, err
 	}
-	maker := d.table.find(x.H.Tgid, x.H.Start)
+	maker := d.known(&x.H)
 	parent := maker
 	if x.T.Ppid != x.H.Tgid || x.T.ParentStart != x.H.Start { // CLONE_PARENT
 		parent = d.table.find(x.T.Ppid, x.T.ParentStart)
@@ -209,7 +223,7 @@ func (d *decoder) exit(b []byte) (*record.Event, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := d.table.find(x.H.Tgid, x.H.Start)
+	p := d.known(&x.H)
 	e := &record.Event{Process: p.subject(x.H.Tid, x.H.Euid, p.mntns)} // its namespaces are gone by now
 	p.kin(e)
 	e.Exit = &record.Exit{Code: x.Status >> 8 & 0xff, Signal: x.Status & 0x7f, CoreDumped: x.Status&0x80 != 0}

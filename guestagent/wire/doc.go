@@ -36,7 +36,10 @@
 //	host  -> agent  Command    reserved: signed host command
 //	agent -> host   Result     reserved: its signed result
 //
-// The agent says nothing until it has read a Hello. A host that connects anew
+// The agent says nothing until it has read a Hello, but for the answer to a
+// heartbeat: a session that the host does not know tells it that the agent was
+// started anew, which the port does not, and that a Hello is due. It sends one
+// such heartbeat when it opens the port. A host that connects anew
 // sends a new Hello, and whatever the agent had in flight is sent again from
 // the frame after the last sealed one.
 //
