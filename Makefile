@@ -59,7 +59,7 @@ test-race: build ## the tests with the race detector
 # --- long tests -----------------------------------------------------------------------------------
 
 # What a short run leaves out: the packages with long loops (each says what that is), the tests under
-# the race detector, set-up and demo on a bare Debian 12, and the Vagrantfile. Takes hours.
+# the race detector, demo and tests on a bare Debian 12, and the Vagrantfile. Takes hours.
 LONG = $(sort $(dir $(shell grep -rl --include='*_test.go' 'flag[.]Bool."long"' bpf chain cmd guestagent integration introspect rules)))
 
 .PHONY: test-long
@@ -67,7 +67,7 @@ test-long: test test-race ## everything, with long loops and a bare Debian 12 in
 	hack/setup.sh mmdebstrap vagrant vagrant-libvirt
 	for p in $(LONG); do $(GO) test -tags $(TAGS) -timeout 3h $(TESTFLAGS) ./$$p -args -long || exit 1; done
 	vagrant validate
-	hack/chroot-test.sh demo
+	hack/chroot-test.sh demo test
 
 ## --- demo --------------------------------------------------------------------------------------
 
