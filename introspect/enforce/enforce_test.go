@@ -1,0 +1,274 @@
+package enforce
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/provostd/provost/chain"
+	"github.com/provostd/provost/chain/keys"
+	"github.com/provostd/provost/chain/proof"
+	"github.com/provostd/provost/chain/record"
+	"github.com/provostd/provost/introspect/domain"
+	"github.com/provostd/provost/introspect/virt"
+)
+
+const vmUUID = "11111111-2222-4333-8444-555555555555"
+
+// actor is a domain that counts what is done to it. errs are returned first.
+type actor struct {
+	mu     sync.Mutex
+	state  domain.State
+	pauses int
+	errs   []error
+	gate   chan struct{} // closed: go on; nil: no gate
+}
+
+func (a *actor) Pause(ctx context.Context, id domain.UUID) (before, after virt.Status, err error) {
+	if a.gate != nil {
+		select {
+		case <-a.gate:
+		case <-ctx.Done():
+			return before, after, ctx.Err()
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.pauses++
+	if len(a.errs) > 0 {
+		err, a.errs = a.errs[0], a.errs[1:]
+		return before, after, err
+	}
+	before = virt.Status{State: a.state, Reason: "user"}
+	a.state = domain.Paused
+	return before, virt.Status{State: a.state, Reason: "user"}, nil
+}
+
+// host is a store on disk with one VM log, which can be closed and opened as by
+// a restart of the daemon.
+type host struct {
+	t     *testing.T
+	cfg   chain.Config
+	store *chain.Store
+	log   *chain.Log
+	stop  func()
+}
+
+func newHost(t *testing.T) *host {
+	t.Helper()
+	dir := t.TempDir()
+	k, err := keys.Create(filepath.Join(dir, "keys"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &host{t: t, cfg: chain.Config{Dir: filepath.Join(dir, "db"), Anchor: filepath.Join(dir, "anchor"), HostID: "test.host", Keys: k}}
+	s, err := chain.Create(h.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.run(s)
+	if h.log, err = s.CreateLog(t.Context(), proof.VMOrigin("test.host", vmUUID, 1), &record.Genesis{Cause: "define"}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.stop() })
+	return h
+}
+
+func (h *host) run(s *chain.Store) {
+	h.store = s
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	h.stop = func() {
+		cancel()
+		if err := errors.Join(<-done, s.Close()); err != nil {
+			h.t.Error(err)
+		}
+	}
+}
+
+func (h *host) restart() {
+	h.t.Helper()
+	h.stop()
+	s, err := chain.Open(h.cfg)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.run(s)
+	h.log, _ = s.LogByOrigin(proof.VMOrigin("test.host", vmUUID, 1))
+}
+
+func (h *host) verdict(kinds ...string) uint64 {
+	h.t.Helper()
+	v := &record.Verdict{Policy: "p", Mode: "enforce", CauseClass: "process.exec"}
+	for _, k := range kinds {
+		v.Actions = append(v.Actions, &record.Action{Kind: k})
+	}
+	e, err := h.store.Draft(record.OriginPolicy, record.ClassPolicyVerdict, v)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	s, err := h.store.Append(h.t.Context(), chain.Batch{Log: h.log, Entries: []chain.Entry{e}})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return s.First
+}
+
+// outcomes returns every outcome sealed, once there are n.
+func (h *host) outcomes(n int) []*record.Outcome {
+	h.t.Helper()
+	ctx, cancel := context.WithTimeout(h.t.Context(), 20*time.Second)
+	defer cancel()
+	f := h.store.Tail(chain.Position{})
+	defer f.Close()
+	var all []*record.Outcome
+	for {
+		i, ok, err := f.TryNext()
+		if !ok && err == nil {
+			if len(all) >= n {
+				return all
+			}
+			i, err = f.Next(ctx)
+		}
+		if err != nil {
+			h.t.Fatalf("%d outcomes are sealed, want %d: %v", len(all), n, err)
+		}
+		if i.Leaf.Header.Class == record.ClassPolicyOutcome {
+			o := &record.Outcome{}
+			if err := o.UnmarshalVT(i.Payload); err != nil {
+				h.t.Fatal(err)
+			}
+			all = append(all, o)
+		}
+	}
+}
+
+// enforce runs an enforcer until the returned function is called.
+func (h *host) enforce(a *actor, alert func(context.Context, Alert) error) func() {
+	h.t.Helper()
+	if alert == nil {
+		alert = func(context.Context, Alert) error { return nil }
+	}
+	e := New(Config{Store: h.store, Actor: a, Alert: alert, Log: slog.New(slog.DiscardHandler), Now: time.Now})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- e.Run(ctx) }()
+	return func() {
+		cancel()
+		if err := <-done; err != nil {
+			h.t.Error(err)
+		}
+	}
+}
+
+func TestActsOnceAndSealsTheOutcome(t *testing.T) {
+	h := newHost(t)
+	a := &actor{state: domain.Running}
+	stop := h.enforce(a, nil)
+	index := h.verdict("pause", "alert")
+	got := h.outcomes(2)
+	stop()
+	if got[0].Kind != "pause" || got[0].Result != resultDone || got[0].StateBefore != "running (user)" || got[0].StateAfter != "paused (user)" ||
+		got[0].VerdictIndex != index || got[1].Kind != "alert" || got[1].ActionIndex != 1 {
+		t.Errorf("outcomes %v", got)
+	}
+	h.restart()
+	stop = h.enforce(a, nil)
+	h.verdict("pause")
+	got = h.outcomes(3)
+	stop()
+	if a.pauses != 2 || got[2].Result != resultAlready {
+		t.Errorf("%d pauses for 2 verdicts over a restart, the last outcome is %v", a.pauses, got[2])
+	}
+}
+
+// TestRepair ends the enforcer between verdict and outcome, and between two
+// actions: what is missing is done on the next start, and only that (I2).
+func TestRepair(t *testing.T) {
+	h := newHost(t)
+	first := h.verdict("pause") // no enforcer runs: the crash came before the action
+	h.restart()
+	a := &actor{state: domain.Running}
+	alerted := make(chan struct{}, 8)
+	block := make(chan struct{})
+	stop := h.enforce(a, func(ctx context.Context, _ Alert) error {
+		alerted <- struct{}{}
+		select {
+		case <-block:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+	second := h.verdict("pause", "alert")
+	<-alerted // its pause is sealed, its alert is under way
+	stop()
+	if got := h.outcomes(2); !got[0].Repaired || got[0].VerdictIndex != first || got[1].VerdictIndex != second {
+		t.Fatalf("outcomes %v", got)
+	}
+	h.restart()
+	close(block)
+	stop = h.enforce(a, func(context.Context, Alert) error { return nil })
+	got := h.outcomes(3)
+	stop()
+	last := got[2]
+	if last.Kind != "alert" || !last.Repaired || last.VerdictIndex != second || a.pauses != 2 {
+		t.Errorf("after the repair: %v, %d pauses", last, a.pauses)
+	}
+	h.restart()
+	stop = h.enforce(a, nil)
+	h.verdict("alert")
+	got = h.outcomes(4)
+	stop()
+	if len(got) != 4 || a.pauses != 2 {
+		t.Errorf("%d outcomes and %d pauses after another restart, want 4 and 2", len(got), a.pauses)
+	}
+}
+
+func TestFailures(t *testing.T) {
+	h := newHost(t)
+	gone := errors.New("no such domain")
+	a := &actor{state: domain.Running, errs: []error{fmt.Errorf("libvirtd is away: %w", record.ErrRetry), nil}}
+	a.errs = a.errs[:1]
+	stop := h.enforce(a, nil)
+	h.verdict("pause")
+	if got := h.outcomes(1); got[0].Result != resultDone || got[0].Attempt != 2 || got[0].Error != "" {
+		t.Errorf("after a transient failure: %v", got[0])
+	}
+	a.mu.Lock()
+	a.errs = []error{gone}
+	a.mu.Unlock()
+	h.verdict("pause", "explode", "alert")
+	got := h.outcomes(4)
+	stop()
+	if got[1].Result != resultFailed || got[1].Attempt != 1 || got[2].Result != resultFailed || got[3].Result != resultDone {
+		t.Errorf("a failed action, an unknown one and a good one: %v", got[1:])
+	}
+}
+
+// TestAuditActsOnNothing holds that what a policy would have done is not done.
+func TestAuditActsOnNothing(t *testing.T) {
+	h := newHost(t)
+	a := &actor{state: domain.Running}
+	v := &record.Verdict{Policy: "p", Mode: "audit", WouldHave: true, Actions: []*record.Action{{Kind: "pause"}}}
+	e, err := h.store.Draft(record.OriginPolicy, record.ClassPolicyVerdict, v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.store.Append(t.Context(), chain.Batch{Log: h.log, Entries: []chain.Entry{e}}); err != nil {
+		t.Fatal(err)
+	}
+	stop := h.enforce(a, nil)
+	h.verdict("alert") // behind it: once it is done, the first was passed over
+	h.outcomes(1)
+	stop()
+	if a.pauses != 0 {
+		t.Errorf("%d pauses for a verdict of mode audit", a.pauses)
+	}
+}
