@@ -176,8 +176,15 @@ func (s *Store) sealBatch(w *commitWork, b *Batch, sealed *Sealed) error {
 	l.work.mono = max(l.work.mono, w.mono)
 	l.work.wall = w.wall
 	*sealed = Sealed{First: l.work.size, Count: len(b.Entries), Mono: l.work.mono, Wall: l.work.wall, Commit: w.n}
+	// Leaves first, then payloads: neighbours in the batch that are neighbours
+	// in the store are cheaper to insert.
 	for i := range b.Entries {
-		if err := s.sealEntry(w.batch, l, &b.Entries[i]); err != nil {
+		if err := s.sealLeaf(w.batch, l, &b.Entries[i]); err != nil {
+			return err
+		}
+	}
+	for i := range b.Entries {
+		if err := writePayload(w.batch, l.id, sealed.First+uint64(i), &b.Entries[i]); err != nil {
 			return err
 		}
 	}
@@ -200,8 +207,8 @@ func (s *Store) sealBatch(w *commitWork, b *Batch, sealed *Sealed) error {
 	return nil
 }
 
-// sealEntry writes the leaf, the payload and every tile that the leaf fills.
-func (s *Store) sealEntry(batch *pebble.Batch, l *Log, e *Entry) error {
+// sealLeaf writes the leaf of an entry and every tile that it fills.
+func (s *Store) sealLeaf(batch *pebble.Batch, l *Log, e *Entry) error {
 	leaf := record.Leaf{
 		Origin: e.Origin, Index: l.work.size, Mono: l.work.mono, Wall: l.work.wall,
 		Prev: l.work.last, Header: e.Header, Commitment: e.Commitment,
@@ -212,18 +219,10 @@ func (s *Store) sealEntry(batch *pebble.Batch, l *Log, e *Entry) error {
 		}
 		l.sequence++
 	}
-	op := batch.SetDeferred(len(keySeq(tableEntry, l.id, leaf.Index)), record.LeafSize)
-	copy(op.Key, keySeq(tableEntry, l.id, leaf.Index))
+	op := batch.SetDeferred(keySeqSize, record.LeafSize)
+	putKeySeq(op.Key, tableEntry, l.id, leaf.Index)
 	leaf.AppendBinary(op.Value[:0])
 	hash := record.LeafHash(op.Value)
-	if err := op.Finish(); err != nil {
-		return err
-	}
-	op = batch.SetDeferred(len(keySeq(tablePayload, l.id, leaf.Index)), 1+len(e.Salt)+len(e.Payload))
-	copy(op.Key, keySeq(tablePayload, l.id, leaf.Index))
-	op.Value[0] = payloadPlain
-	copy(op.Value[1:], e.Salt[:])
-	copy(op.Value[1+len(e.Salt):], e.Payload)
 	if err := op.Finish(); err != nil {
 		return err
 	}
@@ -238,6 +237,16 @@ func (s *Store) sealEntry(batch *pebble.Batch, l *Log, e *Entry) error {
 	})
 	l.work.last = hash
 	return err
+}
+
+// writePayload writes the P row of an entry.
+func writePayload(batch *pebble.Batch, id LogID, index uint64, e *Entry) error {
+	op := batch.SetDeferred(keySeqSize, 1+len(e.Salt)+len(e.Payload))
+	putKeySeq(op.Key, tablePayload, id, index)
+	op.Value[0] = payloadPlain
+	copy(op.Value[1:], e.Salt[:])
+	copy(op.Value[1+len(e.Salt):], e.Payload)
+	return op.Finish()
 }
 
 // commitWork adds heads and the commit row and syncs it all.

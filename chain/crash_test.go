@@ -233,8 +233,8 @@ func TestCrash(t *testing.T) {
 }
 
 // TestCrashAtEveryStep runs the same short life again and again and cuts the
-// power ahead of each single operation on the disk, once losing all that was
-// not synced and once losing none.
+// power ahead of each single operation on the disk: losing all that was not
+// synced, losing none, and losing some.
 func TestCrashAtEveryStep(t *testing.T) {
 	steps := lifeWithCrash(t, -1)
 	if steps < 50 {

@@ -50,6 +50,7 @@ type Report struct {
 	Logs        int       `json:"logs"`
 	Entries     uint64    `json:"entries"`
 	Payloads    uint64    `json:"payloads"`
+	Unreadable  uint64    `json:"unreadable_payloads"` // of guests: bytes that are no record
 	Tiles       uint64    `json:"tiles"`
 	Checkpoints uint64    `json:"checkpoints"` // stored and quoted
 	Commits     uint64    `json:"commits"`

@@ -238,9 +238,11 @@ func truncateTail(id LogID) func(*pebble.DB) error {
 			return err
 		}
 		h.edge = edgeOfTails(tails)
-		if h.last, err = leafRowHash(db, id, h.size-1); err != nil {
+		last, err := leafRowHashes(db, id, h.size-1, h.size, nil)
+		if err != nil {
 			return err
 		}
+		h.last = last[0]
 		return errors.Join(db.Delete(keySeq(tableEntry, id, h.size), pebble.Sync), db.Delete(keySeq(tablePayload, id, h.size), pebble.Sync),
 			db.Set(keyLog(tableHead, id), h.append(nil), pebble.Sync))
 	}

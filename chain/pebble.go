@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -20,7 +21,7 @@ const (
 func pebbleOptions(c Config, readOnly bool) *pebble.Options {
 	log := pebbleLogger{log: c.Log, exit: c.Exit}
 	return &pebble.Options{
-		FS: c.FS,
+		FS: orderedFS{c.FS},
 		// Older formats drop synced records of a damaged WAL without a word.
 		FormatMajorVersion: pebble.FormatNewest,
 		MemTableSize:       memTableSize,
@@ -40,6 +41,30 @@ func pebbleOptions(c Config, readOnly bool) *pebble.Options {
 		},
 	}
 }
+
+// orderedFS makes file names durable before a marker that leads to them: Pebble
+// creates a manifest and then the marker which names it, and syncs the directory
+// only after both. On a file system that does not keep the order of names a
+// power cut between the two could leave a marker to nothing, and a store that
+// does not open.
+type orderedFS struct{ vfs.FS }
+
+// Create syncs the directory ahead of a marker.
+func (f orderedFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	if strings.HasPrefix(f.PathBase(name), "marker.") {
+		dir, err := f.OpenDir(f.PathDir(name))
+		if err != nil {
+			return nil, err
+		}
+		if err := errors.Join(dir.Sync(), dir.Close()); err != nil {
+			return nil, err
+		}
+	}
+	return f.FS.Create(name, category)
+}
+
+// Unwrap returns the file system beneath, which Pebble asks for.
+func (f orderedFS) Unwrap() vfs.FS { return f.FS }
 
 // pebbleLogger carries Pebble's messages to slog, and its fatal ones to the
 // exit hook: they come from goroutines which have nobody to return to.

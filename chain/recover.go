@@ -4,8 +4,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
 
 	"github.com/cockroachdb/pebble/v2"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/provostd/provost/chain/proof"
 	"github.com/provostd/provost/chain/record"
@@ -75,14 +77,26 @@ func (s *Store) loadLogs() error {
 		if err != nil {
 			return corrupt("log number %d: %v", next, err)
 		}
-		if err := s.loadHead(l); err != nil {
-			return fmt.Errorf("log %s: %w", l.origin, err)
-		}
 		s.register(l)
 		next++
 		return nil
 	})
 	if err != nil {
+		return err
+	}
+	// Logs do not depend on each other, and hashing their partial tiles takes
+	// a processor.
+	var loading errgroup.Group
+	loading.SetLimit(runtime.GOMAXPROCS(0))
+	for _, l := range s.Logs() {
+		loading.Go(func() error {
+			if err := s.loadHead(l); err != nil {
+				return fmt.Errorf("log %s: %w", l.origin, err)
+			}
+			return nil
+		})
+	}
+	if err := loading.Wait(); err != nil {
 		return err
 	}
 	if s.host == nil || s.host.id != 0 {
@@ -132,16 +146,16 @@ func (s *Store) loadHead(l *Log) error {
 func loadTails(db pebble.Reader, id LogID, size uint64) ([][]record.Hash, error) {
 	var tails [][]record.Hash
 	for level, n := uint8(0), size; n > 0; level, n = level+1, n>>tileHeight {
-		first, count := n&^(tileWidth-1), int(n%tileWidth)
-		tail := make([]record.Hash, 0, count)
-		for i := first; i < n; i++ {
-			var h record.Hash
+		first := n &^ (tileWidth - 1)
+		tail := make([]record.Hash, 0, n-first)
+		if level == 0 {
 			var err error
-			if level == 0 {
-				h, err = leafRowHash(db, id, i)
-			} else {
-				h, err = tileRoot(db, id, level-1, i)
+			if tail, err = leafRowHashes(db, id, first, n, tail); err != nil {
+				return nil, err
 			}
+		}
+		for i := first; level > 0 && i < n; i++ {
+			h, err := tileRoot(db, id, level-1, i)
 			if err != nil {
 				return nil, err
 			}
@@ -152,15 +166,29 @@ func loadTails(db pebble.Reader, id LogID, size uint64) ([][]record.Hash, error)
 	return tails, nil
 }
 
-func leafRowHash(db pebble.Reader, id LogID, index uint64) (record.Hash, error) {
-	leaf, ok, err := get(db, keySeq(tableEntry, id, index))
+// leafRowHashes appends the leaf hashes of the rows from first to before end.
+func leafRowHashes(db pebble.Reader, id LogID, first, end uint64, hashes []record.Hash) (_ []record.Hash, err error) {
+	it, err := db.NewIter(&pebble.IterOptions{LowerBound: keySeq(tableEntry, id, first), UpperBound: keySeq(tableEntry, id, end)})
 	if err != nil {
-		return record.Hash{}, err
+		return nil, fmt.Errorf("read leaves from %d: %w", first, err)
 	}
-	if !ok {
-		return record.Hash{}, corrupt("leaf %d is missing", index)
+	defer func() { err = errors.Join(err, it.Close()) }()
+	next := first
+	for ok := it.First(); ok; ok = it.Next() {
+		leaf, err := it.ValueAndErr()
+		if err != nil {
+			return nil, fmt.Errorf("read leaf %d: %w", next, err)
+		}
+		if at := binary.BigEndian.Uint64(it.Key()[5:]); at != next {
+			break
+		}
+		hashes = append(hashes, record.LeafHash(leaf))
+		next++
 	}
-	return record.LeafHash(leaf), nil
+	if next != end {
+		return nil, errors.Join(corrupt("leaf %d is missing", next), it.Error())
+	}
+	return hashes, nil
 }
 
 // tileRoot returns the hash that the full tile at (level, index) stands for.

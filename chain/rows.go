@@ -49,6 +49,16 @@ func keySeq(table byte, id LogID, n uint64) []byte {
 	return binary.BigEndian.AppendUint64(keyLog(table, id), n)
 }
 
+// keySeqSize is the length of what keySeq returns.
+const keySeqSize = 13
+
+// putKeySeq is keySeq into memory that is there.
+func putKeySeq(b []byte, table byte, id LogID, n uint64) {
+	b[0] = table
+	binary.BigEndian.PutUint32(b[1:], uint32(id))
+	binary.BigEndian.PutUint64(b[5:], n)
+}
+
 func keyTile(id LogID, level uint8, index uint64) []byte {
 	return binary.BigEndian.AppendUint64(append(keyLog(tableTile, id), level), index)
 }

@@ -49,10 +49,12 @@ type Report struct {
 	VMSize     uint64 `json:"vm_size,omitempty"`
 	VMRoot     string `json:"vm_root,omitempty"`
 
-	Entries  []ReportEntry `json:"entries,omitempty"`
-	Signed   int           `json:"signed_by_agent"` // entries
-	Opened   int           `json:"payloads_match"`  // entries
-	Withheld int           `json:"payloads_withheld"`
+	Entries []ReportEntry `json:"entries,omitempty"`
+	Signed  int           `json:"signed_by_agent"` // entries
+	Opened  int           `json:"payloads_match"`  // entries
+	// Unreadable counts payloads of guests which match and are no record.
+	Unreadable int `json:"payloads_unreadable"`
+	Withheld   int `json:"payloads_withheld"`
 }
 
 // ReportEntry is one verified entry.
