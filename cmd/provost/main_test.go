@@ -1,0 +1,74 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func call(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = run(context.Background(), args, &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+// TestCalls holds exit codes and that every refusal says what to do.
+func TestCalls(t *testing.T) {
+	dir := t.TempDir()
+	broken := filepath.Join(dir, "broken")
+	if err := os.Mkdir(broken, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(broken, "a.policy.hcl"), []byte("policy \"x\" {\n  onn = 1\n}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	junk := filepath.Join(dir, "junk.zip")
+	if err := os.WriteFile(junk, []byte("no archive"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(dir, "none.sock")
+	cases := []struct {
+		args string
+		code int
+		want string // in stdout or stderr
+	}{
+		{"", exitOK, "commands:"},
+		{"help", exitOK, "commands:"},
+		{"frobnicate", exitUsage, `no command "frobnicate"`},
+		{"status -h", exitOK, "-socket"},
+		{"status --socket " + socket, exitFailed, "no provostd listens"},
+		{"status extra", exitUsage, "1 arguments"},
+		{"status --output xml", exitUsage, "want text or json"},
+		{"status --nope", exitUsage, "Try: provost status -h"},
+		{"tail -n -1", exitUsage, "-n is below zero"},
+		{"export vm", exitUsage, "with -o"},
+		{"export vm -o x --entries 9-2", exitUsage, "want a range"},
+		{"verify " + junk, exitUsage, "--key"},
+		{"verify --key nonsense " + junk, exitFailed, "read verifier key"},
+		{"verify --key h/log/1+00000000+AQ== " + junk, exitFailed, "no zip archive"},
+		{"policy check " + broken, exitInvalid, "onn"},
+		{"policy check " + junk, exitUsage, "name the directory"},
+		{"policy check ../../examples/policies/baseline", exitOK, "bundle baseline"},
+		{"version", exitOK, "provost "},
+	}
+	for _, c := range cases {
+		code, out, errs := call(t, strings.Fields(c.args)...)
+		if code != c.code || !strings.Contains(out+errs, c.want) {
+			t.Errorf("provost %s: exit %d, want %d with %q\n%s%s", c.args, code, c.code, c.want, out, errs)
+		}
+	}
+}
+
+func TestJSONOutput(t *testing.T) {
+	for _, args := range [][]string{{"version", "--output", "json"}, {"policy", "check", "../../examples/policies/baseline", "--output", "json"}} {
+		code, out, errs := call(t, args...)
+		if code != exitOK || !json.Valid([]byte(out)) {
+			t.Errorf("provost %v: exit %d, output %q %s", args, code, out, errs)
+		}
+	}
+}
