@@ -2,225 +2,18 @@ package probe
 
 import (
 	"bytes"
-	"context"
-	"errors"
-	"flag"
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/provostd/provost/chain/record"
 )
-
-var (
-	mode  = flag.String("mode", "tracepoint", "mode to test: lsm takes a kernel that lets it")
-	storm = flag.Int("storm", 1000, "processes of the storm test")
-)
-
-// seen is one record as the sink got it.
-type seen struct {
-	h record.Header
-	e *record.Event
-}
-
-// collector is a Sink that remembers everything.
-type collector struct {
-	mu   sync.Mutex
-	all  []seen
-	lost map[uint32]uint64
-	bad  error
-}
-
-func (c *collector) Observe(h record.Header, payload []byte) {
-	m, err := record.Decode(h.Class, payload)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if err != nil {
-		c.bad = err
-		return
-	}
-	c.all = append(c.all, seen{h, m.(*record.Event)})
-}
-
-func (c *collector) Lose(lane uint32, class record.Class, reason record.LossReason, n uint64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.lost[lane] += n
-}
-
-func (c *collector) Flush() {}
-
-// find waits until an event matches.
-func (c *collector) find(t *testing.T, what string, match func(seen) bool) seen {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; {
-		c.mu.Lock()
-		i := slices.IndexFunc(c.all, match)
-		var s seen
-		if i >= 0 {
-			s = c.all[i]
-		}
-		c.mu.Unlock()
-		if i >= 0 {
-			return s
-		}
-		if time.Now().After(deadline) {
-			c.dump(t)
-			t.Fatalf("no event came: %s", what)
-		}
-		<-time.After(5 * time.Millisecond)
-	}
-}
-
-func (c *collector) count(match func(seen) bool) (n int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, s := range c.all {
-		if match(s) {
-			n++
-		}
-	}
-	return n
-}
-
-func (c *collector) dump(t *testing.T) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, s := range c.all[max(0, len(c.all)-60):] {
-		t.Logf("%s %v", s.h.Class, s.e)
-	}
-}
-
-// observe runs a probe for the length of the test. Its own process is not to
-// be left out here: the tests act as children.
-func observe(t *testing.T) (*Probe, *collector, func()) {
-	t.Helper()
-	if os.Getuid() != 0 {
-		t.Fatal("loading programs takes root")
-	}
-	p, err := Open(Config{Mode: Mode(*mode)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &collector{lost: map[uint32]uint64{}}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- p.Run(ctx, c) }()
-	var once sync.Once
-	stop := func() {
-		once.Do(func() {
-			cancel()
-			if err := <-done; err != nil {
-				t.Error(err)
-			}
-			if c.bad != nil {
-				t.Error(c.bad)
-			}
-		})
-	}
-	t.Cleanup(func() {
-		stop()
-		if err := p.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return p, c, stop
-}
-
-// The tests' own binary is the actor: "act NAME DIR" as arguments.
-func TestMain(m *testing.M) {
-	if len(os.Args) >= 4 && os.Args[1] == "act" {
-		if err := actors[os.Args[2]](os.Args[3]); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	flag.Parse()
-	os.Exit(m.Run())
-}
-
-var actors = map[string]func(dir string) error{
-	"files": func(dir string) error {
-		tmp, real := filepath.Join(dir, "passwd.tmp"), filepath.Join(dir, "passwd")
-		f, err := os.Create(tmp)
-		if err != nil {
-			return err
-		}
-		for range 10 {
-			if _, err := f.WriteString("x"); err != nil {
-				return err
-			}
-		}
-		sub := filepath.Join(dir, "sub")
-		return errors.Join(f.Truncate(3), f.Chmod(0o640), os.Chown(tmp, 1, 2), f.Close(), os.Rename(tmp, real),
-			os.Link(real, filepath.Join(dir, "hard")), os.Symlink("passwd", filepath.Join(dir, "soft")),
-			os.Mkdir(sub, 0o755), os.Remove(sub), unix.Mkfifo(filepath.Join(dir, "fifo"), 0o600),
-			os.Remove(filepath.Join(dir, "hard")), os.Chdir(dir), unix.Rename("soft", "../moved"))
-	},
-	"connect": func(address string) error {
-		c, err := net.Dial("tcp", address)
-		if err != nil {
-			return err
-		}
-		return c.Close()
-	},
-	"missing": func(string) error {
-		err := unix.Exec("/no/such/program", []string{"no"}, nil)
-		if err != unix.ENOENT {
-			return fmt.Errorf("exec gave %v", err)
-		}
-		return nil
-	},
-	"deep": func(dir string) error {
-		// A path longer than any system call takes, with every byte a name may hold.
-		name := make([]byte, 0, 255)
-		for b := byte(1); b != 0; b++ {
-			if b != '/' {
-				name = append(name, b)
-			}
-		}
-		for range 20 {
-			if err := errors.Join(os.Mkdir(filepath.Join(".", strings.Repeat("d", 240)), 0o755), os.Chdir(strings.Repeat("d", 240))); err != nil {
-				return err
-			}
-		}
-		return os.WriteFile(string(name), []byte("x"), 0o600)
-	},
-}
-
-func actor(t *testing.T, dir string, args ...string) *exec.Cmd {
-	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(self, append([]string{"act"}, args...)...)
-	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %v: %s", args, err, out)
-	}
-	return cmd
-}
-
-// workDir is a directory of the test below /etc, whose names must come whole.
-func workDir(t *testing.T) string {
-	dir, err := os.MkdirTemp("/etc", "provost-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
-}
 
 func TestExec(t *testing.T) {
 	_, c, _ := observe(t)
@@ -366,10 +159,9 @@ func TestFiles(t *testing.T) {
 	if lsm && (r.Replaced.GetInode() != st.Ino || r.File.Inode != create.File.Inode) {
 		t.Errorf("rename: %v replaced %v, want inode %d replaced %d", r.File, r.Replaced, create.File.Inode, st.Ino)
 	}
-	if r := one(record.ClassFileRename, "soft"); string(r.Target.GetPath()) != "/etc/moved" {
+	if r := one(record.ClassFileRename, "soft"); string(r.Target.GetPath()) != filepath.Join(filepath.Dir(dir), "moved") {
 		t.Errorf("rename by relative names: to %q", r.Target.GetPath())
 	}
-	t.Cleanup(func() { os.Remove("/etc/moved") })
 	one(record.ClassFileTruncate, "passwd.tmp")
 	if e := one(record.ClassFileChmod, "passwd.tmp"); e.File.Mode&0o7777 != 0o640 {
 		t.Errorf("chmod: mode %o", e.File.Mode)
