@@ -104,9 +104,13 @@ func (j *judgement) failure(p *policy.Policy, problem string) *record.Verdict {
 	return v
 }
 
+// maxReports bounds the reports of one entry: a guest chooses how many cooldowns
+// end together. The others are told with the next entries.
+const maxReports = 128
+
 // reportEnded reports what was swallowed by the cooldowns that have ended.
 func (j *judgement) reportEnded() {
-	for {
+	for range maxReports {
 		en := j.state.ended()
 		if en == nil {
 			return

@@ -63,6 +63,7 @@ func (m *metrics) guest(s *guest.Stats) {
 	m.count("guest_protocol_violations_total", "Connections ended for breaking the protocol.", s.Misbehaved.Load)
 	m.count("guest_garbage_total", "Stretches of bytes that were no envelope.", s.Garbage.Load)
 	m.count("guest_sequence_gaps_total", "Holes found in what agents sent; each is sealed.", s.Gaps.Load)
+	m.count("guest_events_dropped_total", "Events that agents say were observed and could not be kept.", s.Dropped.Load)
 	m.count("guest_events_unexplained_total", "Events missing that no agent owned up to.", s.Unexplained.Load)
 	m.count("guest_rollbacks_total", "Agents that hold an acknowledgement the log does not bear out.", s.Rollbacks.Load)
 	m.count("guest_silences_total", "Times an agent went silent while its domain ran.", s.Silences.Load)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 
+	"golang.org/x/time/rate"
+
 	"github.com/provostd/provost/chain"
 	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/guestagent/wire"
@@ -18,7 +20,7 @@ func (s *session) frame(ctx context.Context, d *Domain, body []byte) (*inflight,
 		// speak the protocol.
 		return nil, s.sealMisbehaviour(ctx, d, record.ClassAgentRefused, "frame: "+err.Error(), body, err)
 	}
-	if err := s.throttle(ctx, len(body), len(f.Records)); err != nil {
+	if err := s.pay(ctx, s.records, max(1, len(f.Records))); err != nil {
 		return nil, err
 	}
 	hash := wire.FrameHash(f.Statement)
@@ -29,7 +31,7 @@ func (s *session) frame(ctx context.Context, d *Domain, body []byte) (*inflight,
 	if err != nil {
 		return s.refuseFrame(ctx, d, &f, &st, hash, record.ClassAgentSignatureInvalid, err.Error())
 	}
-	switch s.prog.place(&st, hash) {
+	switch s.prog.place(&st, hash, s.recent) {
 	case placeDuplicate:
 		s.cfg.Stats.Duplicates.Add(1)
 		return &inflight{ack: wire.Ack{Session: st.Session, Frame: st.Frame}}, nil
@@ -52,7 +54,9 @@ func (s *session) unfit(d *Domain, st *wire.Statement) string {
 		return fmt.Sprintf("frame %d names domain %x", st.Frame, st.Domain)
 	case st.Session != s.prog.Session:
 		return fmt.Sprintf("frame %d names session %x, this one is %x", st.Frame, st.Session, s.prog.Session)
-	case st.Epoch != d.Epoch && (st.Epoch != d.ParentEpoch || st.Frame != s.prog.Frame+1):
+	case len(st.Lanes) > 0 && s.prog.lanesWith(st) > maxSessionLanes:
+		return fmt.Sprintf("frame %d makes the session name more than %d lanes", st.Frame, maxSessionLanes)
+	case st.Epoch != d.Epoch && !s.prog.carriedOver(st, d):
 		return fmt.Sprintf("stale: frame %d names epoch %x, the current one is %x", st.Frame, st.Epoch, d.Epoch)
 	}
 	return ""
@@ -88,6 +92,11 @@ func (s *session) submitFrame(ctx context.Context, d *Domain, f *wire.Frame, st 
 	s.alive.seen(s.cfg.Now())
 	s.cfg.Stats.Frames.Add(1)
 	s.cfg.Stats.Records.Add(uint64(len(opened)))
+	for _, l := range st.Lanes {
+		for _, d := range l.Drops {
+			s.cfg.Stats.Dropped.Add(d.Count)
+		}
+	}
 	return in, nil
 }
 
@@ -97,7 +106,7 @@ func (s *session) gap(st *wire.Statement, last uint64, holes []*record.LostCount
 	detail := ""
 	if st.Frame != last+1 {
 		detail = fmt.Sprintf("frames %d to %d are missing", last+1, st.Frame-1)
-	} else if st.First != s.prog.Sequence {
+	} else if st.First != s.prog.Sequence && !s.prog.Branched {
 		detail = fmt.Sprintf("sequence goes from %d to %d", s.prog.Sequence, st.First)
 	}
 	var missing uint64
@@ -125,7 +134,7 @@ func (s *session) gap(st *wire.Statement, last uint64, holes []*record.LostCount
 func (s *session) refuseFrame(ctx context.Context, d *Domain, f *wire.Frame, st *wire.Statement, hash record.Hash, c record.Class, reason string) (*inflight, error) {
 	s.cfg.Stats.Refused.Add(1)
 	next := s.prog.clone()
-	if st.Session == next.Session && next.place(st, hash) == placeNext && wire.VerifyStatement(next.Key, f.Statement, f.Signature[:]) == nil {
+	if st.Session == next.Session && next.place(st, hash, s.recent) == placeNext && wire.VerifyStatement(next.Key, f.Statement, f.Signature[:]) == nil {
 		next.book(st, nil)
 		next.consume(st, hash)
 	}
@@ -152,28 +161,28 @@ func (s *session) submit(ctx context.Context, d *Domain, entries []chain.Entry, 
 	if err != nil {
 		return nil, err
 	}
+	if err := s.pay(ctx, s.bytes, len(b)); err != nil {
+		return nil, err
+	}
 	p, err := s.cfg.Store.Submit(ctx, chain.Batch{Log: d.Log, Entries: entries, Meta: []chain.MetaWrite{{Key: progressKey(d), Value: b}}})
 	if err != nil {
 		return nil, err
 	}
 	s.prog = next
+	s.recent[next.Frame] = next.FrameHash
+	delete(s.recent, next.Frame-wire.WindowFrames)
 	return &inflight{pending: p}, nil
 }
 
-// throttle waits until the domain's quota has room for a frame (invariant I8).
-// Meanwhile nothing is read, so the guest's port fills and its agent waits.
-func (s *session) throttle(ctx context.Context, bytes, records int) error {
-	if !s.bytes.AllowN(s.cfg.Now(), bytes) {
-		s.cfg.Stats.Throttled.Add(1)
-		if err := s.bytes.WaitN(ctx, min(bytes, s.bytes.Burst())); err != nil {
-			return fmt.Errorf("wait for quota: %w: %w", err, errAgain)
-		}
-	}
-	if records == 0 || s.records.AllowN(s.cfg.Now(), records) {
+// pay waits until one of the domain's quotas has room (invariant I8). Meanwhile
+// nothing is read, so the guest's port fills and its agent waits.
+func (s *session) pay(ctx context.Context, quota *rate.Limiter, n int) error {
+	n = min(n, quota.Burst())
+	if quota.AllowN(s.cfg.Now(), n) {
 		return nil
 	}
 	s.cfg.Stats.Throttled.Add(1)
-	if err := s.records.WaitN(ctx, min(records, s.records.Burst())); err != nil {
+	if err := quota.WaitN(ctx, n); err != nil {
 		return fmt.Errorf("wait for quota: %w: %w", err, errAgain)
 	}
 	return nil

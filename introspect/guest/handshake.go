@@ -45,12 +45,18 @@ func (s *session) handshake(ctx context.Context, l *link, d *Domain) error {
 	if err != nil {
 		return s.sealMisbehaviour(ctx, d, record.ClassAgentSignatureInvalid, "handshake: "+err.Error(), raw, err)
 	}
-	if id.Version != wire.Version || id.Session == 0 {
-		err := fmt.Errorf("agent chose version %d and session %d: %w", id.Version, id.Session, record.ErrReject)
+	if id.Version != wire.Version || id.Session == 0 || id.Epoch != hello.Epoch || id.Nonce != hello.Nonce {
+		err := fmt.Errorf("agent chose version %d and session %x, and names epoch %x and nonce %x: %w", id.Version, id.Session, id.Epoch, id.Nonce, record.ErrReject)
 		return s.refuse(ctx, l, d, err.Error(), raw, err)
 	}
 	if id.Session == s.prog.Session && !bytes.Equal(id.Key[:], s.prog.Key) {
 		err := fmt.Errorf("session %x is known with another key: %w", id.Session, record.ErrReject)
+		return s.refuse(ctx, l, d, err.Error(), raw, err)
+	}
+	if s.prog.behind(&id) && id.Epoch == s.prog.Epoch {
+		s.cfg.Stats.Rollbacks.Add(1)
+		err := fmt.Errorf("agent is at frame %d, frame %d of this session and epoch is sealed: its memory was copied or restored unseen: %w",
+			id.Frame, s.prog.Frame, record.ErrReject)
 		return s.refuse(ctx, l, d, err.Error(), raw, err)
 	}
 	if err := s.enroll(ctx, d, &id, transcript, body, raw); err != nil {
@@ -139,6 +145,17 @@ func (s *session) enroll(ctx context.Context, d *Domain, id *wire.Ident, transcr
 	if !resumed {
 		m.RetiredKey = s.prog.Key
 		next.begin(id)
+	} else if s.prog.behind(id) {
+		e, err := s.cfg.Store.Draft(record.OriginHost, record.ClassAgentRollback, &record.AgentState{
+			Session: id.Session, Frame: id.Frame, Count: s.prog.Frame - min(id.Frame, s.prog.Frame),
+			Reason: fmt.Sprintf("restored memory: the agent goes on from frame %d in a new epoch, frame %d was sealed", id.Frame, s.prog.Frame),
+		})
+		if err != nil {
+			return fmt.Errorf("seal restored memory: %w", err)
+		}
+		entries = append(entries, e)
+		next.branch(id)
+		s.recent = map[uint64]record.Hash{}
 	}
 	next.Epoch = id.Epoch
 	enrolled, err := s.cfg.Store.Draft(record.OriginHost, record.ClassAgentEnrolled, m)
@@ -212,5 +229,22 @@ func (s *session) sealMisbehaviour(ctx context.Context, d *Domain, c record.Clas
 	if _, err := s.cfg.Store.Append(ctx, chain.Batch{Log: d.Log, Entries: []chain.Entry{e}}); err != nil {
 		return fmt.Errorf("seal %s: %w", c, err)
 	}
-	return cause
+	return &sealedError{cause}
+}
+
+// sealedError is a violation that stands in the log already.
+type sealedError struct{ error }
+
+func (e *sealedError) Unwrap() error { return e.error }
+
+// sealUnsealed seals a violation that ended a connection and has no entry yet.
+func (s *session) sealUnsealed(ctx context.Context, err error) error {
+	var sealed *sealedError
+	if errors.As(err, &sealed) {
+		return nil
+	}
+	if err := s.sealMisbehaviour(ctx, s.dom.Load(), record.ClassAgentRefused, "channel: "+err.Error(), nil, nil); !errors.As(err, &sealed) {
+		return err
+	}
+	return nil
 }

@@ -21,14 +21,23 @@ type progress struct {
 	FrameHash record.Hash         `json:"frame_hash"`
 	Sequence  uint64              `json:"sequence,omitempty"` // next expected
 	Lanes     map[uint32]laneBook `json:"lanes,omitempty"`
+	// SignedEpoch is the epoch that the newest frame named.
+	SignedEpoch [16]byte `json:"signed_epoch"`
+	// Branched says that the session goes on from restored memory, so that its
+	// counts begin anew with its next frame.
+	Branched bool `json:"branched,omitempty"`
 }
+
+// maxSessionLanes bounds the lanes a session may name: two rings on 512 CPUs.
+const maxSessionLanes = 1024
 
 // laneBook balances one lane over a session.
 type laneBook struct {
-	Next    uint64 `json:"next"`    // accounted for up to here
-	Arrived uint64 `json:"arrived"` // records sealed
-	Dropped uint64 `json:"dropped"` // owned up to by the agent
-	Missing uint64 `json:"missing"` // found missing and sealed as such
+	Base    uint64 `json:"base,omitempty"` // counts begin here
+	Next    uint64 `json:"next"`           // accounted for up to here
+	Arrived uint64 `json:"arrived"`        // records sealed
+	Dropped uint64 `json:"dropped"`        // owned up to by the agent
+	Missing uint64 `json:"missing"`        // found missing and sealed as such
 }
 
 func parseProgress(b []byte) (progress, error) {
@@ -66,6 +75,38 @@ func (p *progress) begin(id *wire.Ident) {
 	*p = progress{Key: slices.Clone(id.Key[:]), Session: id.Session, Epoch: id.Epoch, BootID: id.BootID, Lanes: map[uint32]laneBook{}}
 }
 
+// branch goes on with a session whose agent's memory was restored: an earlier
+// state of the same run, in another epoch.
+func (p *progress) branch(id *wire.Ident) {
+	p.Frame, p.FrameHash, p.Epoch = id.Frame, id.FrameHash, id.Epoch
+	p.Lanes, p.Branched = map[uint32]laneBook{}, true
+}
+
+// behind reports whether an agent of a known session has made fewer frames than
+// are sealed, or another one of the newest number.
+func (p *progress) behind(id *wire.Ident) bool {
+	return id.Session == p.Session && (id.Frame < p.Frame || id.Frame == p.Frame && id.FrameHash != p.FrameHash)
+}
+
+// lanesWith counts the lanes the session has named once it is told of s.
+func (p *progress) lanesWith(s *wire.Statement) int {
+	n := len(p.Lanes)
+	for _, l := range s.Lanes {
+		if _, ok := p.Lanes[l.Number]; !ok {
+			n++
+		}
+	}
+	return n
+}
+
+// carriedOver reports whether a frame was made in the parent epoch and follows
+// the newest sealed one of it: a fact that was on its way when memory was saved.
+// From the first frame of the new epoch on there are none.
+func (p *progress) carriedOver(s *wire.Statement, d *Domain) bool {
+	return s.Epoch == d.ParentEpoch && d.ParentEpoch != [16]byte{} && s.Frame == p.Frame+1 &&
+		(p.SignedEpoch == s.Epoch || p.Frame == 0)
+}
+
 // place says where a frame stands relative to what is sealed.
 type place int
 
@@ -76,14 +117,21 @@ const (
 	placeAhead // frames are missing before it
 )
 
-func (p *progress) place(s *wire.Statement, hash record.Hash) place {
+// place compares a frame that should be sealed already with what was sealed in
+// this run of the daemon. An honest agent sends none from before that: it lets
+// go of everything up to the frame that Hello names.
+func (p *progress) place(s *wire.Statement, hash record.Hash, recent map[uint64]record.Hash) place {
 	switch {
+	case p.Branched && s.Frame == p.Frame+1:
+		return placeNext
 	case s.Frame == p.Frame+1 && s.Prev == p.FrameHash:
 		return placeNext
 	case s.Frame == p.Frame && hash != p.FrameHash, s.Frame == p.Frame+1:
 		return placeFork
-	case s.Frame <= p.Frame:
+	case s.Frame == p.Frame || s.Frame < p.Frame && recent[s.Frame] == hash:
 		return placeDuplicate
+	case s.Frame < p.Frame:
+		return placeFork
 	}
 	return placeAhead
 }
@@ -91,13 +139,17 @@ func (p *progress) place(s *wire.Statement, hash record.Hash) place {
 // consume moves the chain of frames past one that is sealed or refused.
 func (p *progress) consume(s *wire.Statement, hash record.Hash) {
 	p.Frame, p.FrameHash, p.Sequence = s.Frame, hash, s.First+uint64(s.Count)
+	p.SignedEpoch, p.Branched = s.Epoch, false
 }
 
 // book enters a frame into the lanes and returns the holes that neither a
 // record nor a drop count explains (invariant I4).
 func (p *progress) book(s *wire.Statement, headers []wire.Opened) []*record.LostCount {
 	for _, l := range s.Lanes {
-		b := p.Lanes[l.Number]
+		b, ok := p.Lanes[l.Number]
+		if !ok && p.Branched {
+			b.Base = l.First
+		}
 		b.Next = max(b.Next, l.Next)
 		for _, d := range l.Drops {
 			b.Dropped = saturate(b.Dropped, d.Count)
@@ -118,7 +170,7 @@ func (p *progress) book(s *wire.Statement, headers []wire.Opened) []*record.Lost
 	var holes []*record.LostCount
 	for _, l := range s.Lanes {
 		b := p.Lanes[l.Number]
-		have := saturate(saturate(b.Arrived, b.Dropped), b.Missing)
+		have := saturate(saturate(saturate(b.Arrived, b.Dropped), b.Missing), b.Base)
 		if b.Next > have {
 			holes = append(holes, &record.LostCount{Lane: l.Number, Reason: record.LossReason_LOSS_REASON_UNEXPLAINED, Count: b.Next - have})
 			b.Missing = saturate(b.Missing, b.Next-have)

@@ -28,10 +28,11 @@ type session struct {
 	rehi  chan struct{}          // cap 1: the epoch changed, say Hello again
 	alive aliveness
 
-	prog    progress
-	records *rate.Limiter
-	bytes   *rate.Limiter
-	status  atomic.Pointer[Status]
+	prog   progress
+	recent map[uint64]record.Hash // newest frames of the session, by number
+	// What the guest may cost (invariant I8).
+	records, bytes, greetings *rate.Limiter
+	status                    atomic.Pointer[Status]
 }
 
 // errAgain ends a connection without blame: the peer went away, or the domain
@@ -57,6 +58,9 @@ func (s *session) serve(ctx context.Context) error {
 			return fmt.Errorf("serve channel of %s: %w", s.dom.Load().Name, err)
 		case errors.Is(err, record.ErrReject):
 			s.cfg.Stats.Misbehaved.Add(1)
+			if serr := s.sealUnsealed(ctx, err); serr != nil && ctx.Err() == nil {
+				return fmt.Errorf("serve channel of %s: %w", s.dom.Load().Name, serr)
+			}
 			s.log.WarnContext(ctx, "channel closed on a protocol violation", "error", err, "retry_in", pause)
 		default:
 			s.log.DebugContext(ctx, "channel closed", "error", err)
@@ -84,6 +88,7 @@ func (s *session) reload() error {
 	if err != nil {
 		return fmt.Errorf("read progress of the agent: %w", err)
 	}
+	s.recent = map[uint64]record.Hash{}
 	s.prog, err = parseProgress(b)
 	return err
 }
@@ -126,6 +131,11 @@ func (s *session) converse(ctx context.Context, l *link) error {
 	case <-s.rehi:
 		d = s.dom.Load()
 	default:
+	}
+	// Each handshake seals an enrolment: an agent that asks for one after the
+	// other waits.
+	if err := s.pay(ctx, s.greetings, 1); err != nil {
+		return err
 	}
 	if err := s.handshake(ctx, l, d); err != nil {
 		return err
@@ -232,6 +242,10 @@ func (s *session) heartbeats(ctx context.Context, l *link, number uint64) error 
 	}
 }
 
+// envelopeCost is what reading any message costs of a domain's quota, in bytes,
+// besides its body.
+const envelopeCost = 64
+
 // read takes the agent's messages until the connection or the agent fails.
 func (s *session) read(ctx context.Context, l *link, d *Domain, pending chan<- *inflight) error {
 	refusals := 0
@@ -246,6 +260,9 @@ func (s *session) read(ctx context.Context, l *link, d *Domain, pending chan<- *
 		} else if err != nil {
 			return readError(ctx, err)
 		}
+		if err := s.pay(ctx, s.bytes, len(e.Body)+envelopeCost); err != nil {
+			return err
+		}
 		switch e.Type {
 		case wire.TypeFrame:
 			// The frame is still on its way to the disk when the next message
@@ -254,15 +271,15 @@ func (s *session) read(ctx context.Context, l *link, d *Domain, pending chan<- *
 			if err != nil {
 				return err
 			}
-			if in.ack.Refused {
-				if refusals++; refusals > s.cfg.MaxRefusals {
-					return fmt.Errorf("read channel: %d frames refused: %w", refusals, record.ErrReject)
-				}
-			}
 			select {
 			case pending <- in:
 			case <-ctx.Done():
 				return errors.Join(context.Cause(ctx), in.wait(ctx))
+			}
+			if in.ack.Refused {
+				if refusals++; refusals > s.cfg.MaxRefusals {
+					return fmt.Errorf("read channel: %d frames refused: %w", refusals, record.ErrReject)
+				}
 			}
 		case wire.TypeHeartbeat:
 			h, err := wire.ParseHeartbeat(e.Body)

@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"crypto/ed25519"
 	"strings"
 	"testing"
 	"time"
@@ -94,7 +95,7 @@ func TestResendAfterReconnect(t *testing.T) {
 	p.conn.Close()
 
 	p = b.accept()
-	h, _ := p.greet(nil)
+	h, _ := p.greet(func(id *wire.Ident) { id.Frame, id.FrameHash = 1, wire.FrameHash(f1.Statement) })
 	if h.LastSession != b.session || h.LastFrame != 1 || h.LastFrameHash != wire.FrameHash(f1.Statement) {
 		t.Fatalf("the second hello knows session %x frame %d", h.LastSession, h.LastFrame)
 	}
@@ -192,6 +193,116 @@ func TestRollback(t *testing.T) {
 	b.accept().greet(func(id *wire.Ident) { id.AckedFrame, id.AckedIndex, id.AckedHash = 7, 4711, record.Hash{1} })
 	if got := b.await(record.ClassAgentRollback, 1); !strings.Contains(reasonOf(t, got[0].Payload), "4711") {
 		t.Errorf("sealed as %q", reasonOf(t, got[0].Payload))
+	}
+}
+
+// TestAnotherHistory sends other content under a number that is sealed: it is
+// refused and never acknowledged as a duplicate (I7).
+func TestAnotherHistory(t *testing.T) {
+	b := newBench(t, nil)
+	p := b.accept()
+	p.greet(nil)
+	f1 := b.frame(1, record.Hash{}, 0, 1, nil)
+	p.send(f1)
+	p.send(b.frame(2, wire.FrameHash(f1.Statement), 1, 1, nil))
+	if a := p.send(f1); a.Refused {
+		t.Errorf("a frame sent again is refused: %s", a.Reason)
+	}
+	other := b.frame(1, record.Hash{}, 0, 2, nil)
+	if a := p.send(other); !a.Refused {
+		t.Error("other content under the number of a sealed frame is acknowledged")
+	}
+}
+
+// TestCopiedMemory and TestRestoredMemory follow an agent that is an earlier
+// state of itself: in the same epoch it is turned away, in a new one, which is
+// what a restore opens, it goes on from where it was.
+func TestCopiedMemory(t *testing.T) {
+	b := newBench(t, nil)
+	p := b.accept()
+	p.greet(nil)
+	f1 := b.frame(1, record.Hash{}, 0, 1, nil)
+	p.send(f1)
+	p.send(b.frame(2, wire.FrameHash(f1.Statement), 1, 1, nil))
+	p.conn.Close()
+	_, w := b.accept().greet(func(id *wire.Ident) { id.Frame, id.FrameHash = 1, wire.FrameHash(f1.Statement) })
+	if !w.Refused || !strings.Contains(w.Reason, "copied or restored") {
+		t.Errorf("welcome %+v", w)
+	}
+}
+
+func TestRestoredMemory(t *testing.T) {
+	b := newBench(t, nil)
+	p := b.accept()
+	p.greet(nil)
+	f1 := b.frame(1, record.Hash{}, 0, 1, nil)
+	p.send(f1)
+	p.send(b.frame(2, wire.FrameHash(f1.Statement), 1, 4, nil))
+	d := b.dom
+	d.ParentEpoch, d.Epoch = d.Epoch, [16]byte{2}
+	b.sessions.Set(&d)
+	b.dom = d
+	_, w := p.greet(func(id *wire.Ident) { id.Frame, id.FrameHash = 1, wire.FrameHash(f1.Statement) })
+	if w.Refused {
+		t.Fatalf("refused: %s", w.Reason)
+	}
+	if a := p.send(b.frame(2, wire.FrameHash(f1.Statement), 1, 1, nil)); a.Refused {
+		t.Errorf("first frame behind the restore refused: %s", a.Reason)
+	}
+	got := b.sealed()
+	if len(got[record.ClassAgentRollback]) != 1 || len(got[record.ClassAgentSequenceGap]) != 0 {
+		t.Errorf("%d rollbacks and %d gaps are sealed, want 1 and 0", len(got[record.ClassAgentRollback]), len(got[record.ClassAgentSequenceGap]))
+	}
+}
+
+// TestFloods holds that what a guest can make the host do is bounded (I8):
+// handshakes, and lanes that no statement forgets.
+func TestFloods(t *testing.T) {
+	b := newBench(t, nil)
+	p := b.accept()
+	p.greet(nil)
+	b.must(p.conn.SetDeadline(time.Now().Add(1500 * time.Millisecond)))
+	began := time.Now()
+	n := 1
+	for ; time.Since(began) < time.Second; n++ {
+		beat := wire.Heartbeat{Session: b.session + 1}
+		if p.out.Write(wire.TypeHeartbeat, beat.AppendBinary(nil)) != nil {
+			break
+		}
+		e, err := p.in.Read()
+		for ; err == nil && e.Type != wire.TypeHello; e, err = p.in.Read() {
+		}
+		if err != nil {
+			break
+		}
+		h, err := wire.ParseHello(e.Body)
+		b.must(err)
+		id := wire.Ident{Version: wire.Version, Session: b.session, Epoch: h.Epoch, Nonce: h.Nonce}
+		copy(id.Key[:], b.key.Public().(ed25519.PublicKey))
+		b.must(p.out.Write(wire.TypeIdent, id.Sign(b.key, e.Body)))
+	}
+	if got := len(b.sealed()[record.ClassAgentEnrolled]); got > 12 {
+		t.Errorf("%d handshakes in a second, %d sealed", n, got)
+	}
+
+	b = newBench(t, nil)
+	p = b.accept()
+	p.greet(nil)
+	prev, refused := record.Hash{}, ""
+	for n := range uint64(6) {
+		f := b.frame(n+1, prev, n, 1, func(_ *wire.Frame, s *wire.Statement) {
+			for l := range uint32(400) {
+				s.Lanes = append(s.Lanes, wire.Lane{Number: 100 + uint32(n)*400 + l})
+			}
+		})
+		prev = wire.FrameHash(f.Statement)
+		if a := p.send(f); a.Refused {
+			refused = a.Reason
+			break
+		}
+	}
+	if !strings.Contains(refused, "lanes") {
+		t.Errorf("a session that names 2,400 lanes is refused with %q", refused)
 	}
 }
 

@@ -42,7 +42,7 @@ type Config struct {
 type Stats struct {
 	Handshakes, Frames, Records, Acks, Duplicates   atomic.Uint64
 	Refused, Misbehaved, Garbage, Gaps, Unexplained atomic.Uint64
-	Rollbacks, Silences, Throttled                  atomic.Uint64
+	Rollbacks, Silences, Throttled, Dropped         atomic.Uint64
 }
 
 func (c *Config) defaults() {
@@ -187,8 +187,9 @@ func (s *Sessions) Set(d *Domain) {
 func (s *Sessions) newSession(d *Domain) *session {
 	n := &session{
 		cfg: &s.cfg, log: s.cfg.Log.With("domain", d.Name, "uuid", d.UUID.String()), rehi: make(chan struct{}, 1),
-		records: rate.NewLimiter(rate.Limit(s.cfg.RecordsPerSecond), max(s.cfg.RecordsPerSecond, wire.MaxRecords)),
-		bytes:   rate.NewLimiter(rate.Limit(s.cfg.BytesPerSecond), max(s.cfg.BytesPerSecond, wire.MaxBody)),
+		records:   rate.NewLimiter(rate.Limit(s.cfg.RecordsPerSecond), max(s.cfg.RecordsPerSecond, wire.MaxRecords)),
+		greetings: rate.NewLimiter(1, 8),
+		bytes:     rate.NewLimiter(rate.Limit(s.cfg.BytesPerSecond), max(s.cfg.BytesPerSecond, wire.MaxBody)),
 	}
 	n.dom.Store(d)
 	n.alive.restart(s.cfg.Now())
