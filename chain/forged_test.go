@@ -47,6 +47,10 @@ func TestForgedBundle(t *testing.T) {
 	drop := func(b *proof.Bundle, index uint64) {
 		b.Entries = slices.DeleteFunc(b.Entries, func(e proof.Entry) bool { return e.Index == index })
 	}
+	noKey, err := proof.VerifierKey(s.HostLog().Origin(), s.cfg.Keys.VMPublic())
+	if err != nil {
+		t.Fatal(err)
+	}
 	noOld, noNew := read(older), read(exported(t, s, another, Selection{Indexes: []uint64{event}}))
 	for name, c := range map[string]struct {
 		forge func(b *proof.Bundle)
@@ -92,6 +96,7 @@ func TestForgedBundle(t *testing.T) {
 		"certificate of a quote":  {func(b *proof.Bundle) { b.Certificate = b.Quote }, "want log.key_certificate"},
 		"quote of a certificate":  {func(b *proof.Bundle) { b.Quote = b.Certificate }, "want log.vm_checkpoint"},
 		"other key file":          {func(b *proof.Bundle) { b.VMKey = b.HostKey }, "not the key that the host log certifies"},
+		"other host key file":     {func(b *proof.Bundle) { b.HostKey = noKey }, "(host.vkey): it is not the key given"},
 		"host signs for VM":       {func(b *proof.Bundle) { b.VMCheckpoint = b.HostCheckpoint }, "not the checkpoint"},
 		"no entries":              {func(b *proof.Bundle) { b.Entries, b.Range = nil, nil }, "no entries"},
 		"unsigned checkpoint": {func(b *proof.Bundle) {

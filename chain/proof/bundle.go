@@ -50,7 +50,8 @@ type Bundle struct {
 	Range *Range
 
 	// Verifier keys for stock tools. They prove nothing: Verify is given the
-	// host's key, and the VM log's is certified in the host log.
+	// host's key, which HostKey must equal, and the VM log's is certified in
+	// the host log.
 	HostKey string
 	VMKey   string
 

@@ -22,7 +22,8 @@
 //	README.txt               what it is, and the commands of stock tools
 //	host.checkpoint          signed note of the host log
 //	vm.checkpoint            signed note of the VM log
-//	host.vkey, vm.vkey       verifier keys, for convenience; they prove nothing
+//	host.vkey, vm.vkey       verifier keys; they prove nothing, and must be the key
+//	                         given and the certified one
 //	vm-key.*                 entry of the host log that certifies vm.vkey
 //	vm-checkpoint.*          entry of the host log that quotes vm.checkpoint
 //	events/NNNNNNNN.*        entry N of the VM log
@@ -38,7 +39,7 @@
 // # What Verify checks
 //
 // In this order, each step resting on those before: the host checkpoint with
-// the key given; the two host-log entries under it; the VM-log key from its
+// the key given, which host.vkey must equal; the two host-log entries under it; the VM-log key from its
 // certificate; the VM checkpoint with that key, and that it is the one quoted;
 // every entry's leaf under it and every payload against its leaf; the hash
 // chain between neighbours and, for a range, that nothing is missing; the

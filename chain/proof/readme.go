@@ -10,25 +10,42 @@ func readme(b *Bundle) []byte {
 VM log    %s
 host log  %s
 
-To verify all of it, with the host's public key from a source you trust
-(host.vkey in this archive is a copy for convenience and proves nothing):
+Trust begins with your own copy of the host log's public key. Have it from
+people, before you have this archive, in a file outside it: here it is called
+../trusted.vkey. The file host.vkey in this archive proves nothing, because
+whoever forges an archive writes the key into it; the program compares the two.
 
-    provost verify --key host.vkey BUNDLE.zip
+To verify all of it:
 
-To verify single entries with tools that are not ours (filippo.io/torchwood):
+    provost verify --key trusted.vkey BUNDLE.zip
+
+To verify single entries with tools that are not ours (filippo.io/torchwood),
+first the host log with your own key, which quotes the VM log's checkpoint and
+certifies its key:
 
     go install filippo.io/torchwood/cmd/spicy@v0.9.0
-    unzip BUNDLE.zip
-    # the host log holds the VM log's checkpoint and certifies its key
-    spicy -verify "$(cat host.vkey)" vm-checkpoint.leaf vm-key.leaf
-    # the VM log holds the events and the agent's signed frames
-    spicy -verify "$(cat vm.vkey)" events/*.leaf frames/*.leaf
+    unzip BUNDLE.zip -d evidence && cd evidence
+    spicy -verify "$(cat ../trusted.vkey)" vm-checkpoint.leaf vm-key.leaf
+
+Then that the payload of the certificate is what its leaf commits to (two equal
+lines) and that the key it certifies is the one in vm.vkey ("certified"):
+
+    (printf 'provost/commitment/v1\000'; cat vm-key.payload) | openssl dgst -sha256 -r | cut -c1-64
+    tail -c 32 vm-key.leaf | xxd -p -c 32
+    VM=$(cut -d+ -f3- vm.vkey | base64 -d | tail -c 32 | xxd -p -c 64)
+    xxd -p -c 1000000 vm-key.payload | grep -q "$VM" && echo certified
+
+Only then the VM log, which holds the events and the agent's signed frames:
+
+    spicy -verify "$(cat vm.vkey)" events/*.leaf
+    [ ! -d frames ] || spicy -verify "$(cat vm.vkey)" frames/*.leaf
 
 What is in it:
 
     manifest.json            which entries, why, and their place in a frame
     host.checkpoint          signed tree head of the host log
     vm.checkpoint            signed tree head of the VM log
+    host.vkey, vm.vkey       copies of the keys, to compare with; they prove nothing
     vm-checkpoint.*          entry of the host log that quotes vm.checkpoint
     vm-key.*                 entry of the host log that certifies vm.vkey
     events/N.*               entry N of the VM log

@@ -16,23 +16,27 @@ type Failure struct {
 	Problem string  `json:"problem"`
 }
 
-// String returns the failure as a line of text.
+// String returns the failure as a line of text. Names and reasons come from
+// the archive: what a terminal would act on is quoted.
 func (f Failure) String() string {
 	var where []string
 	if f.Index != nil {
 		where = append(where, fmt.Sprintf("entry %d", *f.Index))
 	}
 	if f.Log != "" {
-		where = append(where, "of "+f.Log)
+		where = append(where, "of "+printable(f.Log))
 	}
 	if f.File != "" {
-		where = append(where, "("+f.File+")")
+		where = append(where, "("+printable(f.File)+")")
 	}
 	if len(where) == 0 {
-		return f.Problem
+		return printable(f.Problem)
 	}
-	return strings.Join(where, " ") + ": " + f.Problem
+	return strings.Join(where, " ") + ": " + printable(f.Problem)
 }
+
+// printable makes text of an archive or a payload safe to show.
+func printable(s string) string { return record.Printable([]byte(s)) }
 
 // Report says what a verification has proved, or everything that stands
 // against it.
@@ -94,7 +98,7 @@ func (r *Report) WriteText(w io.Writer) error {
 		fmt.Fprintf(&b, "INVALID: %d failures, nothing is proved\n", len(r.Failures))
 	}
 	for _, p := range r.Proved {
-		fmt.Fprintf(&b, "  %s\n", p)
+		fmt.Fprintf(&b, "  %s\n", printable(p))
 	}
 	for _, f := range r.Failures {
 		fmt.Fprintf(&b, "  %s\n", f)

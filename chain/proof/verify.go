@@ -54,7 +54,8 @@ type opened struct {
 }
 
 // Verify checks everything in b against the host log's verifier key (the text
-// of host.vkey, from a source the caller trusts). It fails closed: unless all
+// of host.vkey, from a source the caller trusts and never from b itself: the
+// copy in b must be the same). It fails closed: unless all
 // of it is right the error is an *InvalidError, and the report lists every
 // failure that was found.
 func Verify(b *Bundle, hostKey string, opts Options) (*Report, error) {
@@ -65,6 +66,11 @@ func Verify(b *Bundle, hostKey string, opts Options) (*Report, error) {
 		return nil, fmt.Errorf("verify evidence: host key is no verifier key, want the text of host.vkey: %w: %w", record.ErrReject, err)
 	}
 	v.origins(hostVerifier)
+	// Stock tools are tempted to take the copy for the key: a bundle which
+	// brings another one is a trap, whatever else is right in it.
+	if strings.TrimSpace(b.HostKey) != strings.TrimSpace(hostKey) {
+		v.fail(hostKeyFile, b.HostOrigin, nil, "it is not the key given: the bundle brings another key for the host log")
+	}
 	v.hostLog(hostVerifier)
 	v.vmLog()
 	for i := range b.Entries {

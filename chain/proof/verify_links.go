@@ -47,12 +47,12 @@ func (v *verification) concludeLinks(say func(string, ...any)) {
 		switch m := o.message.(type) {
 		case *record.Verdict:
 			if o.leaf.Header.Class == record.ClassPolicyError {
-				say("Entry %d: policy %q could not judge entry %d: %s.", o.Index, m.Policy, m.CauseIndex, m.Error)
+				say("Entry %d: policy %q could not judge entry %d: %s.", o.Index, m.Policy, m.CauseIndex, printable(m.Error))
 				continue
 			}
-			say("Entry %d: policy %q (%s, %s) decided on entry %d (%s) after it was sealed.", o.Index, m.Policy, m.Severity, m.Mode, m.CauseIndex, m.CauseClass)
+			say("Entry %d: policy %q (%s, %s) decided on entry %d (%s) after it was sealed.", o.Index, m.Policy, printable(m.Severity), printable(m.Mode), m.CauseIndex, printable(m.CauseClass))
 		case *record.Outcome:
-			say("Entry %d: the action %q of the verdict in entry %d was %s; state before %q, after %q.", o.Index, m.Kind, m.VerdictIndex, m.Result, m.StateBefore, m.StateAfter)
+			say("Entry %d: the action %q of the verdict in entry %d was %s; state before %q, after %q.", o.Index, m.Kind, m.VerdictIndex, printable(m.Result), m.StateBefore, m.StateAfter)
 		}
 	}
 }
