@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"sync/atomic"
 
 	"github.com/provostd/provost/chain"
@@ -35,9 +36,13 @@ type Judge struct {
 	dirty   map[chain.LogID]bool
 	unsaved int
 	read    chain.Position // behind the newest entry judged
-	judged  atomic.Uint64  // newest commit judged
-	entries atomic.Uint64
-	failed  atomic.Uint64
+
+	batches  []chain.Batch // verdicts of the run that are not sealed yet
+	verdicts []*record.Verdict
+	waiting  int
+	judged   atomic.Uint64 // newest commit judged
+	entries  atomic.Uint64
+	failed   atomic.Uint64
 }
 
 // NewJudge returns a Judge that does nothing until Run.
@@ -67,28 +72,65 @@ func (j *Judge) Run(ctx context.Context) error {
 	j.judged.Store(j.read.Commit)
 	for {
 		it, err := f.Next(ctx)
+		for n, ok := 0, true; ok && err == nil; n++ {
+			if err := j.judge(&it); err != nil {
+				return fmt.Errorf("judge entry %d of %s: %w", it.Index, it.Log.Origin(), err)
+			}
+			if n+1 >= runLength || j.waiting >= runVerdicts {
+				break
+			}
+			it, ok, err = f.TryNext()
+		}
+		if err == nil {
+			err = j.settle(ctx, f)
+		}
 		if ctx.Err() != nil {
 			return j.stop(f)
 		}
 		if err != nil {
 			return fmt.Errorf("judge: %w", err)
 		}
-		if err := j.judge(ctx, f, &it); err != nil {
-			return fmt.Errorf("judge entry %d of %s: %w", it.Index, it.Log.Origin(), err)
-		}
-		j.judged.Store(it.Pos.Commit)
 	}
 }
 
+// The judge takes entries in runs and seals their verdicts in one commit, so
+// that a flood of one domain costs the others one run and not one sync for each
+// verdict (invariant I8).
+const (
+	runLength   = 512 // entries
+	runVerdicts = 256 // more than the reports of one entry may come on top
+)
+
+// settle ends a run: its verdicts are sealed, or its position is saved now and
+// then.
+func (j *Judge) settle(ctx context.Context, f *chain.Follower) error {
+	var err error
+	switch {
+	case j.waiting > 0:
+		err = j.seal(ctx, f)
+	case j.unsaved >= saveEvery:
+		err = j.save(context.WithoutCancel(ctx), f)
+	}
+	if err == nil {
+		j.judged.Store(j.read.Commit)
+	}
+	return err
+}
+
 // stop saves where the judge is, so that the next start has nothing to repeat.
+// A run that was cut short is judged again: its states are not saved.
 func (j *Judge) stop(f *chain.Follower) error {
+	if j.waiting > 0 {
+		return nil
+	}
 	if err := j.save(context.Background(), f); err != nil {
 		return fmt.Errorf("judge: %w", err)
 	}
 	return nil
 }
 
-func (j *Judge) judge(ctx context.Context, f *chain.Follower, it *chain.Item) error {
+// judge evaluates one entry and keeps its verdicts for the end of the run.
+func (j *Judge) judge(it *chain.Item) error {
 	j.read = it.Pos
 	if it.Log.Name().IsHost() {
 		return nil
@@ -107,13 +149,28 @@ func (j *Judge) judge(ctx context.Context, f *chain.Follower, it *chain.Item) er
 	}
 	j.entries.Add(1)
 	j.dirty[it.Log.ID()] = true
-	if j.unsaved++; len(verdicts) == 0 {
-		if j.unsaved >= saveEvery {
-			return j.save(ctx, f)
+	j.unsaved++
+	for _, v := range verdicts {
+		e, err := j.cfg.Store.Draft(record.OriginPolicy, rules.ClassOf(v), v)
+		if err != nil {
+			return err
 		}
-		return nil
+		j.keep(it.Log, e, v)
 	}
-	return j.seal(ctx, f, it, verdicts)
+	return nil
+}
+
+// keep adds a verdict to its log's part of the commit to come.
+func (j *Judge) keep(l *chain.Log, e chain.Entry, v *record.Verdict) {
+	j.waiting++
+	j.verdicts = append(j.verdicts, v)
+	for i := range j.batches {
+		if j.batches[i].Log == l {
+			j.batches[i].Entries = append(j.batches[i].Entries, e)
+			return
+		}
+	}
+	j.batches = append(j.batches, chain.Batch{Log: l, Entries: []chain.Entry{e}})
 }
 
 // decode returns the payload of an item, nil where it was erased. Sessions seal
@@ -130,40 +187,35 @@ func decode(it *chain.Item) (record.Message, error) {
 func undecided(it *chain.Item, err error) *record.Verdict {
 	return &record.Verdict{
 		Severity: "high", Title: "Entry could not be judged", Error: err.Error(),
+		Actions:    []*record.Action{{Kind: "alert", Message: "entry " + it.Log.Origin() + " " + strconv.FormatUint(it.Index, 10) + " could not be judged"}},
 		CauseIndex: it.Index, CauseHash: it.LeafHash[:], CauseClass: it.Leaf.Header.Class.String(),
 	}
 }
 
-// seal appends verdicts together with the position and the states behind them.
-func (j *Judge) seal(ctx context.Context, f *chain.Follower, it *chain.Item, verdicts []*record.Verdict) error {
-	b := chain.Batch{Log: it.Log, Position: f.At(j.read, nil)}
-	for _, v := range verdicts {
-		e, err := j.cfg.Store.Draft(record.OriginPolicy, rules.ClassOf(v), v)
-		if err != nil {
-			return err
-		}
-		b.Entries = append(b.Entries, e)
-	}
-	var err error
-	if b.Meta, err = j.rows(); err != nil {
+// seal appends the verdicts of a run, together with the position and the states
+// behind them.
+func (j *Judge) seal(ctx context.Context, f *chain.Follower) error {
+	rows, err := j.rows()
+	if err != nil {
 		return err
 	}
-	sealed, err := j.cfg.Store.Append(context.WithoutCancel(ctx), b)
-	if err != nil {
-		return fmt.Errorf("seal verdict: %w", err)
+	j.batches[0].Position, j.batches[0].Meta = f.At(j.read, nil), rows
+	if _, err := j.cfg.Store.AppendAll(context.WithoutCancel(ctx), j.batches); err != nil {
+		return fmt.Errorf("seal verdicts: %w", err)
 	}
 	f.Saved(j.read, nil)
 	j.saved()
-	for i, v := range verdicts {
+	for _, v := range j.verdicts {
 		if v.Error != "" {
 			j.failed.Add(1)
 		}
 		if j.cfg.Count != nil {
 			j.cfg.Count(v)
 		}
-		j.cfg.Log.InfoContext(ctx, "verdict sealed", "policy", v.Policy, "mode", v.Mode, "log", it.Log.Origin(),
-			"leaf", sealed.First+uint64(i), "cause", v.CauseIndex, "class", v.CauseClass, "error", v.Error)
+		j.cfg.Log.InfoContext(ctx, "verdict sealed", "policy", v.Policy, "mode", v.Mode,
+			"cause", v.CauseIndex, "class", v.CauseClass, "suppressed", v.Suppressed, "error", v.Error)
 	}
+	j.batches, j.verdicts, j.waiting = nil, nil, 0
 	return nil
 }
 

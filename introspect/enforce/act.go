@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,38 +14,72 @@ import (
 	"github.com/provostd/provost/introspect/virt"
 )
 
-// queueLength bounds the verdicts that wait for one domain. When a queue is
-// full the enforcer stops reading: the verdicts stay in the ledger.
-const queueLength = 256
+// queueLength bounds the verdicts that wait for one domain, of each kind. When a
+// queue is full the enforcer stops reading: the verdicts stay in the ledger.
+const queueLength = 16 << 10
+
+// queue holds the verdicts that wait for one domain. Those which do something
+// to it go before those which only tell: a domain's pause never waits behind its
+// own alerts (invariant I8).
+type queue struct{ urgent, others chan *job }
+
+// next returns the next job, or nil when there will be none.
+func (q *queue) next() *job {
+	select {
+	case j := <-q.urgent:
+		if j != nil {
+			return j
+		}
+	default:
+	}
+	select {
+	case j := <-q.urgent:
+		if j != nil {
+			return j
+		}
+		return <-q.others
+	case j := <-q.others:
+		if j != nil {
+			return j
+		}
+		return <-q.urgent
+	}
+}
 
 // workers runs one goroutine for each domain that has had a verdict.
 type workers struct {
 	e      *Enforcer
 	ctx    context.Context
 	cancel context.CancelCauseFunc
-	queues map[domain.UUID]chan *job // owned by the Run goroutine
+	queues map[domain.UUID]*queue // owned by the Run goroutine
 	wg     sync.WaitGroup
 }
 
 func (w *workers) give(j *job) {
 	q := w.queues[j.id]
 	if q == nil {
-		q = make(chan *job, queueLength)
+		q = &queue{make(chan *job, queueLength), make(chan *job, queueLength)}
 		w.queues[j.id] = q
-		w.wg.Go(func() {
-			for j := range q {
-				if w.ctx.Err() != nil {
-					continue // it is found again on the next start
-				}
-				if err := w.e.do(w.ctx, j); err != nil && w.ctx.Err() == nil {
-					w.cancel(err)
-				}
-			}
-		})
+		w.wg.Go(func() { w.work(q) })
+	}
+	c := q.others
+	if slices.ContainsFunc(j.verdict.Actions, func(a *record.Action) bool { return a.Kind != "alert" }) {
+		c = q.urgent
 	}
 	select {
-	case q <- j:
+	case c <- j:
 	case <-w.ctx.Done():
+	}
+}
+
+func (w *workers) work(q *queue) {
+	for j := q.next(); j != nil; j = q.next() {
+		if w.ctx.Err() != nil {
+			continue // it is found again on the next start
+		}
+		if err := w.e.do(w.ctx, j); err != nil && w.ctx.Err() == nil {
+			w.cancel(err)
+		}
 	}
 }
 
@@ -52,7 +87,8 @@ func (w *workers) give(j *job) {
 func (w *workers) wait() {
 	w.cancel(nil)
 	for _, q := range w.queues {
-		close(q)
+		close(q.urgent)
+		close(q.others)
 	}
 	w.wg.Wait()
 }
@@ -99,7 +135,7 @@ const (
 // attempts tries an action until it succeeds, fails for good, or has been
 // tried often enough, and completes the outcome.
 func (e *Enforcer) attempts(ctx context.Context, j *job, a *record.Action, o *record.Outcome) {
-	pause := 200 * time.Millisecond
+	pause, until := 200*time.Millisecond, e.cfg.Now().Add(e.cfg.GiveUp)
 	for n := 1; ; n++ {
 		o.Attempt = uint32(n)
 		actx, cancel := context.WithTimeout(ctx, e.cfg.Timeout)
@@ -110,14 +146,14 @@ func (e *Enforcer) attempts(ctx context.Context, j *job, a *record.Action, o *re
 			return
 		}
 		o.Result, o.Error = resultFailed, err.Error()
-		if !errors.Is(err, record.ErrRetry) || n > e.cfg.Retries {
+		if !errors.Is(err, record.ErrRetry) || e.cfg.Now().After(until) {
 			return
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(pause):
-			pause *= 3
+			pause = min(2*pause, 5*time.Second)
 		}
 	}
 }
@@ -132,9 +168,19 @@ func (e *Enforcer) act(ctx context.Context, j *job, a *record.Action, o *record.
 			Domain: j.id, Log: j.log.Origin(), Verdict: j.index, Cause: j.verdict.CauseIndex,
 		})
 	case "pause":
+		if !e.cfg.Current(j.log) {
+			return fmt.Errorf("pause: the verdict is about incarnation %d of the domain, which has ended", j.log.Name().Incarnation)
+		}
 		before, after, err := e.cfg.Actor.Pause(ctx, j.id)
+		if err != nil && before.State.Active() {
+			// A guest that sleeps cannot be paused until it wakes.
+			return fmt.Errorf("pause a domain that is %s: %w: %w", stateText(before), record.ErrRetry, err)
+		}
 		if err != nil {
 			return fmt.Errorf("pause: %w", err)
+		}
+		if before.State == domain.Paused && passing[before.Reason] {
+			return fmt.Errorf("pause: libvirt has paused the domain for a while (%s): %w", before.Reason, record.ErrRetry)
 		}
 		o.Result, o.StateBefore, o.StateAfter = resultDone, stateText(before), stateText(after)
 		if before.State == after.State {
@@ -147,6 +193,9 @@ func (e *Enforcer) act(ctx context.Context, j *job, a *record.Action, o *record.
 	}
 	return fmt.Errorf("action %q is not known to this version", a.Kind)
 }
+
+// passing are the reasons of a pause that libvirt ends by itself.
+var passing = map[string]bool{"migration": true, "save": true, "dump": true, "snapshot": true, "starting-up": true, "postcopy": true}
 
 // stateText is a state with libvirt's reason for it: who paused a domain
 // decides who may resume it.

@@ -36,11 +36,14 @@ type Config struct {
 	Alert func(context.Context, Alert) error
 	Log   *slog.Logger
 	Now   func() time.Time
+	// Current reports whether a log is that of the domain's present incarnation.
+	// A verdict on a machine that is gone does not act on its successor.
+	Current func(l *chain.Log) bool
 	// Timeout bounds one attempt of one action; 30 s.
 	Timeout time.Duration
-	// Retries is how often an action is tried again after a transient failure
-	// before its outcome is sealed as failed; 5.
-	Retries int
+	// GiveUp is how long an action is tried again after transient failures
+	// before its outcome is sealed as failed; 15 min.
+	GiveUp time.Duration
 	// Count is told of every outcome, for the metrics.
 	Count func(policy, mode, action, result string)
 }
@@ -59,8 +62,8 @@ func New(cfg Config) *Enforcer {
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = 30 * time.Second
 	}
-	if cfg.Retries <= 0 {
-		cfg.Retries = 5
+	if cfg.GiveUp <= 0 {
+		cfg.GiveUp = 15 * time.Minute
 	}
 	return &Enforcer{cfg: cfg, open: map[chain.Position]*job{}}
 }
@@ -98,7 +101,7 @@ func (e *Enforcer) Run(ctx context.Context) error {
 	e.read = f.Position()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	w := &workers{e: e, ctx: ctx, cancel: cancel, queues: map[domain.UUID]chan *job{}}
+	w := &workers{e: e, ctx: ctx, cancel: cancel, queues: map[domain.UUID]*queue{}}
 	defer w.wait()
 	unfinished, err := e.recover(f)
 	if err != nil {
@@ -184,7 +187,7 @@ func (e *Enforcer) take(it *chain.Item) *job {
 	defer e.mu.Unlock()
 	before := e.read
 	e.read = it.Pos
-	if it.Leaf.Header.Class != record.ClassPolicyVerdict || it.Leaf.Origin != record.OriginPolicy {
+	if c := it.Leaf.Header.Class; c != record.ClassPolicyVerdict && c != record.ClassPolicyError || it.Leaf.Origin != record.OriginPolicy {
 		return nil
 	}
 	v := &record.Verdict{}
