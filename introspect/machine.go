@@ -33,6 +33,9 @@ type machine struct {
 	LibvirtID    int          `json:"libvirt_id"`
 	Persistent   bool         `json:"persistent"`
 	ConfigDigest string       `json:"config_digest,omitempty"`
+	// Unread says that facts about the domain could not be read when they were
+	// due: until they are, its channel and its epoch may be unknown.
+	Unread bool `json:"unread,omitempty"`
 
 	log *chain.Log
 }
@@ -80,7 +83,7 @@ func (m *machine) openEpoch(s *chain.Store, cause string, o *virt.Observation) (
 		GenerationId: m.GenerationID, LibvirtId: int64(o.Domain.ID),
 	}
 	if m.Epoch != (epochID{}) {
-		e.Parent, e.ParentLastIndex = m.Epoch[:], m.log.Size()-1
+		e.Parent = m.Epoch[:]
 	}
 	if o.Snapshot != nil {
 		d := digest(o.Snapshot.LiveXML)

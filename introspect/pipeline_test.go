@@ -29,6 +29,7 @@ type pipe struct {
 	store    *chain.Store
 	registry *Registry
 	stop     func()
+	facts    virt.Snapshot // what Inspect tells
 }
 
 const bundle = `
@@ -90,7 +91,8 @@ func (p *pipe) run(s *chain.Store) {
 	go func() { judged <- j.Run(jctx) }()
 	var err error
 	p.registry, err = NewRegistry(RegistryConfig{Store: s, Sessions: guest.New(guest.Config{Store: s, Log: log}), HostID: "test.host",
-		Activation: p.engine.ActivationFor, Log: log})
+		Activation: p.engine.ActivationFor, Log: log,
+		Inspect: func(context.Context, domain.UUID) (virt.Snapshot, error) { return p.facts, nil }})
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -190,6 +192,53 @@ func TestLifeOfADomain(t *testing.T) {
 	}
 	p.see("vm.define", "define", "added", 0, domain.Shutoff)
 	p.expect("2", "log.genesis+previous", "policy.loaded", "vm.define")
+}
+
+// TestEndsWithoutUndefine follows domains whose end libvirt calls a stop:
+// transient ones, and those that migrate away.
+func TestEndsWithoutUndefine(t *testing.T) {
+	p := newPipe(t)
+	p.see("vm.start", "start", "booted", 10, domain.Running)
+	p.gone("stop", "shutdown", nil)
+	if n := len(p.registry.Machines()); n != 0 {
+		t.Fatalf("%d domains are left of a transient one that stopped", n)
+	}
+	p.see("vm.start", "start", "migrated", 11, domain.Running)
+	p.expect("2", "log.genesis+previous", "policy.loaded", "vm.epoch:arrival", "vm.start")
+	p.see("vm.migrate", "stop", "migrated", 0, domain.Shutoff)
+	p.see("vm.migrate", "start", "migrated", 12, domain.Running)
+	p.see("vm.migrate", "start", "migrated", 13, domain.Running) // its departure was missed
+	p.expect("3", "log.genesis+previous", "policy.loaded", "vm.epoch:arrival", "vm.migrate", "vm.change")
+	p.expect("4", "log.genesis+previous", "policy.loaded", "vm.epoch:arrival", "vm.migrate")
+}
+
+// TestUnreadFacts loses the facts of a start: they are asked for again, and the
+// run gets its epoch (I4).
+func TestUnreadFacts(t *testing.T) {
+	p := newPipe(t)
+	p.see("vm.define", "define", "added", 0, domain.Shutoff)
+	p.gone("start", "booted", errors.New("libvirt does not answer"))
+	if n := len(p.registry.unread()); n != 1 {
+		t.Fatalf("%d domains have facts missing, want 1", n)
+	}
+	p.facts = virt.Snapshot{Domain: domain.Domain{UUID: vm, Name: "vm", State: domain.Running, ID: 4}, ConfigXML: "<domain/>", QEMU: virt.Process{Pid: 4, Start: 4}}
+	if err := p.registry.reread(t.Context(), vm); err != nil {
+		t.Fatal(err)
+	}
+	p.expect("1", "log.genesis", "policy.loaded", "vm.define", "vm.start", "vm.epoch:found", "vm.change")
+	if n := len(p.registry.unread()); n != 0 {
+		t.Errorf("%d domains have facts missing afterwards", n)
+	}
+}
+
+// gone has the registry observe an event without facts.
+func (p *pipe) gone(word, reason string, err error) {
+	p.t.Helper()
+	o := virt.Observation{Kind: virt.KindLifecycle, Type: "vm." + word, Word: word, Reason: reason, Event: 1, Detail: 1,
+		Domain: domain.Domain{UUID: vm, Name: "vm"}, Time: time.Now(), SnapshotErr: err}
+	if err := p.registry.Observe(p.t.Context(), o); err != nil {
+		p.t.Fatal(err)
+	}
 }
 
 // TestVerdictsAreSealedOnce restarts between entries: no verdict is repeated or

@@ -44,7 +44,9 @@ type RegistryConfig struct {
 	// Activation says which policies judge the log of a domain from now on;
 	// nil where there are none.
 	Activation func(uuid string) *record.BundleActivation
-	Log        *slog.Logger
+	// Inspect reads the facts of a domain now.
+	Inspect func(ctx context.Context, id domain.UUID) (virt.Snapshot, error)
+	Log     *slog.Logger
 }
 
 // NewRegistry reads what is known of the host's domains from the ledger.
@@ -88,12 +90,16 @@ func (r *Registry) Observe(ctx context.Context, o virt.Observation) error {
 
 // Operated seals what an operator had Provost do to a domain, with what is to
 // be seen of it afterwards.
-func (r *Registry) Operated(ctx context.Context, s *virt.Snapshot, word string, what []string) error {
+func (r *Registry) Operated(ctx context.Context, id domain.UUID, word string, what []string) error {
 	r.observing.Lock()
 	defer r.observing.Unlock()
-	err := r.observeDomain(ctx, &virt.Observation{
+	s, err := r.cfg.Inspect(ctx, id) // under the lock: facts must not be older than what is known
+	if err != nil {
+		return fmt.Errorf("seal %s of domain %s: %w", word, id, err)
+	}
+	err = r.observeDomain(ctx, &virt.Observation{
 		Kind: virt.KindDevice, Type: record.ClassVMChange.String(), Word: word, Reason: strings.Join(what, "; "),
-		Event: -1, Detail: -1, Domain: s.Domain, Time: s.Time, Snapshot: s,
+		Event: -1, Detail: -1, Domain: s.Domain, Time: s.Time, Snapshot: &s,
 	}, record.OriginOperator)
 	if err != nil {
 		return fmt.Errorf("seal %s of domain %s: %w", word, s.Domain.Name, err)
@@ -162,6 +168,11 @@ func (r *Registry) get(id domain.UUID) *machine {
 func (r *Registry) observeDomain(ctx context.Context, o *virt.Observation, origin record.Origin) error {
 	undefine := o.Word == "undefine" && o.Reason != "renamed"
 	known := r.get(o.Domain.UUID)
+	if known != nil && !known.Ended && o.Word == "start" && o.Reason == "migrated" {
+		if err := r.depart(ctx, known); err != nil {
+			return err
+		}
+	}
 	fresh := known == nil || known.Ended
 	if fresh {
 		if undefine {
@@ -178,7 +189,10 @@ func (r *Registry) observeDomain(ctx context.Context, o *virt.Observation, origi
 	if err != nil {
 		return err
 	}
-	m.Ended = undefine && !m.State.Active()
+	// A domain without a configuration is gone with its run: transient, or
+	// undefined meanwhile. One that migrated away has departed.
+	over := o.Word == "stop"
+	m.Ended = undefine && !m.State.Active() || over && (o.Reason == "migrated" || o.Snapshot == nil && o.SnapshotErr == nil)
 	if len(entries) > 0 {
 		row, err := m.write()
 		if err != nil {
@@ -199,6 +213,25 @@ func (r *Registry) observeDomain(ctx context.Context, o *virt.Observation, origi
 		}
 	}
 	return nil
+}
+
+// depart ends an incarnation whose domain arrives anew by migration.
+func (r *Registry) depart(ctx context.Context, m *machine) error {
+	m.Ended = true
+	row, err := m.write()
+	if err != nil {
+		return err
+	}
+	e, err := r.store.Draft(record.OriginHost, record.ClassVMChange, &record.Event{
+		Vm: &record.VM{Uuid: m.UUID.String(), Name: m.Name, State: m.State.String(), LibvirtEvent: -1, LibvirtDetail: -1}, Reason: "arrived anew by migration",
+	})
+	if err != nil {
+		return err
+	}
+	if _, err := r.store.Append(ctx, chain.Batch{Log: m.log, Entries: []chain.Entry{e}, Meta: []chain.MetaWrite{row}}); err != nil {
+		return fmt.Errorf("end incarnation %d: %w", m.Incarnation, err)
+	}
+	return r.store.CheckpointNow(ctx, m.log)
 }
 
 // settles reports whether a domain's history should be signed at once: it may
@@ -290,6 +323,9 @@ func (r *Registry) entries(m *machine, o *virt.Observation, origin record.Origin
 		Source: string(o.Kind), Arrived: o.Time.UnixNano(),
 	}
 	reason := o.Word
+	if o.SnapshotErr != nil {
+		reason += ", facts not read: " + o.SnapshotErr.Error()
+	}
 	for _, k := range slices.Sorted(maps.Keys(o.Data)) {
 		reason += " " + k + "=" + o.Data[k]
 	}
@@ -325,6 +361,11 @@ func (m *machine) same(o *machine) bool {
 // epoch, or "".
 func (m *machine) absorb(o *virt.Observation) (epoch string) {
 	s := o.Snapshot
+	over := o.Word == "stop" || o.Word == "crash"
+	if s != nil && over && s.Domain.State.Active() {
+		s = nil // the facts are of the next run already; its own event follows
+	}
+	m.Unread = s == nil && o.SnapshotErr != nil
 	if s != nil {
 		m.State, m.Enrolled, m.Channel = s.Domain.State, s.Enrolled, s.ChannelPath
 		m.GenerationID, m.LibvirtID, m.Persistent = s.GenerationID, s.Domain.ID, s.Domain.Persistent
@@ -353,7 +394,7 @@ func (m *machine) follow(word string) {
 		m.State = domain.Paused
 	case "pmsuspend":
 		m.State = domain.PMSuspended
-	case "resume":
+	case "resume", "start":
 		m.State = domain.Running
 	case "stop", "crash":
 		m.State, m.QEMU, m.Channel = domain.Shutoff, virt.Process{}, ""

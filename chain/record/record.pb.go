@@ -1264,7 +1264,6 @@ type Epoch struct {
 	QemuPid         uint32                 `protobuf:"varint,4,opt,name=qemu_pid,json=qemuPid,proto3" json:"qemu_pid,omitempty"`
 	QemuStart       uint64                 `protobuf:"varint,5,opt,name=qemu_start,json=qemuStart,proto3" json:"qemu_start,omitempty"`
 	GenerationId    string                 `protobuf:"bytes,6,opt,name=generation_id,json=generationId,proto3" json:"generation_id,omitempty"`
-	ParentLastIndex uint64                 `protobuf:"varint,7,opt,name=parent_last_index,json=parentLastIndex,proto3" json:"parent_last_index,omitempty"` // newest leaf of the parent
 	LibvirtId       int64                  `protobuf:"varint,8,opt,name=libvirt_id,json=libvirtId,proto3" json:"libvirt_id,omitempty"`
 	DomainXmlSha256 []byte                 `protobuf:"bytes,9,opt,name=domain_xml_sha256,json=domainXmlSha256,proto3" json:"domain_xml_sha256,omitempty"`
 	unknownFields   protoimpl.UnknownFields
@@ -1341,13 +1340,6 @@ func (x *Epoch) GetGenerationId() string {
 		return x.GenerationId
 	}
 	return ""
-}
-
-func (x *Epoch) GetParentLastIndex() uint64 {
-	if x != nil {
-		return x.ParentLastIndex
-	}
-	return 0
 }
 
 func (x *Epoch) GetLibvirtId() int64 {
@@ -2853,7 +2845,7 @@ const file_record_proto_rawDesc = "" +
 	"\x05mtime\x18\x06 \x01(\x03R\x05mtime\x12\x16\n" +
 	"\x06format\x18\a \x01(\tR\x06format\x12\x1b\n" +
 	"\tread_only\x18\b \x01(\bR\breadOnly\x12\x14\n" +
-	"\x05error\x18\t \x01(\tR\x05error\"\xa1\x02\n" +
+	"\x05error\x18\t \x01(\tR\x05error\"\xfb\x01\n" +
 	"\x05Epoch\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\fR\x05epoch\x12\x16\n" +
 	"\x06parent\x18\x02 \x01(\fR\x06parent\x12\x14\n" +
@@ -2861,11 +2853,10 @@ const file_record_proto_rawDesc = "" +
 	"\bqemu_pid\x18\x04 \x01(\rR\aqemuPid\x12\x1d\n" +
 	"\n" +
 	"qemu_start\x18\x05 \x01(\x04R\tqemuStart\x12#\n" +
-	"\rgeneration_id\x18\x06 \x01(\tR\fgenerationId\x12*\n" +
-	"\x11parent_last_index\x18\a \x01(\x04R\x0fparentLastIndex\x12\x1d\n" +
+	"\rgeneration_id\x18\x06 \x01(\tR\fgenerationId\x12\x1d\n" +
 	"\n" +
 	"libvirt_id\x18\b \x01(\x03R\tlibvirtId\x12*\n" +
-	"\x11domain_xml_sha256\x18\t \x01(\fR\x0fdomainXmlSha256\"\xd9\x02\n" +
+	"\x11domain_xml_sha256\x18\t \x01(\fR\x0fdomainXmlSha256J\x04\b\a\x10\b\"\xd9\x02\n" +
 	"\bEnrolled\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x18\n" +
 	"\asession\x18\x02 \x01(\x04R\asession\x12\x14\n" +

@@ -1056,11 +1056,6 @@ func (m *Epoch) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i--
 		dAtA[i] = 0x40
 	}
-	if m.ParentLastIndex != 0 {
-		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.ParentLastIndex))
-		i--
-		dAtA[i] = 0x38
-	}
 	if len(m.GenerationId) > 0 {
 		i -= len(m.GenerationId)
 		copy(dAtA[i:], m.GenerationId)
@@ -2766,9 +2761,6 @@ func (m *Epoch) SizeVT() (n int) {
 	l = len(m.GenerationId)
 	if l > 0 {
 		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
-	}
-	if m.ParentLastIndex != 0 {
-		n += 1 + protohelpers.SizeOfVarint(uint64(m.ParentLastIndex))
 	}
 	if m.LibvirtId != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.LibvirtId))
@@ -6647,25 +6639,6 @@ func (m *Epoch) UnmarshalVT(dAtA []byte) error {
 			}
 			m.GenerationId = string(dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
-		case 7:
-			if wireType != 0 {
-				return fmt.Errorf("proto: wrong wireType = %d for field ParentLastIndex", wireType)
-			}
-			m.ParentLastIndex = 0
-			for shift := uint(0); ; shift += 7 {
-				if shift >= 64 {
-					return protohelpers.ErrIntOverflow
-				}
-				if iNdEx >= l {
-					return io.ErrUnexpectedEOF
-				}
-				b := dAtA[iNdEx]
-				iNdEx++
-				m.ParentLastIndex |= uint64(b&0x7F) << shift
-				if b < 0x80 {
-					break
-				}
-			}
 		case 8:
 			if wireType != 0 {
 				return fmt.Errorf("proto: wrong wireType = %d for field LibvirtId", wireType)

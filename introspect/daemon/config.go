@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
 	"github.com/provostd/provost/chain/proof"
+	"github.com/provostd/provost/guestagent/wire"
 	"github.com/provostd/provost/introspect/api/client"
 	"github.com/provostd/provost/introspect/domain"
 	"github.com/provostd/provost/rules/policy"
@@ -82,6 +83,8 @@ type CheckpointsConfig struct {
 type DomainConfig struct {
 	UUID string `hcl:"uuid,label"`
 	Mode string `hcl:"mode"`
+
+	id domain.UUID
 }
 
 // maxConfig bounds the configuration file, in bytes.
@@ -180,7 +183,7 @@ func (c *Config) blocks(v *validator) {
 	if c.Guest.RecordsPerSecond < 0 || c.Guest.BytesPerSecond < 0 {
 		v.bad("guest", "Quota is negative", "records_per_second and bytes_per_second are numbers above zero; leave them out for the defaults.")
 	}
-	c.Guest.silentAfter = v.duration("guest.silent_after", c.Guest.SilentAfter, time.Second, time.Hour)
+	c.Guest.silentAfter = v.duration("guest.silent_after", c.Guest.SilentAfter, 3*wire.HeartbeatEvery, time.Hour)
 	c.Guest.bootGrace = v.duration("guest.boot_grace", c.Guest.BootGrace, time.Second, 24*time.Hour)
 	if c.Checkpoints == nil {
 		c.Checkpoints = &CheckpointsConfig{}
@@ -188,10 +191,16 @@ func (c *Config) blocks(v *validator) {
 	c.Checkpoints.vm = v.duration("checkpoints.vm", c.Checkpoints.VM, 100*time.Millisecond, time.Hour)
 	c.Checkpoints.host = v.duration("checkpoints.host", c.Checkpoints.Host, 100*time.Millisecond, time.Hour)
 	c.Checkpoints.quote = v.duration("checkpoints.quote", c.Checkpoints.Quote, 100*time.Millisecond, time.Hour)
-	for _, d := range c.Domains {
-		if _, err := domain.ParseUUID(d.UUID); err != nil {
+	seen := map[domain.UUID]bool{}
+	for i := range c.Domains {
+		d := &c.Domains[i]
+		var err error
+		if d.id, err = domain.ParseUUID(d.UUID); err != nil {
 			v.bad("domain", "Domain is not named by its UUID", err.Error()+" (virsh domuuid NAME prints it).")
+		} else if seen[d.id] {
+			v.bad("domain", "Domain has two blocks", fmt.Sprintf("%s is limited twice; keep one of the blocks.", d.id))
 		}
+		seen[d.id] = true
 		v.oneOf("domain.mode", d.Mode, "off", "audit", "enforce")
 	}
 }

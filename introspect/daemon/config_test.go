@@ -49,6 +49,8 @@ func TestConfigProblems(t *testing.T) {
 		{"duration", `host_id = "h"` + "\nguest {\n  silent_after = \"soon\"\n}\n", `"soon" is no duration`},
 		{"address", `host_id = "h"` + "\napi {\n  listen = \"9477\"\n}\n", "Listen address cannot be used"},
 		{"uuid", `host_id = "h"` + "\ndomain \"web\" {\n  mode = \"off\"\n}\n", "virsh domuuid"},
+		{"uuid twice", `host_id = "h"` + "\ndomain \"ABCDEF00-0000-4000-8000-000000000001\" {\n  mode = \"off\"\n}\ndomain \"abcdef00-0000-4000-8000-000000000001\" {\n  mode = \"audit\"\n}\n", "limited twice"},
+		{"too silent", `host_id = "h"` + "\nguest {\n  silent_after = \"2s\"\n}\n", "from 6s"},
 		{"syntax", `host_id = `, "Missing expression"},
 	}
 	for _, c := range cases {

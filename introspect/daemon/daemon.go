@@ -19,6 +19,7 @@ import (
 	"github.com/provostd/provost/chain/keys"
 	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/introspect"
+	"github.com/provostd/provost/introspect/domain"
 	"github.com/provostd/provost/introspect/enforce"
 	"github.com/provostd/provost/introspect/guest"
 	"github.com/provostd/provost/introspect/virt"
@@ -120,6 +121,7 @@ func New(cfg *Config, version string, log *slog.Logger) (_ *Daemon, err error) {
 	d.registry, err = introspect.NewRegistry(introspect.RegistryConfig{
 		Store: d.store, Sessions: d.sessions, HostID: cfg.HostID, Software: "provostd " + version,
 		Activation: d.engine.ActivationFor, Log: log,
+		Inspect: func(ctx context.Context, id domain.UUID) (virt.Snapshot, error) { return d.host.Inspect(ctx, id) },
 	})
 	if err != nil {
 		return nil, fmt.Errorf("build registry: %w", err)
@@ -133,7 +135,7 @@ func New(cfg *Config, version string, log *slog.Logger) (_ *Daemon, err error) {
 	}
 	d.judge = introspect.NewJudge(introspect.JudgeConfig{Store: d.store, Engine: d.engine, Log: log, Count: d.metrics.triggered})
 	d.enforcer = enforce.New(enforce.Config{
-		Store: d.store, Actor: d.host, Alert: d.alert, Log: log, Now: time.Now, Count: d.metrics.acted,
+		Store: d.store, Actor: d.host, Alert: d.alert, Current: d.registry.Current, Log: log, Now: time.Now, Count: d.metrics.acted,
 	})
 	d.metrics.guest(stats)
 	d.metrics.libvirt(d.host.Stats())
@@ -155,7 +157,7 @@ func (d *Daemon) loadPolicies() error {
 	}
 	opts := rules.Options{HostMode: mode(d.cfg.Mode), VMModes: map[string]policy.Mode{}}
 	for _, dom := range d.cfg.Domains {
-		opts.VMModes[dom.UUID] = mode(dom.Mode)
+		opts.VMModes[dom.id.String()] = mode(dom.Mode)
 	}
 	var err error
 	if d.engine, err = rules.New(b, opts); err != nil {
@@ -206,6 +208,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 		{"enforcer", d.enforcer.Run},
 		{"judge", d.judge.Run},
 		{"sessions", d.sessions.Run},
+		{"registry", d.registry.Run},
 		{"libvirt", d.host.Run},
 		{"listeners", servers.run},
 	}

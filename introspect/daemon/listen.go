@@ -135,6 +135,8 @@ func (d *Daemon) name(uuid string) string {
 }
 
 func (d *Daemon) enroll(ctx context.Context, nameOrUUID string) (*client.Enrollment, error) {
+	// A client that hangs up must not leave a domain enrolled and unsealed.
+	ctx = context.WithoutCancel(ctx)
 	r, err := d.host.Enroll(ctx, nameOrUUID)
 	if errors.Is(err, virt.ErrNotFound) {
 		return nil, fmt.Errorf("%w: %w", err, api.ErrNotFound)
@@ -154,11 +156,7 @@ func (d *Daemon) enroll(ctx context.Context, nameOrUUID string) (*client.Enrollm
 	if len(e.Done) == 0 {
 		return e, nil
 	}
-	snap, err := d.host.Inspect(ctx, r.Domain.UUID)
-	if err != nil {
-		return nil, fmt.Errorf("enrolled, but not sealed: %w", err)
-	}
-	if err := d.registry.Operated(ctx, &snap, "enroll", e.Done); err != nil {
+	if err := d.registry.Operated(ctx, r.Domain.UUID, "enroll", e.Done); err != nil {
 		return nil, fmt.Errorf("enrolled, but not sealed: %w", err)
 	}
 	return e, nil
