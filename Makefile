@@ -92,10 +92,10 @@ bench-wire: build ## frames: encode, decode, sign, verify
 	$(BENCH) -run '^$$' -bench . ./guestagent/wire
 
 bench-chain: build ## the ledger: sealing, checkpoints, proofs
-	$(BENCH) -run '^TestResults$$' ./chain -args -results
+	$(BENCH) -v -run '^TestResults$$' ./chain -args -results
 
 bench-rules: build ## policies: conditions, evaluation, loading
-	$(BENCH) -run '^TestResults$$' ./rules -args -results
+	$(BENCH) -v -run '^TestResults$$' ./rules -args -results
 
 # --- generated code and lint ----------------------------------------------------------------------
 

@@ -14,7 +14,10 @@ import (
 // Limits of one batch. A frame of a guest agent is far below them.
 const (
 	MaxBatchEntries = 4096
-	MaxBatchBytes   = 4 << 20 // payloads and meta values together
+	MaxBatchBytes   = 4 << 20 // of payloads
+	// MaxBatchMetaBytes bounds meta values and the follower's state together.
+	// They grow with what a host has, not with what one guest said.
+	MaxBatchMetaBytes = 64 << 20
 )
 
 // Entry is a record to be sealed.
@@ -150,7 +153,8 @@ func (s *Store) submit(ctx context.Context, batches ...Batch) (*request, error) 
 type request struct {
 	batches []Batch
 	entries int
-	bytes   int
+	bytes   int  // payloads and meta
+	meta    int  // bytes of meta values and of the follower's state
 	guest   bool // holds an entry of a guest
 
 	create bool // the log is new
@@ -168,8 +172,11 @@ func newRequest(batches ...Batch) *request {
 	return &request{batches: slices.Clone(batches), done: make(chan struct{})}
 }
 
+// finish says what became of r. A caller may keep its Pending for as long as it
+// likes; what r carried is let go.
 func (r *request) finish(err error) {
 	r.err = err
+	r.batches, r.extra = nil, nil
 	close(r.done)
 }
 
@@ -199,19 +206,20 @@ func (s *Store) validate(r *request) error {
 			if m.Key == "" {
 				return fmt.Errorf("append to %s: a meta key is empty: %w", b.Log.origin, record.ErrReject)
 			}
-			r.bytes += len(m.Value)
+			r.meta += len(m.Value)
 		}
 		if p := b.Position; p != nil {
 			if err := checkFollowerName(p.Name); err != nil {
 				return fmt.Errorf("append to %s: %w", b.Log.origin, err)
 			}
-			r.bytes += len(p.State)
+			r.meta += len(p.State)
 		}
 	}
-	if r.entries > MaxBatchEntries || r.bytes > MaxBatchBytes {
-		return fmt.Errorf("append to %s: %d entries of %d bytes, limits are %d and %d: %w",
-			r.batches[0].Log.origin, r.entries, r.bytes, MaxBatchEntries, MaxBatchBytes, record.ErrReject)
+	if r.entries > MaxBatchEntries || r.bytes > MaxBatchBytes || r.meta > MaxBatchMetaBytes {
+		return fmt.Errorf("append to %s: %d entries of %d bytes with %d bytes of meta rows, limits are %d, %d and %d: %w",
+			r.batches[0].Log.origin, r.entries, r.bytes, r.meta, MaxBatchEntries, MaxBatchBytes, MaxBatchMetaBytes, record.ErrReject)
 	}
+	r.bytes += r.meta // queue and commit bound what is held, whatever it is
 	return nil
 }
 

@@ -98,7 +98,7 @@ func (s *Store) sealRequests(requests []*request) (err error) {
 		accepted = append(accepted, r)
 	}
 	for _, r := range refused {
-		close(r.done)
+		r.finish(r.err)
 	}
 	if len(accepted) == 0 {
 		return nil
@@ -110,7 +110,7 @@ func (s *Store) sealRequests(requests []*request) (err error) {
 	}
 	s.publishCommit(w)
 	for _, r := range accepted {
-		close(r.done)
+		r.finish(nil)
 	}
 	return nil
 }

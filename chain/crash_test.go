@@ -18,6 +18,9 @@ import (
 	"github.com/provostd/provost/chain/record"
 )
 
+// raceDetector says that rounds take many times as long.
+var raceDetector bool
+
 var seed = flag.Uint64("seed", 0, "seed of one crash round, as a failure has printed it")
 
 // isLong reports whether -long was given; the flag belongs to package chain's
@@ -207,6 +210,9 @@ func TestCrash(t *testing.T) {
 		return
 	}
 	rounds := 200
+	if raceDetector {
+		rounds = 40
+	}
 	if isLong() {
 		rounds = 2000
 	} else {

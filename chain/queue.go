@@ -53,9 +53,11 @@ func newQueue() *queue {
 	}
 }
 
-// fits reports whether r may be added: an empty lane takes any request.
+// fits reports whether r may be added: an empty lane takes any request, and a
+// half empty one takes any that is larger than half of it, which small ones
+// would keep out for ever otherwise.
 func (l *lane) fits(r *request, entries, bytes int) bool {
-	return len(l.requests) == 0 || l.entries+r.entries <= entries && l.bytes+r.bytes <= bytes
+	return len(l.requests) == 0 || l.entries+r.entries <= entries && l.bytes+min(r.bytes, bytes/2) <= bytes
 }
 
 func (l *lane) push(r *request) {

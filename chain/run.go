@@ -128,8 +128,9 @@ func (s *Store) submitAndWait(ctx context.Context) func(*request) error {
 
 // CreateLog makes the log of an incarnation with g as leaf 0. The ledger fills
 // in, in place, what it knows: origin, store, host, domain UUID, incarnation,
-// shard and verifier key. It returns an error that wraps record.ErrReject where a log with that
-// origin exists.
+// shard and verifier key. It returns an error that wraps record.ErrReject where
+// a log with that origin exists. Once the genesis is queued CreateLog waits for
+// its fate even if ctx ends, so it needs Run to be running or to have ended.
 func (s *Store) CreateLog(ctx context.Context, origin string, g *record.Genesis) (*Log, error) {
 	s.createMu.Lock()
 	defer s.createMu.Unlock()
@@ -147,7 +148,16 @@ func (s *Store) CreateLog(ctx context.Context, origin string, g *record.Genesis)
 	// Registered in the commit, so that a follower which reads the genesis
 	// finds its log. A crash before the sync leaves no trace of the log.
 	r.extra = func(*pebble.Batch, []Sealed) error { s.register(l); return nil }
-	if err := s.submitAndWait(ctx)(r); err != nil {
+	if err := s.validate(r); err != nil {
+		return nil, fmt.Errorf("create log %s: %w", origin, err)
+	}
+	if err := s.queue.put(ctx, r); err != nil {
+		return nil, fmt.Errorf("create log %s: %w", origin, err)
+	}
+	// The log's number is free again when createMu is: whoever left a queued
+	// genesis behind would let another log take its number, and two leaves 0
+	// would be sealed under it.
+	if _, err := (&Pending{r}).Wait(context.WithoutCancel(ctx)); err != nil {
 		return nil, fmt.Errorf("create log %s: %w", origin, err)
 	}
 	return l, nil
