@@ -99,10 +99,10 @@ func (a *app) entryJSON(e *client.Entry, l *record.Leaf, m record.Message, err e
 			return err
 		}
 	}
-	b, err := json.Marshal(out)
-	if err != nil {
+	enc := json.NewEncoder(a.stdout)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(out); err != nil {
 		return fmt.Errorf("write entry: %w", err)
 	}
-	_, err = fmt.Fprintf(a.stdout, "%s\n", b)
-	return err
+	return nil
 }
