@@ -99,14 +99,30 @@ func (c *collector) dump(t *testing.T) {
 	}
 }
 
-// observe runs a probe for the length of the test. Its own process is not to
-// be left out here: the tests act as children.
+// shared is the probe of all tests: loading takes seconds in an emulated guest.
+var shared = sync.OnceValues(func() (*Probe, error) {
+	if os.Getuid() != 0 {
+		return nil, errors.New("loading programs takes root")
+	}
+	var err error
+	opened, err = Open(Config{Mode: Mode(*mode)})
+	return opened, err
+})
+
+var opened *Probe // by shared, for TestMain to close
+
+// tally is what the probe has told over all tests, by lane.
+var tally = struct {
+	arrived map[uint32]map[uint64]bool
+	lost    map[uint32]uint64
+	twice   []record.Header
+}{map[uint32]map[uint64]bool{}, map[uint32]uint64{}, nil}
+
+// observe runs the probe for the length of the test. The agent's own process
+// is left out by the programs: the tests act as children.
 func observe(t *testing.T) (*Probe, *collector, func()) {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Fatal("loading programs takes root")
-	}
-	p, err := Open(Config{Mode: Mode(*mode)})
+	p, err := shared()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,14 +140,23 @@ func observe(t *testing.T) (*Probe, *collector, func()) {
 			if c.bad != nil {
 				t.Error(c.bad)
 			}
+			for _, s := range c.all {
+				a := tally.arrived[s.h.Lane]
+				if a == nil {
+					a = map[uint64]bool{}
+					tally.arrived[s.h.Lane] = a
+				}
+				if a[s.h.LaneSequence] {
+					tally.twice = append(tally.twice, s.h)
+				}
+				a[s.h.LaneSequence] = true
+			}
+			for lane, n := range c.lost {
+				tally.lost[lane] += n
+			}
 		})
 	}
-	t.Cleanup(func() {
-		stop()
-		if err := p.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(stop)
 	return p, c, stop
 }
 
@@ -145,7 +170,14 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	flag.Parse()
-	os.Exit(m.Run())
+	code := m.Run()
+	if opened != nil {
+		if err := opened.Close(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
 }
 
 var actors = map[string]func(dir string) error{

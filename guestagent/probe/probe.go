@@ -208,8 +208,10 @@ func (p *Probe) Hooks() *record.Hooks { return p.hooks }
 func (p *Probe) Mode() Mode { return Mode(p.hooks.Mode) }
 
 // Run gives everything the programs see to sink until ctx ends, and then what
-// is in the rings still. It returns nil when ctx ended it.
+// is in the rings still. It returns nil when ctx ended it, and may be called
+// again then: what happens in between waits in the rings.
 func (p *Probe) Run(ctx context.Context, sink Sink) error {
+	p.rings.start()
 	stop := context.AfterFunc(ctx, p.rings.stop)
 	defer stop()
 	defer runtime.KeepAlive(p) // the links detach when they are collected

@@ -106,6 +106,12 @@ func (r *rings) stop() {
 	_, _ = unix.Write(r.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // can only fail when it is set already
 }
 
+// start forgets a stop that has been obeyed.
+func (r *rings) start() {
+	var b [8]byte
+	_, _ = unix.Read(r.wake, b[:]) // fails when nobody had called stop
+}
+
 // wait returns when a program woke us, on stop, or after d.
 func (r *rings) wait(d time.Duration) {
 	var ev [4]unix.EpollEvent

@@ -244,36 +244,31 @@ func TestStorm(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	arrived, events := map[uint32]uint64{}, map[record.Class]int{}
-	sequences := map[uint32]map[uint64]bool{}
+	events := map[record.Class]int{}
 	for _, s := range c.all {
-		arrived[s.h.Lane]++
-		if sequences[s.h.Lane] == nil {
-			sequences[s.h.Lane] = map[uint64]bool{}
-		}
-		if sequences[s.h.Lane][s.h.LaneSequence] {
-			t.Errorf("lane %x: sequence %d came twice", s.h.Lane, s.h.LaneSequence)
-		}
-		sequences[s.h.Lane][s.h.LaneSequence] = true
 		if pids[s.e.Process.Pid] > 0 {
 			events[s.h.Class]++
 		}
 	}
 	var lost uint64
 	for lane, n := range counted {
-		lost += c.lost[lane]
+		arrived := uint64(len(tally.arrived[lane]))
+		lost += tally.lost[lane]
+		t.Logf("lane %x: counted %d, arrived %d, lost %d", lane, n, arrived, tally.lost[lane])
 		// The counters were read after the last record, so they may be
 		// ahead of it by what other processes did since.
-		t.Logf("lane %x: counted %d, arrived %d, lost %d", lane, n, arrived[lane], c.lost[lane])
-		for seq := uint64(0); seq < uint64(len(sequences[lane])) && c.lost[lane] == 0; seq++ {
-			if !sequences[lane][seq] {
+		if arrived+tally.lost[lane] > n {
+			t.Errorf("lane %x: arrived %d and lost %d, counted only %d", lane, arrived, tally.lost[lane], n)
+		}
+		for seq := range arrived {
+			if !tally.arrived[lane][seq] && tally.lost[lane] == 0 {
 				t.Errorf("lane %x: sequence %d is missing and nothing was lost", lane, seq)
 				break
 			}
 		}
-		if arrived[lane]+c.lost[lane] > n {
-			t.Errorf("lane %x: arrived %d and lost %d, counted only %d", lane, arrived[lane], c.lost[lane], n)
-		}
+	}
+	for _, h := range tally.twice {
+		t.Errorf("lane %x: sequence %d came twice", h.Lane, h.LaneSequence)
 	}
 	for _, class := range []record.Class{record.ClassProcessFork, record.ClassProcessExec, record.ClassProcessExit} {
 		if uint64(events[class])+lost < uint64(*storm) {

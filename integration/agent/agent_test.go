@@ -85,7 +85,7 @@ func TestProbe(t *testing.T) {
 	}
 	storm := 300
 	if *long {
-		storm = 5000
+		storm = 2000
 	}
 	for _, kernel := range kernels(t) {
 		t.Run(kernel, func(t *testing.T) {
@@ -196,7 +196,7 @@ func (g *guest) connects() {
 func (g *guest) storm() {
 	n := 1000
 	if *long {
-		n = 10000
+		n = 3000
 	}
 	before := lost(g.h.books.View())
 	g.sh(fmt.Sprintf(`i=0; while [ $i -lt %d ]; do /bin/true storm; i=$((i+1)); done; /bin/true storm-is-over`, n))
