@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"sort"
 
 	"github.com/cockroachdb/pebble/v2"
 	"golang.org/x/mod/sumdb/tlog"
@@ -16,8 +17,12 @@ import (
 	"github.com/provostd/provost/chain/record"
 )
 
-// MaxExport is the largest number of entries in one bundle.
+// MaxExport is the largest number of entries that one export may select.
 const MaxExport = 100_000
+
+// DefaultExportBytes is how much of a bundle one export holds in memory, in
+// bytes. It is below what proof.ReadBundle takes.
+const DefaultExportBytes = 256 << 20
 
 // Selection says what to export of a VM log. One of the two is set.
 type Selection struct {
@@ -29,12 +34,17 @@ type Selection struct {
 	// verification itself needs is disclosed all the same: genesis, frames,
 	// enrolments.
 	Withhold bool
+	// MaxBytes bounds the bundle, and with it the memory of the export; 0
+	// means DefaultExportBytes. Whatever it is, a bundle that proof.ReadBundle
+	// would refuse is not written.
+	MaxBytes int64
 }
 
 // Export writes the evidence bundle of some entries of a VM log. It makes a
 // checkpoint of everything first, so it needs Run to be running. What the
 // selected entries need to be judged comes along: the frames that sign them,
-// the enrolment of the keys, the genesis, causes and verdicts.
+// the enrolment of the keys, the genesis, causes and verdicts. A selection that
+// is too large is an error that wraps record.ErrReject, with nothing written.
 func Export(ctx context.Context, s *Store, l *Log, sel Selection, w io.Writer) error {
 	if l.name.IsHost() {
 		return fmt.Errorf("export %s: bundles are of VM logs, this is a host log: %w", l.origin, record.ErrReject)
@@ -42,12 +52,18 @@ func Export(ctx context.Context, s *Store, l *Log, sel Selection, w io.Writer) e
 	if err := s.CheckpointNow(ctx, l); err != nil {
 		return fmt.Errorf("export %s: %w", l.origin, err)
 	}
-	e := &exporter{store: s, log: l, sel: sel, items: map[uint64]*Item{}, roles: map[uint64]string{}, enrolled: map[uint64]uint64{}, frames: map[uint64]*frameTree{}, frameOf: map[uint64]uint64{}}
+	e := &exporter{store: s, log: l, sel: sel, items: map[uint64]*Item{}, roles: map[uint64]string{}, enrolled: map[uint64]uint64{}, frameOf: map[uint64]uint64{}}
+	if e.room = sel.MaxBytes; e.room == 0 {
+		e.room = DefaultExportBytes
+	}
 	b, err := e.bundle(ctx)
 	if err != nil {
 		return fmt.Errorf("export %s: %w", l.origin, err)
 	}
-	return proof.WriteBundle(w, b)
+	if err := proof.WriteBundle(w, b); err != nil {
+		return fmt.Errorf("export %s: %w", l.origin, err)
+	}
+	return nil
 }
 
 // exporter collects the entries of one bundle.
@@ -58,10 +74,24 @@ type exporter struct {
 
 	items    map[uint64]*Item
 	roles    map[uint64]string
-	enrolled map[uint64]uint64     // session to enrolment
-	frameOf  map[uint64]uint64     // guest's entry to frame
-	frames   map[uint64]*frameTree // by index of the frame
-	size     uint64                // of the VM checkpoint
+	enrolled map[uint64]uint64 // session to enrolment
+	frameOf  map[uint64]uint64 // guest's entry to frame
+	frames   []frameSpan       // by index
+	tree     *frameTree        // of the frame used last: entries come in order
+	size     uint64            // of the VM checkpoint
+	room     int64             // bytes the bundle may still grow by
+}
+
+// charge takes n bytes of the bundle's room. It comes before they are kept.
+func (e *exporter) charge(index uint64, n int) error {
+	if e.room -= int64(n); e.room < 0 {
+		limit := e.sel.MaxBytes
+		if limit == 0 {
+			limit = DefaultExportBytes
+		}
+		return fmt.Errorf("the bundle would be larger than %d bytes, which it reaches at entry %d; choose a smaller range and export in parts: %w", limit, index, record.ErrReject)
+	}
+	return nil
 }
 
 func (e *exporter) bundle(ctx context.Context) (*proof.Bundle, error) {
@@ -92,6 +122,7 @@ func (e *exporter) bundle(ctx context.Context) (*proof.Bundle, error) {
 		if err != nil {
 			return nil, err
 		}
+		delete(e.items, i) // the bundle has its own copy of the payload
 		b.Entries = append(b.Entries, entry)
 	}
 	return b, nil
@@ -195,6 +226,9 @@ func (e *exporter) add(index uint64, role string) error {
 	if item.Leaf.Header.Class == record.ClassAgentFrame {
 		role = proof.RoleFrame // where its files stand depends on what it is
 	}
+	if err := e.charge(index, len(item.LeafBytes)+len(item.Salt)+len(item.Payload)); err != nil {
+		return err
+	}
 	e.items[index], e.roles[index] = &item, role
 	if item.Leaf.Origin == record.OriginGuest {
 		return e.addFrame(&item)
@@ -214,16 +248,30 @@ func (e *exporter) add(index uint64, role string) error {
 	return nil
 }
 
+// frameSpan is a frame that is in the bundle already.
+type frameSpan struct {
+	first uint64 // index of the first record
+	index uint64 // of the statement behind the last one
+}
+
+// known returns where the frame over the record at index stands among those
+// that are known, or belongs, and whether it is there.
+func (e *exporter) known(index uint64) (at int, ok bool) {
+	at = sort.Search(len(e.frames), func(i int) bool { return e.frames[i].index > index })
+	return at, at < len(e.frames) && e.frames[at].first <= index
+}
+
 // addFrame finds the statement over a guest's entry: the first one behind it.
+// Each frame is looked for once, however many of its records are chosen.
 func (e *exporter) addFrame(item *Item) error {
+	if at, ok := e.known(item.Index); ok {
+		e.frameOf[item.Index] = e.frames[at].index
+		return nil
+	}
 	for i := item.Index + 1; i < min(e.size, item.Index+1+MaxBatchEntries); i++ {
-		row, ok, err := get(e.store.db, keySeq(tableEntry, e.log.id, i))
+		leaf, err := e.leaf(i)
 		if err != nil {
 			return err
-		}
-		leaf, err := record.ParseLeaf(row)
-		if !ok || err != nil {
-			return corrupt("leaf %d: %v", i, err)
 		}
 		if leaf.Header.Class == record.ClassAgentFrame && leaf.Origin == record.OriginHost {
 			e.frameOf[item.Index] = i
@@ -233,29 +281,48 @@ func (e *exporter) addFrame(item *Item) error {
 	return corrupt("no signed frame stands behind the guest's entry %d", item.Index)
 }
 
-// addKey adds the enrolment of the key that signed a frame and prepares the
-// paths in the frame.
-func (e *exporter) addKey(frame *Item, m *record.Frame) error {
-	t, err := e.loadFrame(frame, m)
+func (e *exporter) leaf(index uint64) (record.Leaf, error) {
+	row, ok, err := get(e.store.db, keySeq(tableEntry, e.log.id, index))
 	if err != nil {
-		return err
+		return record.Leaf{}, err
 	}
-	e.frames[frame.Index] = t
-	if i, ok := e.enrolled[t.session]; ok && i < frame.Index {
+	leaf, err := record.ParseLeaf(row)
+	if !ok || err != nil {
+		return record.Leaf{}, corrupt("leaf %d: %v", index, err)
+	}
+	return leaf, nil
+}
+
+// addKey adds the enrolment of the key that signed a frame.
+func (e *exporter) addKey(frame *Item, m *record.Frame) error {
+	if uint64(m.Count) > frame.Index || m.Count > MaxBatchEntries {
+		return corrupt("the frame in entry %d covers %d records", frame.Index, m.Count)
+	}
+	session := uint64(0)
+	if m.Count > 0 {
+		last, err := e.leaf(frame.Index - 1)
+		if err != nil {
+			return err
+		}
+		session = last.Header.Session
+	}
+	at, _ := e.known(frame.Index)
+	e.frames = slices.Insert(e.frames, at, frameSpan{first: frame.Index - uint64(m.Count), index: frame.Index})
+	if i, ok := e.enrolled[session]; ok && i < frame.Index {
 		return nil
 	}
-	i, err := e.findEnrolment(frame.Index, t)
+	i, err := e.findEnrolment(frame.Index, session, m.Count == 0)
 	if err != nil {
 		return err
 	}
-	e.enrolled[t.session] = i
+	e.enrolled[session] = i
 	return e.add(i, proof.RoleKey)
 }
 
 // findEnrolment looks backwards for the enrolment of a frame's session. A
 // frame without records does not say its session here: the newest enrolment
 // before it is meant.
-func (e *exporter) findEnrolment(before uint64, t *frameTree) (index uint64, err error) {
+func (e *exporter) findEnrolment(before, session uint64, newest bool) (index uint64, err error) {
 	it, err := e.store.db.NewIter(&pebble.IterOptions{LowerBound: keySeq(tableEntry, e.log.id, 0), UpperBound: keySeq(tableEntry, e.log.id, before)})
 	if err != nil {
 		return 0, err
@@ -281,7 +348,7 @@ func (e *exporter) findEnrolment(before uint64, t *frameTree) (index uint64, err
 		if err := m.UnmarshalVT(item.Payload); err != nil {
 			return 0, corrupt("entry %d: %v", leaf.Index, err)
 		}
-		if m.Session == t.session || t.count() == 0 {
+		if m.Session == session || newest {
 			return leaf.Index, nil
 		}
 	}
@@ -296,11 +363,21 @@ func (e *exporter) entry(index uint64, note []byte) (proof.Entry, error) {
 	if err != nil {
 		return proof.Entry{}, err
 	}
+	// The proof is there twice, for stock tools.
+	if err := e.charge(index, 2*len(s.Proof)); err != nil {
+		return proof.Entry{}, err
+	}
 	entry := proof.Entry{Index: index, Role: role, Sealed: s}
 	if frame, ok := e.frameOf[index]; ok {
-		t := e.frames[frame]
+		t, err := e.frameTree(index, frame)
+		if err != nil {
+			return proof.Entry{}, err
+		}
 		path, err := t.path(index)
 		if err != nil {
+			return proof.Entry{}, err
+		}
+		if err := e.charge(index, 2*len(record.Hash{})*len(path)); err != nil { // in hexadecimal
 			return proof.Entry{}, err
 		}
 		entry.Frame = &proof.FramePlace{Index: frame, Path: path}
@@ -310,13 +387,10 @@ func (e *exporter) entry(index uint64, note []byte) (proof.Entry, error) {
 
 // frameTree is the Merkle tree over the record hashes of one frame.
 type frameTree struct {
-	session uint64
-	first   uint64 // index of the first record
-	n       int64
-	nodes   []tlog.Hash // as x/mod stores them
+	frameSpan
+	n     int64
+	nodes []tlog.Hash // as x/mod stores them
 }
-
-func (t *frameTree) count() int64 { return t.n }
 
 var _ tlog.HashReader = (*frameTree)(nil)
 
@@ -337,28 +411,29 @@ func (t *frameTree) path(index uint64) ([]record.Hash, error) {
 	return fromPath(p), err
 }
 
-// loadFrame builds the tree of a frame from the leaves it covers.
-func (e *exporter) loadFrame(frame *Item, m *record.Frame) (*frameTree, error) {
-	if uint64(m.Count) > frame.Index || m.Count > MaxBatchEntries {
-		return nil, corrupt("the frame in entry %d covers %d records", frame.Index, m.Count)
+// frameTree returns the tree of a frame, built from the leaves it covers. One
+// is kept: the records of a frame are neighbours.
+func (e *exporter) frameTree(index, frame uint64) (*frameTree, error) {
+	if e.tree != nil && e.tree.index == frame {
+		return e.tree, nil
 	}
-	t := &frameTree{first: frame.Index - uint64(m.Count)}
-	for i := t.first; i < frame.Index; i++ {
-		row, ok, err := get(e.store.db, keySeq(tableEntry, e.log.id, i))
+	at, ok := e.known(index)
+	if !ok || e.frames[at].index != frame {
+		return nil, corrupt("entry %d does not lie in the frame behind it, entry %d", index, frame)
+	}
+	t := &frameTree{frameSpan: e.frames[at]}
+	for i := t.first; i < frame; i++ {
+		leaf, err := e.leaf(i)
 		if err != nil {
 			return nil, err
-		}
-		leaf, err := record.ParseLeaf(row)
-		if !ok || err != nil {
-			return nil, corrupt("leaf %d: %v", i, err)
 		}
 		h, err := tlog.StoredHashesForRecordHash(t.n, tlog.Hash(leaf.RecordHash()), t)
 		if err != nil {
 			return nil, err
 		}
 		t.nodes = append(t.nodes, h...)
-		t.session = leaf.Header.Session
 		t.n++
 	}
+	e.tree = t
 	return t, nil
 }

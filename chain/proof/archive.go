@@ -34,12 +34,53 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
+// check refuses members that make an archive above the limits.
+func (l Limits) check(files []member) error {
+	const advice = "choose fewer entries or a smaller range"
+	if len(files) > l.Members {
+		return fmt.Errorf("%d members, limit %d; %s: %w", len(files), l.Members, advice, record.ErrReject)
+	}
+	for _, f := range files {
+		if int64(len(f.data)) > l.Member {
+			return fmt.Errorf("member %q has %d bytes, limit %d; %s: %w", f.name, len(f.data), l.Member, advice, record.ErrReject)
+		}
+	}
+	if n := archiveSize(files); n > l.Bytes {
+		return fmt.Errorf("%d bytes, limit %d; %s: %w", n, l.Bytes, advice, record.ErrReject)
+	}
+	return nil
+}
+
+// archiveSize returns how many bytes writeArchive writes, below 4 GiB.
+func archiveSize(files []member) int64 {
+	const (
+		local, central, end = 30, 46, 22 // a member's two headers, and the directory's end
+		end64               = 56 + 20    // the end of a directory with many members
+		many                = 1<<16 - 1
+	)
+	n := int64(end)
+	if len(files) >= many {
+		n += end64
+	}
+	for _, f := range files {
+		n += int64(local + central + 2*len(f.name) + len(f.data))
+	}
+	return n
+}
+
 // WriteBundle writes b as a zip archive whose bytes follow from its content:
-// members are stored, sorted by name and carry no time.
-func WriteBundle(w io.Writer, b *Bundle) error {
+// members are stored, sorted by name and carry no time. A bundle which
+// ReadBundle would refuse for its size is an error that wraps
+// record.ErrReject, and nothing of it is written.
+func WriteBundle(w io.Writer, b *Bundle) error { return writeBundle(w, b, Limits{}) }
+
+func writeBundle(w io.Writer, b *Bundle, limits Limits) error {
 	files, err := b.members()
 	if err != nil {
 		return err
+	}
+	if err := limits.withDefaults().check(files); err != nil {
+		return fmt.Errorf("write bundle: %w", err)
 	}
 	if err := writeArchive(w, files); err != nil {
 		return fmt.Errorf("write bundle: %w", err)
