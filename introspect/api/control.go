@@ -156,7 +156,9 @@ func (c *Control) copyTail(ctx context.Context, t *tailRequest, out *lines) erro
 	}
 	f := c.Store.Tail(start)
 	defer f.Close()
-	var kept []chain.Item // the newest t.last of what is sealed already
+	// The newest t.last of what is sealed already. Only their places are kept:
+	// payloads are a guest's, and there may be very many.
+	var kept []place
 	for {
 		i, ok, err := f.TryNext()
 		if err != nil || ctx.Err() != nil {
@@ -172,12 +174,19 @@ func (c *Control) copyTail(ctx context.Context, t *tailRequest, out *lines) erro
 			if err := out.write(&i); err != nil {
 				return err
 			}
-		} else if kept = append(kept, i); len(kept) > 2*t.last {
+		} else if kept = append(kept, place{i.Log, i.Index}); len(kept) > 2*t.last {
 			kept = append(kept[:0], kept[len(kept)-t.last:]...)
 		}
 	}
-	for i := max(0, len(kept)-t.last); i < len(kept); i++ {
-		if err := out.write(&kept[i]); err != nil {
+	for _, p := range kept[max(0, len(kept)-t.last):] {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		i, err := p.log.Item(p.index)
+		if err != nil {
+			return err
+		}
+		if err := out.write(&i); err != nil {
 			return err
 		}
 	}
@@ -198,6 +207,12 @@ func (c *Control) copyTail(ctx context.Context, t *tailRequest, out *lines) erro
 			return err
 		}
 	}
+}
+
+// place says where an entry stands.
+type place struct {
+	log   *chain.Log
+	index uint64
 }
 
 // lines writes entries to a reader.
