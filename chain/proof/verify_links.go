@@ -1,6 +1,8 @@
 package proof
 
 import (
+	"slices"
+
 	"github.com/provostd/provost/chain/record"
 )
 
@@ -14,16 +16,16 @@ func (v *verification) links() {
 		}
 		switch m := o.message.(type) {
 		case *record.Verdict:
-			v.link(o, "cause", m.CauseIndex, m.CauseHash, 0)
+			v.link(o, "cause", m.CauseIndex, m.CauseHash)
 		case *record.Outcome:
-			v.link(o, "verdict", m.VerdictIndex, m.VerdictHash, record.ClassPolicyVerdict)
+			v.link(o, "verdict", m.VerdictIndex, m.VerdictHash, record.ClassPolicyVerdict, record.ClassPolicyError)
 		}
 	}
 }
 
-// link checks that the named entry is there with the named hash. class is 0
-// where any will do.
-func (v *verification) link(o *opened, what string, index uint64, hash []byte, class record.Class) {
+// link checks that the named entry is there with the named hash, and is of one
+// of the classes; none named means that any will do.
+func (v *verification) link(o *opened, what string, index uint64, hash []byte, classes ...record.Class) {
 	target := v.entries[index]
 	if target == nil {
 		v.failEntry(o.Entry, ".payload", "its %s, entry %d, is missing or unreadable", what, index)
@@ -35,7 +37,7 @@ func (v *verification) link(o *opened, what string, index uint64, hash []byte, c
 	if string(hash) != string(target.hash[:]) {
 		v.failEntry(o.Entry, ".payload", "its %s, entry %d, has leaf hash %s, it names %x", what, index, target.hash, hash)
 	}
-	if class != 0 && target.leaf.Header.Class != class {
+	if len(classes) > 0 && !slices.Contains(classes, target.leaf.Header.Class) {
 		v.failEntry(o.Entry, ".payload", "its %s, entry %d, is a %s", what, index, target.leaf.Header.Class)
 	}
 }
