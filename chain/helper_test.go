@@ -16,8 +16,6 @@ import (
 
 var long = flag.Bool("long", false, "run the long loops")
 
-const testUUID = "6a2f41a3-c54c-4f54-9d3b-0a6b6a1f0001"
-
 func testKeys(t testing.TB) *keys.Keys {
 	t.Helper()
 	k, err := keys.Create(t.TempDir())

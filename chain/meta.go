@@ -35,7 +35,7 @@ func (s *Store) MetaPrefix(prefix string) iter.Seq2[MetaRow, error] {
 			}
 			return nil
 		})
-		if err != nil && err != stop {
+		if err != nil && !errors.Is(err, stop) {
 			yield(MetaRow{}, fmt.Errorf("list meta %q: %w", prefix, err))
 		}
 	}

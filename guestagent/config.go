@@ -78,13 +78,13 @@ const (
 func (c Config) withDefaults() (Config, error) {
 	var errs []error
 	if c.Open == nil {
-		errs = append(errs, errors.New("Open is not set"))
+		errs = append(errs, errors.New("no Open is set"))
 	}
 	if c.Source == nil {
-		errs = append(errs, errors.New("Source is not set"))
+		errs = append(errs, errors.New("no Source is set"))
 	}
 	if c.Hooks == nil {
-		errs = append(errs, errors.New("Hooks is not set"))
+		errs = append(errs, errors.New("no Hooks are set"))
 	}
 	if c.QueueBytes < 0 || c.FrameBytes < 0 || c.FrameBytes > wire.MaxBody {
 		errs = append(errs, errors.New("QueueBytes or FrameBytes is out of range"))

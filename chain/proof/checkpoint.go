@@ -2,6 +2,7 @@ package proof
 
 import (
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 
 	"filippo.io/torchwood"
@@ -59,8 +60,8 @@ func ParseCheckpoint(msg []byte) (Checkpoint, error) {
 		return Checkpoint{}, fmt.Errorf("parse checkpoint: %d bytes, limit %d: %w", len(msg), maxNote, record.ErrReject)
 	}
 	_, err := note.Open(msg, nil)
-	unverified, ok := err.(*note.UnverifiedNoteError)
-	if !ok {
+	var unverified *note.UnverifiedNoteError
+	if !errors.As(err, &unverified) {
 		return Checkpoint{}, fmt.Errorf("parse checkpoint: %w: %w", record.ErrReject, err)
 	}
 	c, err := torchwood.ParseCheckpoint(unverified.Note.Text)

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
 	"regexp/syntax"
 	"strings"
@@ -250,7 +251,8 @@ func checkPattern(v cty.Value, check func(string) error) error {
 }
 
 func plainRegexpError(err error) error {
-	if e, ok := err.(*syntax.Error); ok {
+	var e *syntax.Error
+	if errors.As(err, &e) {
 		return fmt.Errorf("%s in %q (RE2 syntax)", e.Code, e.Expr)
 	}
 	return err

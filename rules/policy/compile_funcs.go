@@ -94,10 +94,6 @@ func predicate(t term, cost int, f func(string) bool) term {
 	}}
 }
 
-func constFalse() term {
-	return term{b: func(*event.Event) Tri { return False }}
-}
-
 func (c *compiler) textPair(x *hclsyntax.FunctionCallExpr, f func(s, t string) bool, fold bool) (term, bool) {
 	a, ok1 := c.textArg(x.Args[0])
 	b, ok2 := c.textArg(x.Args[1])
