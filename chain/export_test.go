@@ -35,26 +35,33 @@ type testAgent struct {
 	l       *Log
 	key     ed25519.PrivateKey
 	session uint64
+	epoch   [16]byte
 	next    uint64
 }
 
 func newTestAgent(t testing.TB, s *Store, l *Log, session uint64) *testAgent {
 	t.Helper()
-	key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{byte(session)}, ed25519.SeedSize))
-	e, err := s.Draft(record.OriginHost, record.ClassAgentEnrolled, &record.Enrolled{Key: key.Public().(ed25519.PublicKey), Session: session})
+	a := &testAgent{t: t, s: s, l: l, key: agentKey(session), session: session}
+	e, err := s.Draft(record.OriginHost, record.ClassAgentEnrolled, &record.Enrolled{Key: a.public(), Session: session})
 	if err != nil {
 		t.Fatal(err)
 	}
 	mustAppend(t, s, Batch{Log: l, Entries: []Entry{e}})
-	return &testAgent{t: t, s: s, l: l, key: key, session: session}
+	return a
 }
+
+func agentKey(session uint64) ed25519.PrivateKey {
+	return ed25519.NewKeyFromSeed(bytes.Repeat([]byte{byte(session)}, ed25519.SeedSize))
+}
+
+func (a *testAgent) public() ed25519.PublicKey { return a.key.Public().(ed25519.PublicKey) }
 
 // frame seals n records with the statement over them and returns the index of
 // the first.
 func (a *testAgent) frame(n int) uint64 {
 	a.t.Helper()
 	entries := guestEntries(a.t, a.session, a.next, n)
-	f := proof.Frame{Session: a.session, First: a.next, Count: uint32(n)}
+	f := proof.Frame{Epoch: a.epoch, Session: a.session, First: a.next, Count: uint32(n)}
 	domain, err := hex.DecodeString(strings.ReplaceAll(a.l.Name().Domain, "-", ""))
 	if err != nil {
 		a.t.Fatal(err)

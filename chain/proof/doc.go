@@ -44,6 +44,7 @@
 // every entry's leaf under it and every payload against its leaf; the hash
 // chain between neighbours and, for a range, that nothing is missing; the
 // genesis against the origin; for each entry of a guest the agent's signature
-// over it and the enrolment of the key; and that verdicts and outcomes name
+// over it and the enrolment of the key, with the epoch as far as the bundle
+// can decide it; and that verdicts and outcomes name
 // what they follow by the right hash.
 package proof

@@ -72,6 +72,9 @@ type ReportEntry struct {
 	Payload bool   `json:"payload"`
 	Agent   string `json:"agent_key,omitempty"` // Ed25519 public key, hexadecimal
 	Frame   uint64 `json:"frame_index,omitempty"`
+	// Epoch is set where the agent's key was enrolled for the epoch that it
+	// signed; hexadecimal.
+	Epoch string `json:"epoch,omitempty"`
 }
 
 // InvalidError is the error of a bundle that does not verify.

@@ -16,6 +16,7 @@ import (
 // Frame is what a guest agent signs of a frame.
 type Frame struct {
 	Domain  [16]byte
+	Epoch   [16]byte // zero: not known
 	Session uint64
 	Number  uint64
 	First   uint64 // sequence of the first record
@@ -42,6 +43,7 @@ type verification struct {
 	vmHead  Checkpoint
 	vmKey   note.Verifier
 	entries map[uint64]*opened
+	bound   []*opened // the host's word on keys and epochs, by index
 }
 
 // opened is an entry whose leaf is decoded.

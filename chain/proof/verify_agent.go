@@ -1,6 +1,7 @@
 package proof
 
 import (
+	"bytes"
 	"encoding/hex"
 	"maps"
 	"slices"
@@ -12,15 +13,17 @@ import (
 // frames checks that every entry of a guest is signed by an agent whose key
 // was enrolled on the domain's channel before.
 func (v *verification) frames() {
+	v.bound = v.bindings()
 	verified := map[uint64]*Frame{}
 	keys := map[uint64]*record.Enrolled{} // by frame
+	epochs := map[uint64]bool{}           // by frame: its epoch is bound to its key
 	for i := range v.b.Entries {
 		o := v.entries[v.b.Entries[i].Index]
 		if o == nil || o.leaf.Header.Class != record.ClassAgentFrame || o.leaf.Origin != record.OriginHost {
 			continue
 		}
 		if f, key := v.frame(o); f != nil {
-			verified[o.Index], keys[o.Index] = f, key
+			verified[o.Index], keys[o.Index], epochs[o.Index] = f, key, v.epoch(o, f, key)
 		}
 	}
 	for i := range v.b.Entries {
@@ -47,6 +50,9 @@ func (v *verification) frames() {
 			v.r.Signed++
 			e := &v.r.Entries[slices.IndexFunc(v.r.Entries, func(e ReportEntry) bool { return e.Index == o.Index })]
 			e.Agent, e.Frame = hexKey(keys[o.Frame.Index].Key), o.Frame.Index
+			if epochs[o.Frame.Index] {
+				e.Epoch = hex.EncodeToString(f.Epoch[:])
+			}
 		}
 	}
 }
@@ -100,16 +106,71 @@ func (v *verification) frame(o *opened) (*Frame, *record.Enrolled) {
 	return nil, nil
 }
 
+// bindings returns what the host says of keys and epochs, in order.
+func (v *verification) bindings() []*opened {
+	var all []*opened
+	for i := range v.b.Entries {
+		o := v.entries[v.b.Entries[i].Index]
+		if o == nil || o.leaf.Origin != record.OriginHost {
+			continue
+		}
+		switch o.message.(type) {
+		case *record.Enrolled, *record.Epoch:
+			all = append(all, o)
+		}
+	}
+	return all
+}
+
 // enrolledBefore returns the enrolments before index, the newest first.
 func (v *verification) enrolledBefore(index uint64) []*record.Enrolled {
 	var all []*record.Enrolled
-	for _, i := range slices.Backward(slices.Sorted(maps.Keys(v.entries))) {
-		o := v.entries[i]
-		if e, ok := o.message.(*record.Enrolled); ok && i < index && o.leaf.Origin == record.OriginHost {
+	for _, o := range slices.Backward(v.bound) {
+		if e, ok := o.message.(*record.Enrolled); ok && o.Index < index {
 			all = append(all, e)
 		}
 	}
 	return all
+}
+
+// epoch reports whether the key of a frame was enrolled for the epoch that the
+// frame names. A frame that was made right before memory was moved names the
+// parent epoch, whose enrolment may stand in another log or outside of the
+// bundle: then nothing is claimed. It is a fault only where the bundle holds
+// the log from its beginning, so that nothing can be hidden outside.
+func (v *verification) epoch(o *opened, f *Frame, key *record.Enrolled) bool {
+	if f.Epoch == [16]byte{} {
+		return false
+	}
+	var enrolled [][]byte
+	parents := map[string][]byte{}
+	for _, b := range v.bound {
+		if b.Index >= o.Index {
+			break
+		}
+		switch m := b.message.(type) {
+		case *record.Enrolled:
+			if m.Session == f.Session && bytes.Equal(m.Key, key.Key) {
+				enrolled = append(enrolled, m.Epoch)
+			}
+		case *record.Epoch:
+			parents[string(m.Epoch)] = m.Parent
+		}
+	}
+	names := func(epoch []byte) bool { return bytes.Equal(epoch, f.Epoch[:]) }
+	if slices.ContainsFunc(enrolled, names) {
+		return true
+	}
+	if r := v.b.Range; r == nil || r.First > 0 || r.Last < o.Index {
+		return false
+	}
+	for _, epoch := range enrolled {
+		if parent, sealed := parents[string(epoch)]; !sealed || names(parent) {
+			return false
+		}
+	}
+	v.failEntry(o.Entry, ".payload", "it names epoch %x, for which its key was never enrolled", f.Epoch)
+	return false
 }
 
 // inFrame checks that the frame's signature covers the entry.

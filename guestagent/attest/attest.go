@@ -18,5 +18,5 @@ func Frame(statement, signature, key []byte) (proof.Frame, error) {
 	if err != nil {
 		return proof.Frame{}, err
 	}
-	return proof.Frame{Domain: s.Domain, Session: s.Session, Number: s.Frame, First: s.First, Count: s.Count, Root: s.Root}, nil
+	return proof.Frame{Domain: s.Domain, Epoch: s.Epoch, Session: s.Session, Number: s.Frame, First: s.First, Count: s.Count, Root: s.Root}, nil
 }
