@@ -99,7 +99,7 @@ func eventText(b *strings.Builder, c Class, e *Event) {
 		b.WriteByte(' ')
 	}
 	if n := e.Network; n != nil {
-		fmt.Fprintf(b, "%s %s -> %s ", n.Protocol, address(n.SourceIp, n.SourcePort), address(n.DestinationIp, n.DestinationPort))
+		fmt.Fprintf(b, "%s %s -> %s ", Printable([]byte(n.Protocol)), address(n.SourceIp, n.SourcePort), address(n.DestinationIp, n.DestinationPort))
 	}
 	if v := e.Vm; v != nil {
 		fmt.Fprintf(b, "%s is %s", Printable([]byte(v.Name)), v.State)
