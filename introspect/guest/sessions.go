@@ -102,7 +102,6 @@ type Status struct {
 	State   string // connecting, waiting for the agent, connected, disconnected
 	Session uint64
 	Frame   uint64
-	Version string
 	Silent  bool
 }
 

@@ -17,8 +17,7 @@ type Status struct {
 	HostLog      Log      `json:"host_log"`
 	Domains      []Domain `json:"domains"`
 	VerifierKey  string   `json:"verifier_key"` // of the host log
-	NotCovered   []string `json:"not_covered,omitempty"`
-	Backlog      uint64   `json:"backlog"` // commits the policies have not judged yet
+	Backlog      uint64   `json:"backlog"`      // commits the policies have not judged yet
 	Enforcements int      `json:"enforcements_in_flight"`
 }
 
@@ -26,7 +25,6 @@ type Status struct {
 type Libvirt struct {
 	URI       string `json:"uri"`
 	Connected bool   `json:"connected"`
-	Error     string `json:"error,omitempty"`
 }
 
 // Bundle is the policy bundle in force.
