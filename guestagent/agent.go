@@ -23,11 +23,13 @@ type Agent struct {
 	kick    chan struct{} // cap 1: the writer should look again; full: it will
 
 	// Owned by the writer.
-	lanes     *lanes
-	frame     uint64
-	frameHash record.Hash
-	sequence  uint64
-	due       time.Time // of the next heartbeat
+	lanes      *lanes
+	frame      uint64
+	frameHash  record.Hash
+	sequence   uint64
+	due        time.Time // of the next heartbeat
+	batch      []queued  // of the frame being made, and its payloads
+	batchBytes []byte
 
 	mu       sync.Mutex // guards all below
 	queue    queue
@@ -94,8 +96,9 @@ func New(cfg Config) (*Agent, error) {
 // Session returns the session's number.
 func (a *Agent) Session() uint64 { return a.session }
 
-// Observe takes a record; session and sequence of h are the agent's to fill.
-// It never waits: a record that finds no room is lost, and told as such.
+// Observe takes a record; session and sequence of h are the agent's to fill,
+// the payload is copied. It never waits: a record that finds no room is lost,
+// and told as such.
 func (a *Agent) Observe(h record.Header, payload []byte) {
 	if len(payload) > record.MaxPayload {
 		a.Lose(h.Lane, h.Class, record.LossReason_LOSS_REASON_TOO_LARGE, 1)

@@ -13,7 +13,7 @@ import (
 )
 
 // What finds no room is counted by lane and class, in the statement and in a
-// record, and the counts are exact (I4). Processes keep the last quarter.
+// record, and the counts are exact (I4). What a tier may not fill is kept for those above it.
 func TestOverflow(t *testing.T) {
 	b := start(t, func(c *guestagent.Config) { c.QueueBytes = 64 << 10 })
 	const files, procs = 5000, 50

@@ -87,19 +87,26 @@ func (a *Agent) frameLimit() int {
 	return limit
 }
 
-// takeBatch takes what fits into one frame. The lock is held.
+// takeBatch takes what fits into one frame, into memory of the writer's own:
+// what the queue gives is valid only as long as the lock is held, which it is.
 func (a *Agent) takeBatch() []queued {
 	const fixed = 4096 // statement, signature, seed and a record of losses
-	var batch []queued
+	clear(a.batch)     // the payloads of the frame before
+	batch, memory := a.batch[:0], a.batchBytes[:0]
 	size, limit := fixed, a.frameLimit()
 	for a.queue.len() > 0 && len(batch) < wire.MaxRecords-1 {
-		next := record.HeaderSize + 4 + len(a.queue.peek().payload)
+		next := a.queue.head().size()
 		if len(batch) > 0 && size+next > limit {
 			break
 		}
 		size += next
-		batch = append(batch, a.queue.pop())
+		r := a.queue.take()
+		from := len(memory)
+		memory = append(memory, r.payload...) // where it grows, what stands already stays in the old array
+		r.payload = memory[from:len(memory):len(memory)]
+		batch = append(batch, r)
 	}
+	a.batch, a.batchBytes = batch, memory
 	return batch
 }
 
@@ -159,7 +166,8 @@ func (a *Agent) sign(hello *wire.Hello, batch []queued, now uint64) (*frame, err
 	f.Statement = s.AppendBinary(nil)
 	f.Signature = wire.SignStatement(a.key, f.Statement)
 	a.frame, a.frameHash = s.Frame, wire.FrameHash(f.Statement)
-	return &frame{number: s.Frame, hash: a.frameHash, body: f.AppendBinary(nil)}, nil
+	// The body is kept until it is acknowledged: no byte more than it needs.
+	return &frame{number: s.Frame, hash: a.frameHash, body: f.AppendBinary(make([]byte, 0, f.Size()))}, nil
 }
 
 // ident answers the Hello of the current conversation. Only the writer calls

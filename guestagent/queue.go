@@ -1,6 +1,9 @@
 package guestagent
 
 import (
+	"encoding/binary"
+	"fmt"
+
 	"github.com/provostd/provost/chain/record"
 )
 
@@ -10,56 +13,121 @@ type queued struct {
 	payload []byte
 }
 
-// overhead is what a queued record costs beside its payload, in bytes.
-const overhead = 128
+// chunkBytes is how much memory the queue takes at once. Records lie in it one
+// behind the other, so a full queue is a few hundred allocations and not a
+// hundred thousand: what an operator grants the queue is what it takes.
+const chunkBytes = 64 << 10
 
-func (q *queued) cost() int { return len(q.payload) + overhead }
+// lengthBytes is the payload's length, between header and payload.
+const lengthBytes = 4
 
-// queue is first in, first out, and bounded by bytes. The last quarter is kept
-// for records of the first ring of a CPU, which carries processes: a storm of
-// file events cannot push those out. The agent's lock guards it.
-type queue struct {
-	items []queued
-	head  int
-	bytes int
-	limit int
+// chunk is a run of records as they were observed: the header's 40 bytes (of
+// which session and sequence are not filled yet), 4 bytes length, payload.
+type chunk struct {
+	bytes []byte
+	read  int // what lies before has been taken
+	count int // records that have not
 }
 
-// push reports whether there was room.
-func (q *queue) push(r queued) bool {
-	limit := q.limit
-	if ring := r.header.Lane >> 16; r.header.Lane != record.NoLane && ring != 0 {
-		limit -= limit / 4
+func recordBytes(payload int) int { return record.HeaderSize + lengthBytes + payload }
+
+func (c *chunk) append(h record.Header, payload []byte) {
+	c.bytes = h.AppendBinary(c.bytes)
+	c.bytes = binary.BigEndian.AppendUint32(c.bytes, uint32(len(payload)))
+	c.bytes = append(c.bytes, payload...)
+	c.count++
+}
+
+// size returns the bytes of the oldest record. There must be one.
+func (c *chunk) size() int {
+	at := c.read + record.HeaderSize
+	return recordBytes(int(binary.BigEndian.Uint32(c.bytes[at:])))
+}
+
+// take returns the oldest record; its payload lies in the chunk. There must be
+// one.
+func (c *chunk) take() queued {
+	b := c.bytes[c.read : c.read+c.size()]
+	h, err := record.ParseHeader(b[:record.HeaderSize])
+	if err != nil {
+		panic(fmt.Sprintf("queue: a record that was written cannot be read: %v", err)) // chunks are made by append, or authenticated
 	}
-	if q.bytes+r.cost() > limit {
+	c.read += len(b)
+	c.count--
+	return queued{h, b[record.HeaderSize+lengthBytes:]}
+}
+
+// queue is first in, first out, and bounded by bytes; how far a record may
+// fill it is its tier's share. The agent's lock guards it.
+type queue struct {
+	chunks []*chunk // oldest first; none is empty
+	bytes  int      // of records
+	count  int
+	limit  int
+	spare  []byte // of a chunk that was emptied: an idle agent allocates nothing
+}
+
+// push reports whether there was room. It copies the payload.
+func (q *queue) push(r queued) bool {
+	n := recordBytes(len(r.payload))
+	// In two steps: a limit of gigabytes is no overflow on 32 bits.
+	if q.bytes+n > q.limit/100*shares[tierOf(r.header.Class)] {
 		return false
 	}
-	q.items = append(q.items, r)
-	q.bytes += r.cost()
+	last := len(q.chunks) - 1
+	if last < 0 || cap(q.chunks[last].bytes)-len(q.chunks[last].bytes) < n {
+		b := q.spare
+		q.spare = nil
+		if cap(b) < n {
+			b = make([]byte, 0, max(chunkBytes, n))
+		}
+		q.chunks = append(q.chunks, &chunk{bytes: b})
+		last++
+	}
+	q.chunks[last].append(r.header, r.payload)
+	q.bytes += n
+	q.count++
 	return true
 }
 
-func (q *queue) len() int { return len(q.items) - q.head }
+func (q *queue) len() int { return q.count }
 
-// peek returns the oldest record. The queue must not be empty.
-func (q *queue) peek() *queued { return &q.items[q.head] }
+// head returns the chunk of the oldest record, nil when there is none.
+func (q *queue) head() *chunk {
+	if len(q.chunks) == 0 {
+		return nil
+	}
+	return q.chunks[0]
+}
 
-// pop removes the oldest record. The queue must not be empty.
-func (q *queue) pop() queued {
-	r := q.items[q.head]
-	q.items[q.head] = queued{} // lets go of the payload
-	q.head++
-	q.bytes -= r.cost()
-	switch {
-	case q.head == len(q.items):
-		q.items, q.head = q.items[:0], 0
-		if cap(q.items) > 1<<16 {
-			q.items = nil // a storm is over
+// take returns the oldest record. The queue must not be empty. The payload is
+// valid until the next push.
+func (q *queue) take() queued {
+	c := q.chunks[0]
+	r := c.take()
+	q.bytes -= recordBytes(len(r.payload))
+	q.count--
+	if c.count == 0 {
+		q.drop()
+		if cap(c.bytes) == chunkBytes {
+			q.spare = c.bytes[:0]
 		}
-	case q.head > len(q.items)/2 && q.head > 1024:
-		n := copy(q.items, q.items[q.head:])
-		clear(q.items[n:])
-		q.items, q.head = q.items[:n], 0
 	}
 	return r
+}
+
+// detach removes the oldest chunk from the queue, for the spool to keep.
+func (q *queue) detach() *chunk {
+	c := q.chunks[0]
+	q.bytes -= len(c.bytes) - c.read
+	q.count -= c.count
+	q.drop()
+	return c
+}
+
+func (q *queue) drop() {
+	q.chunks[0] = nil
+	if q.chunks = q.chunks[1:]; len(q.chunks) == 0 {
+		q.chunks = nil // its front is gone for good
+	}
 }

@@ -155,6 +155,15 @@ type Frame struct {
 	Records   []Record
 }
 
+// Size returns the length of f's body in bytes.
+func (f *Frame) Size() int {
+	n := 4 + len(f.Statement) + len(f.Signature) + len(f.Seed)
+	for i := range f.Records {
+		n += record.HeaderSize + 4 + len(f.Records[i].Payload)
+	}
+	return n
+}
+
 // AppendBinary appends the body of f.
 func (f *Frame) AppendBinary(b []byte) []byte {
 	b = appendBytes32(b, f.Statement)

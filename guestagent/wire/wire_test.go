@@ -153,6 +153,9 @@ func TestRoundTrips(t *testing.T) {
 		}
 	}
 	check("statement", s, wantStatement, err)
+	if f.Size() != len(m["frame"]) {
+		t.Errorf("frame says it has %d bytes, it has %d", f.Size(), len(m["frame"]))
+	}
 	if !bytes.Equal(f.AppendBinary(nil), m["frame"]) {
 		t.Error("frame does not come back")
 	}

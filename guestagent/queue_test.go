@@ -1,0 +1,122 @@
+package guestagent
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/provostd/provost/chain/record"
+)
+
+// One class of each tier, lowest first.
+var tierClasses = [...]record.Class{record.ClassFileModify, record.ClassProcessFork, record.ClassProcessCreds}
+
+// A storm of one tier, however long and of whatever sizes, leaves to the tiers
+// above it what is theirs: their records go in until they fill their own share.
+func TestStormLeavesRoom(t *testing.T) {
+	for seed := range uint64(50) {
+		rnd := rand.New(rand.NewPCG(seed, 1))
+		q := queue{limit: 64<<10 + rnd.IntN(4<<20)}
+		for tier, class := range tierClasses {
+			before := q.bytes
+			for refused := 0; refused < 1000; {
+				if !q.push(queued{record.Header{Class: class}, make([]byte, rnd.IntN(600))}) {
+					refused++
+				}
+			}
+			if want := q.limit / 100 * shares[tier]; q.bytes > want || q.bytes < want-recordBytes(600) {
+				t.Fatalf("seed %d: %s fills the queue up to %d of %d, its share is %d", seed, class, q.bytes, q.limit, want)
+			}
+			if got, want := q.bytes-before, (shares[tier]-share(tier-1))*(q.limit/100)-recordBytes(600); got < want {
+				t.Fatalf("seed %d: %s found room for %d bytes behind the storms below it, want %d", seed, class, got, want)
+			}
+		}
+	}
+}
+
+func share(tier int) int {
+	if tier < 0 {
+		return 0
+	}
+	return shares[tier]
+}
+
+// Every class that guests may write has its tier by decision: those that are
+// made by the thousand are listed, the rest is critical.
+func TestTiers(t *testing.T) {
+	for _, c := range record.Classes() {
+		if !c.FromGuest() {
+			continue
+		}
+		family, _, _ := bytes.Cut([]byte(c.String()), []byte("."))
+		if got := tierOf(c); string(family) == "agent" && got != tierCritical {
+			t.Errorf("%s has tier %d: what the agent says of itself must not drown", c, got)
+		}
+	}
+	if tierOf(0x0fff) != tierCritical {
+		t.Error("a class that nobody thought of can be drowned")
+	}
+}
+
+// Whatever goes in comes out, in order and unchanged, and the books of the
+// queue are right at every step.
+func TestQueueModel(t *testing.T) {
+	for seed := range uint64(30) {
+		rnd := rand.New(rand.NewPCG(seed, 2))
+		q := queue{limit: 300 << 10}
+		var model []queued
+		size := 0
+		for step := range 20000 {
+			if rnd.IntN(100) < 40+20*(step/5000%2) {
+				r := queued{record.Header{Class: tierClasses[rnd.IntN(3)], Lane: rnd.Uint32(), LaneSequence: uint64(step), Time: rnd.Uint64()},
+					bytes.Repeat([]byte{byte(step)}, rnd.IntN(rnd.IntN(4000)+1))}
+				if q.push(r) {
+					model = append(model, r)
+					size += recordBytes(len(r.payload))
+				} else if size+recordBytes(len(r.payload)) <= q.limit/100*shares[tierOf(r.header.Class)] {
+					t.Fatalf("seed %d step %d: refused at %d of %d bytes", seed, step, size, q.limit)
+				}
+			} else if q.len() > 0 {
+				got := q.take()
+				if got.header != model[0].header || !bytes.Equal(got.payload, model[0].payload) {
+					t.Fatalf("seed %d step %d: took %+v, want %+v", seed, step, got.header, model[0].header)
+				}
+				size -= recordBytes(len(got.payload))
+				model = model[1:]
+			}
+			if q.len() != len(model) || q.bytes != size {
+				t.Fatalf("seed %d step %d: %d records of %d bytes, want %d of %d", seed, step, q.len(), q.bytes, len(model), size)
+			}
+		}
+	}
+}
+
+// Chunks that are detached are the queue's oldest records, read or not.
+func TestQueueDetach(t *testing.T) {
+	q := queue{limit: 1 << 20}
+	for i := range 2000 {
+		q.push(queued{record.Header{Class: record.ClassProcessCreds, LaneSequence: uint64(i)}, []byte(fmt.Sprint(i))})
+	}
+	next := uint64(0)
+	for range 10 {
+		if got := q.take().header.LaneSequence; got != next {
+			t.Fatalf("took %d, want %d", got, next)
+		}
+		next++
+	}
+	for c := q.detach(); ; c = q.detach() {
+		for c.count > 0 {
+			if r := c.take(); r.header.LaneSequence != next || string(r.payload) != fmt.Sprint(next) {
+				t.Fatalf("detached %d, want %d", r.header.LaneSequence, next)
+			}
+			next++
+		}
+		if q.head() == nil {
+			break
+		}
+	}
+	if next != 2000 || q.len() != 0 || q.bytes != 0 {
+		t.Errorf("%d of 2000 records came out, %d records of %d bytes are left", next, q.len(), q.bytes)
+	}
+}

@@ -1,0 +1,34 @@
+package guestagent
+
+import "github.com/provostd/provost/chain/record"
+
+// tier says how much of the queue a record may fill. A storm of one tier
+// leaves the room above its share to those that matter more: whoever floods
+// the agent to hide a change of credentials has to flood it with changes of
+// credentials.
+type tier uint8
+
+const (
+	tierBulk     tier = iota // what a busy guest makes by the thousand: files, connections
+	tierProcess              // forks, programs and ends of processes: a fork bomb's own
+	tierCritical             // the rest: rare, and what an attack is made of
+)
+
+// shares are the parts of the queue, in hundredths, that records of a tier
+// may fill.
+var shares = [...]int{tierBulk: 60, tierProcess: 85, tierCritical: 100}
+
+// tierOf is the one place that says which class is which. A class that is not
+// named here is critical: nothing new may be hidden by a storm of it because
+// nobody thought of its name.
+func tierOf(c record.Class) tier {
+	switch c {
+	case record.ClassProcessExec, record.ClassProcessFork, record.ClassProcessExit:
+		return tierProcess
+	case record.ClassFileCreate, record.ClassFileModify, record.ClassFileDelete, record.ClassFileRename,
+		record.ClassFileChmod, record.ClassFileChown, record.ClassFileLink, record.ClassFileTruncate, record.ClassFileClose,
+		record.ClassNetworkConnect, record.ClassNetworkAccept, record.ClassNetworkListen, record.ClassNetworkDrop:
+		return tierBulk
+	}
+	return tierCritical
+}
