@@ -13,10 +13,11 @@ want=go1.26.8 # what is fetched when the machine has no Go of at least 1.26
 # What each package is for:
 #   gcc libc6-dev                           cgo, for provostd (libvirt itself is loaded at run time)
 #   libvirt-* qemu-* dnsmasq-base           hosts and guests of tests and demo
+#   debian-archive-keyring                  keys of the release whose kernel 5.10 guests boot
 #   systemd                                 systemd-analyze, which tests the unit of the daemon
 #   iproute2 util-linux kmod xz-utils cpio busybox-static   namespaces and guest images
 #   clang-14 llvm-14 libbpf-dev linux-libc-dev protobuf-compiler   generated code, which tests make again and compare
-packages="ca-certificates git make gcc libc6-dev
+packages="ca-certificates debian-archive-keyring git make gcc libc6-dev
 	libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils dnsmasq-base
 	iproute2 util-linux kmod xz-utils cpio busybox-static procps systemd
 	clang-14 llvm-14 libbpf-dev linux-libc-dev protobuf-compiler"

@@ -118,6 +118,9 @@ func (c *Control) Close() error {
 	}
 	err := conn.Close()
 	<-done
+	if errors.Is(err, net.ErrClosed) {
+		return nil // the reader met the end of the connection first
+	}
 	return err
 }
 

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -37,8 +38,15 @@ var guestModules = []string{"virtio_pci", "virtio_console", "virtio_net", "virti
 type ImageConfig struct {
 	// Cache keeps kernels and images. Zero value: DefaultCache.
 	Cache Cache
-	// KernelVersion is "6.12" (zero value) or "6.1".
+	// KernelVersion is "6.12" (zero value), "6.1" or "5.10".
 	KernelVersion string
+	// NoBPFLSM boots the kernel without bpf among its security modules. Zero value: with it, also
+	// where the kernel's own default list leaves it out, as that of 5.10 does.
+	NoBPFLSM bool
+	// Modules are further kernel modules to load at boot.
+	Modules []string
+	// SpareModules are put into /lib/modules with what they depend on, and not loaded.
+	SpareModules []string
 	// Agent is the path of a static provost-agent binary, empty for a guest without one.
 	Agent string
 	// AgentArgs are the agent's arguments; none may hold blanks.
@@ -82,11 +90,11 @@ func BuildImage(ctx context.Context, cfg ImageConfig) (Image, error) {
 	if err != nil {
 		return Image{}, err
 	}
-	cmdline, err := k.cmdline()
+	cmdline, err := k.cmdline(!cfg.NoBPFLSM)
 	if err != nil {
 		return Image{}, err
 	}
-	key := imageKey(k, files)
+	key := cfg.key(k, files)
 	img := Image{Key: key, Release: k.Release, Kernel: k.Image, Cmdline: cmdline,
 		Initrd: cfg.Cache.path("images", key+".cpio")}
 	if _, err := os.Stat(img.Initrd); err == nil {
@@ -94,7 +102,7 @@ func BuildImage(ctx context.Context, cfg ImageConfig) (Image, error) {
 		_ = os.Chtimes(img.Initrd, now, now) // only the pruning below looks at it
 		return img, nil
 	}
-	data, err := packImage(ctx, k, files)
+	data, err := cfg.pack(ctx, k, files)
 	if err != nil {
 		return Image{}, fmt.Errorf("build guest image: %w", err)
 	}
@@ -110,8 +118,8 @@ func BuildImage(ctx context.Context, cfg ImageConfig) (Image, error) {
 
 // cmdline is the kernel command line of every guest. A panic restarts the guest at once, as on a
 // server; the speculation mitigations only cost time under software emulation.
-func (k Kernel) cmdline() (string, error) {
-	lsm, err := k.lsmParameter()
+func (k Kernel) cmdline(bpfLSM bool) (string, error) {
+	lsm, err := k.lsmParameter(bpfLSM)
 	if err != nil {
 		return "", err
 	}
@@ -177,9 +185,9 @@ func (cfg ImageConfig) files() ([]imageFile, error) {
 	return out, nil
 }
 
-func imageKey(k Kernel, files []imageFile) string {
+func (cfg ImageConfig) key(k Kernel, files []imageFile) string {
 	h := sha256.New()
-	fmt.Fprintf(h, "%s%s\n%q\n", imageFormat, k.Release, guestModules)
+	fmt.Fprintf(h, "%s%s\n%q %q %q\n", imageFormat, k.Release, guestModules, cfg.Modules, cfg.SpareModules)
 	for _, f := range files {
 		fmt.Fprintf(h, "%q %o %d\n", f.path, f.perm, len(f.data))
 		h.Write(f.data)
@@ -187,7 +195,7 @@ func imageKey(k Kernel, files []imageFile) string {
 	return hex.EncodeToString(h.Sum(nil))[:24]
 }
 
-func packImage(ctx context.Context, k Kernel, files []imageFile) ([]byte, error) {
+func (cfg ImageConfig) pack(ctx context.Context, k Kernel, files []imageFile) ([]byte, error) {
 	var buf bytes.Buffer
 	c := newCpioWriter(&buf)
 	for _, d := range []string{"proc", "sys", "dev", "run", "root", "mnt", "var/log", "var/tmp", "etc", "opt", "home", "usr/sbin", "lib/modules"} {
@@ -209,19 +217,25 @@ func packImage(ctx context.Context, k Kernel, files []imageFile) ([]byte, error)
 			c.symlink(a, "/bin/busybox")
 		}
 	}
-	modules, err := k.moduleFiles(guestModules)
+	load, err := k.moduleFiles(slices.Concat(guestModules, cfg.Modules))
+	if err != nil {
+		return nil, err
+	}
+	all, err := k.moduleFiles(slices.Concat(guestModules, cfg.Modules, cfg.SpareModules))
 	if err != nil {
 		return nil, err
 	}
 	var list strings.Builder
-	for _, m := range modules {
+	for _, m := range all {
 		data, err := k.moduleData(ctx, m)
 		if err != nil {
 			return nil, err
 		}
 		name := "lib/modules/" + moduleName(m) + ".ko"
 		c.file(name, 0o644, data)
-		fmt.Fprintf(&list, "/%s\n", name)
+		if slices.Contains(load, m) {
+			fmt.Fprintf(&list, "/%s\n", name)
+		}
 	}
 	c.file("lib/provost-test/modules", 0o644, []byte(list.String()))
 	if err := c.close(); err != nil {

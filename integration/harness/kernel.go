@@ -9,13 +9,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"sort"
 	"strings"
 )
 
 // Kernel is an unpacked Debian cloud kernel. It is never installed on the machine.
 type Kernel struct {
-	Version string // asked for: "6.12", "6.1"
+	Version string // asked for: "6.12", "6.1", "5.10"
 	Release string // as uname -r in the guest: "6.12.117+deb12-cloud-amd64"
 	Image   string // path of the bzImage
 	dir     string // root of the unpacked package
@@ -23,8 +24,9 @@ type Kernel struct {
 
 var kernelVersion = regexp.MustCompile(`^[0-9]+\.[0-9]+$`)
 
-// Kernel returns Debian's cloud kernel of the given version ("6.12", "6.1"), from the cache or
-// else through apt from the sources configured on this machine. A kernel in the cache is used as
+// Kernel returns Debian's cloud kernel of the given version ("6.12", "6.1", "5.10"), from the cache
+// or else through apt, from the sources configured on this machine or, for a version that only an
+// older release has, from that release on the same mirror. A kernel in the cache is used as
 // it is; remove the cache's kernels directory to get Debian's newest build of it.
 func (c Cache) Kernel(ctx context.Context, version string) (Kernel, error) {
 	if !kernelVersion.MatchString(version) {
@@ -44,7 +46,16 @@ func (c Cache) kernel(ctx context.Context, version string) (Kernel, error) {
 	if k, err := openKernel(dir, version); err == nil {
 		return k, nil
 	}
-	pkg, err := resolveKernelPackage(ctx, version)
+	source := machineApt
+	if suite := suites[version]; suite != "" {
+		private := c.path("apt-" + suite)
+		defer os.RemoveAll(private) // some megabytes of lists, of use once
+		var err error
+		if source, err = privateApt(ctx, private, suite); err != nil {
+			return Kernel{}, fmt.Errorf("find kernel %s: %w", version, err)
+		}
+	}
+	pkg, err := resolveKernelPackage(ctx, source, version)
 	if err != nil {
 		return Kernel{}, err
 	}
@@ -55,8 +66,7 @@ func (c Cache) kernel(ctx context.Context, version string) (Kernel, error) {
 	if err := os.MkdirAll(tmp, 0o755); err != nil {
 		return Kernel{}, fmt.Errorf("make kernel directory: %w", err)
 	}
-	// As root apt would download as user _apt, who often cannot write below a home directory.
-	if _, err := command(ctx, tmp, "apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", pkg); err != nil {
+	if _, err := source.run(ctx, tmp, "apt-get", "download", pkg); err != nil {
 		return Kernel{}, fmt.Errorf("download kernel package %s: %w", pkg, err)
 	}
 	debs, err := filepath.Glob(filepath.Join(tmp, "*.deb"))
@@ -100,11 +110,11 @@ func openKernel(dir, version string) (Kernel, error) {
 
 // resolveKernelPackage follows a metapackage to the image package: image names carry the build and
 // rotate in Debian, metapackages stay.
-func resolveKernelPackage(ctx context.Context, version string) (string, error) {
+func resolveKernelPackage(ctx context.Context, source apt, version string) (string, error) {
 	metas := []string{"linux-image-" + version + "-cloud-amd64", "linux-image-cloud-amd64"}
 	find := func() string {
 		for _, meta := range metas {
-			out, err := command(ctx, "", "apt-cache", "depends", meta)
+			out, err := source.run(ctx, "", "apt-cache", "depends", meta)
 			if err != nil {
 				continue
 			}
@@ -120,8 +130,11 @@ func resolveKernelPackage(ctx context.Context, version string) (string, error) {
 	if pkg := find(); pkg != "" {
 		return pkg, nil
 	}
+	if source.suite != "" {
+		return "", fmt.Errorf("find kernel %s: none of %s in suite %s depends on an image of that version", version, strings.Join(metas, ", "), source.suite)
+	}
 	// A machine fresh from an image has no package lists.
-	if _, err := command(ctx, "", "apt-get", "-q", "update"); err != nil {
+	if _, err := source.run(ctx, "", "apt-get", "update"); err != nil {
 		return "", fmt.Errorf("find kernel %s: %w", version, err)
 	}
 	if pkg := find(); pkg != "" {
@@ -141,9 +154,9 @@ func (k Kernel) modules(name string) string {
 	return filepath.Join(k.dir, "lib/modules", k.Release, name)
 }
 
-// lsmParameter is the kernel parameter that turns the BPF LSM on, empty when the kernel's own
-// default has it.
-func (k Kernel) lsmParameter() (string, error) {
+// lsmParameter is the kernel parameter that puts bpf among the kernel's security modules, or leaves
+// it out; empty when the kernel's own default is that already.
+func (k Kernel) lsmParameter(bpf bool) (string, error) {
 	data, err := os.ReadFile(filepath.Join(k.dir, "boot", "config-"+k.Release))
 	if err != nil {
 		return "", fmt.Errorf("read kernel configuration: %w", err)
@@ -153,13 +166,17 @@ func (k Kernel) lsmParameter() (string, error) {
 		if !ok {
 			continue
 		}
-		list := strings.Trim(v, `"`)
-		for _, m := range strings.Split(list, ",") {
-			if m == "bpf" {
-				return "", nil
-			}
+		list := strings.Split(strings.Trim(v, `"`), ",")
+		has := slices.Contains(list, "bpf")
+		switch {
+		case has == bpf:
+			return "", nil
+		case bpf:
+			list = append(list, "bpf")
+		default:
+			list = slices.DeleteFunc(list, func(m string) bool { return m == "bpf" })
 		}
-		return "lsm=" + list + ",bpf", nil
+		return "lsm=" + strings.Join(list, ","), nil
 	}
 	return "", fmt.Errorf("read kernel configuration: no CONFIG_LSM in that of %s", k.Release)
 }

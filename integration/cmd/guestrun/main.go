@@ -46,7 +46,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	files := fileFlags{}
 	fs := flag.NewFlagSet("guestrun", flag.ContinueOnError)
 	fs.SetOutput(stderr)
-	kernel := fs.String("kernel", "6.12", "version of Debian's cloud kernel: 6.12 or 6.1")
+	kernel := fs.String("kernel", "6.12", "version of Debian's cloud kernel: 6.12, 6.1 or 5.10")
+	noBPF := fs.Bool("no-bpf-lsm", false, "boot without bpf among the kernel's security modules")
 	agent := fs.String("agent", "", "static provost-agent binary to run in the guest")
 	agentArgs := fs.String("agent-args", "", "arguments of the agent, separated by blanks")
 	script := fs.String("exec", "", "shell script to run in the guest (standard input when empty)")
@@ -69,7 +70,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}
 	ctx, cancel := context.WithTimeout(ctx, *timeout)
 	defer cancel()
-	img, err := harness.BuildImage(ctx, harness.ImageConfig{KernelVersion: *kernel, Agent: *agent,
+	img, err := harness.BuildImage(ctx, harness.ImageConfig{KernelVersion: *kernel, NoBPFLSM: *noBPF, Agent: *agent,
 		AgentArgs: strings.Fields(*agentArgs), Files: files})
 	if err != nil {
 		fmt.Fprintln(stderr, "guestrun:", err)
