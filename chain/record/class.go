@@ -21,6 +21,13 @@ const (
 	ClassProcessExit  Class = 0x0103
 	ClassProcessCreds Class = 0x0104
 
+	ClassProcessRename    Class = 0x0105
+	ClassProcessChroot    Class = 0x0106
+	ClassProcessNamespace Class = 0x0107
+	ClassProcessSignal    Class = 0x0108
+	ClassProcessDigest    Class = 0x0109
+	ClassProcessTrace     Class = 0x010a
+
 	ClassFileCreate   Class = 0x0201
 	ClassFileModify   Class = 0x0202
 	ClassFileDelete   Class = 0x0203
@@ -31,10 +38,46 @@ const (
 	ClassFileTruncate Class = 0x0208
 	ClassFileClose    Class = 0x0209
 
+	ClassFileXattr      Class = 0x020a
+	ClassFileAttributes Class = 0x020b
+	ClassFileUtime      Class = 0x020c
+	ClassFileMount      Class = 0x020d
+	ClassFileUnmount    Class = 0x020e
+	ClassFileDigest     Class = 0x020f
+
 	ClassNetworkConnect Class = 0x0301
 	ClassNetworkAccept  Class = 0x0302
 	ClassNetworkListen  Class = 0x0303
 	ClassNetworkDrop    Class = 0x0304
+	ClassNetworkBind    Class = 0x0305
+	ClassNetworkSend    Class = 0x0306
+	ClassNetworkFlow    Class = 0x0307
+	ClassNetworkRaw     Class = 0x0308
+	ClassNetworkUnix    Class = 0x0309
+
+	ClassDNSQuery  Class = 0x0381
+	ClassDNSAnswer Class = 0x0382
+
+	ClassMemoryMap      Class = 0x0401
+	ClassMemoryProtect  Class = 0x0402
+	ClassMemoryFile     Class = 0x0403
+	ClassMemoryAllocate Class = 0x0404
+
+	ClassKernelModuleLoad   Class = 0x0501
+	ClassKernelModuleUnload Class = 0x0502
+	ClassKernelParamChange  Class = 0x0503
+	ClassKernelBPF          Class = 0x0504
+	ClassKernelPerf         Class = 0x0505
+	ClassKernelKexec        Class = 0x0506
+	ClassKernelUserfaultfd  Class = 0x0507
+	ClassKernelIOUring      Class = 0x0508
+
+	ClassAuthLogin        Class = 0x0601
+	ClassAuthSudo         Class = 0x0602
+	ClassAuthSu           Class = 0x0603
+	ClassAuthAuthenticate Class = 0x0604
+	ClassAuthSession      Class = 0x0605
+	ClassAuthAccount      Class = 0x0606
 
 	ClassVMDefine       Class = 0x1001
 	ClassVMUndefine     Class = 0x1002
@@ -65,6 +108,11 @@ const (
 	ClassAgentRollback         Class = 0x110b
 	ClassAgentHeartbeatBack    Class = 0x110c
 	ClassAgentThrottled        Class = 0x110d
+	ClassAgentTamper           Class = 0x110e
+	ClassAgentStopped          Class = 0x110f
+	ClassAgentCommand          Class = 0x1110
+	ClassAgentResult           Class = 0x1111
+	ClassAgentAggregating      Class = 0x1112
 
 	ClassPolicyVerdict Class = 0x1201
 	ClassPolicyOutcome Class = 0x1202
@@ -93,6 +141,13 @@ var classes = map[Class]string{
 	ClassProcessExit:  "process.exit",
 	ClassProcessCreds: "process.setuid",
 
+	ClassProcessRename:    "process.rename",
+	ClassProcessChroot:    "process.chroot",
+	ClassProcessNamespace: "process.namespace",
+	ClassProcessSignal:    "process.signal",
+	ClassProcessDigest:    "process.digest",
+	ClassProcessTrace:     "process.trace",
+
 	ClassFileCreate:   "file.create",
 	ClassFileModify:   "file.modify",
 	ClassFileDelete:   "file.delete",
@@ -103,10 +158,46 @@ var classes = map[Class]string{
 	ClassFileTruncate: "file.truncate",
 	ClassFileClose:    "file.close",
 
+	ClassFileXattr:      "file.xattr",
+	ClassFileAttributes: "file.attributes",
+	ClassFileUtime:      "file.utime",
+	ClassFileMount:      "file.mount",
+	ClassFileUnmount:    "file.unmount",
+	ClassFileDigest:     "file.digest",
+
 	ClassNetworkConnect: "network.connect",
 	ClassNetworkAccept:  "network.accept",
 	ClassNetworkListen:  "network.listen",
 	ClassNetworkDrop:    "network.drop",
+	ClassNetworkBind:    "network.bind",
+	ClassNetworkSend:    "network.send",
+	ClassNetworkFlow:    "network.flow",
+	ClassNetworkRaw:     "network.raw",
+	ClassNetworkUnix:    "network.unix",
+
+	ClassDNSQuery:  "dns.query",
+	ClassDNSAnswer: "dns.answer",
+
+	ClassMemoryMap:      "memory.map",
+	ClassMemoryProtect:  "memory.protect",
+	ClassMemoryFile:     "memory.file",
+	ClassMemoryAllocate: "memory.allocate",
+
+	ClassKernelModuleLoad:   "kernel.module_load",
+	ClassKernelModuleUnload: "kernel.module_unload",
+	ClassKernelParamChange:  "kernel.param_change",
+	ClassKernelBPF:          "kernel.bpf",
+	ClassKernelPerf:         "kernel.perf",
+	ClassKernelKexec:        "kernel.kexec",
+	ClassKernelUserfaultfd:  "kernel.userfaultfd",
+	ClassKernelIOUring:      "kernel.io_uring",
+
+	ClassAuthLogin:        "auth.login",
+	ClassAuthSudo:         "auth.sudo",
+	ClassAuthSu:           "auth.su",
+	ClassAuthAuthenticate: "auth.authenticate",
+	ClassAuthSession:      "auth.session",
+	ClassAuthAccount:      "auth.account",
 
 	ClassVMDefine:       "vm.define",
 	ClassVMUndefine:     "vm.undefine",
@@ -137,6 +228,11 @@ var classes = map[Class]string{
 	ClassAgentRollback:         "agent.rollback",
 	ClassAgentHeartbeatBack:    "agent.heartbeat_back",
 	ClassAgentThrottled:        "agent.throttled",
+	ClassAgentTamper:           "agent.tamper",
+	ClassAgentStopped:          "agent.stopped",
+	ClassAgentCommand:          "agent.command",
+	ClassAgentResult:           "agent.result",
+	ClassAgentAggregating:      "agent.aggregating",
 
 	ClassPolicyVerdict: "policy.verdict",
 	ClassPolicyOutcome: "policy.outcome",
@@ -174,7 +270,7 @@ func (c Class) Known() bool { _, ok := classes[c]; return ok }
 // verdict or a lifecycle event.
 func (c Class) FromGuest() bool {
 	switch c {
-	case ClassAgentDropped, ClassAgentHooks:
+	case ClassAgentDropped, ClassAgentHooks, ClassAgentTamper, ClassAgentStopped, ClassAgentAggregating:
 		return true
 	}
 	return c >= 0x0100 && c < 0x1000

@@ -38,6 +38,12 @@ func NewPayload(c Class) Message {
 	case ClassAgentSequenceGap, ClassAgentHeartbeatLost, ClassAgentHeartbeatBack, ClassAgentSignatureInvalid,
 		ClassAgentRefused, ClassAgentConnected, ClassAgentDisconnected, ClassAgentRollback, ClassAgentThrottled:
 		return &AgentState{}
+	case ClassAgentStopped:
+		return &AgentStopped{}
+	case ClassAgentCommand:
+		return &AgentCommand{}
+	case ClassAgentResult:
+		return &AgentResult{}
 	case ClassPolicyVerdict, ClassPolicyError:
 		return &Verdict{}
 	case ClassPolicyOutcome:

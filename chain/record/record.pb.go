@@ -30,40 +30,46 @@ const (
 type LossReason int32
 
 const (
-	LossReason_LOSS_REASON_UNSPECIFIED LossReason = 0
-	LossReason_LOSS_REASON_RING_FULL   LossReason = 1
-	LossReason_LOSS_REASON_QUEUE_FULL  LossReason = 2
-	LossReason_LOSS_REASON_NESTED      LossReason = 3
-	LossReason_LOSS_REASON_SPOOL_FULL  LossReason = 4
-	LossReason_LOSS_REASON_UNDECODABLE LossReason = 5
-	LossReason_LOSS_REASON_UNEXPLAINED LossReason = 6
-	LossReason_LOSS_REASON_TOO_LARGE   LossReason = 7
-	LossReason_LOSS_REASON_FAULT       LossReason = 8
+	LossReason_LOSS_REASON_UNSPECIFIED   LossReason = 0
+	LossReason_LOSS_REASON_RING_FULL     LossReason = 1
+	LossReason_LOSS_REASON_QUEUE_FULL    LossReason = 2
+	LossReason_LOSS_REASON_NESTED        LossReason = 3
+	LossReason_LOSS_REASON_SPOOL_FULL    LossReason = 4
+	LossReason_LOSS_REASON_UNDECODABLE   LossReason = 5
+	LossReason_LOSS_REASON_UNEXPLAINED   LossReason = 6
+	LossReason_LOSS_REASON_TOO_LARGE     LossReason = 7
+	LossReason_LOSS_REASON_FAULT         LossReason = 8
+	LossReason_LOSS_REASON_MISSED        LossReason = 9 // the kernel did not run a program: recursion
+	LossReason_LOSS_REASON_SPOOL_DAMAGED LossReason = 10
 )
 
 // Enum value maps for LossReason.
 var (
 	LossReason_name = map[int32]string{
-		0: "LOSS_REASON_UNSPECIFIED",
-		1: "LOSS_REASON_RING_FULL",
-		2: "LOSS_REASON_QUEUE_FULL",
-		3: "LOSS_REASON_NESTED",
-		4: "LOSS_REASON_SPOOL_FULL",
-		5: "LOSS_REASON_UNDECODABLE",
-		6: "LOSS_REASON_UNEXPLAINED",
-		7: "LOSS_REASON_TOO_LARGE",
-		8: "LOSS_REASON_FAULT",
+		0:  "LOSS_REASON_UNSPECIFIED",
+		1:  "LOSS_REASON_RING_FULL",
+		2:  "LOSS_REASON_QUEUE_FULL",
+		3:  "LOSS_REASON_NESTED",
+		4:  "LOSS_REASON_SPOOL_FULL",
+		5:  "LOSS_REASON_UNDECODABLE",
+		6:  "LOSS_REASON_UNEXPLAINED",
+		7:  "LOSS_REASON_TOO_LARGE",
+		8:  "LOSS_REASON_FAULT",
+		9:  "LOSS_REASON_MISSED",
+		10: "LOSS_REASON_SPOOL_DAMAGED",
 	}
 	LossReason_value = map[string]int32{
-		"LOSS_REASON_UNSPECIFIED": 0,
-		"LOSS_REASON_RING_FULL":   1,
-		"LOSS_REASON_QUEUE_FULL":  2,
-		"LOSS_REASON_NESTED":      3,
-		"LOSS_REASON_SPOOL_FULL":  4,
-		"LOSS_REASON_UNDECODABLE": 5,
-		"LOSS_REASON_UNEXPLAINED": 6,
-		"LOSS_REASON_TOO_LARGE":   7,
-		"LOSS_REASON_FAULT":       8,
+		"LOSS_REASON_UNSPECIFIED":   0,
+		"LOSS_REASON_RING_FULL":     1,
+		"LOSS_REASON_QUEUE_FULL":    2,
+		"LOSS_REASON_NESTED":        3,
+		"LOSS_REASON_SPOOL_FULL":    4,
+		"LOSS_REASON_UNDECODABLE":   5,
+		"LOSS_REASON_UNEXPLAINED":   6,
+		"LOSS_REASON_TOO_LARGE":     7,
+		"LOSS_REASON_FAULT":         8,
+		"LOSS_REASON_MISSED":        9,
+		"LOSS_REASON_SPOOL_DAMAGED": 10,
 	}
 )
 
@@ -97,21 +103,33 @@ func (LossReason) EnumDescriptor() ([]byte, []int) {
 // Event is the payload of every observation, from a guest's probe and from
 // the hypervisor alike. The record's class says which parts are set.
 type Event struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Process       *Process               `protobuf:"bytes,1,opt,name=process,proto3" json:"process,omitempty"`     // who did it
-	Parent        *Process               `protobuf:"bytes,2,opt,name=parent,proto3" json:"parent,omitempty"`       // the parent, as known to the author
-	Ancestors     []*Process             `protobuf:"bytes,3,rep,name=ancestors,proto3" json:"ancestors,omitempty"` // grandparent first; pid, start, name, executable only
-	File          *File                  `protobuf:"bytes,4,opt,name=file,proto3" json:"file,omitempty"`           // the object; for a rename its old path
-	Target        *File                  `protobuf:"bytes,5,opt,name=target,proto3" json:"target,omitempty"`       // rename and link: the new path
-	Network       *Network               `protobuf:"bytes,6,opt,name=network,proto3" json:"network,omitempty"`
-	Exit          *Exit                  `protobuf:"bytes,7,opt,name=exit,proto3" json:"exit,omitempty"`
-	Vm            *VM                    `protobuf:"bytes,8,opt,name=vm,proto3" json:"vm,omitempty"`
-	Reason        string                 `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`   // why, in one short word or phrase
-	Result        uint32                 `protobuf:"varint,10,opt,name=result,proto3" json:"result,omitempty"` // errno of the attempt, where result_known
-	ResultKnown   bool                   `protobuf:"varint,11,opt,name=result_known,json=resultKnown,proto3" json:"result_known,omitempty"`
-	Replaced      *File                  `protobuf:"bytes,12,opt,name=replaced,proto3" json:"replaced,omitempty"` // rename: the object that the new path named before
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Process           *Process               `protobuf:"bytes,1,opt,name=process,proto3" json:"process,omitempty"`     // who did it
+	Parent            *Process               `protobuf:"bytes,2,opt,name=parent,proto3" json:"parent,omitempty"`       // the parent, as known to the author
+	Ancestors         []*Process             `protobuf:"bytes,3,rep,name=ancestors,proto3" json:"ancestors,omitempty"` // grandparent first; pid, start, name, executable only
+	File              *File                  `protobuf:"bytes,4,opt,name=file,proto3" json:"file,omitempty"`           // the object; for a rename its old path
+	Target            *File                  `protobuf:"bytes,5,opt,name=target,proto3" json:"target,omitempty"`       // rename and link: the new path
+	Network           *Network               `protobuf:"bytes,6,opt,name=network,proto3" json:"network,omitempty"`
+	Exit              *Exit                  `protobuf:"bytes,7,opt,name=exit,proto3" json:"exit,omitempty"`
+	Vm                *VM                    `protobuf:"bytes,8,opt,name=vm,proto3" json:"vm,omitempty"`
+	Reason            string                 `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`   // why, in one short word or phrase
+	Result            uint32                 `protobuf:"varint,10,opt,name=result,proto3" json:"result,omitempty"` // errno of the attempt, where result_known
+	ResultKnown       bool                   `protobuf:"varint,11,opt,name=result_known,json=resultKnown,proto3" json:"result_known,omitempty"`
+	Replaced          *File                  `protobuf:"bytes,12,opt,name=replaced,proto3" json:"replaced,omitempty"`                                            // rename: the object that the new path named before
+	Object            *Process               `protobuf:"bytes,13,opt,name=object,proto3" json:"object,omitempty"`                                                // the process that was acted upon: signal, trace
+	CredentialsBefore *Credentials           `protobuf:"bytes,14,opt,name=credentials_before,json=credentialsBefore,proto3" json:"credentials_before,omitempty"` // process.setuid: those of process are the new ones
+	Memory            *Memory                `protobuf:"bytes,15,opt,name=memory,proto3" json:"memory,omitempty"`
+	Kernel            *Kernel                `protobuf:"bytes,16,opt,name=kernel,proto3" json:"kernel,omitempty"`
+	Auth              *Auth                  `protobuf:"bytes,17,opt,name=auth,proto3" json:"auth,omitempty"`
+	Dns               *DNS                   `protobuf:"bytes,18,opt,name=dns,proto3" json:"dns,omitempty"`
+	Mount             *Mount                 `protobuf:"bytes,19,opt,name=mount,proto3" json:"mount,omitempty"`
+	Namespaces        *Namespaces            `protobuf:"bytes,20,opt,name=namespaces,proto3" json:"namespaces,omitempty"` // process.namespace: those of process after the event
+	Tamper            *Tamper                `protobuf:"bytes,21,opt,name=tamper,proto3" json:"tamper,omitempty"`
+	Count             uint64                 `protobuf:"varint,22,opt,name=count,proto3" json:"count,omitempty"` // how many acts the event stands for, where more than one
+	Until             uint64                 `protobuf:"varint,23,opt,name=until,proto3" json:"until,omitempty"` // author's time of the last of them; the record's time is the first's
+	Flags             uint32                 `protobuf:"varint,24,opt,name=flags,proto3" json:"flags,omitempty"` // EventFlag bits
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Event) Reset() {
@@ -228,6 +246,90 @@ func (x *Event) GetReplaced() *File {
 	return nil
 }
 
+func (x *Event) GetObject() *Process {
+	if x != nil {
+		return x.Object
+	}
+	return nil
+}
+
+func (x *Event) GetCredentialsBefore() *Credentials {
+	if x != nil {
+		return x.CredentialsBefore
+	}
+	return nil
+}
+
+func (x *Event) GetMemory() *Memory {
+	if x != nil {
+		return x.Memory
+	}
+	return nil
+}
+
+func (x *Event) GetKernel() *Kernel {
+	if x != nil {
+		return x.Kernel
+	}
+	return nil
+}
+
+func (x *Event) GetAuth() *Auth {
+	if x != nil {
+		return x.Auth
+	}
+	return nil
+}
+
+func (x *Event) GetDns() *DNS {
+	if x != nil {
+		return x.Dns
+	}
+	return nil
+}
+
+func (x *Event) GetMount() *Mount {
+	if x != nil {
+		return x.Mount
+	}
+	return nil
+}
+
+func (x *Event) GetNamespaces() *Namespaces {
+	if x != nil {
+		return x.Namespaces
+	}
+	return nil
+}
+
+func (x *Event) GetTamper() *Tamper {
+	if x != nil {
+		return x.Tamper
+	}
+	return nil
+}
+
+func (x *Event) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Event) GetUntil() uint64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
+func (x *Event) GetFlags() uint32 {
+	if x != nil {
+		return x.Flags
+	}
+	return 0
+}
+
 // Process is one process image. (boot id, pid, start) identifies it.
 type Process struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
@@ -256,6 +358,11 @@ type Process struct {
 	LoginUid         uint32                 `protobuf:"varint,23,opt,name=login_uid,json=loginUid,proto3" json:"login_uid,omitempty"`
 	ContainerId      string                 `protobuf:"bytes,24,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
 	Script           []byte                 `protobuf:"bytes,25,opt,name=script,proto3" json:"script,omitempty"`
+	FilesystemPath   []byte                 `protobuf:"bytes,26,opt,name=filesystem_path,json=filesystemPath,proto3" json:"filesystem_path,omitempty"` // of the executable, where it differs
+	Links            uint32                 `protobuf:"varint,27,opt,name=links,proto3" json:"links,omitempty"`                                        // of the executable
+	Size             uint64                 `protobuf:"varint,28,opt,name=size,proto3" json:"size,omitempty"`                                          // of the executable
+	Mtime            int64                  `protobuf:"varint,29,opt,name=mtime,proto3" json:"mtime,omitempty"`                                        // of the executable, Unix nanoseconds
+	Ctime            int64                  `protobuf:"varint,30,opt,name=ctime,proto3" json:"ctime,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -465,19 +572,58 @@ func (x *Process) GetScript() []byte {
 	return nil
 }
 
+func (x *Process) GetFilesystemPath() []byte {
+	if x != nil {
+		return x.FilesystemPath
+	}
+	return nil
+}
+
+func (x *Process) GetLinks() uint32 {
+	if x != nil {
+		return x.Links
+	}
+	return 0
+}
+
+func (x *Process) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Process) GetMtime() int64 {
+	if x != nil {
+		return x.Mtime
+	}
+	return 0
+}
+
+func (x *Process) GetCtime() int64 {
+	if x != nil {
+		return x.Ctime
+	}
+	return 0
+}
+
 type Credentials struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Uid           uint32                 `protobuf:"varint,1,opt,name=uid,proto3" json:"uid,omitempty"`
-	Gid           uint32                 `protobuf:"varint,2,opt,name=gid,proto3" json:"gid,omitempty"`
-	Euid          uint32                 `protobuf:"varint,3,opt,name=euid,proto3" json:"euid,omitempty"`
-	Egid          uint32                 `protobuf:"varint,4,opt,name=egid,proto3" json:"egid,omitempty"`
-	Fsuid         uint32                 `protobuf:"varint,5,opt,name=fsuid,proto3" json:"fsuid,omitempty"`
-	Fsgid         uint32                 `protobuf:"varint,6,opt,name=fsgid,proto3" json:"fsgid,omitempty"`
-	CapEffective  uint64                 `protobuf:"varint,7,opt,name=cap_effective,json=capEffective,proto3" json:"cap_effective,omitempty"`
-	Suid          uint32                 `protobuf:"varint,8,opt,name=suid,proto3" json:"suid,omitempty"`
-	Sgid          uint32                 `protobuf:"varint,9,opt,name=sgid,proto3" json:"sgid,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Uid            uint32                 `protobuf:"varint,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	Gid            uint32                 `protobuf:"varint,2,opt,name=gid,proto3" json:"gid,omitempty"`
+	Euid           uint32                 `protobuf:"varint,3,opt,name=euid,proto3" json:"euid,omitempty"`
+	Egid           uint32                 `protobuf:"varint,4,opt,name=egid,proto3" json:"egid,omitempty"`
+	Fsuid          uint32                 `protobuf:"varint,5,opt,name=fsuid,proto3" json:"fsuid,omitempty"`
+	Fsgid          uint32                 `protobuf:"varint,6,opt,name=fsgid,proto3" json:"fsgid,omitempty"`
+	CapEffective   uint64                 `protobuf:"varint,7,opt,name=cap_effective,json=capEffective,proto3" json:"cap_effective,omitempty"`
+	Suid           uint32                 `protobuf:"varint,8,opt,name=suid,proto3" json:"suid,omitempty"`
+	Sgid           uint32                 `protobuf:"varint,9,opt,name=sgid,proto3" json:"sgid,omitempty"`
+	CapPermitted   uint64                 `protobuf:"varint,10,opt,name=cap_permitted,json=capPermitted,proto3" json:"cap_permitted,omitempty"`
+	CapInheritable uint64                 `protobuf:"varint,11,opt,name=cap_inheritable,json=capInheritable,proto3" json:"cap_inheritable,omitempty"`
+	CapBounding    uint64                 `protobuf:"varint,12,opt,name=cap_bounding,json=capBounding,proto3" json:"cap_bounding,omitempty"`
+	CapAmbient     uint64                 `protobuf:"varint,13,opt,name=cap_ambient,json=capAmbient,proto3" json:"cap_ambient,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Credentials) Reset() {
@@ -573,6 +719,34 @@ func (x *Credentials) GetSgid() uint32 {
 	return 0
 }
 
+func (x *Credentials) GetCapPermitted() uint64 {
+	if x != nil {
+		return x.CapPermitted
+	}
+	return 0
+}
+
+func (x *Credentials) GetCapInheritable() uint64 {
+	if x != nil {
+		return x.CapInheritable
+	}
+	return 0
+}
+
+func (x *Credentials) GetCapBounding() uint64 {
+	if x != nil {
+		return x.CapBounding
+	}
+	return 0
+}
+
+func (x *Credentials) GetCapAmbient() uint64 {
+	if x != nil {
+		return x.CapAmbient
+	}
+	return 0
+}
+
 type File struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Path           []byte                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"` // from the root of the task's mount namespace
@@ -588,6 +762,18 @@ type File struct {
 	Operations     uint64                 `protobuf:"varint,11,opt,name=operations,proto3" json:"operations,omitempty"`
 	SizeBefore     uint64                 `protobuf:"varint,12,opt,name=size_before,json=sizeBefore,proto3" json:"size_before,omitempty"`
 	ModeBefore     uint32                 `protobuf:"varint,13,opt,name=mode_before,json=modeBefore,proto3" json:"mode_before,omitempty"`
+	Rdev           uint64                 `protobuf:"varint,14,opt,name=rdev,proto3" json:"rdev,omitempty"` // of a device node
+	Links          uint32                 `protobuf:"varint,15,opt,name=links,proto3" json:"links,omitempty"`
+	Attribute      []byte                 `protobuf:"bytes,16,opt,name=attribute,proto3" json:"attribute,omitempty"`                               // file.xattr: its name
+	AttributeSize  uint64                 `protobuf:"varint,17,opt,name=attribute_size,json=attributeSize,proto3" json:"attribute_size,omitempty"` // bytes of its new value; 0 when it was removed
+	Attributes     uint64                 `protobuf:"varint,18,opt,name=attributes,proto3" json:"attributes,omitempty"`                            // file.attributes: flags as chattr(1) sets them
+	Sha256         []byte                 `protobuf:"bytes,19,opt,name=sha256,proto3" json:"sha256,omitempty"`                                     // of the content
+	Mtime          int64                  `protobuf:"varint,20,opt,name=mtime,proto3" json:"mtime,omitempty"`                                      // Unix nanoseconds
+	Ctime          int64                  `protobuf:"varint,21,opt,name=ctime,proto3" json:"ctime,omitempty"`
+	CtimeBefore    int64                  `protobuf:"varint,22,opt,name=ctime_before,json=ctimeBefore,proto3" json:"ctime_before,omitempty"`
+	Atime          int64                  `protobuf:"varint,23,opt,name=atime,proto3" json:"atime,omitempty"`
+	LinkTarget     []byte                 `protobuf:"bytes,24,opt,name=link_target,json=linkTarget,proto3" json:"link_target,omitempty"` // what a new symbolic link holds
+	Bytes          uint64                 `protobuf:"varint,25,opt,name=bytes,proto3" json:"bytes,omitempty"`                            // written
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -713,6 +899,90 @@ func (x *File) GetModeBefore() uint32 {
 	return 0
 }
 
+func (x *File) GetRdev() uint64 {
+	if x != nil {
+		return x.Rdev
+	}
+	return 0
+}
+
+func (x *File) GetLinks() uint32 {
+	if x != nil {
+		return x.Links
+	}
+	return 0
+}
+
+func (x *File) GetAttribute() []byte {
+	if x != nil {
+		return x.Attribute
+	}
+	return nil
+}
+
+func (x *File) GetAttributeSize() uint64 {
+	if x != nil {
+		return x.AttributeSize
+	}
+	return 0
+}
+
+func (x *File) GetAttributes() uint64 {
+	if x != nil {
+		return x.Attributes
+	}
+	return 0
+}
+
+func (x *File) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+func (x *File) GetMtime() int64 {
+	if x != nil {
+		return x.Mtime
+	}
+	return 0
+}
+
+func (x *File) GetCtime() int64 {
+	if x != nil {
+		return x.Ctime
+	}
+	return 0
+}
+
+func (x *File) GetCtimeBefore() int64 {
+	if x != nil {
+		return x.CtimeBefore
+	}
+	return 0
+}
+
+func (x *File) GetAtime() int64 {
+	if x != nil {
+		return x.Atime
+	}
+	return 0
+}
+
+func (x *File) GetLinkTarget() []byte {
+	if x != nil {
+		return x.LinkTarget
+	}
+	return nil
+}
+
+func (x *File) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
 type Network struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	Family          uint32                 `protobuf:"varint,1,opt,name=family,proto3" json:"family,omitempty"`                    // 4, 6, or 0 for another, named in protocol
@@ -721,7 +991,18 @@ type Network struct {
 	SourcePort      uint32                 `protobuf:"varint,4,opt,name=source_port,json=sourcePort,proto3" json:"source_port,omitempty"`
 	DestinationIp   []byte                 `protobuf:"bytes,5,opt,name=destination_ip,json=destinationIp,proto3" json:"destination_ip,omitempty"`
 	DestinationPort uint32                 `protobuf:"varint,6,opt,name=destination_port,json=destinationPort,proto3" json:"destination_port,omitempty"`
-	Direction       string                 `protobuf:"bytes,7,opt,name=direction,proto3" json:"direction,omitempty"` // egress or ingress, seen from the guest
+	Direction       string                 `protobuf:"bytes,7,opt,name=direction,proto3" json:"direction,omitempty"`                    // egress or ingress, seen from the guest
+	Name            []byte                 `protobuf:"bytes,8,opt,name=name,proto3" json:"name,omitempty"`                              // of the destination, as an answer of DNS gave it
+	Type            string                 `protobuf:"bytes,9,opt,name=type,proto3" json:"type,omitempty"`                              // stream, dgram, raw, packet, seqpacket
+	Number          uint32                 `protobuf:"varint,10,opt,name=number,proto3" json:"number,omitempty"`                        // protocol number
+	Path            []byte                 `protobuf:"bytes,11,opt,name=path,proto3" json:"path,omitempty"`                             // unix: the address, exact bytes; abstract ones begin with NUL
+	SourceCid       uint32                 `protobuf:"varint,12,opt,name=source_cid,json=sourceCid,proto3" json:"source_cid,omitempty"` // vsock
+	DestinationCid  uint32                 `protobuf:"varint,13,opt,name=destination_cid,json=destinationCid,proto3" json:"destination_cid,omitempty"`
+	Packets         uint64                 `protobuf:"varint,14,opt,name=packets,proto3" json:"packets,omitempty"`
+	Bytes           uint64                 `protobuf:"varint,15,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Flags           uint32                 `protobuf:"varint,16,opt,name=flags,proto3" json:"flags,omitempty"`     // NetworkFlag bits
+	Backlog         uint32                 `protobuf:"varint,17,opt,name=backlog,proto3" json:"backlog,omitempty"` // listen
+	Cookie          uint64                 `protobuf:"varint,18,opt,name=cookie,proto3" json:"cookie,omitempty"`   // of the socket
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -805,11 +1086,89 @@ func (x *Network) GetDirection() string {
 	return ""
 }
 
+func (x *Network) GetName() []byte {
+	if x != nil {
+		return x.Name
+	}
+	return nil
+}
+
+func (x *Network) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Network) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Network) GetPath() []byte {
+	if x != nil {
+		return x.Path
+	}
+	return nil
+}
+
+func (x *Network) GetSourceCid() uint32 {
+	if x != nil {
+		return x.SourceCid
+	}
+	return 0
+}
+
+func (x *Network) GetDestinationCid() uint32 {
+	if x != nil {
+		return x.DestinationCid
+	}
+	return 0
+}
+
+func (x *Network) GetPackets() uint64 {
+	if x != nil {
+		return x.Packets
+	}
+	return 0
+}
+
+func (x *Network) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Network) GetFlags() uint32 {
+	if x != nil {
+		return x.Flags
+	}
+	return 0
+}
+
+func (x *Network) GetBacklog() uint32 {
+	if x != nil {
+		return x.Backlog
+	}
+	return 0
+}
+
+func (x *Network) GetCookie() uint64 {
+	if x != nil {
+		return x.Cookie
+	}
+	return 0
+}
+
 type Exit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Code          uint32                 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
 	Signal        uint32                 `protobuf:"varint,2,opt,name=signal,proto3" json:"signal,omitempty"`
 	CoreDumped    bool                   `protobuf:"varint,3,opt,name=core_dumped,json=coreDumped,proto3" json:"core_dumped,omitempty"`
+	PeakMemory    uint64                 `protobuf:"varint,4,opt,name=peak_memory,json=peakMemory,proto3" json:"peak_memory,omitempty"` // largest resident set, bytes
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -865,6 +1224,959 @@ func (x *Exit) GetCoreDumped() bool {
 	return false
 }
 
+func (x *Exit) GetPeakMemory() uint64 {
+	if x != nil {
+		return x.PeakMemory
+	}
+	return 0
+}
+
+// Memory is a change of a process's address space.
+type Memory struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Kind             string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"` // map, protect, memfd, mmap, brk, mremap, ...
+	Address          uint64                 `protobuf:"varint,2,opt,name=address,proto3" json:"address,omitempty"`
+	Length           uint64                 `protobuf:"varint,3,opt,name=length,proto3" json:"length,omitempty"`         // bytes
+	Protection       uint32                 `protobuf:"varint,4,opt,name=protection,proto3" json:"protection,omitempty"` // PROT bits
+	ProtectionBefore uint32                 `protobuf:"varint,5,opt,name=protection_before,json=protectionBefore,proto3" json:"protection_before,omitempty"`
+	Flags            uint64                 `protobuf:"varint,6,opt,name=flags,proto3" json:"flags,omitempty"` // MAP bits, or those of memfd_create
+	Anonymous        bool                   `protobuf:"varint,7,opt,name=anonymous,proto3" json:"anonymous,omitempty"`
+	Name             []byte                 `protobuf:"bytes,8,opt,name=name,proto3" json:"name,omitempty"`    // memfd
+	Total            uint64                 `protobuf:"varint,9,opt,name=total,proto3" json:"total,omitempty"` // of the address space afterwards, bytes
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *Memory) Reset() {
+	*x = Memory{}
+	mi := &file_record_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Memory) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Memory) ProtoMessage() {}
+
+func (x *Memory) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Memory.ProtoReflect.Descriptor instead.
+func (*Memory) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Memory) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Memory) GetAddress() uint64 {
+	if x != nil {
+		return x.Address
+	}
+	return 0
+}
+
+func (x *Memory) GetLength() uint64 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
+
+func (x *Memory) GetProtection() uint32 {
+	if x != nil {
+		return x.Protection
+	}
+	return 0
+}
+
+func (x *Memory) GetProtectionBefore() uint32 {
+	if x != nil {
+		return x.ProtectionBefore
+	}
+	return 0
+}
+
+func (x *Memory) GetFlags() uint64 {
+	if x != nil {
+		return x.Flags
+	}
+	return 0
+}
+
+func (x *Memory) GetAnonymous() bool {
+	if x != nil {
+		return x.Anonymous
+	}
+	return false
+}
+
+func (x *Memory) GetName() []byte {
+	if x != nil {
+		return x.Name
+	}
+	return nil
+}
+
+func (x *Memory) GetTotal() uint64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+// Kernel is an act upon the kernel itself.
+type Kernel struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Operation     string                 `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"` // init_module, prog_load, write, ...
+	Name          []byte                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`           // module, parameter, program
+	Type          uint64                 `protobuf:"varint,3,opt,name=type,proto3" json:"type,omitempty"`          // kind of BPF program, of performance event, ...
+	Id            uint64                 `protobuf:"varint,4,opt,name=id,proto3" json:"id,omitempty"`
+	Size          uint64                 `protobuf:"varint,5,opt,name=size,proto3" json:"size,omitempty"`  // bytes
+	Value         []byte                 `protobuf:"bytes,6,opt,name=value,proto3" json:"value,omitempty"` // new value of a parameter
+	Flags         uint64                 `protobuf:"varint,7,opt,name=flags,proto3" json:"flags,omitempty"`
+	Refused       bool                   `protobuf:"varint,8,opt,name=refused,proto3" json:"refused,omitempty"` // by the probe
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Kernel) Reset() {
+	*x = Kernel{}
+	mi := &file_record_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Kernel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Kernel) ProtoMessage() {}
+
+func (x *Kernel) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Kernel.ProtoReflect.Descriptor instead.
+func (*Kernel) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Kernel) GetOperation() string {
+	if x != nil {
+		return x.Operation
+	}
+	return ""
+}
+
+func (x *Kernel) GetName() []byte {
+	if x != nil {
+		return x.Name
+	}
+	return nil
+}
+
+func (x *Kernel) GetType() uint64 {
+	if x != nil {
+		return x.Type
+	}
+	return 0
+}
+
+func (x *Kernel) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Kernel) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Kernel) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *Kernel) GetFlags() uint64 {
+	if x != nil {
+		return x.Flags
+	}
+	return 0
+}
+
+func (x *Kernel) GetRefused() bool {
+	if x != nil {
+		return x.Refused
+	}
+	return false
+}
+
+// Auth is what a program that checks identities told the kernel's audit.
+type Auth struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Operation     string                 `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"` // login, sudo, su, authenticate, session_open, ...
+	Account       []byte                 `protobuf:"bytes,2,opt,name=account,proto3" json:"account,omitempty"`
+	Terminal      []byte                 `protobuf:"bytes,3,opt,name=terminal,proto3" json:"terminal,omitempty"`
+	Hostname      []byte                 `protobuf:"bytes,4,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	Address       []byte                 `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"` // as the program wrote it
+	Success       bool                   `protobuf:"varint,6,opt,name=success,proto3" json:"success,omitempty"`
+	SessionId     uint32                 `protobuf:"varint,7,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	MessageType   uint32                 `protobuf:"varint,8,opt,name=message_type,json=messageType,proto3" json:"message_type,omitempty"` // number of the audit message
+	Text          []byte                 `protobuf:"bytes,9,opt,name=text,proto3" json:"text,omitempty"`                                   // the message, bounded
+	Executable    []byte                 `protobuf:"bytes,10,opt,name=executable,proto3" json:"executable,omitempty"`                      // as the program says
+	Command       []byte                 `protobuf:"bytes,11,opt,name=command,proto3" json:"command,omitempty"`                            // sudo
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Auth) Reset() {
+	*x = Auth{}
+	mi := &file_record_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Auth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Auth) ProtoMessage() {}
+
+func (x *Auth) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Auth.ProtoReflect.Descriptor instead.
+func (*Auth) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Auth) GetOperation() string {
+	if x != nil {
+		return x.Operation
+	}
+	return ""
+}
+
+func (x *Auth) GetAccount() []byte {
+	if x != nil {
+		return x.Account
+	}
+	return nil
+}
+
+func (x *Auth) GetTerminal() []byte {
+	if x != nil {
+		return x.Terminal
+	}
+	return nil
+}
+
+func (x *Auth) GetHostname() []byte {
+	if x != nil {
+		return x.Hostname
+	}
+	return nil
+}
+
+func (x *Auth) GetAddress() []byte {
+	if x != nil {
+		return x.Address
+	}
+	return nil
+}
+
+func (x *Auth) GetSuccess() bool {
+	if x != nil {
+		return x.Success
+	}
+	return false
+}
+
+func (x *Auth) GetSessionId() uint32 {
+	if x != nil {
+		return x.SessionId
+	}
+	return 0
+}
+
+func (x *Auth) GetMessageType() uint32 {
+	if x != nil {
+		return x.MessageType
+	}
+	return 0
+}
+
+func (x *Auth) GetText() []byte {
+	if x != nil {
+		return x.Text
+	}
+	return nil
+}
+
+func (x *Auth) GetExecutable() []byte {
+	if x != nil {
+		return x.Executable
+	}
+	return nil
+}
+
+func (x *Auth) GetCommand() []byte {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+// DNS is a query or an answer that a socket carried.
+type DNS struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Question      []byte                 `protobuf:"bytes,1,opt,name=question,proto3" json:"question,omitempty"` // name, as text, without the last dot
+	Type          uint32                 `protobuf:"varint,2,opt,name=type,proto3" json:"type,omitempty"`
+	Code          uint32                 `protobuf:"varint,3,opt,name=code,proto3" json:"code,omitempty"`          // of an answer
+	Addresses     [][]byte               `protobuf:"bytes,4,rep,name=addresses,proto3" json:"addresses,omitempty"` // 4 or 16 bytes each
+	Names         [][]byte               `protobuf:"bytes,5,rep,name=names,proto3" json:"names,omitempty"`         // aliases on the way
+	Answer        bool                   `protobuf:"varint,6,opt,name=answer,proto3" json:"answer,omitempty"`
+	Id            uint32                 `protobuf:"varint,7,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DNS) Reset() {
+	*x = DNS{}
+	mi := &file_record_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DNS) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DNS) ProtoMessage() {}
+
+func (x *DNS) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DNS.ProtoReflect.Descriptor instead.
+func (*DNS) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *DNS) GetQuestion() []byte {
+	if x != nil {
+		return x.Question
+	}
+	return nil
+}
+
+func (x *DNS) GetType() uint32 {
+	if x != nil {
+		return x.Type
+	}
+	return 0
+}
+
+func (x *DNS) GetCode() uint32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *DNS) GetAddresses() [][]byte {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *DNS) GetNames() [][]byte {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *DNS) GetAnswer() bool {
+	if x != nil {
+		return x.Answer
+	}
+	return false
+}
+
+func (x *DNS) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+// Mount is a change of the tree of file systems; the place is the event's file.
+type Mount struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Operation     string                 `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"` // mount, bind, remount, move, propagation, unmount, pivot_root
+	Api           string                 `protobuf:"bytes,2,opt,name=api,proto3" json:"api,omitempty"`             // mount, move_mount, ...
+	Source        []byte                 `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
+	Type          []byte                 `protobuf:"bytes,4,opt,name=type,proto3" json:"type,omitempty"` // of the file system
+	Flags         uint64                 `protobuf:"varint,5,opt,name=flags,proto3" json:"flags,omitempty"`
+	SourcePath    []byte                 `protobuf:"bytes,6,opt,name=source_path,json=sourcePath,proto3" json:"source_path,omitempty"` // bind and move: where it comes from
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Mount) Reset() {
+	*x = Mount{}
+	mi := &file_record_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Mount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Mount) ProtoMessage() {}
+
+func (x *Mount) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Mount.ProtoReflect.Descriptor instead.
+func (*Mount) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Mount) GetOperation() string {
+	if x != nil {
+		return x.Operation
+	}
+	return ""
+}
+
+func (x *Mount) GetApi() string {
+	if x != nil {
+		return x.Api
+	}
+	return ""
+}
+
+func (x *Mount) GetSource() []byte {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+func (x *Mount) GetType() []byte {
+	if x != nil {
+		return x.Type
+	}
+	return nil
+}
+
+func (x *Mount) GetFlags() uint64 {
+	if x != nil {
+		return x.Flags
+	}
+	return 0
+}
+
+func (x *Mount) GetSourcePath() []byte {
+	if x != nil {
+		return x.SourcePath
+	}
+	return nil
+}
+
+// Namespaces are the numbers of a process's namespaces.
+type Namespaces struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mount         uint32                 `protobuf:"varint,1,opt,name=mount,proto3" json:"mount,omitempty"`
+	Pid           uint32                 `protobuf:"varint,2,opt,name=pid,proto3" json:"pid,omitempty"`
+	Network       uint32                 `protobuf:"varint,3,opt,name=network,proto3" json:"network,omitempty"`
+	Uts           uint32                 `protobuf:"varint,4,opt,name=uts,proto3" json:"uts,omitempty"`
+	Ipc           uint32                 `protobuf:"varint,5,opt,name=ipc,proto3" json:"ipc,omitempty"`
+	Cgroup        uint32                 `protobuf:"varint,6,opt,name=cgroup,proto3" json:"cgroup,omitempty"`
+	Time          uint32                 `protobuf:"varint,7,opt,name=time,proto3" json:"time,omitempty"`
+	User          uint32                 `protobuf:"varint,8,opt,name=user,proto3" json:"user,omitempty"`
+	Changed       uint32                 `protobuf:"varint,9,opt,name=changed,proto3" json:"changed,omitempty"`     // CLONE_NEW bits of those that changed
+	Operation     string                 `protobuf:"bytes,10,opt,name=operation,proto3" json:"operation,omitempty"` // unshare, setns, clone
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Namespaces) Reset() {
+	*x = Namespaces{}
+	mi := &file_record_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Namespaces) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Namespaces) ProtoMessage() {}
+
+func (x *Namespaces) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Namespaces.ProtoReflect.Descriptor instead.
+func (*Namespaces) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Namespaces) GetMount() uint32 {
+	if x != nil {
+		return x.Mount
+	}
+	return 0
+}
+
+func (x *Namespaces) GetPid() uint32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *Namespaces) GetNetwork() uint32 {
+	if x != nil {
+		return x.Network
+	}
+	return 0
+}
+
+func (x *Namespaces) GetUts() uint32 {
+	if x != nil {
+		return x.Uts
+	}
+	return 0
+}
+
+func (x *Namespaces) GetIpc() uint32 {
+	if x != nil {
+		return x.Ipc
+	}
+	return 0
+}
+
+func (x *Namespaces) GetCgroup() uint32 {
+	if x != nil {
+		return x.Cgroup
+	}
+	return 0
+}
+
+func (x *Namespaces) GetTime() uint32 {
+	if x != nil {
+		return x.Time
+	}
+	return 0
+}
+
+func (x *Namespaces) GetUser() uint32 {
+	if x != nil {
+		return x.User
+	}
+	return 0
+}
+
+func (x *Namespaces) GetChanged() uint32 {
+	if x != nil {
+		return x.Changed
+	}
+	return 0
+}
+
+func (x *Namespaces) GetOperation() string {
+	if x != nil {
+		return x.Operation
+	}
+	return ""
+}
+
+// Tamper is an act against the guest agent, or a sign of one.
+type Tamper struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"` // signal, trace, detach, blind, canary, ...
+	Detail        string                 `protobuf:"bytes,2,opt,name=detail,proto3" json:"detail,omitempty"`
+	Refused       bool                   `protobuf:"varint,3,opt,name=refused,proto3" json:"refused,omitempty"` // by the probe
+	Hook          string                 `protobuf:"bytes,4,opt,name=hook,proto3" json:"hook,omitempty"`        // which is concerned
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Tamper) Reset() {
+	*x = Tamper{}
+	mi := &file_record_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tamper) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tamper) ProtoMessage() {}
+
+func (x *Tamper) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tamper.ProtoReflect.Descriptor instead.
+func (*Tamper) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Tamper) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Tamper) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *Tamper) GetRefused() bool {
+	if x != nil {
+		return x.Refused
+	}
+	return false
+}
+
+func (x *Tamper) GetHook() string {
+	if x != nil {
+		return x.Hook
+	}
+	return ""
+}
+
+// AgentStopped is the agent's last record.
+type AgentStopped struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Authorised    bool                   `protobuf:"varint,1,opt,name=authorised,proto3" json:"authorised,omitempty"` // by a command of the host
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Command       []byte                 `protobuf:"bytes,3,opt,name=command,proto3" json:"command,omitempty"` // its id
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AgentStopped) Reset() {
+	*x = AgentStopped{}
+	mi := &file_record_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AgentStopped) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AgentStopped) ProtoMessage() {}
+
+func (x *AgentStopped) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AgentStopped.ProtoReflect.Descriptor instead.
+func (*AgentStopped) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *AgentStopped) GetAuthorised() bool {
+	if x != nil {
+		return x.Authorised
+	}
+	return false
+}
+
+func (x *AgentStopped) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *AgentStopped) GetCommand() []byte {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+// AgentCommand is what the host asks of an agent, sealed before it is sent.
+type AgentCommand struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Requester     string                 `protobuf:"bytes,4,opt,name=requester,proto3" json:"requester,omitempty"`
+	Expiry        uint64                 `protobuf:"varint,5,opt,name=expiry,proto3" json:"expiry,omitempty"`
+	Body          []byte                 `protobuf:"bytes,6,opt,name=body,proto3" json:"body,omitempty"` // exact bytes of the command
+	Signature     []byte                 `protobuf:"bytes,7,opt,name=signature,proto3" json:"signature,omitempty"`
+	Session       uint64                 `protobuf:"varint,8,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AgentCommand) Reset() {
+	*x = AgentCommand{}
+	mi := &file_record_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AgentCommand) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AgentCommand) ProtoMessage() {}
+
+func (x *AgentCommand) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AgentCommand.ProtoReflect.Descriptor instead.
+func (*AgentCommand) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *AgentCommand) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *AgentCommand) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *AgentCommand) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *AgentCommand) GetRequester() string {
+	if x != nil {
+		return x.Requester
+	}
+	return ""
+}
+
+func (x *AgentCommand) GetExpiry() uint64 {
+	if x != nil {
+		return x.Expiry
+	}
+	return 0
+}
+
+func (x *AgentCommand) GetBody() []byte {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+func (x *AgentCommand) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+func (x *AgentCommand) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+// AgentResult is the agent's answer to a command.
+type AgentResult struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Status        uint32                 `protobuf:"varint,2,opt,name=status,proto3" json:"status,omitempty"` // 0 done
+	Detail        string                 `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
+	Body          []byte                 `protobuf:"bytes,4,opt,name=body,proto3" json:"body,omitempty"` // exact bytes of the answer
+	Signature     []byte                 `protobuf:"bytes,5,opt,name=signature,proto3" json:"signature,omitempty"`
+	Session       uint64                 `protobuf:"varint,6,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AgentResult) Reset() {
+	*x = AgentResult{}
+	mi := &file_record_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AgentResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AgentResult) ProtoMessage() {}
+
+func (x *AgentResult) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AgentResult.ProtoReflect.Descriptor instead.
+func (*AgentResult) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *AgentResult) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *AgentResult) GetStatus() uint32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+func (x *AgentResult) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *AgentResult) GetBody() []byte {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+func (x *AgentResult) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+func (x *AgentResult) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
 // VM is what the hypervisor side saw of a domain.
 type VM struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -886,7 +2198,7 @@ type VM struct {
 
 func (x *VM) Reset() {
 	*x = VM{}
-	mi := &file_record_proto_msgTypes[6]
+	mi := &file_record_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -898,7 +2210,7 @@ func (x *VM) String() string {
 func (*VM) ProtoMessage() {}
 
 func (x *VM) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[6]
+	mi := &file_record_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -911,7 +2223,7 @@ func (x *VM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VM.ProtoReflect.Descriptor instead.
 func (*VM) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{6}
+	return file_record_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *VM) GetUuid() string {
@@ -1021,7 +2333,7 @@ type Genesis struct {
 
 func (x *Genesis) Reset() {
 	*x = Genesis{}
-	mi := &file_record_proto_msgTypes[7]
+	mi := &file_record_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1033,7 +2345,7 @@ func (x *Genesis) String() string {
 func (*Genesis) ProtoMessage() {}
 
 func (x *Genesis) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[7]
+	mi := &file_record_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1046,7 +2358,7 @@ func (x *Genesis) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Genesis.ProtoReflect.Descriptor instead.
 func (*Genesis) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{7}
+	return file_record_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Genesis) GetOrigin() string {
@@ -1164,7 +2476,7 @@ type Disk struct {
 
 func (x *Disk) Reset() {
 	*x = Disk{}
-	mi := &file_record_proto_msgTypes[8]
+	mi := &file_record_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1176,7 +2488,7 @@ func (x *Disk) String() string {
 func (*Disk) ProtoMessage() {}
 
 func (x *Disk) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[8]
+	mi := &file_record_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1189,7 +2501,7 @@ func (x *Disk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disk.ProtoReflect.Descriptor instead.
 func (*Disk) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{8}
+	return file_record_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Disk) GetTarget() string {
@@ -1272,7 +2584,7 @@ type Epoch struct {
 
 func (x *Epoch) Reset() {
 	*x = Epoch{}
-	mi := &file_record_proto_msgTypes[9]
+	mi := &file_record_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1284,7 +2596,7 @@ func (x *Epoch) String() string {
 func (*Epoch) ProtoMessage() {}
 
 func (x *Epoch) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[9]
+	mi := &file_record_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1297,7 +2609,7 @@ func (x *Epoch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Epoch.ProtoReflect.Descriptor instead.
 func (*Epoch) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{9}
+	return file_record_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Epoch) GetEpoch() []byte {
@@ -1377,7 +2689,7 @@ type Enrolled struct {
 
 func (x *Enrolled) Reset() {
 	*x = Enrolled{}
-	mi := &file_record_proto_msgTypes[10]
+	mi := &file_record_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1389,7 +2701,7 @@ func (x *Enrolled) String() string {
 func (*Enrolled) ProtoMessage() {}
 
 func (x *Enrolled) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[10]
+	mi := &file_record_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1402,7 +2714,7 @@ func (x *Enrolled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Enrolled.ProtoReflect.Descriptor instead.
 func (*Enrolled) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{10}
+	return file_record_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Enrolled) GetKey() []byte {
@@ -1503,7 +2815,7 @@ type Hooks struct {
 
 func (x *Hooks) Reset() {
 	*x = Hooks{}
-	mi := &file_record_proto_msgTypes[11]
+	mi := &file_record_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1515,7 +2827,7 @@ func (x *Hooks) String() string {
 func (*Hooks) ProtoMessage() {}
 
 func (x *Hooks) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[11]
+	mi := &file_record_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1528,7 +2840,7 @@ func (x *Hooks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hooks.ProtoReflect.Descriptor instead.
 func (*Hooks) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{11}
+	return file_record_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Hooks) GetOs() string {
@@ -1577,7 +2889,7 @@ type Hook struct {
 
 func (x *Hook) Reset() {
 	*x = Hook{}
-	mi := &file_record_proto_msgTypes[12]
+	mi := &file_record_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1589,7 +2901,7 @@ func (x *Hook) String() string {
 func (*Hook) ProtoMessage() {}
 
 func (x *Hook) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[12]
+	mi := &file_record_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1602,7 +2914,7 @@ func (x *Hook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hook.ProtoReflect.Descriptor instead.
 func (*Hook) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{12}
+	return file_record_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Hook) GetClass() uint32 {
@@ -1639,7 +2951,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_record_proto_msgTypes[13]
+	mi := &file_record_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1651,7 +2963,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[13]
+	mi := &file_record_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1664,7 +2976,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{13}
+	return file_record_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Frame) GetStatement() []byte {
@@ -1702,7 +3014,7 @@ type Lost struct {
 
 func (x *Lost) Reset() {
 	*x = Lost{}
-	mi := &file_record_proto_msgTypes[14]
+	mi := &file_record_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1714,7 +3026,7 @@ func (x *Lost) String() string {
 func (*Lost) ProtoMessage() {}
 
 func (x *Lost) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[14]
+	mi := &file_record_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1727,7 +3039,7 @@ func (x *Lost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lost.ProtoReflect.Descriptor instead.
 func (*Lost) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{14}
+	return file_record_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Lost) GetCounts() []*LostCount {
@@ -1777,7 +3089,7 @@ type LostCount struct {
 
 func (x *LostCount) Reset() {
 	*x = LostCount{}
-	mi := &file_record_proto_msgTypes[15]
+	mi := &file_record_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1789,7 +3101,7 @@ func (x *LostCount) String() string {
 func (*LostCount) ProtoMessage() {}
 
 func (x *LostCount) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[15]
+	mi := &file_record_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1802,7 +3114,7 @@ func (x *LostCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LostCount.ProtoReflect.Descriptor instead.
 func (*LostCount) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{15}
+	return file_record_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *LostCount) GetClass() uint32 {
@@ -1852,7 +3164,7 @@ type AgentState struct {
 
 func (x *AgentState) Reset() {
 	*x = AgentState{}
-	mi := &file_record_proto_msgTypes[16]
+	mi := &file_record_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1864,7 +3176,7 @@ func (x *AgentState) String() string {
 func (*AgentState) ProtoMessage() {}
 
 func (x *AgentState) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[16]
+	mi := &file_record_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1877,7 +3189,7 @@ func (x *AgentState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentState.ProtoReflect.Descriptor instead.
 func (*AgentState) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{16}
+	return file_record_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *AgentState) GetSession() uint64 {
@@ -1962,7 +3274,7 @@ type VMCheckpoint struct {
 
 func (x *VMCheckpoint) Reset() {
 	*x = VMCheckpoint{}
-	mi := &file_record_proto_msgTypes[17]
+	mi := &file_record_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1974,7 +3286,7 @@ func (x *VMCheckpoint) String() string {
 func (*VMCheckpoint) ProtoMessage() {}
 
 func (x *VMCheckpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[17]
+	mi := &file_record_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1987,7 +3299,7 @@ func (x *VMCheckpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VMCheckpoint.ProtoReflect.Descriptor instead.
 func (*VMCheckpoint) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{17}
+	return file_record_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *VMCheckpoint) GetOrigin() string {
@@ -2024,7 +3336,7 @@ type KeyCertificate struct {
 
 func (x *KeyCertificate) Reset() {
 	*x = KeyCertificate{}
-	mi := &file_record_proto_msgTypes[18]
+	mi := &file_record_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2036,7 +3348,7 @@ func (x *KeyCertificate) String() string {
 func (*KeyCertificate) ProtoMessage() {}
 
 func (x *KeyCertificate) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[18]
+	mi := &file_record_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2049,7 +3361,7 @@ func (x *KeyCertificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyCertificate.ProtoReflect.Descriptor instead.
 func (*KeyCertificate) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{18}
+	return file_record_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *KeyCertificate) GetUse() string {
@@ -2095,7 +3407,7 @@ type Daemon struct {
 
 func (x *Daemon) Reset() {
 	*x = Daemon{}
-	mi := &file_record_proto_msgTypes[19]
+	mi := &file_record_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2107,7 +3419,7 @@ func (x *Daemon) String() string {
 func (*Daemon) ProtoMessage() {}
 
 func (x *Daemon) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[19]
+	mi := &file_record_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2120,7 +3432,7 @@ func (x *Daemon) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Daemon.ProtoReflect.Descriptor instead.
 func (*Daemon) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{19}
+	return file_record_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Daemon) GetWhat() string {
@@ -2178,7 +3490,7 @@ type Gap struct {
 
 func (x *Gap) Reset() {
 	*x = Gap{}
-	mi := &file_record_proto_msgTypes[20]
+	mi := &file_record_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2190,7 +3502,7 @@ func (x *Gap) String() string {
 func (*Gap) ProtoMessage() {}
 
 func (x *Gap) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[20]
+	mi := &file_record_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2203,7 +3515,7 @@ func (x *Gap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gap.ProtoReflect.Descriptor instead.
 func (*Gap) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{20}
+	return file_record_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Gap) GetFrom() int64 {
@@ -2247,7 +3559,7 @@ type BundleActivation struct {
 
 func (x *BundleActivation) Reset() {
 	*x = BundleActivation{}
-	mi := &file_record_proto_msgTypes[21]
+	mi := &file_record_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2259,7 +3571,7 @@ func (x *BundleActivation) String() string {
 func (*BundleActivation) ProtoMessage() {}
 
 func (x *BundleActivation) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[21]
+	mi := &file_record_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2272,7 +3584,7 @@ func (x *BundleActivation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BundleActivation.ProtoReflect.Descriptor instead.
 func (*BundleActivation) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{21}
+	return file_record_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *BundleActivation) GetName() string {
@@ -2314,7 +3626,7 @@ type ActivePolicy struct {
 
 func (x *ActivePolicy) Reset() {
 	*x = ActivePolicy{}
-	mi := &file_record_proto_msgTypes[22]
+	mi := &file_record_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2326,7 +3638,7 @@ func (x *ActivePolicy) String() string {
 func (*ActivePolicy) ProtoMessage() {}
 
 func (x *ActivePolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[22]
+	mi := &file_record_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2339,7 +3651,7 @@ func (x *ActivePolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivePolicy.ProtoReflect.Descriptor instead.
 func (*ActivePolicy) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{22}
+	return file_record_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ActivePolicy) GetName() string {
@@ -2385,7 +3697,7 @@ type Verdict struct {
 
 func (x *Verdict) Reset() {
 	*x = Verdict{}
-	mi := &file_record_proto_msgTypes[23]
+	mi := &file_record_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2397,7 +3709,7 @@ func (x *Verdict) String() string {
 func (*Verdict) ProtoMessage() {}
 
 func (x *Verdict) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[23]
+	mi := &file_record_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2410,7 +3722,7 @@ func (x *Verdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verdict.ProtoReflect.Descriptor instead.
 func (*Verdict) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{23}
+	return file_record_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Verdict) GetPolicy() string {
@@ -2515,7 +3827,7 @@ type Action struct {
 
 func (x *Action) Reset() {
 	*x = Action{}
-	mi := &file_record_proto_msgTypes[24]
+	mi := &file_record_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2527,7 +3839,7 @@ func (x *Action) String() string {
 func (*Action) ProtoMessage() {}
 
 func (x *Action) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[24]
+	mi := &file_record_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2540,7 +3852,7 @@ func (x *Action) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Action.ProtoReflect.Descriptor instead.
 func (*Action) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{24}
+	return file_record_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Action) GetKind() string {
@@ -2586,7 +3898,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_record_proto_msgTypes[25]
+	mi := &file_record_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2598,7 +3910,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[25]
+	mi := &file_record_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2611,7 +3923,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{25}
+	return file_record_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Outcome) GetVerdictIndex() uint64 {
@@ -2709,7 +4021,7 @@ var File_record_proto protoreflect.FileDescriptor
 
 const file_record_proto_rawDesc = "" +
 	"\n" +
-	"\frecord.proto\x12\x11provost.record.v1\"\x9b\x04\n" +
+	"\frecord.proto\x12\x11provost.record.v1\"\xbf\b\n" +
 	"\x05Event\x124\n" +
 	"\aprocess\x18\x01 \x01(\v2\x1a.provost.record.v1.ProcessR\aprocess\x122\n" +
 	"\x06parent\x18\x02 \x01(\v2\x1a.provost.record.v1.ProcessR\x06parent\x128\n" +
@@ -2723,7 +4035,21 @@ const file_record_proto_rawDesc = "" +
 	"\x06result\x18\n" +
 	" \x01(\rR\x06result\x12!\n" +
 	"\fresult_known\x18\v \x01(\bR\vresultKnown\x123\n" +
-	"\breplaced\x18\f \x01(\v2\x17.provost.record.v1.FileR\breplaced\"\xe5\x05\n" +
+	"\breplaced\x18\f \x01(\v2\x17.provost.record.v1.FileR\breplaced\x122\n" +
+	"\x06object\x18\r \x01(\v2\x1a.provost.record.v1.ProcessR\x06object\x12M\n" +
+	"\x12credentials_before\x18\x0e \x01(\v2\x1e.provost.record.v1.CredentialsR\x11credentialsBefore\x121\n" +
+	"\x06memory\x18\x0f \x01(\v2\x19.provost.record.v1.MemoryR\x06memory\x121\n" +
+	"\x06kernel\x18\x10 \x01(\v2\x19.provost.record.v1.KernelR\x06kernel\x12+\n" +
+	"\x04auth\x18\x11 \x01(\v2\x17.provost.record.v1.AuthR\x04auth\x12(\n" +
+	"\x03dns\x18\x12 \x01(\v2\x16.provost.record.v1.DNSR\x03dns\x12.\n" +
+	"\x05mount\x18\x13 \x01(\v2\x18.provost.record.v1.MountR\x05mount\x12=\n" +
+	"\n" +
+	"namespaces\x18\x14 \x01(\v2\x1d.provost.record.v1.NamespacesR\n" +
+	"namespaces\x121\n" +
+	"\x06tamper\x18\x15 \x01(\v2\x19.provost.record.v1.TamperR\x06tamper\x12\x14\n" +
+	"\x05count\x18\x16 \x01(\x04R\x05count\x12\x14\n" +
+	"\x05until\x18\x17 \x01(\x04R\x05until\x12\x14\n" +
+	"\x05flags\x18\x18 \x01(\rR\x05flags\"\xe4\x06\n" +
 	"\aProcess\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\rR\x03pid\x12\x10\n" +
 	"\x03tid\x18\x02 \x01(\rR\x03tid\x12\x14\n" +
@@ -2755,7 +4081,12 @@ const file_record_proto_rawDesc = "" +
 	"session_id\x18\x16 \x01(\rR\tsessionId\x12\x1b\n" +
 	"\tlogin_uid\x18\x17 \x01(\rR\bloginUid\x12!\n" +
 	"\fcontainer_id\x18\x18 \x01(\tR\vcontainerId\x12\x16\n" +
-	"\x06script\x18\x19 \x01(\fR\x06script\"\xd2\x01\n" +
+	"\x06script\x18\x19 \x01(\fR\x06script\x12'\n" +
+	"\x0ffilesystem_path\x18\x1a \x01(\fR\x0efilesystemPath\x12\x14\n" +
+	"\x05links\x18\x1b \x01(\rR\x05links\x12\x12\n" +
+	"\x04size\x18\x1c \x01(\x04R\x04size\x12\x14\n" +
+	"\x05mtime\x18\x1d \x01(\x03R\x05mtime\x12\x14\n" +
+	"\x05ctime\x18\x1e \x01(\x03R\x05ctime\"\xe4\x02\n" +
 	"\vCredentials\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\rR\x03uid\x12\x10\n" +
 	"\x03gid\x18\x02 \x01(\rR\x03gid\x12\x12\n" +
@@ -2765,7 +4096,13 @@ const file_record_proto_rawDesc = "" +
 	"\x05fsgid\x18\x06 \x01(\rR\x05fsgid\x12#\n" +
 	"\rcap_effective\x18\a \x01(\x04R\fcapEffective\x12\x12\n" +
 	"\x04suid\x18\b \x01(\rR\x04suid\x12\x12\n" +
-	"\x04sgid\x18\t \x01(\rR\x04sgid\"\xc7\x02\n" +
+	"\x04sgid\x18\t \x01(\rR\x04sgid\x12#\n" +
+	"\rcap_permitted\x18\n" +
+	" \x01(\x04R\fcapPermitted\x12'\n" +
+	"\x0fcap_inheritable\x18\v \x01(\x04R\x0ecapInheritable\x12!\n" +
+	"\fcap_bounding\x18\f \x01(\x04R\vcapBounding\x12\x1f\n" +
+	"\vcap_ambient\x18\r \x01(\x04R\n" +
+	"capAmbient\"\x8a\x05\n" +
 	"\x04File\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\fR\x04path\x12\x16\n" +
 	"\x06device\x18\x02 \x01(\x04R\x06device\x12\x14\n" +
@@ -2784,7 +4121,22 @@ const file_record_proto_rawDesc = "" +
 	"\vsize_before\x18\f \x01(\x04R\n" +
 	"sizeBefore\x12\x1f\n" +
 	"\vmode_before\x18\r \x01(\rR\n" +
-	"modeBefore\"\xeb\x01\n" +
+	"modeBefore\x12\x12\n" +
+	"\x04rdev\x18\x0e \x01(\x04R\x04rdev\x12\x14\n" +
+	"\x05links\x18\x0f \x01(\rR\x05links\x12\x1c\n" +
+	"\tattribute\x18\x10 \x01(\fR\tattribute\x12%\n" +
+	"\x0eattribute_size\x18\x11 \x01(\x04R\rattributeSize\x12\x1e\n" +
+	"\n" +
+	"attributes\x18\x12 \x01(\x04R\n" +
+	"attributes\x12\x16\n" +
+	"\x06sha256\x18\x13 \x01(\fR\x06sha256\x12\x14\n" +
+	"\x05mtime\x18\x14 \x01(\x03R\x05mtime\x12\x14\n" +
+	"\x05ctime\x18\x15 \x01(\x03R\x05ctime\x12!\n" +
+	"\fctime_before\x18\x16 \x01(\x03R\vctimeBefore\x12\x14\n" +
+	"\x05atime\x18\x17 \x01(\x03R\x05atime\x12\x1f\n" +
+	"\vlink_target\x18\x18 \x01(\fR\n" +
+	"linkTarget\x12\x14\n" +
+	"\x05bytes\x18\x19 \x01(\x04R\x05bytes\"\xff\x03\n" +
 	"\aNetwork\x12\x16\n" +
 	"\x06family\x18\x01 \x01(\rR\x06family\x12\x1a\n" +
 	"\bprotocol\x18\x02 \x01(\tR\bprotocol\x12\x1b\n" +
@@ -2793,12 +4145,120 @@ const file_record_proto_rawDesc = "" +
 	"sourcePort\x12%\n" +
 	"\x0edestination_ip\x18\x05 \x01(\fR\rdestinationIp\x12)\n" +
 	"\x10destination_port\x18\x06 \x01(\rR\x0fdestinationPort\x12\x1c\n" +
-	"\tdirection\x18\a \x01(\tR\tdirection\"S\n" +
+	"\tdirection\x18\a \x01(\tR\tdirection\x12\x12\n" +
+	"\x04name\x18\b \x01(\fR\x04name\x12\x12\n" +
+	"\x04type\x18\t \x01(\tR\x04type\x12\x16\n" +
+	"\x06number\x18\n" +
+	" \x01(\rR\x06number\x12\x12\n" +
+	"\x04path\x18\v \x01(\fR\x04path\x12\x1d\n" +
+	"\n" +
+	"source_cid\x18\f \x01(\rR\tsourceCid\x12'\n" +
+	"\x0fdestination_cid\x18\r \x01(\rR\x0edestinationCid\x12\x18\n" +
+	"\apackets\x18\x0e \x01(\x04R\apackets\x12\x14\n" +
+	"\x05bytes\x18\x0f \x01(\x04R\x05bytes\x12\x14\n" +
+	"\x05flags\x18\x10 \x01(\rR\x05flags\x12\x18\n" +
+	"\abacklog\x18\x11 \x01(\rR\abacklog\x12\x16\n" +
+	"\x06cookie\x18\x12 \x01(\x04R\x06cookie\"t\n" +
 	"\x04Exit\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x16\n" +
 	"\x06signal\x18\x02 \x01(\rR\x06signal\x12\x1f\n" +
 	"\vcore_dumped\x18\x03 \x01(\bR\n" +
-	"coreDumped\"\xd1\x02\n" +
+	"coreDumped\x12\x1f\n" +
+	"\vpeak_memory\x18\x04 \x01(\x04R\n" +
+	"peakMemory\"\xf9\x01\n" +
+	"\x06Memory\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\x04R\aaddress\x12\x16\n" +
+	"\x06length\x18\x03 \x01(\x04R\x06length\x12\x1e\n" +
+	"\n" +
+	"protection\x18\x04 \x01(\rR\n" +
+	"protection\x12+\n" +
+	"\x11protection_before\x18\x05 \x01(\rR\x10protectionBefore\x12\x14\n" +
+	"\x05flags\x18\x06 \x01(\x04R\x05flags\x12\x1c\n" +
+	"\tanonymous\x18\a \x01(\bR\tanonymous\x12\x12\n" +
+	"\x04name\x18\b \x01(\fR\x04name\x12\x14\n" +
+	"\x05total\x18\t \x01(\x04R\x05total\"\xb8\x01\n" +
+	"\x06Kernel\x12\x1c\n" +
+	"\toperation\x18\x01 \x01(\tR\toperation\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\fR\x04name\x12\x12\n" +
+	"\x04type\x18\x03 \x01(\x04R\x04type\x12\x0e\n" +
+	"\x02id\x18\x04 \x01(\x04R\x02id\x12\x12\n" +
+	"\x04size\x18\x05 \x01(\x04R\x04size\x12\x14\n" +
+	"\x05value\x18\x06 \x01(\fR\x05value\x12\x14\n" +
+	"\x05flags\x18\a \x01(\x04R\x05flags\x12\x18\n" +
+	"\arefused\x18\b \x01(\bR\arefused\"\xba\x02\n" +
+	"\x04Auth\x12\x1c\n" +
+	"\toperation\x18\x01 \x01(\tR\toperation\x12\x18\n" +
+	"\aaccount\x18\x02 \x01(\fR\aaccount\x12\x1a\n" +
+	"\bterminal\x18\x03 \x01(\fR\bterminal\x12\x1a\n" +
+	"\bhostname\x18\x04 \x01(\fR\bhostname\x12\x18\n" +
+	"\aaddress\x18\x05 \x01(\fR\aaddress\x12\x18\n" +
+	"\asuccess\x18\x06 \x01(\bR\asuccess\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\a \x01(\rR\tsessionId\x12!\n" +
+	"\fmessage_type\x18\b \x01(\rR\vmessageType\x12\x12\n" +
+	"\x04text\x18\t \x01(\fR\x04text\x12\x1e\n" +
+	"\n" +
+	"executable\x18\n" +
+	" \x01(\fR\n" +
+	"executable\x12\x18\n" +
+	"\acommand\x18\v \x01(\fR\acommand\"\xa5\x01\n" +
+	"\x03DNS\x12\x1a\n" +
+	"\bquestion\x18\x01 \x01(\fR\bquestion\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\rR\x04type\x12\x12\n" +
+	"\x04code\x18\x03 \x01(\rR\x04code\x12\x1c\n" +
+	"\taddresses\x18\x04 \x03(\fR\taddresses\x12\x14\n" +
+	"\x05names\x18\x05 \x03(\fR\x05names\x12\x16\n" +
+	"\x06answer\x18\x06 \x01(\bR\x06answer\x12\x0e\n" +
+	"\x02id\x18\a \x01(\rR\x02id\"\x9a\x01\n" +
+	"\x05Mount\x12\x1c\n" +
+	"\toperation\x18\x01 \x01(\tR\toperation\x12\x10\n" +
+	"\x03api\x18\x02 \x01(\tR\x03api\x12\x16\n" +
+	"\x06source\x18\x03 \x01(\fR\x06source\x12\x12\n" +
+	"\x04type\x18\x04 \x01(\fR\x04type\x12\x14\n" +
+	"\x05flags\x18\x05 \x01(\x04R\x05flags\x12\x1f\n" +
+	"\vsource_path\x18\x06 \x01(\fR\n" +
+	"sourcePath\"\xea\x01\n" +
+	"\n" +
+	"Namespaces\x12\x14\n" +
+	"\x05mount\x18\x01 \x01(\rR\x05mount\x12\x10\n" +
+	"\x03pid\x18\x02 \x01(\rR\x03pid\x12\x18\n" +
+	"\anetwork\x18\x03 \x01(\rR\anetwork\x12\x10\n" +
+	"\x03uts\x18\x04 \x01(\rR\x03uts\x12\x10\n" +
+	"\x03ipc\x18\x05 \x01(\rR\x03ipc\x12\x16\n" +
+	"\x06cgroup\x18\x06 \x01(\rR\x06cgroup\x12\x12\n" +
+	"\x04time\x18\a \x01(\rR\x04time\x12\x12\n" +
+	"\x04user\x18\b \x01(\rR\x04user\x12\x18\n" +
+	"\achanged\x18\t \x01(\rR\achanged\x12\x1c\n" +
+	"\toperation\x18\n" +
+	" \x01(\tR\toperation\"b\n" +
+	"\x06Tamper\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x16\n" +
+	"\x06detail\x18\x02 \x01(\tR\x06detail\x12\x18\n" +
+	"\arefused\x18\x03 \x01(\bR\arefused\x12\x12\n" +
+	"\x04hook\x18\x04 \x01(\tR\x04hook\"`\n" +
+	"\fAgentStopped\x12\x1e\n" +
+	"\n" +
+	"authorised\x18\x01 \x01(\bR\n" +
+	"authorised\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n" +
+	"\acommand\x18\x03 \x01(\fR\acommand\"\xcc\x01\n" +
+	"\fAgentCommand\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x1c\n" +
+	"\trequester\x18\x04 \x01(\tR\trequester\x12\x16\n" +
+	"\x06expiry\x18\x05 \x01(\x04R\x06expiry\x12\x12\n" +
+	"\x04body\x18\x06 \x01(\fR\x04body\x12\x1c\n" +
+	"\tsignature\x18\a \x01(\fR\tsignature\x12\x18\n" +
+	"\asession\x18\b \x01(\x04R\asession\"\x99\x01\n" +
+	"\vAgentResult\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x16\n" +
+	"\x06status\x18\x02 \x01(\rR\x06status\x12\x16\n" +
+	"\x06detail\x18\x03 \x01(\tR\x06detail\x12\x12\n" +
+	"\x04body\x18\x04 \x01(\fR\x04body\x12\x1c\n" +
+	"\tsignature\x18\x05 \x01(\fR\tsignature\x12\x18\n" +
+	"\asession\x18\x06 \x01(\x04R\asession\"\xd1\x02\n" +
 	"\x02VM\x12\x12\n" +
 	"\x04uuid\x18\x01 \x01(\tR\x04uuid\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -2990,7 +4450,7 @@ const file_record_proto_rawDesc = "" +
 	" \x01(\x03R\x05ended\x12\x18\n" +
 	"\aattempt\x18\v \x01(\rR\aattempt\x12\x1a\n" +
 	"\brepaired\x18\f \x01(\bR\brepaired\x12\x16\n" +
-	"\x06policy\x18\r \x01(\tR\x06policy*\x80\x02\n" +
+	"\x06policy\x18\r \x01(\tR\x06policy*\xb7\x02\n" +
 	"\n" +
 	"LossReason\x12\x1b\n" +
 	"\x17LOSS_REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
@@ -3001,7 +4461,10 @@ const file_record_proto_rawDesc = "" +
 	"\x17LOSS_REASON_UNDECODABLE\x10\x05\x12\x1b\n" +
 	"\x17LOSS_REASON_UNEXPLAINED\x10\x06\x12\x19\n" +
 	"\x15LOSS_REASON_TOO_LARGE\x10\a\x12\x15\n" +
-	"\x11LOSS_REASON_FAULT\x10\bB*Z(github.com/provostd/provost/chain/recordb\x06proto3"
+	"\x11LOSS_REASON_FAULT\x10\b\x12\x16\n" +
+	"\x12LOSS_REASON_MISSED\x10\t\x12\x1d\n" +
+	"\x19LOSS_REASON_SPOOL_DAMAGED\x10\n" +
+	"B*Z(github.com/provostd/provost/chain/recordb\x06proto3"
 
 var (
 	file_record_proto_rawDescOnce sync.Once
@@ -3016,7 +4479,7 @@ func file_record_proto_rawDescGZIP() []byte {
 }
 
 var file_record_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_record_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_record_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_record_proto_goTypes = []any{
 	(LossReason)(0),          // 0: provost.record.v1.LossReason
 	(*Event)(nil),            // 1: provost.record.v1.Event
@@ -3025,27 +4488,37 @@ var file_record_proto_goTypes = []any{
 	(*File)(nil),             // 4: provost.record.v1.File
 	(*Network)(nil),          // 5: provost.record.v1.Network
 	(*Exit)(nil),             // 6: provost.record.v1.Exit
-	(*VM)(nil),               // 7: provost.record.v1.VM
-	(*Genesis)(nil),          // 8: provost.record.v1.Genesis
-	(*Disk)(nil),             // 9: provost.record.v1.Disk
-	(*Epoch)(nil),            // 10: provost.record.v1.Epoch
-	(*Enrolled)(nil),         // 11: provost.record.v1.Enrolled
-	(*Hooks)(nil),            // 12: provost.record.v1.Hooks
-	(*Hook)(nil),             // 13: provost.record.v1.Hook
-	(*Frame)(nil),            // 14: provost.record.v1.Frame
-	(*Lost)(nil),             // 15: provost.record.v1.Lost
-	(*LostCount)(nil),        // 16: provost.record.v1.LostCount
-	(*AgentState)(nil),       // 17: provost.record.v1.AgentState
-	(*VMCheckpoint)(nil),     // 18: provost.record.v1.VMCheckpoint
-	(*KeyCertificate)(nil),   // 19: provost.record.v1.KeyCertificate
-	(*Daemon)(nil),           // 20: provost.record.v1.Daemon
-	(*Gap)(nil),              // 21: provost.record.v1.Gap
-	(*BundleActivation)(nil), // 22: provost.record.v1.BundleActivation
-	(*ActivePolicy)(nil),     // 23: provost.record.v1.ActivePolicy
-	(*Verdict)(nil),          // 24: provost.record.v1.Verdict
-	(*Action)(nil),           // 25: provost.record.v1.Action
-	(*Outcome)(nil),          // 26: provost.record.v1.Outcome
-	nil,                      // 27: provost.record.v1.Action.ParametersEntry
+	(*Memory)(nil),           // 7: provost.record.v1.Memory
+	(*Kernel)(nil),           // 8: provost.record.v1.Kernel
+	(*Auth)(nil),             // 9: provost.record.v1.Auth
+	(*DNS)(nil),              // 10: provost.record.v1.DNS
+	(*Mount)(nil),            // 11: provost.record.v1.Mount
+	(*Namespaces)(nil),       // 12: provost.record.v1.Namespaces
+	(*Tamper)(nil),           // 13: provost.record.v1.Tamper
+	(*AgentStopped)(nil),     // 14: provost.record.v1.AgentStopped
+	(*AgentCommand)(nil),     // 15: provost.record.v1.AgentCommand
+	(*AgentResult)(nil),      // 16: provost.record.v1.AgentResult
+	(*VM)(nil),               // 17: provost.record.v1.VM
+	(*Genesis)(nil),          // 18: provost.record.v1.Genesis
+	(*Disk)(nil),             // 19: provost.record.v1.Disk
+	(*Epoch)(nil),            // 20: provost.record.v1.Epoch
+	(*Enrolled)(nil),         // 21: provost.record.v1.Enrolled
+	(*Hooks)(nil),            // 22: provost.record.v1.Hooks
+	(*Hook)(nil),             // 23: provost.record.v1.Hook
+	(*Frame)(nil),            // 24: provost.record.v1.Frame
+	(*Lost)(nil),             // 25: provost.record.v1.Lost
+	(*LostCount)(nil),        // 26: provost.record.v1.LostCount
+	(*AgentState)(nil),       // 27: provost.record.v1.AgentState
+	(*VMCheckpoint)(nil),     // 28: provost.record.v1.VMCheckpoint
+	(*KeyCertificate)(nil),   // 29: provost.record.v1.KeyCertificate
+	(*Daemon)(nil),           // 30: provost.record.v1.Daemon
+	(*Gap)(nil),              // 31: provost.record.v1.Gap
+	(*BundleActivation)(nil), // 32: provost.record.v1.BundleActivation
+	(*ActivePolicy)(nil),     // 33: provost.record.v1.ActivePolicy
+	(*Verdict)(nil),          // 34: provost.record.v1.Verdict
+	(*Action)(nil),           // 35: provost.record.v1.Action
+	(*Outcome)(nil),          // 36: provost.record.v1.Outcome
+	nil,                      // 37: provost.record.v1.Action.ParametersEntry
 }
 var file_record_proto_depIdxs = []int32{
 	2,  // 0: provost.record.v1.Event.process:type_name -> provost.record.v1.Process
@@ -3055,21 +4528,30 @@ var file_record_proto_depIdxs = []int32{
 	4,  // 4: provost.record.v1.Event.target:type_name -> provost.record.v1.File
 	5,  // 5: provost.record.v1.Event.network:type_name -> provost.record.v1.Network
 	6,  // 6: provost.record.v1.Event.exit:type_name -> provost.record.v1.Exit
-	7,  // 7: provost.record.v1.Event.vm:type_name -> provost.record.v1.VM
+	17, // 7: provost.record.v1.Event.vm:type_name -> provost.record.v1.VM
 	4,  // 8: provost.record.v1.Event.replaced:type_name -> provost.record.v1.File
-	3,  // 9: provost.record.v1.Process.credentials:type_name -> provost.record.v1.Credentials
-	9,  // 10: provost.record.v1.Genesis.disks:type_name -> provost.record.v1.Disk
-	13, // 11: provost.record.v1.Hooks.hooks:type_name -> provost.record.v1.Hook
-	16, // 12: provost.record.v1.Lost.counts:type_name -> provost.record.v1.LostCount
-	0,  // 13: provost.record.v1.LostCount.reason:type_name -> provost.record.v1.LossReason
-	23, // 14: provost.record.v1.BundleActivation.policies:type_name -> provost.record.v1.ActivePolicy
-	25, // 15: provost.record.v1.Verdict.actions:type_name -> provost.record.v1.Action
-	27, // 16: provost.record.v1.Action.parameters:type_name -> provost.record.v1.Action.ParametersEntry
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	2,  // 9: provost.record.v1.Event.object:type_name -> provost.record.v1.Process
+	3,  // 10: provost.record.v1.Event.credentials_before:type_name -> provost.record.v1.Credentials
+	7,  // 11: provost.record.v1.Event.memory:type_name -> provost.record.v1.Memory
+	8,  // 12: provost.record.v1.Event.kernel:type_name -> provost.record.v1.Kernel
+	9,  // 13: provost.record.v1.Event.auth:type_name -> provost.record.v1.Auth
+	10, // 14: provost.record.v1.Event.dns:type_name -> provost.record.v1.DNS
+	11, // 15: provost.record.v1.Event.mount:type_name -> provost.record.v1.Mount
+	12, // 16: provost.record.v1.Event.namespaces:type_name -> provost.record.v1.Namespaces
+	13, // 17: provost.record.v1.Event.tamper:type_name -> provost.record.v1.Tamper
+	3,  // 18: provost.record.v1.Process.credentials:type_name -> provost.record.v1.Credentials
+	19, // 19: provost.record.v1.Genesis.disks:type_name -> provost.record.v1.Disk
+	23, // 20: provost.record.v1.Hooks.hooks:type_name -> provost.record.v1.Hook
+	26, // 21: provost.record.v1.Lost.counts:type_name -> provost.record.v1.LostCount
+	0,  // 22: provost.record.v1.LostCount.reason:type_name -> provost.record.v1.LossReason
+	33, // 23: provost.record.v1.BundleActivation.policies:type_name -> provost.record.v1.ActivePolicy
+	35, // 24: provost.record.v1.Verdict.actions:type_name -> provost.record.v1.Action
+	37, // 25: provost.record.v1.Action.parameters:type_name -> provost.record.v1.Action.ParametersEntry
+	26, // [26:26] is the sub-list for method output_type
+	26, // [26:26] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_record_proto_init() }
@@ -3083,7 +4565,7 @@ func file_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_record_proto_rawDesc), len(file_record_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   27,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
