@@ -4,8 +4,10 @@
 // layouts in Go are those of the object (generate_test.go makes both again and
 // compares). Only guestagent/probe imports it.
 //
-// One object holds all programs. Which of them a kernel can run differs, so
-// they are loaded one by one, into the same maps:
+// One object holds all programs, and a second one (Old) the same for kernels
+// before 5.12, which lack atomic operations that give a value back. Which of the
+// programs a kernel can run differs, so they are loaded one by one, into the
+// same maps:
 //
 //	process.h  exec, fork, exit on the scheduler's tracepoints; the listing of
 //	           what runs already
@@ -14,11 +16,12 @@
 //	syscall.h  files where there is no BPF LSM, from the ends of system calls
 //	path.h     names of files by a walk over dentries and mounts
 //	maps.h     rings, counters, and the way out for every event
-//	event.h    layouts, shared with Go
+//	event*.h   layouts, shared with Go
 //	kernel.h   the kernel's own types, as far as they are read
 //
 // The objects carry the licence string GPL, because the kernel gives the
 // helpers they use to no others; the sources are GPL-2.0.
 package bpf
 
-//go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -target amd64 -go-package bpf -output-stem probe -no-global-types -type event_head -type event_task -type event_exec -type event_fork -type event_exit -type event_file -type event_rename -type event_net -type cpu_stats -type config -type event_type -type drop_reason -type event_flag -type write_how Probe src/probe.bpf.c -- -mcpu=v3 -O2 -Wall -Werror -Wno-missing-declarations -I/usr/include/x86_64-linux-gnu
+//go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -target amd64 -go-package bpf -no-global-types -output-stem probe -type event_head -type event_task -type event_exec -type event_fork -type event_exit -type event_creds -type event_comm -type event_namespace -type event_target -type event_cgroup -type event_file -type event_close -type event_rename -type event_mount -type event_net -type event_unix -type event_dns -type event_memory -type event_kernel -type event_auth -type event_tamper -type event_aggregate -type cpu_stats -type config -type event_type -type drop_reason -type event_flag -type optional -type gained -type trace_how -type write_how -type mount_operation -type mount_api -type net_bits -type memory_kind -type tamper_kind Probe src/probe.bpf.c -- -mcpu=v3 -O2 -Wall -Werror -Wno-missing-declarations -I/usr/include/x86_64-linux-gnu
+//go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -target amd64 -go-package bpf -no-global-types -output-stem probe_old Old src/probe.bpf.c -- -mcpu=v3 -O2 -Wall -Werror -Wno-missing-declarations -I/usr/include/x86_64-linux-gnu -DOLD

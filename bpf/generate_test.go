@@ -22,18 +22,23 @@ func TestGenerated(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	line := regexp.MustCompile(`(?m)^//go:generate go (.*)$`).FindSubmatch(doc)
-	if line == nil {
-		t.Fatal("doc.go has no go:generate line")
+	lines := regexp.MustCompile(`(?m)^//go:generate go (.*)$`).FindAllSubmatch(doc, -1)
+	if len(lines) != 2 {
+		t.Fatalf("doc.go has %d go:generate lines, want 2", len(lines))
 	}
+	for _, line := range lines {
+		generated(t, strings.Fields(string(line[1])))
+	}
+}
+
+func generated(t *testing.T, command []string) {
 	// Beside the sources, so that the paths in debug information agree.
 	dir, err := os.MkdirTemp(".", "generate-")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	args := strings.Fields(string(line[1]))
-	args = append([]string{"tool", "bpf2go", "-output-dir", dir}, args[2:]...)
+	args := append([]string{"tool", "bpf2go", "-output-dir", dir}, command[2:]...)
 	cmd := exec.Command("go", args...)
 	cmd.Env = append(os.Environ(), "GOPACKAGE=bpf", "GOFILE=doc.go")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -70,20 +75,53 @@ func TestLicence(t *testing.T) {
 	}
 }
 
-// Go's layouts have the size of the kernel side's.
+// Go's layouts are the kernel side's: size, and the place of every field.
 func TestLayouts(t *testing.T) {
 	spec, err := LoadProbe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, size := range layouts {
+	for name, typ := range layouts {
 		var s *btf.Struct
 		if err := spec.Types.TypeByName(name, &s); err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if uintptr(s.Size) != size {
-			t.Errorf("%s has %d bytes in the kernel and %d in Go", name, s.Size, size)
+		if uintptr(s.Size) != typ.Size() {
+			t.Errorf("%s has %d bytes in the kernel and %d in Go", name, s.Size, typ.Size())
+		}
+		offsets := map[string]uintptr{}
+		for i := range typ.NumField() {
+			f := typ.Field(i)
+			offsets[strings.ToLower(f.Name)] = f.Offset
+		}
+		for _, m := range s.Members {
+			field := strings.ToLower(strings.ReplaceAll(m.Name, "_", ""))
+			if got, ok := offsets[field]; !ok || uintptr(m.Offset.Bytes()) != got {
+				t.Errorf("%s.%s is at byte %d in the kernel, at %d in Go (there: %v)", name, m.Name, m.Offset.Bytes(), got, ok)
+			}
+		}
+	}
+}
+
+// Both objects hold the same programs and maps.
+func TestOld(t *testing.T) {
+	now, err := LoadProbe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, err := LoadOld()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range now.Programs {
+		if old.Programs[name] == nil {
+			t.Errorf("program %s is missing in the object for old kernels", name)
+		}
+	}
+	for name, m := range now.Maps {
+		if o := old.Maps[name]; o == nil || o.ValueSize != m.ValueSize || o.MaxEntries != m.MaxEntries {
+			t.Errorf("map %s differs in the object for old kernels", name)
 		}
 	}
 }

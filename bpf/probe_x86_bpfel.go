@@ -14,18 +14,25 @@ import (
 )
 
 type ProbeConfig struct {
-	_     structs.HostLayout
-	Self  uint32
-	Quiet uint32
+	_        structs.HostLayout
+	Self     uint32
+	Quiet    uint32
+	Classes  uint32
+	Protect  uint32
+	Allocate uint64
+	Budget   uint64
 }
 
 type ProbeCpuStats struct {
-	_     structs.HostLayout
-	Seq   [2]uint64
-	Own   [16]uint64
-	Drops [16][4]uint64
-	Woken uint64
-	Pad   uint64
+	_       structs.HostLayout
+	Seq     [2]uint64
+	Own     [64]uint64
+	Dropped uint64
+	Drops   [2][64][8]uint64
+	Woken   uint64
+	Wakes   uint64
+	Bytes   [2]uint64
+	Folded  [64]uint64
 }
 
 type ProbeDropReason uint32
@@ -35,8 +42,94 @@ const (
 	ProbeDropReasonDROP_RING    ProbeDropReason = 1
 	ProbeDropReasonDROP_NESTED  ProbeDropReason = 2
 	ProbeDropReasonDROP_FAULT   ProbeDropReason = 3
-	ProbeDropReasonDROP_REASONS ProbeDropReason = 4
+	ProbeDropReasonDROP_MAP     ProbeDropReason = 4
+	ProbeDropReasonDROP_REASONS ProbeDropReason = 8
 )
+
+type ProbeEventAggregate struct {
+	_     structs.HostLayout
+	H     ProbeEventHead
+	Count uint64
+}
+
+type ProbeEventAuth struct {
+	_         structs.HostLayout
+	H         ProbeEventHead
+	Sessionid uint32
+	Loginuid  uint32
+	Message   uint16
+	TextLen   uint16
+	TextTotal uint32
+}
+
+type ProbeEventCgroup struct {
+	_       structs.HostLayout
+	H       ProbeEventHead
+	Id      uint64
+	PathLen uint16
+	Pad     [3]uint16
+}
+
+type ProbeEventClose struct {
+	_        structs.HostLayout
+	H        ProbeEventHead
+	Ino      uint64
+	Size0    uint64
+	Size1    uint64
+	Ctime0   int64
+	Ctime1   int64
+	Mtime    int64
+	Ops      uint64
+	Bytes    uint64
+	First    uint64
+	Dev      uint32
+	Mode     uint32
+	Uid      uint32
+	Gid      uint32
+	Hows     uint32
+	PathLen  uint16
+	InnerLen uint16
+	PlaceLen uint16
+	Pad      uint16
+	Pad2     uint32
+}
+
+type ProbeEventComm struct {
+	_      structs.HostLayout
+	H      ProbeEventHead
+	Before [16]int8
+	After  [16]int8
+}
+
+type ProbeEventCreds struct {
+	_              structs.HostLayout
+	H              ProbeEventHead
+	T              ProbeEventTask
+	Uid            uint32
+	Gid            uint32
+	Euid           uint32
+	Egid           uint32
+	Suid           uint32
+	Sgid           uint32
+	Fsuid          uint32
+	Fsgid          uint32
+	CapEffective   uint64
+	CapPermitted   uint64
+	CapInheritable uint64
+	NewPermitted   uint64
+	NewInheritable uint64
+}
+
+type ProbeEventDns struct {
+	_       structs.HostLayout
+	H       ProbeEventHead
+	Cookie  uint64
+	Server  [16]uint8
+	Family  uint16
+	DataLen uint16
+	Port    uint16
+	Answer  uint16
+}
 
 type ProbeEventExec struct {
 	_           structs.HostLayout
@@ -45,6 +138,8 @@ type ProbeEventExec struct {
 	Dev         uint64
 	Ino         uint64
 	Size        uint64
+	Mtime       int64
+	Ctime       int64
 	ArgsTotal   uint64
 	Mode        uint32
 	Nlink       uint32
@@ -52,29 +147,33 @@ type ProbeEventExec struct {
 	CwdLen      uint16
 	FilenameLen uint16
 	ArgsLen     uint16
+	InnerLen    uint16
+	PlaceLen    uint16
+	Gained      uint32
 }
 
 type ProbeEventExit struct {
-	_      structs.HostLayout
-	H      ProbeEventHead
-	Status uint32
-	Pad    uint32
+	_    structs.HostLayout
+	H    ProbeEventHead
+	Peak uint64
 }
 
 type ProbeEventFile struct {
-	_       structs.HostLayout
-	H       ProbeEventHead
-	Dev     uint64
-	Ino     uint64
-	Size    uint64
-	Mode    uint32
-	Uid     uint32
-	Gid     uint32
-	Arg     uint32
-	Arg2    uint64
-	PathLen uint16
-	NameLen uint16
-	How     uint32
+	_        structs.HostLayout
+	H        ProbeEventHead
+	Ino      uint64
+	Size     uint64
+	Arg2     uint64
+	Dev      uint32
+	Mode     uint32
+	Uid      uint32
+	Gid      uint32
+	Arg      uint32
+	PathLen  uint16
+	NameLen  uint16
+	InnerLen uint16
+	PlaceLen uint16
+	Pad      uint32
 }
 
 type ProbeEventFlag uint32
@@ -88,6 +187,13 @@ const (
 	ProbeEventFlagFL_ARGS_TRUNC ProbeEventFlag = 32
 	ProbeEventFlagFL_SCRIPT     ProbeEventFlag = 64
 	ProbeEventFlagFL_DETACHED2  ProbeEventFlag = 128
+	ProbeEventFlagFL_NOTE       ProbeEventFlag = 256
+	ProbeEventFlagFL_COMPAT     ProbeEventFlag = 512
+	ProbeEventFlagFL_IO_WORKER  ProbeEventFlag = 1024
+	ProbeEventFlagFL_MEMORY     ProbeEventFlag = 2048
+	ProbeEventFlagFL_TEMPORARY  ProbeEventFlag = 4096
+	ProbeEventFlagFL_REFUSED    ProbeEventFlag = 8192
+	ProbeEventFlagFL_RESULT     ProbeEventFlag = 16384
 )
 
 type ProbeEventFork struct {
@@ -103,14 +209,78 @@ type ProbeEventHead struct {
 	Ring  uint8
 	Flags uint16
 	Cpu   uint16
-	Seq   uint64
-	Time  uint64
-	Start uint64
+	Seq   uint32
 	Tgid  uint32
 	Tid   uint32
 	Euid  uint32
+	Time  uint64
+	Start uint64
 	Mntns uint32
-	Comm  [16]int8
+	Arg   uint32
+}
+
+type ProbeEventKernel struct {
+	_         structs.HostLayout
+	H         ProbeEventHead
+	Kind      uint64
+	Id        uint64
+	Size      uint64
+	Flags     uint64
+	Ino       uint64
+	Dev       uint32
+	Operation uint32
+	NameLen   uint16
+	ValueLen  uint16
+	PathLen   uint16
+	Pad       uint16
+}
+
+type ProbeEventMemory struct {
+	_                structs.HostLayout
+	H                ProbeEventHead
+	Address          uint64
+	Length           uint64
+	Flags            uint64
+	Total            uint64
+	Ino              uint64
+	Dev              uint32
+	Protection       uint32
+	ProtectionBefore uint32
+	Kind             uint32
+	PathLen          uint16
+	InnerLen         uint16
+	PlaceLen         uint16
+	Pad              uint16
+}
+
+type ProbeEventMount struct {
+	_         structs.HostLayout
+	H         ProbeEventHead
+	Flags     uint64
+	Ino       uint64
+	Dev       uint32
+	Operation uint32
+	Api       uint32
+	PathLen   uint16
+	SourceLen uint16
+	TypeLen   uint16
+	FromLen   uint16
+	Pad       uint32
+}
+
+type ProbeEventNamespace struct {
+	_      structs.HostLayout
+	H      ProbeEventHead
+	Mnt    uint32
+	Pid    uint32
+	Net    uint32
+	Uts    uint32
+	Ipc    uint32
+	Cgroup uint32
+	Time   uint32
+	User   uint32
+	Call   uint32
+	Pad    uint32
 }
 
 type ProbeEventNet struct {
@@ -118,19 +288,26 @@ type ProbeEventNet struct {
 	H        ProbeEventHead
 	Saddr    [16]uint8
 	Daddr    [16]uint8
+	Cookie   uint64
+	Packets  uint64
+	Bytes    uint64
+	Sport    uint32
+	Dport    uint32
 	Family   uint16
 	Protocol uint16
-	Sport    uint16
-	Dport    uint16
+	Type     uint16
+	Bits     uint16
+	Backlog  uint32
+	Netns    uint32
 }
 
 type ProbeEventRename struct {
 	_            structs.HostLayout
 	H            ProbeEventHead
-	Dev          uint64
 	Ino          uint64
 	Size         uint64
 	ReplacedIno  uint64
+	Dev          uint32
 	Mode         uint32
 	ReplacedMode uint32
 	Uid          uint32
@@ -140,7 +317,32 @@ type ProbeEventRename struct {
 	NewLen       uint16
 	OldNameLen   uint16
 	NewNameLen   uint16
-	Pad          uint32
+	OldInner     uint16
+	NewInner     uint16
+	PlaceLen     uint16
+	Pad          uint16
+}
+
+type ProbeEventTamper struct {
+	_       structs.HostLayout
+	H       ProbeEventHead
+	Kind    uint32
+	What    uint32
+	Id      uint64
+	Request uint64
+}
+
+type ProbeEventTarget struct {
+	_       structs.HostLayout
+	H       ProbeEventHead
+	Start   uint64
+	Tgid    uint32
+	Tid     uint32
+	How     uint32
+	Code    uint32
+	Request uint64
+	Address uint64
+	Comm    [16]int8
 }
 
 type ProbeEventTask struct {
@@ -169,20 +371,143 @@ type ProbeEventTask struct {
 type ProbeEventType uint32
 
 const (
-	ProbeEventTypeEV_NONE     ProbeEventType = 0
-	ProbeEventTypeEV_EXEC     ProbeEventType = 1
-	ProbeEventTypeEV_FORK     ProbeEventType = 2
-	ProbeEventTypeEV_EXIT     ProbeEventType = 3
-	ProbeEventTypeEV_CREATE   ProbeEventType = 4
-	ProbeEventTypeEV_WRITE    ProbeEventType = 5
-	ProbeEventTypeEV_RENAME   ProbeEventType = 6
-	ProbeEventTypeEV_UNLINK   ProbeEventType = 7
-	ProbeEventTypeEV_TRUNCATE ProbeEventType = 8
-	ProbeEventTypeEV_CHMOD    ProbeEventType = 9
-	ProbeEventTypeEV_CHOWN    ProbeEventType = 10
-	ProbeEventTypeEV_LINK     ProbeEventType = 11
-	ProbeEventTypeEV_CONNECT  ProbeEventType = 12
-	ProbeEventTypeEV_TYPES    ProbeEventType = 16
+	ProbeEventTypeEV_NONE          ProbeEventType = 0
+	ProbeEventTypeEV_EXEC          ProbeEventType = 1
+	ProbeEventTypeEV_FORK          ProbeEventType = 2
+	ProbeEventTypeEV_EXIT          ProbeEventType = 3
+	ProbeEventTypeEV_CREDS         ProbeEventType = 4
+	ProbeEventTypeEV_COMM          ProbeEventType = 5
+	ProbeEventTypeEV_CHROOT        ProbeEventType = 6
+	ProbeEventTypeEV_NAMESPACE     ProbeEventType = 7
+	ProbeEventTypeEV_SIGNAL        ProbeEventType = 8
+	ProbeEventTypeEV_TRACE         ProbeEventType = 9
+	ProbeEventTypeEV_CGROUP        ProbeEventType = 10
+	ProbeEventTypeEV_CREATE        ProbeEventType = 11
+	ProbeEventTypeEV_WRITE         ProbeEventType = 12
+	ProbeEventTypeEV_CLOSE         ProbeEventType = 13
+	ProbeEventTypeEV_RENAME        ProbeEventType = 14
+	ProbeEventTypeEV_UNLINK        ProbeEventType = 15
+	ProbeEventTypeEV_TRUNCATE      ProbeEventType = 16
+	ProbeEventTypeEV_CHMOD         ProbeEventType = 17
+	ProbeEventTypeEV_CHOWN         ProbeEventType = 18
+	ProbeEventTypeEV_LINK          ProbeEventType = 19
+	ProbeEventTypeEV_XATTR         ProbeEventType = 20
+	ProbeEventTypeEV_ATTRIBUTES    ProbeEventType = 21
+	ProbeEventTypeEV_UTIME         ProbeEventType = 22
+	ProbeEventTypeEV_MOUNT         ProbeEventType = 23
+	ProbeEventTypeEV_UNMOUNT       ProbeEventType = 24
+	ProbeEventTypeEV_CONNECT       ProbeEventType = 25
+	ProbeEventTypeEV_ACCEPT        ProbeEventType = 26
+	ProbeEventTypeEV_LISTEN        ProbeEventType = 27
+	ProbeEventTypeEV_BIND          ProbeEventType = 28
+	ProbeEventTypeEV_SEND          ProbeEventType = 29
+	ProbeEventTypeEV_FLOW          ProbeEventType = 30
+	ProbeEventTypeEV_RAW           ProbeEventType = 31
+	ProbeEventTypeEV_UNIX          ProbeEventType = 32
+	ProbeEventTypeEV_DNS           ProbeEventType = 33
+	ProbeEventTypeEV_MAP           ProbeEventType = 34
+	ProbeEventTypeEV_PROTECT       ProbeEventType = 35
+	ProbeEventTypeEV_MEMFD         ProbeEventType = 36
+	ProbeEventTypeEV_ALLOCATE      ProbeEventType = 37
+	ProbeEventTypeEV_MODULE_LOAD   ProbeEventType = 38
+	ProbeEventTypeEV_MODULE_UNLOAD ProbeEventType = 39
+	ProbeEventTypeEV_PARAM         ProbeEventType = 40
+	ProbeEventTypeEV_BPF           ProbeEventType = 41
+	ProbeEventTypeEV_PERF          ProbeEventType = 42
+	ProbeEventTypeEV_KEXEC         ProbeEventType = 43
+	ProbeEventTypeEV_USERFAULT     ProbeEventType = 44
+	ProbeEventTypeEV_URING         ProbeEventType = 45
+	ProbeEventTypeEV_AUTH          ProbeEventType = 46
+	ProbeEventTypeEV_TAMPER        ProbeEventType = 47
+	ProbeEventTypeEV_AGGREGATE     ProbeEventType = 48
+	ProbeEventTypeEV_TYPES         ProbeEventType = 64
+)
+
+type ProbeEventUnix struct {
+	_       structs.HostLayout
+	H       ProbeEventHead
+	NameLen uint16
+	Type    uint16
+	Peer    uint32
+}
+
+type ProbeGained uint32
+
+const (
+	ProbeGainedGAINED_UID  ProbeGained = 1
+	ProbeGainedGAINED_GID  ProbeGained = 2
+	ProbeGainedGAINED_CAPS ProbeGained = 4
+)
+
+type ProbeMemoryKind uint32
+
+const (
+	ProbeMemoryKindMEM_MAP     ProbeMemoryKind = 1
+	ProbeMemoryKindMEM_PROTECT ProbeMemoryKind = 2
+	ProbeMemoryKindMEM_MEMFD   ProbeMemoryKind = 3
+	ProbeMemoryKindMEM_MMAP    ProbeMemoryKind = 4
+	ProbeMemoryKindMEM_BRK     ProbeMemoryKind = 5
+	ProbeMemoryKindMEM_REMAP   ProbeMemoryKind = 6
+)
+
+type ProbeMountApi uint32
+
+const (
+	ProbeMountApiAPI_MOUNT   ProbeMountApi = 1
+	ProbeMountApiAPI_FSMOUNT ProbeMountApi = 2
+)
+
+type ProbeMountOperation uint32
+
+const (
+	ProbeMountOperationMOUNT_NEW         ProbeMountOperation = 1
+	ProbeMountOperationMOUNT_BIND        ProbeMountOperation = 2
+	ProbeMountOperationMOUNT_REMOUNT     ProbeMountOperation = 3
+	ProbeMountOperationMOUNT_MOVE        ProbeMountOperation = 4
+	ProbeMountOperationMOUNT_PROPAGATION ProbeMountOperation = 5
+	ProbeMountOperationMOUNT_UNMOUNT     ProbeMountOperation = 6
+	ProbeMountOperationMOUNT_PIVOT       ProbeMountOperation = 7
+	ProbeMountOperationMOUNT_SETATTR     ProbeMountOperation = 8
+)
+
+type ProbeNetBits uint32
+
+const (
+	ProbeNetBitsNET_FAST_OPEN ProbeNetBits = 1
+	ProbeNetBitsNET_FIRST     ProbeNetBits = 2
+	ProbeNetBitsNET_INGRESS   ProbeNetBits = 4
+)
+
+type ProbeOptional uint32
+
+const (
+	ProbeOptionalOPT_SIGNAL ProbeOptional = 1
+	ProbeOptionalOPT_UNIX   ProbeOptional = 2
+	ProbeOptionalOPT_DNS    ProbeOptional = 4
+	ProbeOptionalOPT_COMM   ProbeOptional = 8
+)
+
+type ProbeTamperKind uint32
+
+const (
+	ProbeTamperKindTAMPER_SIGNAL ProbeTamperKind = 1
+	ProbeTamperKindTAMPER_TRACE  ProbeTamperKind = 2
+	ProbeTamperKindTAMPER_BPF    ProbeTamperKind = 3
+	ProbeTamperKindTAMPER_FTRACE ProbeTamperKind = 4
+)
+
+type ProbeTraceHow uint32
+
+const (
+	ProbeTraceHowTRACE_ATTACH   ProbeTraceHow = 1
+	ProbeTraceHowTRACE_SEIZE    ProbeTraceHow = 2
+	ProbeTraceHowTRACE_ME       ProbeTraceHow = 3
+	ProbeTraceHowTRACE_REQUEST  ProbeTraceHow = 4
+	ProbeTraceHowTRACE_VM_WRITE ProbeTraceHow = 5
+	ProbeTraceHowTRACE_VM_READ  ProbeTraceHow = 6
+	ProbeTraceHowTRACE_MEM      ProbeTraceHow = 7
+	ProbeTraceHowTRACE_GETFD    ProbeTraceHow = 8
+	ProbeTraceHowTRACE_OTHER    ProbeTraceHow = 9
 )
 
 type ProbeWriteHow uint32
@@ -191,6 +516,7 @@ const (
 	ProbeWriteHowHOW_WRITE     ProbeWriteHow = 0
 	ProbeWriteHowHOW_COPY      ProbeWriteHow = 1
 	ProbeWriteHowHOW_FALLOCATE ProbeWriteHow = 2
+	ProbeWriteHowHOW_MMAP      ProbeWriteHow = 3
 )
 
 // Names of all BPF objects in the ELF.
@@ -200,12 +526,14 @@ const (
 	ProbeMapBulk              = "bulk"
 	ProbeMapConf              = "conf"
 	ProbeMapCrit              = "crit"
+	ProbeMapExitCalls         = "exit_calls"
 	ProbeMapGone              = "gone"
 	ProbeMapScratch           = "scratch"
 	ProbeMapStats             = "stats"
 	ProbeMapWr                = "wr"
 	ProbeProgListTasks        = "list_tasks"
 	ProbeProgOnChanged        = "on_changed"
+	ProbeProgOnComm           = "on_comm"
 	ProbeProgOnExec           = "on_exec"
 	ProbeProgOnExit           = "on_exit"
 	ProbeProgOnFileOpen       = "on_file_open"
@@ -228,18 +556,41 @@ const (
 	ProbeProgOnPathUnlink     = "on_path_unlink"
 	ProbeProgOnRenamed        = "on_renamed"
 	ProbeProgOnSockState      = "on_sock_state"
+	ProbeProgOnSysExit        = "on_sys_exit"
 	ProbeProgOnTcpConnect     = "on_tcp_connect"
 	ProbeProgOnWritten        = "on_written"
+	ProbeVarTypeAggregate     = "type_aggregate"
+	ProbeVarTypeApi           = "type_api"
+	ProbeVarTypeAuth          = "type_auth"
+	ProbeVarTypeCgroup        = "type_cgroup"
+	ProbeVarTypeClose         = "type_close"
+	ProbeVarTypeComm          = "type_comm"
+	ProbeVarTypeCreds         = "type_creds"
+	ProbeVarTypeDns           = "type_dns"
 	ProbeVarTypeExec          = "type_exec"
 	ProbeVarTypeExit          = "type_exit"
 	ProbeVarTypeFile          = "type_file"
 	ProbeVarTypeFlag          = "type_flag"
 	ProbeVarTypeFork          = "type_fork"
+	ProbeVarTypeGained        = "type_gained"
 	ProbeVarTypeHow           = "type_how"
+	ProbeVarTypeKernel        = "type_kernel"
+	ProbeVarTypeMemory        = "type_memory"
+	ProbeVarTypeMemoryKind    = "type_memory_kind"
+	ProbeVarTypeMount         = "type_mount"
+	ProbeVarTypeNamespace     = "type_namespace"
 	ProbeVarTypeNet           = "type_net"
+	ProbeVarTypeNetBits       = "type_net_bits"
+	ProbeVarTypeOperation     = "type_operation"
+	ProbeVarTypeOptional      = "type_optional"
 	ProbeVarTypeReason        = "type_reason"
 	ProbeVarTypeRename        = "type_rename"
+	ProbeVarTypeTamper        = "type_tamper"
+	ProbeVarTypeTamperKind    = "type_tamper_kind"
+	ProbeVarTypeTarget        = "type_target"
+	ProbeVarTypeTraceHow      = "type_trace_how"
 	ProbeVarTypeType          = "type_type"
+	ProbeVarTypeUnix          = "type_unix"
 )
 
 // LoadProbe returns the embedded CollectionSpec for Probe.
@@ -286,6 +637,7 @@ type ProbeSpecs struct {
 type ProbeProgramSpecs struct {
 	ListTasks        *ebpf.ProgramSpec `ebpf:"list_tasks"`
 	OnChanged        *ebpf.ProgramSpec `ebpf:"on_changed"`
+	OnComm           *ebpf.ProgramSpec `ebpf:"on_comm"`
 	OnExec           *ebpf.ProgramSpec `ebpf:"on_exec"`
 	OnExit           *ebpf.ProgramSpec `ebpf:"on_exit"`
 	OnFileOpen       *ebpf.ProgramSpec `ebpf:"on_file_open"`
@@ -308,6 +660,7 @@ type ProbeProgramSpecs struct {
 	OnPathUnlink     *ebpf.ProgramSpec `ebpf:"on_path_unlink"`
 	OnRenamed        *ebpf.ProgramSpec `ebpf:"on_renamed"`
 	OnSockState      *ebpf.ProgramSpec `ebpf:"on_sock_state"`
+	OnSysExit        *ebpf.ProgramSpec `ebpf:"on_sys_exit"`
 	OnTcpConnect     *ebpf.ProgramSpec `ebpf:"on_tcp_connect"`
 	OnWritten        *ebpf.ProgramSpec `ebpf:"on_written"`
 }
@@ -316,29 +669,52 @@ type ProbeProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProbeMapSpecs struct {
-	Bulk    *ebpf.MapSpec `ebpf:"bulk"`
-	Conf    *ebpf.MapSpec `ebpf:"conf"`
-	Crit    *ebpf.MapSpec `ebpf:"crit"`
-	Gone    *ebpf.MapSpec `ebpf:"gone"`
-	Scratch *ebpf.MapSpec `ebpf:"scratch"`
-	Stats   *ebpf.MapSpec `ebpf:"stats"`
-	Wr      *ebpf.MapSpec `ebpf:"wr"`
+	Bulk      *ebpf.MapSpec `ebpf:"bulk"`
+	Conf      *ebpf.MapSpec `ebpf:"conf"`
+	Crit      *ebpf.MapSpec `ebpf:"crit"`
+	ExitCalls *ebpf.MapSpec `ebpf:"exit_calls"`
+	Gone      *ebpf.MapSpec `ebpf:"gone"`
+	Scratch   *ebpf.MapSpec `ebpf:"scratch"`
+	Stats     *ebpf.MapSpec `ebpf:"stats"`
+	Wr        *ebpf.MapSpec `ebpf:"wr"`
 }
 
 // ProbeVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProbeVariableSpecs struct {
-	TypeExec   *ebpf.VariableSpec `ebpf:"type_exec"`
-	TypeExit   *ebpf.VariableSpec `ebpf:"type_exit"`
-	TypeFile   *ebpf.VariableSpec `ebpf:"type_file"`
-	TypeFlag   *ebpf.VariableSpec `ebpf:"type_flag"`
-	TypeFork   *ebpf.VariableSpec `ebpf:"type_fork"`
-	TypeHow    *ebpf.VariableSpec `ebpf:"type_how"`
-	TypeNet    *ebpf.VariableSpec `ebpf:"type_net"`
-	TypeReason *ebpf.VariableSpec `ebpf:"type_reason"`
-	TypeRename *ebpf.VariableSpec `ebpf:"type_rename"`
-	TypeType   *ebpf.VariableSpec `ebpf:"type_type"`
+	TypeAggregate  *ebpf.VariableSpec `ebpf:"type_aggregate"`
+	TypeApi        *ebpf.VariableSpec `ebpf:"type_api"`
+	TypeAuth       *ebpf.VariableSpec `ebpf:"type_auth"`
+	TypeCgroup     *ebpf.VariableSpec `ebpf:"type_cgroup"`
+	TypeClose      *ebpf.VariableSpec `ebpf:"type_close"`
+	TypeComm       *ebpf.VariableSpec `ebpf:"type_comm"`
+	TypeCreds      *ebpf.VariableSpec `ebpf:"type_creds"`
+	TypeDns        *ebpf.VariableSpec `ebpf:"type_dns"`
+	TypeExec       *ebpf.VariableSpec `ebpf:"type_exec"`
+	TypeExit       *ebpf.VariableSpec `ebpf:"type_exit"`
+	TypeFile       *ebpf.VariableSpec `ebpf:"type_file"`
+	TypeFlag       *ebpf.VariableSpec `ebpf:"type_flag"`
+	TypeFork       *ebpf.VariableSpec `ebpf:"type_fork"`
+	TypeGained     *ebpf.VariableSpec `ebpf:"type_gained"`
+	TypeHow        *ebpf.VariableSpec `ebpf:"type_how"`
+	TypeKernel     *ebpf.VariableSpec `ebpf:"type_kernel"`
+	TypeMemory     *ebpf.VariableSpec `ebpf:"type_memory"`
+	TypeMemoryKind *ebpf.VariableSpec `ebpf:"type_memory_kind"`
+	TypeMount      *ebpf.VariableSpec `ebpf:"type_mount"`
+	TypeNamespace  *ebpf.VariableSpec `ebpf:"type_namespace"`
+	TypeNet        *ebpf.VariableSpec `ebpf:"type_net"`
+	TypeNetBits    *ebpf.VariableSpec `ebpf:"type_net_bits"`
+	TypeOperation  *ebpf.VariableSpec `ebpf:"type_operation"`
+	TypeOptional   *ebpf.VariableSpec `ebpf:"type_optional"`
+	TypeReason     *ebpf.VariableSpec `ebpf:"type_reason"`
+	TypeRename     *ebpf.VariableSpec `ebpf:"type_rename"`
+	TypeTamper     *ebpf.VariableSpec `ebpf:"type_tamper"`
+	TypeTamperKind *ebpf.VariableSpec `ebpf:"type_tamper_kind"`
+	TypeTarget     *ebpf.VariableSpec `ebpf:"type_target"`
+	TypeTraceHow   *ebpf.VariableSpec `ebpf:"type_trace_how"`
+	TypeType       *ebpf.VariableSpec `ebpf:"type_type"`
+	TypeUnix       *ebpf.VariableSpec `ebpf:"type_unix"`
 }
 
 // ProbeObjects contains all objects after they have been loaded into the kernel.
@@ -361,13 +737,14 @@ func (o *ProbeObjects) Close() error {
 //
 // It can be passed to LoadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProbeMaps struct {
-	Bulk    *ebpf.Map `ebpf:"bulk"`
-	Conf    *ebpf.Map `ebpf:"conf"`
-	Crit    *ebpf.Map `ebpf:"crit"`
-	Gone    *ebpf.Map `ebpf:"gone"`
-	Scratch *ebpf.Map `ebpf:"scratch"`
-	Stats   *ebpf.Map `ebpf:"stats"`
-	Wr      *ebpf.Map `ebpf:"wr"`
+	Bulk      *ebpf.Map `ebpf:"bulk"`
+	Conf      *ebpf.Map `ebpf:"conf"`
+	Crit      *ebpf.Map `ebpf:"crit"`
+	ExitCalls *ebpf.Map `ebpf:"exit_calls"`
+	Gone      *ebpf.Map `ebpf:"gone"`
+	Scratch   *ebpf.Map `ebpf:"scratch"`
+	Stats     *ebpf.Map `ebpf:"stats"`
+	Wr        *ebpf.Map `ebpf:"wr"`
 }
 
 func (m *ProbeMaps) Close() error {
@@ -375,6 +752,7 @@ func (m *ProbeMaps) Close() error {
 		m.Bulk,
 		m.Conf,
 		m.Crit,
+		m.ExitCalls,
 		m.Gone,
 		m.Scratch,
 		m.Stats,
@@ -386,16 +764,38 @@ func (m *ProbeMaps) Close() error {
 //
 // It can be passed to LoadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProbeVariables struct {
-	TypeExec   *ebpf.Variable `ebpf:"type_exec"`
-	TypeExit   *ebpf.Variable `ebpf:"type_exit"`
-	TypeFile   *ebpf.Variable `ebpf:"type_file"`
-	TypeFlag   *ebpf.Variable `ebpf:"type_flag"`
-	TypeFork   *ebpf.Variable `ebpf:"type_fork"`
-	TypeHow    *ebpf.Variable `ebpf:"type_how"`
-	TypeNet    *ebpf.Variable `ebpf:"type_net"`
-	TypeReason *ebpf.Variable `ebpf:"type_reason"`
-	TypeRename *ebpf.Variable `ebpf:"type_rename"`
-	TypeType   *ebpf.Variable `ebpf:"type_type"`
+	TypeAggregate  *ebpf.Variable `ebpf:"type_aggregate"`
+	TypeApi        *ebpf.Variable `ebpf:"type_api"`
+	TypeAuth       *ebpf.Variable `ebpf:"type_auth"`
+	TypeCgroup     *ebpf.Variable `ebpf:"type_cgroup"`
+	TypeClose      *ebpf.Variable `ebpf:"type_close"`
+	TypeComm       *ebpf.Variable `ebpf:"type_comm"`
+	TypeCreds      *ebpf.Variable `ebpf:"type_creds"`
+	TypeDns        *ebpf.Variable `ebpf:"type_dns"`
+	TypeExec       *ebpf.Variable `ebpf:"type_exec"`
+	TypeExit       *ebpf.Variable `ebpf:"type_exit"`
+	TypeFile       *ebpf.Variable `ebpf:"type_file"`
+	TypeFlag       *ebpf.Variable `ebpf:"type_flag"`
+	TypeFork       *ebpf.Variable `ebpf:"type_fork"`
+	TypeGained     *ebpf.Variable `ebpf:"type_gained"`
+	TypeHow        *ebpf.Variable `ebpf:"type_how"`
+	TypeKernel     *ebpf.Variable `ebpf:"type_kernel"`
+	TypeMemory     *ebpf.Variable `ebpf:"type_memory"`
+	TypeMemoryKind *ebpf.Variable `ebpf:"type_memory_kind"`
+	TypeMount      *ebpf.Variable `ebpf:"type_mount"`
+	TypeNamespace  *ebpf.Variable `ebpf:"type_namespace"`
+	TypeNet        *ebpf.Variable `ebpf:"type_net"`
+	TypeNetBits    *ebpf.Variable `ebpf:"type_net_bits"`
+	TypeOperation  *ebpf.Variable `ebpf:"type_operation"`
+	TypeOptional   *ebpf.Variable `ebpf:"type_optional"`
+	TypeReason     *ebpf.Variable `ebpf:"type_reason"`
+	TypeRename     *ebpf.Variable `ebpf:"type_rename"`
+	TypeTamper     *ebpf.Variable `ebpf:"type_tamper"`
+	TypeTamperKind *ebpf.Variable `ebpf:"type_tamper_kind"`
+	TypeTarget     *ebpf.Variable `ebpf:"type_target"`
+	TypeTraceHow   *ebpf.Variable `ebpf:"type_trace_how"`
+	TypeType       *ebpf.Variable `ebpf:"type_type"`
+	TypeUnix       *ebpf.Variable `ebpf:"type_unix"`
 }
 
 // ProbePrograms contains all programs after they have been loaded into the kernel.
@@ -404,6 +804,7 @@ type ProbeVariables struct {
 type ProbePrograms struct {
 	ListTasks        *ebpf.Program `ebpf:"list_tasks"`
 	OnChanged        *ebpf.Program `ebpf:"on_changed"`
+	OnComm           *ebpf.Program `ebpf:"on_comm"`
 	OnExec           *ebpf.Program `ebpf:"on_exec"`
 	OnExit           *ebpf.Program `ebpf:"on_exit"`
 	OnFileOpen       *ebpf.Program `ebpf:"on_file_open"`
@@ -426,6 +827,7 @@ type ProbePrograms struct {
 	OnPathUnlink     *ebpf.Program `ebpf:"on_path_unlink"`
 	OnRenamed        *ebpf.Program `ebpf:"on_renamed"`
 	OnSockState      *ebpf.Program `ebpf:"on_sock_state"`
+	OnSysExit        *ebpf.Program `ebpf:"on_sys_exit"`
 	OnTcpConnect     *ebpf.Program `ebpf:"on_tcp_connect"`
 	OnWritten        *ebpf.Program `ebpf:"on_written"`
 }
@@ -434,6 +836,7 @@ func (p *ProbePrograms) Close() error {
 	return _ProbeClose(
 		p.ListTasks,
 		p.OnChanged,
+		p.OnComm,
 		p.OnExec,
 		p.OnExit,
 		p.OnFileOpen,
@@ -456,6 +859,7 @@ func (p *ProbePrograms) Close() error {
 		p.OnPathUnlink,
 		p.OnRenamed,
 		p.OnSockState,
+		p.OnSysExit,
 		p.OnTcpConnect,
 		p.OnWritten,
 	)

@@ -6,21 +6,63 @@
 
 #include <linux/types.h>
 
+/* Numbers are of this program's run only: nothing outside reads a ring. */
 enum event_type {
 	EV_NONE = 0,
 	EV_EXEC,
 	EV_FORK,
 	EV_EXIT,
+	EV_CREDS,
+	EV_COMM,
+	EV_CHROOT,
+	EV_NAMESPACE,
+	EV_SIGNAL,
+	EV_TRACE,
+	EV_CGROUP, /* a note for the agent, not sealed */
+
 	EV_CREATE,
 	EV_WRITE,
+	EV_CLOSE,
 	EV_RENAME,
 	EV_UNLINK,
 	EV_TRUNCATE,
 	EV_CHMOD,
 	EV_CHOWN,
 	EV_LINK,
+	EV_XATTR,
+	EV_ATTRIBUTES,
+	EV_UTIME,
+	EV_MOUNT,
+	EV_UNMOUNT,
+
 	EV_CONNECT,
-	EV_TYPES = 16,
+	EV_ACCEPT,
+	EV_LISTEN,
+	EV_BIND,
+	EV_SEND,
+	EV_FLOW,
+	EV_RAW,
+	EV_UNIX,
+	EV_DNS,
+
+	EV_MAP,
+	EV_PROTECT,
+	EV_MEMFD,
+	EV_ALLOCATE,
+
+	EV_MODULE_LOAD,
+	EV_MODULE_UNLOAD,
+	EV_PARAM,
+	EV_BPF,
+	EV_PERF,
+	EV_KEXEC,
+	EV_USERFAULT,
+	EV_URING,
+	EV_AUTH,
+	EV_TAMPER,
+	EV_AGGREGATE, /* a process went over its budget, or came back */
+
+	EV_TYPES = 64,
 };
 
 enum drop_reason {
@@ -28,7 +70,8 @@ enum drop_reason {
 	DROP_RING, /* no room in the ring */
 	DROP_NESTED, /* no scratch buffer: programs interrupted each other too deep */
 	DROP_FAULT, /* kernel memory could not be read */
-	DROP_REASONS = 4,
+	DROP_MAP, /* no room in a map that the event needs */
+	DROP_REASONS = 8,
 };
 
 enum event_flag {
@@ -40,23 +83,30 @@ enum event_flag {
 	FL_ARGS_TRUNC = 32,
 	FL_SCRIPT = 64, /* exec: filename names a script, the image is its interpreter */
 	FL_DETACHED2 = 128,
+	FL_NOTE = 256, /* for the agent alone: outside the sequence */
+	FL_COMPAT = 512, /* by a 32-bit call or image */
+	FL_IO_WORKER = 1024, /* by a worker of io_uring for its process */
+	FL_MEMORY = 2048, /* memfd */
+	FL_TEMPORARY = 4096, /* O_TMPFILE */
+	FL_REFUSED = 8192, /* by the probe */
+	FL_RESULT = 16384, /* the result of the act is known: arg of the head */
 };
 
 /* Head of every event. */
 struct event_head {
 	__u16 len; /* of the whole event */
 	__u8 type;
-	__u8 ring; /* 0 critical, 1 bulk */
+	__u8 ring; /* 0 critical, 1 bulk: the one it was put into */
 	__u16 flags;
 	__u16 cpu;
-	__u64 seq; /* on this ring and CPU, taken before the place in the ring */
-	__u64 time; /* CLOCK_BOOTTIME, nanoseconds */
-	__u64 start; /* of the thread group leader, same clock */
+	__u32 seq; /* low half; on this ring and CPU, taken before the place in the ring */
 	__u32 tgid;
 	__u32 tid;
 	__u32 euid;
+	__u64 time; /* CLOCK_BOOTTIME, nanoseconds */
+	__u64 start; /* of the thread group leader, same clock */
 	__u32 mntns;
-	char comm[16]; /* a process may change it at any time */
+	__u32 arg; /* by type; with FL_RESULT the error number */
 };
 
 /* What exec, fork and the start-up listing tell about a process. */
@@ -74,88 +124,31 @@ struct event_task {
 	char comm[16];
 };
 
-/* Strings follow: path (leaf first), working directory (leaf first),
- * filename, arguments. */
-struct event_exec {
-	struct event_head h;
-	struct event_task t;
-	__u64 dev;
-	__u64 ino;
-	__u64 size;
-	__u64 args_total;
-	__u32 mode;
-	__u32 nlink;
-	__u16 path_len, cwd_len, filename_len, args_len;
-};
-
-struct event_fork {
-	struct event_head h;
-	struct event_task t; /* of the child */
-};
-
-struct event_exit {
-	struct event_head h;
-	__u32 status; /* as wait(2) reports it */
-	__u32 pad;
-};
-
-/* One file; strings: path. */
-struct event_file {
-	struct event_head h;
-	__u64 dev;
-	__u64 ino;
-	__u64 size;
-	__u32 mode;
-	__u32 uid, gid;
-	__u32 arg; /* chmod: new mode; mknod: type and mode */
-	__u64 arg2; /* truncate: new length; chown: new gid<<32|uid */
-	__u16 path_len, name_len; /* name_len: only with FL_USER_PATH */
-	__u32 how;
-};
-
-/* Two paths; strings: old, new. With FL_USER_PATH: old directory, old name,
- * new directory, new name. */
-struct event_rename {
-	struct event_head h;
-	__u64 dev;
-	__u64 ino;
-	__u64 size;
-	__u64 replaced_ino; /* 0: the new name was free */
-	__u32 mode;
-	__u32 replaced_mode;
-	__u32 uid, gid;
-	__u32 flags; /* of renameat2 */
-	__u16 old_len, new_len;
-	__u16 old_name_len, new_name_len;
-	__u32 pad;
-};
-
-struct event_net {
-	struct event_head h;
-	__u8 saddr[16];
-	__u8 daddr[16];
-	__u16 family;
-	__u16 protocol;
-	__u16 sport; /* host byte order; 0: not chosen yet */
-	__u16 dport;
-};
-
 /* Counters of one CPU, in a map that user space reads through mmap. */
 struct cpu_stats {
 	__u64 seq[2]; /* next sequence of each ring */
 	__u64 own[EV_TYPES]; /* events of the agent itself, left out */
-	__u64 drops[EV_TYPES][DROP_REASONS];
+	__u64 dropped; /* sum of drops: while it stands still there is nothing to read */
+	__u64 drops[2][EV_TYPES][DROP_REASONS]; /* by the ring that gave the sequence */
 	__u64 woken; /* time of the newest forced wake-up */
-	__u64 pad;
+	__u64 wakes; /* how many there were */
+	__u64 bytes[2]; /* put into each ring */
+	__u64 folded[EV_TYPES]; /* acts that went into aggregates */
+};
+
+/* Optional classes, bits of config.classes. */
+enum optional {
+	OPT_SIGNAL = 1,
+	OPT_UNIX = 2,
+	OPT_DNS = 4,
+	OPT_COMM = 8,
 };
 
 struct config {
 	__u32 self; /* the agent's tgid */
 	__u32 quiet; /* 1 while the agent's own connections are left out */
-};
-
-enum write_how {
-	HOW_WRITE = 0,
-	HOW_COPY = 1,
-	HOW_FALLOCATE = 2,
+	__u32 classes; /* optional ones that are wanted */
+	__u32 protect; /* 1: acts against the agent are refused */
+	__u64 allocate; /* bytes; growth from here on is told; 0: none */
+	__u64 budget; /* bulk events a process may make in a second; 0: any number */
 };

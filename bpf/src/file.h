@@ -19,7 +19,7 @@ static __always_inline struct event_file *begin_file(struct scratch *s, __u32 ty
 
 	__builtin_memset(e, 0, sizeof(*e));
 	s->off = sizeof(*e);
-	head(&e->h, type, RING_BULK, (struct task_struct *)bpf_get_current_task());
+	head(&e->h, type, (struct task_struct *)bpf_get_current_task());
 	return e;
 }
 
@@ -36,7 +36,7 @@ static __always_inline void fill_inode(struct event_file *e, struct inode *i)
 /* tell emits an event about one dentry seen through one mount. A dentry that
  * names nothing yet (mknod) takes its device from dir. */
 static __always_inline void tell(__u32 type, struct vfsmount *mnt, struct dentry *d, struct dentry *dir, __u32 arg,
-				 __u64 arg2, __u32 how)
+				 __u64 arg2)
 {
 	struct scratch *s;
 	struct event_file *e;
@@ -50,7 +50,6 @@ static __always_inline void tell(__u32 type, struct vfsmount *mnt, struct dentry
 	e = begin_file(s, type);
 	e->arg = arg;
 	e->arg2 = arg2;
-	e->how = how;
 	i = BPF_CORE_READ(d, d_inode);
 	if (i) {
 		fill_inode(e, i);
@@ -59,13 +58,15 @@ static __always_inline void tell(__u32 type, struct vfsmount *mnt, struct dentry
 		e->dev = BPF_CORE_READ(dir, d_inode, i_sb, s_dev);
 	}
 	e->path_len = walk(s, mnt, d);
+	e->inner_len = s->inner;
+	e->place_len = walk_place(s);
 	send(s, RING_BULK);
 	give(s);
 }
 
-static __always_inline void tell_file(__u32 type, struct file *f, __u32 arg, __u64 arg2, __u32 how)
+static __always_inline void tell_file(__u32 type, struct file *f, __u32 arg, __u64 arg2)
 {
-	tell(type, BPF_CORE_READ(f, f_path.mnt), BPF_CORE_READ(f, f_path.dentry), 0, arg, arg2, how);
+	tell(type, BPF_CORE_READ(f, f_path.mnt), BPF_CORE_READ(f, f_path.dentry), 0, arg, arg2);
 }
 
 /* first_write emits once for each open file description. */
@@ -83,7 +84,7 @@ static __always_inline void first_write(struct file *f, __u32 how)
 		return;
 	now = bpf_ktime_get_boot_ns();
 	bpf_map_update_elem(&wr, &key, &now, BPF_ANY);
-	tell_file(EV_WRITE, f, 0, 0, how);
+	tell_file(EV_WRITE, f, how, 0);
 }
 
 static __always_inline void forget_writes(struct file *f)
@@ -99,7 +100,7 @@ static __always_inline struct event_rename *begin_rename(struct scratch *s, __u3
 
 	__builtin_memset(e, 0, sizeof(*e));
 	s->off = sizeof(*e);
-	head(&e->h, type, RING_BULK, (struct task_struct *)bpf_get_current_task());
+	head(&e->h, type, (struct task_struct *)bpf_get_current_task());
 	return e;
 }
 
@@ -131,14 +132,17 @@ static __always_inline void tell_two(__u32 type, struct vfsmount *old_mnt, struc
 		e->replaced_mode = BPF_CORE_READ(i, i_mode);
 	}
 	e->old_len = walk(s, old_mnt, old);
+	e->old_inner = s->inner;
 	first = s->flags;
 	s->flags = 0;
 	e->new_len = walk(s, new_mnt, new);
+	e->new_inner = s->inner;
 	if (s->flags & FL_PATH_TRUNC)
 		first |= FL_PATH2_TRUNC;
 	if (s->flags & FL_DETACHED)
 		first |= FL_DETACHED2;
 	s->flags = first;
+	e->place_len = walk_place(s);
 	send(s, RING_BULK);
 	give(s);
 }

@@ -46,6 +46,29 @@ struct inode {
 	long long i_size;
 };
 
+struct timespec64 {
+	__s64 tv_sec;
+	long tv_nsec;
+};
+
+/* The times of an inode have changed their names twice. */
+struct inode___until_6_5 {
+	struct timespec64 i_mtime;
+	struct timespec64 i_ctime;
+};
+
+struct inode___until_6_10 {
+	struct timespec64 __i_mtime;
+	struct timespec64 __i_ctime;
+};
+
+struct inode___now {
+	__s64 i_mtime_sec;
+	__s64 i_ctime_sec;
+	__u32 i_mtime_nsec;
+	__u32 i_ctime_nsec;
+};
+
 struct hlist_bl_node {
 	struct hlist_bl_node **pprev;
 };
@@ -132,6 +155,7 @@ struct signal_struct {
 	int nr_threads;
 	int group_exit_code;
 	unsigned int flags;
+	unsigned long maxrss; /* pages */
 };
 
 struct kernfs_node {
@@ -156,6 +180,7 @@ struct task_struct {
 	int pid;
 	int tgid;
 	int exit_code;
+	unsigned in_execve : 1;
 	__u64 start_boottime;
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;

@@ -11,7 +11,7 @@ SEC("lsm/file_open")
 int BPF_PROG(on_file_open, struct file *file)
 {
 	if (file->f_mode & FMODE_CREATED)
-		tell_file(EV_CREATE, file, 0, 0, 0);
+		tell_file(EV_CREATE, file, 0, 0);
 	return 0;
 }
 
@@ -48,21 +48,21 @@ int BPF_PROG(on_path_mknod, struct path *dir, struct dentry *dentry, int mode, u
 	/* Regular files come by file_open once they exist. */
 	if ((mode & S_IFMT) == S_IFREG || (mode & S_IFMT) == 0)
 		return 0;
-	tell(EV_CREATE, dir->mnt, dentry, dir->dentry, mode, dev, 0);
+	tell(EV_CREATE, dir->mnt, dentry, dir->dentry, mode, dev);
 	return 0;
 }
 
 SEC("lsm/path_mkdir")
 int BPF_PROG(on_path_mkdir, struct path *dir, struct dentry *dentry, int mode)
 {
-	tell(EV_CREATE, dir->mnt, dentry, dir->dentry, (mode & 07777) | S_IFDIR, 0, 0);
+	tell(EV_CREATE, dir->mnt, dentry, dir->dentry, (mode & 07777) | S_IFDIR, 0);
 	return 0;
 }
 
 SEC("lsm/path_symlink")
 int BPF_PROG(on_path_symlink, struct path *dir, struct dentry *dentry, const char *old_name)
 {
-	tell(EV_CREATE, dir->mnt, dentry, dir->dentry, S_IFLNK | 0777, 0, 0);
+	tell(EV_CREATE, dir->mnt, dentry, dir->dentry, S_IFLNK | 0777, 0);
 	return 0;
 }
 
@@ -94,7 +94,7 @@ int BPF_PROG(on_path_unlink, struct path *dir, struct dentry *dentry)
 {
 	if (is_dir(dentry))
 		return 0;
-	tell(EV_UNLINK, dir->mnt, dentry, dir->dentry, 0, 0, 0);
+	tell(EV_UNLINK, dir->mnt, dentry, dir->dentry, 0, 0);
 	return 0;
 }
 
@@ -103,7 +103,7 @@ int BPF_PROG(on_path_rmdir, struct path *dir, struct dentry *dentry)
 {
 	if (!is_dir(dentry))
 		return 0;
-	tell(EV_UNLINK, dir->mnt, dentry, dir->dentry, 0, 0, 0);
+	tell(EV_UNLINK, dir->mnt, dentry, dir->dentry, 0, 0);
 	return 0;
 }
 
@@ -111,21 +111,21 @@ int BPF_PROG(on_path_rmdir, struct path *dir, struct dentry *dentry)
 SEC("lsm/path_truncate")
 int BPF_PROG(on_path_truncate, struct path *path)
 {
-	tell(EV_TRUNCATE, path->mnt, path->dentry, 0, 0, 0, 0);
+	tell(EV_TRUNCATE, path->mnt, path->dentry, 0, 0, 0);
 	return 0;
 }
 
 SEC("lsm/file_truncate")
 int BPF_PROG(on_file_truncate, struct file *file)
 {
-	tell_file(EV_TRUNCATE, file, 0, 0, 0);
+	tell_file(EV_TRUNCATE, file, 0, 0);
 	return 0;
 }
 
 SEC("lsm/path_chmod")
 int BPF_PROG(on_path_chmod, struct path *path, int mode)
 {
-	tell(EV_CHMOD, path->mnt, path->dentry, 0, mode & 07777, 0, 0);
+	tell(EV_CHMOD, path->mnt, path->dentry, 0, mode & 07777, 0);
 	return 0;
 }
 
@@ -133,6 +133,6 @@ int BPF_PROG(on_path_chmod, struct path *path, int mode)
 SEC("lsm/path_chown")
 int BPF_PROG(on_path_chown, struct path *path, __u64 uid, __u64 gid)
 {
-	tell(EV_CHOWN, path->mnt, path->dentry, 0, 0, (gid << 32) | (uid & 0xffffffff), 0);
+	tell(EV_CHOWN, path->mnt, path->dentry, 0, 0, (gid << 32) | (uid & 0xffffffff));
 	return 0;
 }

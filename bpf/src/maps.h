@@ -3,7 +3,11 @@
 #pragma once
 
 #include "kernel.h"
-#include "event.h"
+#include "event_file.h"
+#include "event_kernel.h"
+#include "event_memory.h"
+#include "event_net.h"
+#include "event_process.h"
 
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
@@ -17,6 +21,29 @@
 /* A quiet reader is woken by the first event; a busy one polls. */
 #define WAKE_EVERY_NS 5000000
 
+#ifdef OLD
+/* Kernels before 5.12 know no atomic operation that gives a value back. They
+ * run programs like these with preemption off, so a CPU's own memory needs none
+ * against other programs of this kind. */
+#define fetch_add(p, n)                 \
+	({                              \
+		__u64 was = *(p);       \
+		*(p) = was + (n);       \
+		was;                    \
+	})
+#define claim(p)                                                \
+	({                                                      \
+		__u32 was = *(volatile __u32 *)(p);             \
+		*(volatile __u32 *)(p) = 1;                     \
+		was == 0;                                       \
+	})
+#define unclaim(p) (*(volatile __u32 *)(p) = 0)
+#else
+#define fetch_add(p, n) __sync_fetch_and_add(p, n)
+#define claim(p) (__sync_val_compare_and_swap(p, 0, 1) == 0)
+#define unclaim(p) __sync_lock_test_and_set(p, 0)
+#endif
+
 #define DATA_BYTES 16384 /* offsets are below this */
 #define SLACK_BYTES 4352 /* the longest single read behind an offset */
 #define SLOTS 3
@@ -26,9 +53,12 @@ struct scratch {
 	__u32 off; /* in memory on purpose: see path.h */
 	__u32 flags;
 	__u32 start;
+	__u32 inner; /* see walk */
+	__u32 pad;
 	__u64 dentry;
 	__u64 mnt;
 	__u64 root;
+	__u64 place; /* root of the leaf's mount */
 	char data[DATA_BYTES + SLACK_BYTES];
 };
 
@@ -94,13 +124,10 @@ static __always_inline struct cpu_stats *my_stats(__u32 *cpu)
 	return bpf_map_lookup_elem(&stats, cpu);
 }
 
-static __always_inline void count_drop(__u32 type, __u32 reason)
+static __always_inline void add_drop(struct cpu_stats *s, __u32 type, __u32 ring, __u32 reason)
 {
-	__u32 cpu;
-	struct cpu_stats *s = my_stats(&cpu);
-
-	if (s)
-		__sync_fetch_and_add(&s->drops[type & (EV_TYPES - 1)][reason & (DROP_REASONS - 1)], 1);
+	__sync_fetch_and_add(&s->drops[ring & 1][type & (EV_TYPES - 1)][reason & (DROP_REASONS - 1)], 1);
+	__sync_fetch_and_add(&s->dropped, 1);
 }
 
 /* A drop for which no sequence was taken yet takes one now, so that it leaves
@@ -113,7 +140,7 @@ static __always_inline void drop_unsequenced(__u32 type, __u32 ring, __u32 reaso
 	if (!s)
 		return;
 	__sync_fetch_and_add(&s->seq[ring & 1], 1);
-	__sync_fetch_and_add(&s->drops[type & (EV_TYPES - 1)][reason & (DROP_REASONS - 1)], 1);
+	add_drop(s, type, ring, reason);
 }
 
 /* take claims a scratch buffer of this CPU. Programs of one CPU interrupt each
@@ -126,7 +153,7 @@ static __always_inline struct scratch *take(__u32 type, __u32 ring)
 		__u32 key = i;
 		struct scratch *s = bpf_map_lookup_elem(&scratch, &key);
 
-		if (s && __sync_val_compare_and_swap(&s->busy, 0, 1) == 0) {
+		if (s && claim(&s->busy)) {
 			s->flags = 0;
 			return s;
 		}
@@ -137,16 +164,31 @@ static __always_inline struct scratch *take(__u32 type, __u32 ring)
 
 static __always_inline void give(struct scratch *s)
 {
-	__sync_lock_test_and_set(&s->busy, 0);
+	unclaim(&s->busy);
+}
+
+static __always_inline struct config *configuration(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&conf, &zero);
+}
+
+/* wanted says whether an optional class is. */
+static __always_inline bool wanted(__u32 option)
+{
+	struct config *c = configuration();
+
+	return c && (c->classes & option);
 }
 
 /* own reports whether an event comes from the agent itself; those are counted,
  * not sent. That also is how the agent finds out which hooks really fire. */
 static __always_inline bool own(__u32 type)
 {
-	__u32 zero = 0, cpu;
-	struct config *c = bpf_map_lookup_elem(&conf, &zero);
+	struct config *c = configuration();
 	struct cpu_stats *s;
+	__u32 cpu;
 
 	if (!c || c->self != bpf_get_current_pid_tgid() >> 32)
 		return false;
@@ -164,51 +206,111 @@ static __always_inline __u32 mount_namespace(struct task_struct *t)
 	return BPF_CORE_READ(t, nsproxy, mnt_ns, ns.inum);
 }
 
-static __always_inline void head(struct event_head *h, __u32 type, __u32 ring, struct task_struct *t)
+#define SECOND 1000000000LL
+
+/* When the content of an inode was changed last, Unix nanoseconds. */
+static __always_inline __s64 modified(struct inode *inode)
+{
+	struct inode___now *now = (void *)inode;
+	struct inode___until_6_10 *mid = (void *)inode;
+	struct inode___until_6_5 *old = (void *)inode;
+
+	if (bpf_core_field_exists(now->i_mtime_sec))
+		return BPF_CORE_READ(now, i_mtime_sec) * SECOND + BPF_CORE_READ(now, i_mtime_nsec);
+	if (bpf_core_field_exists(mid->__i_mtime))
+		return BPF_CORE_READ(mid, __i_mtime.tv_sec) * SECOND + BPF_CORE_READ(mid, __i_mtime.tv_nsec);
+	return BPF_CORE_READ(old, i_mtime.tv_sec) * SECOND + BPF_CORE_READ(old, i_mtime.tv_nsec);
+}
+
+/* When anything of an inode was changed last, Unix nanoseconds. */
+static __always_inline __s64 changed(struct inode *inode)
+{
+	struct inode___now *now = (void *)inode;
+	struct inode___until_6_10 *mid = (void *)inode;
+	struct inode___until_6_5 *old = (void *)inode;
+
+	if (bpf_core_field_exists(now->i_ctime_sec))
+		return BPF_CORE_READ(now, i_ctime_sec) * SECOND + BPF_CORE_READ(now, i_ctime_nsec);
+	if (bpf_core_field_exists(mid->__i_ctime))
+		return BPF_CORE_READ(mid, __i_ctime.tv_sec) * SECOND + BPF_CORE_READ(mid, __i_ctime.tv_nsec);
+	return BPF_CORE_READ(old, i_ctime.tv_sec) * SECOND + BPF_CORE_READ(old, i_ctime.tv_nsec);
+}
+
+static __always_inline void head(struct event_head *h, __u32 type, struct task_struct *t)
 {
 	__u64 id = bpf_get_current_pid_tgid();
 
 	h->type = type;
-	h->ring = ring;
 	h->tgid = id >> 32;
 	h->tid = id;
 	h->start = BPF_CORE_READ(t, group_leader, start_boottime);
 	h->euid = BPF_CORE_READ(t, cred, euid.val);
 	h->mntns = mount_namespace(t);
-	bpf_core_read(&h->comm, sizeof(h->comm), &t->comm);
+}
+
+#define BIT(n) (1ULL << (n))
+
+/* A storm of what any process can make must not push out what tells of an
+ * intrusion: such types may fill the critical ring only so far, and go into the
+ * other one from there on. */
+#define HALF_OF_CRIT (BIT(EV_FORK) | BIT(EV_EXIT) | BIT(EV_SIGNAL) | BIT(EV_COMM) | BIT(EV_BPF) | BIT(EV_CGROUP))
+#define MOST_OF_CRIT \
+	(BIT(EV_EXEC) | BIT(EV_CREDS) | BIT(EV_NAMESPACE) | BIT(EV_CHROOT) | BIT(EV_TRACE) | BIT(EV_PERF) | \
+	 BIT(EV_URING) | BIT(EV_USERFAULT) | BIT(EV_MEMFD) | BIT(EV_MOUNT) | BIT(EV_UNMOUNT))
+
+static __always_inline __u64 crit_limit(__u32 type)
+{
+	__u64 bit = 1ULL << (type & (EV_TYPES - 1));
+
+	if (bit & HALF_OF_CRIT)
+		return CRIT_BYTES / 2;
+	if (bit & MOST_OF_CRIT)
+		return CRIT_BYTES / 4 * 3;
+	return CRIT_BYTES;
 }
 
 /* emit completes the head and sends len bytes of e: sequence first, so that
- * whatever happens afterwards leaves a hole in the lane. */
+ * whatever happens afterwards leaves a hole in the lane. A note (FL_NOTE) has
+ * no sequence, and who needs it can do without. */
 static __always_inline void emit(void *e, __u32 len, __u32 flags, __u32 ring)
 {
 	struct event_head *h = e;
 	struct cpu_stats *s;
 	__u32 cpu;
-	__u64 wake = BPF_RB_NO_WAKEUP, fill;
+	__u64 wake = BPF_RB_NO_WAKEUP, fill = 0;
 	long err;
 
 	s = my_stats(&cpu);
 	if (!s)
 		return;
+	if (ring == RING_CRIT) {
+		fill = bpf_ringbuf_query(&crit, BPF_RB_AVAIL_DATA);
+		if (fill > crit_limit(h->type))
+			ring = RING_BULK;
+	}
+	if (ring == RING_BULK)
+		fill = bpf_ringbuf_query(&bulk, BPF_RB_AVAIL_DATA);
+	h->ring = ring;
 	h->len = len;
 	h->flags = flags;
 	h->cpu = cpu;
 	h->time = bpf_ktime_get_boot_ns();
-	h->seq = __sync_fetch_and_add(&s->seq[ring & 1], 1);
-	fill = ring == RING_CRIT ? bpf_ringbuf_query(&crit, BPF_RB_AVAIL_DATA)
-				 : bpf_ringbuf_query(&bulk, BPF_RB_AVAIL_DATA);
+	if (!(flags & FL_NOTE))
+		h->seq = fetch_add(&s->seq[ring & 1], 1);
 	if (h->time - s->woken > WAKE_EVERY_NS ||
 	    fill >= (ring == RING_CRIT ? CRIT_BYTES / 4 : BULK_BYTES / 4)) {
 		if (h->time - s->woken > WAKE_EVERY_NS / 10) {
 			s->woken = h->time;
+			s->wakes++;
 			wake = BPF_RB_FORCE_WAKEUP;
 		}
 	}
 	err = ring == RING_CRIT ? bpf_ringbuf_output(&crit, e, len, wake)
 				: bpf_ringbuf_output(&bulk, e, len, wake);
-	if (err)
-		count_drop(h->type, DROP_RING);
+	if (!err)
+		__sync_fetch_and_add(&s->bytes[ring & 1], (len + 15) & ~7ULL);
+	else if (!(flags & FL_NOTE))
+		add_drop(s, h->type, ring, DROP_RING);
 }
 
 /* send emits what is in a scratch buffer. */

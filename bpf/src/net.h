@@ -30,7 +30,7 @@ static __always_inline void tell_connect(struct sock *sk)
 	}
 	e.sport = BPF_CORE_READ(sk, __sk_common.skc_num);
 	e.dport = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
-	head(&e.h, EV_CONNECT, RING_BULK, t);
+	head(&e.h, EV_CONNECT, t);
 	emit(&e, sizeof(e), 0, RING_BULK);
 }
 

@@ -10,7 +10,10 @@
 
 #define MAX_COMPONENTS 64
 #define NAME_BYTES 256
-#define MAX_PATH_BYTES 7680 /* two paths and a head fit into a buffer */
+#define MAX_PATH_BYTES 6656 /* two paths, a place and a head fit into a buffer */
+#define MAX_PLACE_BYTES 2048
+
+#define NOT_YET 0xffffffff
 
 #define container_of_mount(m) ((struct mount *)((void *)(m) - bpf_core_field_offset(struct mount, mnt)))
 
@@ -40,6 +43,8 @@ static __noinline int step(struct scratch *s)
 
 		if (!up || up == cur)
 			return 1;
+		if (s->inner == NOT_YET)
+			s->inner = s->off - s->start;
 		s->dentry = (__u64)BPF_CORE_READ(cur, mnt_mountpoint);
 		s->mnt = (__u64)up;
 		s->root = (__u64)BPF_CORE_READ(up, mnt.mnt_root);
@@ -61,18 +66,57 @@ static __noinline int step(struct scratch *s)
 	return 0;
 }
 
-/* walk appends the path of leaf as seen through vfs and returns its length. */
+/* walk appends the path of leaf as seen through vfs and returns its length.
+ * s->inner then says how much of that lies within the leaf's own mount. */
 static __always_inline __u32 walk(struct scratch *s, struct vfsmount *vfs, struct dentry *leaf)
 {
 	struct mount *m = container_of_mount(vfs);
 	int i;
 
 	s->start = s->off;
+	s->inner = NOT_YET;
 	s->dentry = (__u64)leaf;
 	s->mnt = (__u64)m;
 	s->root = (__u64)BPF_CORE_READ(m, mnt.mnt_root);
+	s->place = s->root;
 	for (i = 0; i < MAX_COMPONENTS + 16; i++)
 		if (step(s))
+			goto end;
+	s->flags |= FL_PATH_TRUNC;
+end:
+	if (s->inner == NOT_YET)
+		s->inner = s->off - s->start;
+	return s->off - s->start;
+}
+
+static __noinline int step_place(struct scratch *s)
+{
+	struct dentry *d = (struct dentry *)s->dentry;
+	struct dentry *parent = BPF_CORE_READ(d, d_parent);
+
+	if (!parent || parent == d)
+		return 1;
+	if (s->off - s->start > MAX_PLACE_BYTES - NAME_BYTES) {
+		s->flags |= FL_PATH_TRUNC;
+		return 1;
+	}
+	append_name(s, BPF_CORE_READ(d, d_name.name));
+	s->dentry = (__u64)parent;
+	return 0;
+}
+
+/* walk_place appends where in its file system the root of the mount lies that
+ * walk went out from: nothing, but for bind mounts, subvolumes and containers.
+ * Together with the inner part of the path it names the file however it was
+ * reached. */
+static __always_inline __u32 walk_place(struct scratch *s)
+{
+	int i;
+
+	s->start = s->off;
+	s->dentry = s->place;
+	for (i = 0; i < MAX_COMPONENTS; i++)
+		if (step_place(s))
 			return s->off - s->start;
 	s->flags |= FL_PATH_TRUNC;
 	return s->off - s->start;

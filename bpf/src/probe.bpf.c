@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* The guest probe: one object, from which user space loads the programs that
- * this kernel can run. */
+ * this kernel can run. With OLD defined it is the object for kernels before
+ * 5.12 (see maps.h). */
 #include "lsm.h"
 #include "net.h"
 #include "process.h"
@@ -12,10 +13,32 @@ char LICENSE[] SEC("license") = "GPL";
 const struct event_exec *type_exec;
 const struct event_fork *type_fork;
 const struct event_exit *type_exit;
+const struct event_creds *type_creds;
+const struct event_comm *type_comm;
+const struct event_namespace *type_namespace;
+const struct event_target *type_target;
+const struct event_cgroup *type_cgroup;
 const struct event_file *type_file;
+const struct event_close *type_close;
 const struct event_rename *type_rename;
+const struct event_mount *type_mount;
 const struct event_net *type_net;
+const struct event_unix *type_unix;
+const struct event_dns *type_dns;
+const struct event_memory *type_memory;
+const struct event_kernel *type_kernel;
+const struct event_auth *type_auth;
+const struct event_tamper *type_tamper;
+const struct event_aggregate *type_aggregate;
 const enum event_type type_type;
 const enum drop_reason type_reason;
 const enum event_flag type_flag;
+const enum optional type_optional;
+const enum gained type_gained;
+const enum trace_how type_trace_how;
 const enum write_how type_how;
+const enum mount_operation type_operation;
+const enum mount_api type_api;
+const enum net_bits type_net_bits;
+const enum memory_kind type_memory_kind;
+const enum tamper_kind type_tamper_kind;

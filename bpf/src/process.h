@@ -68,6 +68,7 @@ int BPF_PROG(on_exec, struct task_struct *p, int old_pid, struct linux_binprm *b
 	struct file *f;
 	struct inode *i;
 	const char *filename, *interp;
+	__u64 place;
 	__u32 off;
 	long n;
 
@@ -76,7 +77,7 @@ int BPF_PROG(on_exec, struct task_struct *p, int old_pid, struct linux_binprm *b
 	e = (struct event_exec *)s->data;
 	__builtin_memset(e, 0, sizeof(*e));
 	s->off = sizeof(*e);
-	head(&e->h, EV_EXEC, RING_CRIT, p);
+	head(&e->h, EV_EXEC, p);
 	fill_task(&e->t, p);
 
 	f = BPF_CORE_READ(bprm, file);
@@ -86,7 +87,11 @@ int BPF_PROG(on_exec, struct task_struct *p, int old_pid, struct linux_binprm *b
 	e->size = BPF_CORE_READ(i, i_size);
 	e->mode = BPF_CORE_READ(i, i_mode);
 	e->nlink = BPF_CORE_READ(i, i_nlink);
+	e->mtime = modified(i);
+	e->ctime = changed(i);
 	e->path_len = walk(s, BPF_CORE_READ(f, f_path.mnt), BPF_CORE_READ(f, f_path.dentry));
+	e->inner_len = s->inner;
+	place = s->place;
 	note_deleted(s, BPF_CORE_READ(f, f_path.dentry), i);
 
 	/* The working directory's own truncation must not look like one of the
@@ -120,8 +125,27 @@ int BPF_PROG(on_exec, struct task_struct *p, int old_pid, struct linux_binprm *b
 		exec_arguments(s, e, BPF_CORE_READ(p, mm));
 	else
 		s->flags |= FL_ARGS_TRUNC;
+	s->place = place;
+	if (s->off < DATA_BYTES - MAX_PLACE_BYTES)
+		e->place_len = walk_place(s);
 	send(s, RING_CRIT);
 	give(s);
+	return 0;
+}
+
+/* A process may give itself any name. exec does it as well, and tells itself. */
+SEC("tp_btf/task_rename")
+int BPF_PROG(on_comm, struct task_struct *t, const char *comm)
+{
+	struct event_comm e = {};
+
+	if (BPF_CORE_READ(t, pid) != BPF_CORE_READ(t, tgid) || BPF_CORE_READ_BITFIELD_PROBED(t, in_execve))
+		return 0;
+	head(&e.h, EV_COMM, t);
+	e.h.tgid = BPF_CORE_READ(t, tgid); /* another thread may have done it */
+	bpf_core_read(&e.before, sizeof(e.before), &t->comm);
+	bpf_probe_read_kernel_str(&e.after, sizeof(e.after), comm);
+	emit(&e, sizeof(e), wanted(OPT_COMM) ? 0 : FL_NOTE, RING_CRIT);
 	return 0;
 }
 
@@ -132,7 +156,7 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 
 	if (BPF_CORE_READ(child, pid) != BPF_CORE_READ(child, tgid))
 		return 0; /* a thread */
-	head(&e.h, EV_FORK, RING_CRIT, parent);
+	head(&e.h, EV_FORK, parent);
 	fill_task(&e.t, child);
 	emit(&e, sizeof(e), 0, RING_CRIT);
 	return 0;
@@ -146,7 +170,7 @@ int BPF_PROG(on_exit, struct task_struct *p)
 
 	if (BPF_CORE_READ(sig, live.counter) != 0)
 		return 0; /* other threads go on */
-	head(&e.h, EV_EXIT, RING_CRIT, p);
+	head(&e.h, EV_EXIT, p);
 	if (BPF_CORE_READ(sig, nr_threads) > 1) {
 		/* Two last threads may both find that none is left. */
 		struct exit_key key = { .start = e.h.start, .tgid = e.h.tgid };
@@ -155,10 +179,11 @@ int BPF_PROG(on_exit, struct task_struct *p)
 		if (bpf_map_update_elem(&gone, &key, &one, BPF_NOEXIST) == -EEXIST)
 			return 0;
 	}
+	e.peak = BPF_CORE_READ(sig, maxrss);
 	if (BPF_CORE_READ(sig, flags) & SIGNAL_GROUP_EXIT)
-		e.status = BPF_CORE_READ(sig, group_exit_code);
+		e.h.arg = BPF_CORE_READ(sig, group_exit_code);
 	else
-		e.status = BPF_CORE_READ(p, group_leader, exit_code);
+		e.h.arg = BPF_CORE_READ(p, group_leader, exit_code);
 	emit(&e, sizeof(e), 0, RING_CRIT);
 	return 0;
 }

@@ -143,6 +143,27 @@ static __always_inline bool failed(long ret)
 	return ret < 0 && ret >= -4095;
 }
 
+/* What a system call's end is handled by, by the call's number; user space
+ * fills it. One program looks at every call and costs those that nobody wants
+ * no more than a look into this table. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 512);
+	__type(key, __u32);
+	__type(value, __u32);
+} exit_calls SEC(".maps");
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
+{
+	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+
+	if (BPF_CORE_READ(t, thread_info.status) & TS_COMPAT)
+		return 0;
+	bpf_tail_call(ctx, &exit_calls, BPF_CORE_READ(regs, orig_ax));
+	return 0;
+}
+
 SEC("tp_btf/sys_exit")
 int BPF_PROG(on_opened, struct pt_regs *regs, long ret)
 {
@@ -158,7 +179,7 @@ int BPF_PROG(on_opened, struct pt_regs *regs, long ret)
 	default:
 		return 0;
 	}
-	if (failed(ret) || BPF_CORE_READ(t, thread_info.status) & TS_COMPAT)
+	if (failed(ret))
 		return 0;
 	f = file_of(t, ret);
 	if (!f)
@@ -167,7 +188,7 @@ int BPF_PROG(on_opened, struct pt_regs *regs, long ret)
 	 * when the next is opened. */
 	forget_writes(f);
 	if (BPF_CORE_READ(f, f_mode) & FMODE_CREATED)
-		tell_file(EV_CREATE, f, 0, 0, 0);
+		tell_file(EV_CREATE, f, 0, 0);
 	return 0;
 }
 
@@ -203,7 +224,7 @@ int BPF_PROG(on_written, struct pt_regs *regs, long ret)
 	default:
 		return 0;
 	}
-	if (failed(ret) || (ret == 0 && how != HOW_FALLOCATE) || BPF_CORE_READ(t, thread_info.status) & TS_COMPAT)
+	if (failed(ret) || (ret == 0 && how != HOW_FALLOCATE))
 		return 0;
 	f = file_of(t, fd);
 	if (f)
@@ -231,15 +252,15 @@ int BPF_PROG(on_changed, struct pt_regs *regs, long ret)
 	default:
 		return 0;
 	}
-	if (failed(ret) || BPF_CORE_READ(t, thread_info.status) & TS_COMPAT)
+	if (failed(ret))
 		return 0;
 	f = file_of(t, BPF_CORE_READ(regs, di));
 	if (!f)
 		return 0;
 	if (type == EV_CHOWN)
-		tell_file(type, f, 0, BPF_CORE_READ(regs, dx) << 32 | (BPF_CORE_READ(regs, si) & 0xffffffff), 0);
+		tell_file(type, f, 0, BPF_CORE_READ(regs, dx) << 32 | (BPF_CORE_READ(regs, si) & 0xffffffff));
 	else
-		tell_file(type, f, BPF_CORE_READ(regs, si), BPF_CORE_READ(regs, si), 0);
+		tell_file(type, f, BPF_CORE_READ(regs, si), BPF_CORE_READ(regs, si));
 	return 0;
 }
 
@@ -331,8 +352,6 @@ int BPF_PROG(on_named, struct pt_regs *regs, long ret)
 	default:
 		return 0;
 	}
-	if (BPF_CORE_READ(t, thread_info.status) & TS_COMPAT)
-		return 0;
 	tell_named(t, &c);
 	return 0;
 }
@@ -371,8 +390,6 @@ int BPF_PROG(on_renamed, struct pt_regs *regs, long ret)
 	default:
 		return 0;
 	}
-	if (BPF_CORE_READ(t, thread_info.status) & TS_COMPAT)
-		return 0;
 	tell_two_named(t, &c);
 	return 0;
 }

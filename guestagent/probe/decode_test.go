@@ -104,7 +104,8 @@ func TestLineage(t *testing.T) {
 	}
 	exit := func(pid uint32) *record.Event {
 		h := testHead(bpf.ProbeEventTypeEV_EXIT, pid)
-		return decode(h, raw(bpf.ProbeEventExit{H: h, Status: 0x100}, ""))
+		h.Arg = 0x100
+		return decode(h, raw(bpf.ProbeEventExit{H: h}, ""))
 	}
 	file := func(pid uint32) *record.Event {
 		h := testHead(bpf.ProbeEventTypeEV_WRITE, pid)
@@ -143,12 +144,13 @@ func TestLineage(t *testing.T) {
 // directories would hide what is done in them.
 func TestLargestFits(t *testing.T) {
 	d := decoder{table: newTable(nil)}
-	deep := strings.Repeat(strings.Repeat("x", 239)+"\x00", 31)
+	deep := strings.Repeat(strings.Repeat("x", 239)+"\x00", 27)
+	place := strings.Repeat(strings.Repeat("p", 239)+"\x00", 8)
 	for pid := uint32(1); pid < 12; pid++ {
 		h := testHead(bpf.ProbeEventTypeEV_EXEC, pid)
 		name := strings.Repeat("f", 4095) + "\x00"
 		x := bpf.ProbeEventExec{H: h, T: bpf.ProbeEventTask{Tgid: pid, Start: uint64(pid) * 10},
-			PathLen: uint16(len(deep)), CwdLen: uint16(len(deep)), FilenameLen: 4096, ArgsLen: 4096}
+			PathLen: uint16(len(deep)), CwdLen: uint16(len(deep)), FilenameLen: 4096, ArgsLen: 4096, InnerLen: uint16(len(deep)), PlaceLen: uint16(len(place))}
 		x.H.Flags = uint16(bpf.ProbeEventFlagFL_SCRIPT)
 		if pid > 1 {
 			hp := testHead(bpf.ProbeEventTypeEV_FORK, pid-1)
@@ -156,12 +158,13 @@ func TestLargestFits(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		e, err := d.decode(&h, raw(x, deep+deep+name+strings.Repeat("\x00", 4096)))
+		e, err := d.decode(&h, raw(x, deep+deep+name+strings.Repeat("\x00", 4096)+place))
 		if err != nil {
 			t.Fatal(err)
 		}
 		hr := testHead(bpf.ProbeEventTypeEV_RENAME, pid)
-		r, err := d.decode(&hr, raw(bpf.ProbeEventRename{H: hr, OldLen: uint16(len(deep)), NewLen: uint16(len(deep))}, deep+deep))
+		r, err := d.decode(&hr, raw(bpf.ProbeEventRename{H: hr, OldLen: uint16(len(deep)), NewLen: uint16(len(deep)),
+			OldInner: uint16(len(deep)), NewInner: uint16(len(deep)), PlaceLen: uint16(len(place))}, deep+deep+place))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/provostd/provost/bpf"
@@ -11,6 +12,9 @@ import (
 type program struct {
 	name string // in the object
 	hook string // as reported: type/target
+	// calls are the numbers of the system calls whose end it handles. It then
+	// is not attached itself: progExits is, and jumps to it.
+	calls []uint32
 }
 
 // cover is how one class of event is seen: by all programs of every group,
@@ -26,23 +30,15 @@ type cover struct {
 }
 
 var (
-	progExec  = program{"on_exec", "tp_btf/sched_process_exec"}
-	progFork  = program{"on_fork", "tp_btf/sched_process_fork"}
-	progExit  = program{"on_exit", "tp_btf/sched_process_exit"}
-	progTasks = program{"list_tasks", "iter/task"}
-
-	progFput      = program{"on_fput", "fentry/__fput"}
-	progConnect   = program{"on_tcp_connect", "fentry/tcp_connect"}
-	progSockState = program{"on_sock_state", "tp_btf/inet_sock_set_state"}
-
-	progOpened  = program{"on_opened", "tp_btf/sys_exit(open)"}
-	progWritten = program{"on_written", "tp_btf/sys_exit(write)"}
-	progChanged = program{"on_changed", "tp_btf/sys_exit(fchmod)"}
-	progNamed   = program{"on_named", "tp_btf/sys_exit(unlink)"}
-	progRenamed = program{"on_renamed", "tp_btf/sys_exit(rename)"}
+	progExec  = program{name: "on_exec", hook: "tp_btf/sched_process_exec"}
+	progFork  = program{name: "on_fork", hook: "tp_btf/sched_process_fork"}
+	progExit  = program{name: "on_exit", hook: "tp_btf/sched_process_exit"}
+	progComm  = program{name: "on_comm", hook: "tp_btf/task_rename"}
+	progExits = program{name: "on_sys_exit", hook: "tp_btf/sys_exit"}
+	progTasks = program{name: "list_tasks", hook: "iter/task"}
 )
 
-func lsm(hook string) program { return program{"on_" + hook, "lsm/" + hook} }
+func lsm(hook string) program { return program{name: "on_" + hook, hook: "lsm/" + hook} }
 
 // backbone works on every kernel with BTF and is required.
 var backbone = []cover{
@@ -51,46 +47,22 @@ var backbone = []cover{
 	{class: record.ClassProcessExit, needs: []program{progExit}},
 }
 
-const (
-	noMmap     = "writes through shared mappings are not seen"
-	attemptsOf = "attempts are told, their result is not"
-	userNames  = "names are read from the process after the call; calls of 32-bit programs and of io_uring are not seen"
-	noAsync    = noMmap + ", nor are those of Linux AIO, io_uring and 32-bit programs"
-)
-
-var lsmCovers = []cover{
-	{class: record.ClassFileCreate, event: bpf.ProbeEventTypeEV_CREATE, needs: []program{lsm("file_open")},
-		extra: []program{lsm("path_mknod"), lsm("path_mkdir"), lsm("path_symlink")},
-		limit: "regular files made by mknod(2) are not seen"},
-	{class: record.ClassFileModify, event: bpf.ProbeEventTypeEV_WRITE, needs: []program{lsm("file_permission")},
-		anyOf: [][]program{{lsm("file_release"), progFput}}, limit: noMmap},
-	{class: record.ClassFileRename, event: bpf.ProbeEventTypeEV_RENAME, needs: []program{lsm("path_rename")}, limit: attemptsOf},
-	{class: record.ClassFileDelete, event: bpf.ProbeEventTypeEV_UNLINK, needs: []program{lsm("path_unlink"), lsm("path_rmdir")}, limit: attemptsOf},
-	{class: record.ClassFileTruncate, event: bpf.ProbeEventTypeEV_TRUNCATE, needs: []program{lsm("path_truncate")},
-		extra: []program{lsm("file_truncate")}, limit: attemptsOf},
-	{class: record.ClassFileChmod, event: bpf.ProbeEventTypeEV_CHMOD, needs: []program{lsm("path_chmod")}, limit: attemptsOf},
-	{class: record.ClassFileChown, event: bpf.ProbeEventTypeEV_CHOWN, needs: []program{lsm("path_chown")}, limit: attemptsOf},
-	{class: record.ClassFileLink, event: bpf.ProbeEventTypeEV_LINK, needs: []program{lsm("path_link")}, limit: attemptsOf},
-	{class: record.ClassNetworkConnect, anyOf: [][]program{{progConnect, progSockState}}, limit: "TCP only"},
+// coversOf joins what the parts of the probe cover in a mode.
+func coversOf(mode Mode) []cover {
+	if mode == ModeTracepoint {
+		return slices.Concat(processTracepoint, fileTracepoint, networkTracepoint)
+	}
+	return slices.Concat(processLSM, fileLSM, networkLSM)
 }
 
-var tracepointCovers = []cover{
-	{class: record.ClassFileCreate, event: bpf.ProbeEventTypeEV_CREATE, needs: []program{progOpened, progNamed}, limit: userNames},
-	{class: record.ClassFileModify, event: bpf.ProbeEventTypeEV_WRITE, needs: []program{progWritten, progOpened}, limit: noAsync},
-	{class: record.ClassFileRename, event: bpf.ProbeEventTypeEV_RENAME, needs: []program{progRenamed}, limit: userNames},
-	{class: record.ClassFileDelete, event: bpf.ProbeEventTypeEV_UNLINK, needs: []program{progNamed}, limit: userNames},
-	{class: record.ClassFileTruncate, event: bpf.ProbeEventTypeEV_TRUNCATE, needs: []program{progChanged, progNamed},
-		limit: "truncation by open(2) is not seen; " + userNames},
-	{class: record.ClassFileChmod, event: bpf.ProbeEventTypeEV_CHMOD, needs: []program{progChanged, progNamed}, limit: userNames},
-	{class: record.ClassFileChown, event: bpf.ProbeEventTypeEV_CHOWN, needs: []program{progChanged, progNamed}, limit: userNames},
-	{class: record.ClassFileLink, event: bpf.ProbeEventTypeEV_LINK, needs: []program{progRenamed}, limit: userNames},
-	{class: record.ClassNetworkConnect, needs: []program{progSockState}, limit: "TCP only; the source port is not known yet"},
-}
-
-// uncovered are the classes that guests may report and this probe does not.
-var uncovered = []record.Class{
-	record.ClassProcessCreds, record.ClassFileClose,
-	record.ClassNetworkAccept, record.ClassNetworkListen, record.ClassNetworkDrop,
+// uncovered are the classes that guests may report and this probe does not,
+// with the reason.
+var uncovered = []struct {
+	class record.Class
+	why   string
+}{
+	{record.ClassProcessRename, "switched off"},
+	{record.ClassNetworkDrop, "told by the host's packet filter"},
 }
 
 // required are the events without which mode lsm is not worth its name.

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
 
@@ -23,6 +24,7 @@ type kernel struct {
 	programs map[string]*ebpf.Program
 	failed   map[string]error // programs that this kernel refused
 	links    map[string]link.Link
+	jumps    map[string]bool // programs in a table of jumps
 }
 
 // newKernel makes the maps. lru says that nothing deletes the entries of
@@ -31,7 +33,7 @@ func newKernel(lru bool) (*kernel, error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, fmt.Errorf("lift memory lock limit: %w", err)
 	}
-	spec, err := bpf.LoadProbe()
+	spec, err := object()
 	if err != nil {
 		return nil, fmt.Errorf("read probe object: %w", err)
 	}
@@ -51,7 +53,7 @@ func newKernel(lru bool) (*kernel, error) {
 		spec.Maps["wr"].Type = ebpf.LRUHash
 	}
 	k := &kernel{spec: spec, maps: map[string]*ebpf.Map{}, programs: map[string]*ebpf.Program{},
-		failed: map[string]error{}, links: map[string]link.Link{}}
+		failed: map[string]error{}, links: map[string]link.Link{}, jumps: map[string]bool{}}
 	for name, m := range spec.Maps {
 		if k.maps[name], err = ebpf.NewMap(m); err != nil {
 			k.Close()
@@ -64,6 +66,26 @@ func newKernel(lru bool) (*kernel, error) {
 		return nil, fmt.Errorf("write configuration: %w", err)
 	}
 	return k, nil
+}
+
+// object is the one for this kernel.
+func object() (*ebpf.CollectionSpec, error) {
+	// Loading a small program is the only sure way to find out.
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.SocketFilter, License: "GPL",
+		Instructions: asm.Instructions{
+			asm.Mov.Imm(asm.R0, 1),
+			asm.StoreMem(asm.RFP, -8, asm.R0, asm.DWord),
+			asm.FetchAdd.Mem(asm.RFP, asm.R0, asm.DWord, -8),
+			asm.Mov.Imm(asm.R0, 0),
+			asm.Return(),
+		},
+	})
+	if err != nil {
+		return bpf.LoadOld()
+	}
+	p.Close()
+	return bpf.LoadProbe()
 }
 
 // load brings one program into the kernel, once. What is refused stays
@@ -90,13 +112,28 @@ func (k *kernel) load(name string) error {
 	return nil
 }
 
-func (k *kernel) attach(name string) error {
-	if err := k.load(name); err != nil {
+// attach makes a program run, once.
+func (k *kernel) attach(p program) error {
+	if err := k.load(p.name); err != nil {
 		return err
 	}
-	if k.links[name] != nil {
+	if k.links[p.name] != nil || k.jumps[p.name] {
 		return nil
 	}
+	var err error
+	if len(p.calls) > 0 {
+		err = k.jump(p)
+	} else {
+		err = k.link(p.name)
+	}
+	if err != nil {
+		err = fmt.Errorf("attach program %s: %w", p.name, err)
+		k.failed[p.name] = err
+	}
+	return err
+}
+
+func (k *kernel) link(name string) error {
 	p := k.programs[name]
 	var l link.Link
 	var err error
@@ -105,13 +142,22 @@ func (k *kernel) attach(name string) error {
 	} else {
 		l, err = link.AttachTracing(link.TracingOptions{Program: p})
 	}
-	if err != nil {
-		err = fmt.Errorf("attach program %s: %w", name, err)
-		k.failed[name] = err
-		return err
+	if err == nil {
+		k.links[name] = l
 	}
-	k.links[name] = l
-	return nil
+	return err
+}
+
+// jump enters a program into the table that the program at the end of every
+// system call looks into.
+func (k *kernel) jump(p program) error {
+	for _, nr := range p.calls {
+		if err := k.maps["exit_calls"].Put(nr, k.programs[p.name]); err != nil {
+			return fmt.Errorf("enter for system call %d: %w", nr, err)
+		}
+	}
+	k.jumps[p.name] = true
+	return k.attach(progExits)
 }
 
 // Close detaches everything.
@@ -139,7 +185,7 @@ func (k *kernel) cover(c cover) (*record.Hook, error) {
 		return h, err
 	}
 	for _, p := range c.needs {
-		if err := k.attach(p.name); err != nil {
+		if err := k.attach(p); err != nil {
 			return fail(err)
 		}
 		used = append(used, p)
@@ -147,7 +193,7 @@ func (k *kernel) cover(c cover) (*record.Hook, error) {
 	for _, group := range c.anyOf {
 		var err error
 		for _, p := range group {
-			if err = k.attach(p.name); err == nil {
+			if err = k.attach(p); err == nil {
 				used = append(used, p)
 				break
 			}
@@ -158,7 +204,7 @@ func (k *kernel) cover(c cover) (*record.Hook, error) {
 		}
 	}
 	for _, p := range c.extra {
-		if err := k.attach(p.name); err != nil {
+		if err := k.attach(p); err != nil {
 			refused = append(refused, p.hook+": "+brief(err))
 			continue
 		}

@@ -33,6 +33,24 @@ func pathOf(names []byte, truncated, detached bool) []byte {
 	}
 }
 
+// filesystemPath names a file inside its file system, where that differs from
+// its path: names are those of its path, the first inner bytes of them within
+// the mount, whose root lies at place.
+func filesystemPath(names []byte, inner uint16, place []byte) []byte {
+	if len(place) == 0 || int(inner) > len(names) {
+		return nil
+	}
+	p := pathOf(place, false, false)
+	if inner > 0 {
+		p = append(p, pathOf(names[:inner], false, false)...)
+	}
+	return p[max(0, len(p)-maxFilesystemPath):]
+}
+
+// maxFilesystemPath bounds it, so that two of them fit into a payload beside
+// the longest paths; one that is cut has lost its slash at the front.
+const maxFilesystemPath = 2048
+
 // userPath joins a directory with a name as a process passed it. Dots are
 // resolved as text: what symbolic links would make of them is not known.
 func userPath(dir, name []byte) []byte {

@@ -60,6 +60,8 @@ type Probe struct {
 	rings *rings
 	dec   decoder
 	hooks *record.Hooks
+
+	sequences map[uint32]uint64 // largest of each lane
 }
 
 // Open loads and attaches the programs and lists what runs. From then on
@@ -94,7 +96,7 @@ func open(cfg Config, mode Mode, why string) (_ *Probe, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open probe: %w", err)
 	}
-	p := &Probe{cfg: cfg, k: k}
+	p := &Probe{cfg: cfg, k: k, sequences: map[uint32]uint64{}}
 	defer func() {
 		if err != nil {
 			p.Close()
@@ -123,6 +125,10 @@ func open(cfg Config, mode Mode, why string) (_ *Probe, err error) {
 // attach brings up all hooks of a mode and makes the hooks record.
 func (p *Probe) attach(mode Mode, why string) error {
 	p.hooks = &record.Hooks{Os: "linux", Architecture: runtime.GOARCH, Kernel: release(), Mode: string(mode)}
+	// Names come and go: without it a process is told by the name of its image.
+	if err := p.k.attach(progComm); err != nil {
+		p.cfg.Log.WarnContext(context.Background(), "changes of names are not followed", "error", brief(err))
+	}
 	for _, c := range backbone {
 		h, err := p.k.cover(c)
 		if err != nil {
@@ -130,10 +136,7 @@ func (p *Probe) attach(mode Mode, why string) error {
 		}
 		p.hooks.Hooks = append(p.hooks.Hooks, h)
 	}
-	covers := lsmCovers
-	if mode == ModeTracepoint {
-		covers = tracepointCovers
-	}
+	covers := coversOf(mode)
 	var hooks []*record.Hook
 	for _, c := range covers {
 		h, err := p.k.cover(c)
@@ -153,7 +156,7 @@ func (p *Probe) attach(mode Mode, why string) error {
 	}
 	p.hooks.Hooks = append(p.hooks.Hooks, hooks...)
 	for _, c := range uncovered {
-		p.hooks.Hooks = append(p.hooks.Hooks, &record.Hook{Class: uint32(c), Error: "not observed by this version"})
+		p.hooks.Hooks = append(p.hooks.Hooks, &record.Hook{Class: uint32(c.class), Error: c.why})
 	}
 	return nil
 }
@@ -253,10 +256,13 @@ func (p *Probe) observe(ring int, b []byte, sink Sink) {
 		sink.Lose(uint32(ring)<<16, 0, record.LossReason_LOSS_REASON_UNDECODABLE, 1)
 		return
 	}
-	var class record.Class
-	if int(h.Type) < len(classes) {
-		class = classes[h.Type]
+	if bpf.ProbeEventFlag(h.Flags)&bpf.ProbeEventFlagFL_NOTE != 0 {
+		if err := p.dec.note(&h, b); err != nil {
+			p.cfg.Log.ErrorContext(context.Background(), "note cannot be read", "type", h.Type, "error", err)
+		}
+		return
 	}
+	class := classOf(h.Type)
 	var payload []byte
 	e, err := p.dec.decode(&h, b)
 	if err == nil {
@@ -267,7 +273,17 @@ func (p *Probe) observe(ring int, b []byte, sink Sink) {
 		sink.Lose(lane(&h), class, record.LossReason_LOSS_REASON_UNDECODABLE, 1)
 		return
 	}
-	sink.Observe(record.Header{Class: class, Lane: lane(&h), LaneSequence: h.Seq, Time: h.Time}, payload)
+	sink.Observe(record.Header{Class: class, Lane: lane(&h), LaneSequence: p.sequence(&h), Time: h.Time}, payload)
+}
+
+// sequence completes the lower half of a sequence, which is what a sample
+// carries: a lane's samples come in the order of their times and so nearly in
+// that of their numbers.
+func (p *Probe) sequence(h *bpf.ProbeEventHead) uint64 {
+	near := p.sequences[lane(h)]
+	s := near + uint64(int64(int32(h.Seq-uint32(near))))
+	p.sequences[lane(h)] = max(s, near)
+	return s
 }
 
 // Close detaches everything. Run must have returned.

@@ -19,6 +19,7 @@ var lossReasons = [reasons]record.LossReason{
 	bpf.ProbeDropReasonDROP_RING:   record.LossReason_LOSS_REASON_RING_FULL,
 	bpf.ProbeDropReasonDROP_NESTED: record.LossReason_LOSS_REASON_NESTED,
 	bpf.ProbeDropReasonDROP_FAULT:  record.LossReason_LOSS_REASON_FAULT,
+	bpf.ProbeDropReasonDROP_MAP:    record.LossReason_LOSS_REASON_RING_FULL,
 }
 
 // stats reads the kernel's counters, which lie in shared memory: no system
@@ -27,7 +28,8 @@ type stats struct {
 	memory *ebpf.Memory
 	cpus   int
 	buf    []byte
-	told   [][types][reasons]uint64
+	told   [][2][types][reasons]uint64
+	seen   []uint64 // sum of drops of each CPU
 }
 
 func newStats(m *ebpf.Map) (*stats, error) {
@@ -37,7 +39,7 @@ func newStats(m *ebpf.Map) (*stats, error) {
 	}
 	n := int(m.MaxEntries())
 	return &stats{memory: memory, cpus: n, buf: make([]byte, unsafe.Sizeof(bpf.ProbeCpuStats{})),
-		told: make([][types][reasons]uint64, n)}, nil
+		told: make([][2][types][reasons]uint64, n), seen: make([]uint64, n)}, nil
 }
 
 func (s *stats) read(cpu int) (bpf.ProbeCpuStats, error) {
@@ -62,15 +64,6 @@ func (s *stats) own() ([types]uint64, error) {
 	return sum, nil
 }
 
-// ringOf says which ring carries a type, as the programs have it.
-func ringOf(t bpf.ProbeEventType) uint32 {
-	switch t {
-	case bpf.ProbeEventTypeEV_EXEC, bpf.ProbeEventTypeEV_FORK, bpf.ProbeEventTypeEV_EXIT:
-		return 0
-	}
-	return 1
-}
-
 // tell gives the sink what was dropped since the last time.
 func (s *stats) tell(sink Sink) error {
 	for cpu := range s.cpus {
@@ -78,18 +71,20 @@ func (s *stats) tell(sink Sink) error {
 		if err != nil {
 			return err
 		}
-		for t := range c.Drops {
-			for r, n := range c.Drops[t] {
-				before := s.told[cpu][t][r]
-				if n == before {
-					continue
+		if c.Dropped == s.seen[cpu] {
+			continue
+		}
+		s.seen[cpu] = c.Dropped
+		for ring := range c.Drops {
+			for t := range c.Drops[ring] {
+				for r, n := range c.Drops[ring][t] {
+					before := s.told[cpu][ring][t][r]
+					if n == before {
+						continue
+					}
+					s.told[cpu][ring][t][r] = n
+					sink.Lose(uint32(ring)<<16|uint32(cpu), classOf(uint8(t)), lossReasons[r], n-before)
 				}
-				s.told[cpu][t][r] = n
-				var class record.Class
-				if t < len(classes) {
-					class = classes[t]
-				}
-				sink.Lose(ringOf(bpf.ProbeEventType(t))<<16|uint32(cpu), class, lossReasons[r], n-before)
 			}
 		}
 	}

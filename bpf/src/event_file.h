@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Events about files. */
+#pragma once
+
+#include "event.h"
+
+/* One file; strings: path (leaf first), name, place. */
+struct event_file {
+	struct event_head h;
+	__u64 ino;
+	__u64 size;
+	__u64 arg2; /* truncate: new length; chown: new gid<<32|uid; xattr: length of the value */
+	__u32 dev;
+	__u32 mode;
+	__u32 uid, gid;
+	__u32 arg; /* chmod: new mode; mknod: device; how it was written */
+	__u16 path_len;
+	__u16 name_len; /* with FL_USER_PATH the name; else of an attribute, or what a symbolic link holds */
+	__u16 inner_len; /* how much of path lies within the mount */
+	__u16 place_len; /* where the mount's root lies in its file system; 0: at its root */
+	__u32 pad;
+};
+
+/* The last close of a description that was written through; strings: path, place. */
+struct event_close {
+	struct event_head h;
+	__u64 ino;
+	__u64 size0, size1;
+	__s64 ctime0, ctime1, mtime;
+	__u64 ops;
+	__u64 bytes;
+	__u64 first; /* time of the first write */
+	__u32 dev;
+	__u32 mode;
+	__u32 uid, gid;
+	__u32 hows; /* bits of enum write_how */
+	__u16 path_len;
+	__u16 inner_len;
+	__u16 place_len;
+	__u16 pad;
+	__u32 pad2;
+};
+
+/* Two paths; strings: old, new. With FL_USER_PATH: old directory, old name,
+ * new directory, new name. */
+struct event_rename {
+	struct event_head h;
+	__u64 ino;
+	__u64 size;
+	__u64 replaced_ino; /* 0: the new name was free */
+	__u32 dev;
+	__u32 mode;
+	__u32 replaced_mode;
+	__u32 uid, gid;
+	__u32 flags; /* of renameat2 */
+	__u16 old_len, new_len;
+	__u16 old_name_len, new_name_len;
+	__u16 old_inner, new_inner;
+	__u16 place_len;
+	__u16 pad;
+};
+
+/* Strings: place it is at (path, leaf first), source as passed, type, path of the source (leaf first). */
+struct event_mount {
+	struct event_head h;
+	__u64 flags;
+	__u64 ino;
+	__u32 dev;
+	__u32 operation; /* enum mount_operation */
+	__u32 api; /* enum mount_api */
+	__u16 path_len, source_len, type_len, from_len;
+	__u32 pad;
+};
+
+enum mount_operation {
+	MOUNT_NEW = 1,
+	MOUNT_BIND,
+	MOUNT_REMOUNT,
+	MOUNT_MOVE,
+	MOUNT_PROPAGATION,
+	MOUNT_UNMOUNT,
+	MOUNT_PIVOT,
+	MOUNT_SETATTR,
+};
+
+enum mount_api {
+	API_MOUNT = 1,
+	API_FSMOUNT,
+};
+
+enum write_how {
+	HOW_WRITE = 0,
+	HOW_COPY = 1,
+	HOW_FALLOCATE = 2,
+	HOW_MMAP = 3,
+};

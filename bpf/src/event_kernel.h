@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Events about the kernel itself, logins, and acts against the agent. */
+#pragma once
+
+#include "event.h"
+
+/* Strings: name, value, path (leaf first). */
+struct event_kernel {
+	struct event_head h;
+	__u64 kind; /* kind of program, of performance event, ... */
+	__u64 id;
+	__u64 size;
+	__u64 flags;
+	__u64 ino;
+	__u32 dev;
+	__u32 operation; /* by type */
+	__u16 name_len, value_len, path_len;
+	__u16 pad;
+};
+
+/* A message for audit; its text follows. */
+struct event_auth {
+	struct event_head h;
+	__u32 sessionid;
+	__u32 loginuid;
+	__u16 message; /* number of the audit message */
+	__u16 text_len;
+	__u32 text_total;
+};
+
+struct event_tamper {
+	struct event_head h;
+	__u32 kind; /* enum tamper_kind */
+	__u32 what; /* signal, command, ... */
+	__u64 id;
+	__u64 request;
+};
+
+enum tamper_kind {
+	TAMPER_SIGNAL = 1,
+	TAMPER_TRACE,
+	TAMPER_BPF,
+	TAMPER_FTRACE,
+};
+
+/* A process that makes more than its budget, or no longer does. */
+struct event_aggregate {
+	struct event_head h; /* arg: 1 from here on its acts are folded, 0 no longer */
+	__u64 count; /* folded until now */
+};

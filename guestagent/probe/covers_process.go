@@ -1,0 +1,5 @@
+package probe
+
+var processLSM = []cover{}
+
+var processTracepoint = []cover{}
