@@ -70,13 +70,16 @@ func newKernel(lru bool) (*kernel, error) {
 
 // object is the one for this kernel.
 func object() (*ebpf.CollectionSpec, error) {
-	// Loading a small program is the only sure way to find out.
+	// Loading a small program is the only sure way to find out. The library
+	// encodes what such an instruction does only if it stands in the constant too.
+	fetch := asm.FetchAdd.Mem(asm.RFP, asm.R0, asm.DWord, -8)
+	fetch.Constant = int64(asm.FetchAdd >> 8)
 	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Type: ebpf.SocketFilter, License: "GPL",
 		Instructions: asm.Instructions{
 			asm.Mov.Imm(asm.R0, 1),
 			asm.StoreMem(asm.RFP, -8, asm.R0, asm.DWord),
-			asm.FetchAdd.Mem(asm.RFP, asm.R0, asm.DWord, -8),
+			fetch,
 			asm.Mov.Imm(asm.R0, 0),
 			asm.Return(),
 		},

@@ -18,13 +18,13 @@ import (
 	"github.com/provostd/provost/integration/harness"
 )
 
-var long = flag.Bool("long", false, "test on kernel 6.1 as well, with larger storms")
+var long = flag.Bool("long", false, "test on kernels 6.1 and 5.10 as well, with larger storms")
 
 func kernels(t *testing.T) []string {
 	if *long {
-		return []string{"6.12", "6.1"}
+		return []string{"6.12", "6.1", "5.10"}
 	}
-	t.Log("short run: kernel 6.12 only; -long adds 6.1 and larger storms")
+	t.Log("short run: kernel 6.12 only; -long adds 6.1, 5.10 and larger storms")
 	return []string{"6.12"}
 }
 
