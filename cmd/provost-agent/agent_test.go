@@ -140,7 +140,7 @@ func TestDeployed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(set) != 4 || got != want {
+	if len(set) != 7 || got != want {
 		t.Errorf("sample says %v: %+v, defaults are %+v", set, got, want)
 	}
 	unit, err := os.ReadFile("../../deploy/provost-agent.service")

@@ -57,7 +57,7 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	p, err := probe.Open(probe.Config{Mode: s.mode, Log: log})
+	p, err := probe.Open(probe.Config{Mode: s.mode, Options: s.options, Allocate: s.allocate, Budget: s.budget, Log: log})
 	if err != nil {
 		return err
 	}

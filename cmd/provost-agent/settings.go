@@ -21,6 +21,9 @@ type settings struct {
 	mode        probe.Mode
 	logLevel    slog.Level
 	queueBytes  int
+	options     probe.Options
+	allocate    uint64
+	budget      uint64
 	showVersion bool
 }
 
@@ -35,6 +38,9 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	mode := f.String("mode", string(probe.ModeAuto), "where file events come from: auto, lsm or tracepoint")
 	level := f.String("log-level", "info", "debug, info, warn or error")
 	f.IntVar(&s.queueBytes, "queue-bytes", 16<<20, "memory for records that wait for the host, in bytes; at least 65536")
+	classes := f.String("classes", "", "optional classes of events, separated by commas: signals, unix, dns, renames, digests")
+	f.Uint64Var(&s.allocate, "allocate-bytes", 64<<20, "growth of a process's memory by one call from which on it is told, in bytes; 0: none")
+	f.Uint64Var(&s.budget, "budget", 50000, "file and network events a process may make in a second before they are told as sums; 0: any number")
 	config := f.String("config", defaultConfig, "configuration file: lines of NAME = VALUE, with the names of these flags")
 	f.BoolVar(&s.showVersion, "version", false, "print the version and end")
 	if err := f.Parse(args); err != nil {
@@ -59,6 +65,9 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	}
 	if s.queueBytes < 64<<10 || s.queueBytes > 1<<30 {
 		errs = append(errs, fmt.Errorf("queue-bytes is %d: want 65536 to 1073741824", s.queueBytes))
+	}
+	if s.options, err = probe.ParseOptions(*classes); err != nil {
+		errs = append(errs, err)
 	}
 	if s.port == "" {
 		errs = append(errs, errors.New("port is empty"))

@@ -27,6 +27,8 @@ type cover struct {
 	anyOf [][]program
 	extra []program // load where the kernel has the hook
 	limit string    // what this way of seeing does not cover
+	// option is nil for what is always seen.
+	option func(Options) bool
 }
 
 var (
@@ -45,7 +47,12 @@ var backbone = []cover{
 	{class: record.ClassProcessExec, needs: []program{progExec}},
 	{class: record.ClassProcessFork, needs: []program{progFork}},
 	{class: record.ClassProcessExit, needs: []program{progExit}},
+	// Attached in any case: names come and go, and events tell the newest.
+	{class: record.ClassProcessRename, needs: []program{progComm}, option: func(o Options) bool { return o.Renames }},
 }
+
+// switchedOff is the reason for a class that nobody wants.
+const switchedOff = "switched off by the configuration"
 
 // coversOf joins what the parts of the probe cover in a mode.
 func coversOf(mode Mode) []cover {
@@ -61,7 +68,6 @@ var uncovered = []struct {
 	class record.Class
 	why   string
 }{
-	{record.ClassProcessRename, "switched off"},
 	{record.ClassNetworkDrop, "told by the host's packet filter"},
 }
 

@@ -29,7 +29,7 @@ type kernel struct {
 
 // newKernel makes the maps. lru says that nothing deletes the entries of
 // written files (see src/syscall.h).
-func newKernel(lru bool) (*kernel, error) {
+func newKernel(cfg Config, lru bool) (*kernel, error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, fmt.Errorf("lift memory lock limit: %w", err)
 	}
@@ -60,7 +60,7 @@ func newKernel(lru bool) (*kernel, error) {
 			return nil, fmt.Errorf("make map %s: %w", name, err)
 		}
 	}
-	conf := bpf.ProbeConfig{Self: uint32(os.Getpid())}
+	conf := bpf.ProbeConfig{Self: uint32(os.Getpid()), Classes: cfg.Options.bits(), Allocate: cfg.Allocate, Budget: cfg.Budget}
 	if err := k.maps["conf"].Put(uint32(0), &conf); err != nil {
 		k.Close()
 		return nil, fmt.Errorf("write configuration: %w", err)

@@ -16,7 +16,7 @@ func TestLoad(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Fatal("loading programs takes root")
 	}
-	k, err := newKernel(false)
+	k, err := newKernel(Config{}, false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,8 +36,15 @@ func ParseMode(s string) (Mode, error) {
 
 // Config says how to observe.
 type Config struct {
-	Mode Mode         // zero value: ModeAuto
-	Log  *slog.Logger // zero value: no log
+	Mode    Mode    // zero value: ModeAuto
+	Options Options // classes that are seen only if wanted
+	// Allocate is the growth of a process's memory by one call from which on
+	// it is told, in bytes. Zero value: none is told.
+	Allocate uint64
+	// Budget is how many file and network events a process may make in a
+	// second before they are told as sums. Zero value: any number.
+	Budget uint64
+	Log    *slog.Logger // zero value: no log
 }
 
 // Sink takes what the probe made. Its methods are called from one goroutine,
@@ -92,7 +99,7 @@ func Open(cfg Config) (*Probe, error) {
 }
 
 func open(cfg Config, mode Mode, why string) (_ *Probe, err error) {
-	k, err := newKernel(mode == ModeTracepoint)
+	k, err := newKernel(cfg, mode == ModeTracepoint)
 	if err != nil {
 		return nil, fmt.Errorf("open probe: %w", err)
 	}
@@ -125,20 +132,23 @@ func open(cfg Config, mode Mode, why string) (_ *Probe, err error) {
 // attach brings up all hooks of a mode and makes the hooks record.
 func (p *Probe) attach(mode Mode, why string) error {
 	p.hooks = &record.Hooks{Os: "linux", Architecture: runtime.GOARCH, Kernel: release(), Mode: string(mode)}
-	// Names come and go: without it a process is told by the name of its image.
-	if err := p.k.attach(progComm); err != nil {
-		p.cfg.Log.WarnContext(context.Background(), "changes of names are not followed", "error", brief(err))
-	}
 	for _, c := range backbone {
 		h, err := p.k.cover(c)
 		if err != nil {
 			return err
+		}
+		if c.option != nil && !c.option(p.cfg.Options) {
+			h.Name, h.Error = "", switchedOff
 		}
 		p.hooks.Hooks = append(p.hooks.Hooks, h)
 	}
 	covers := coversOf(mode)
 	var hooks []*record.Hook
 	for _, c := range covers {
+		if c.option != nil && !c.option(p.cfg.Options) {
+			hooks = append(hooks, &record.Hook{Class: uint32(c.class), Error: switchedOff})
+			continue
+		}
 		h, err := p.k.cover(c)
 		if err != nil {
 			if mode == ModeLSM && needed(c) {
