@@ -16,6 +16,14 @@ import (
 var textFields = map[protoreflect.Name]bool{
 	"path": true, "filesystem_path": true, "executable": true, "filename": true, "name": true, "args": true,
 	"working_directory": true, "cgroup": true, "script": true, "domain_xml": true, "note": true, "previous_checkpoint": true,
+	"attribute": true, "link_target": true, "account": true, "terminal": true, "hostname": true, "address": true, "text": true,
+	"question": true, "names": true, "source": true, "type": true, "source_path": true,
+}
+
+// textIn are the fields that are text in one message only: elsewhere the name
+// is that of a digest or a number.
+var textIn = map[protoreflect.FullName]bool{
+	"provost.record.v1.Kernel.value": true, "provost.record.v1.Auth.command": true,
 }
 
 // JSON returns a payload as a tree of maps for encoding/json. Paths and other
@@ -61,7 +69,7 @@ func jsonValue(f protoreflect.FieldDescriptor, v protoreflect.Value) any {
 	case protoreflect.MessageKind:
 		return jsonMessage(v.Message())
 	case protoreflect.BytesKind:
-		return jsonBytes(f.Name(), v.Bytes())
+		return jsonBytes(f, v.Bytes())
 	case protoreflect.EnumKind:
 		if e := f.Enum().Values().ByNumber(v.Enum()); e != nil {
 			return string(e.Name())
@@ -74,13 +82,14 @@ func jsonValue(f protoreflect.FieldDescriptor, v protoreflect.Value) any {
 	return v.Interface()
 }
 
-func jsonBytes(name protoreflect.Name, b []byte) string {
-	if strings.HasSuffix(string(name), "_ip") {
+func jsonBytes(f protoreflect.FieldDescriptor, b []byte) string {
+	name := f.Name()
+	if strings.HasSuffix(string(name), "_ip") || name == "addresses" {
 		if a, ok := netip.AddrFromSlice(b); ok {
 			return a.String()
 		}
 	}
-	if !textFields[name] {
+	if !textFields[name] && !textIn[f.FullName()] {
 		return hex.EncodeToString(b)
 	}
 	if utf8.Valid(b) {

@@ -57,6 +57,27 @@ func Text(c Class, m Message) string {
 		if m.Count > 0 {
 			fmt.Fprintf(&b, " (%d)", m.Count)
 		}
+	case *AgentStopped:
+		b.WriteString("guest agent stopped")
+		if m.Authorised {
+			fmt.Fprintf(&b, " by command %x of the host", m.Command)
+		}
+		if m.Reason != "" {
+			b.WriteString(": " + Printable([]byte(m.Reason)))
+		}
+	case *AgentCommand:
+		fmt.Fprintf(&b, "command %s %x for session %x asked by %s: %s", Printable([]byte(m.Kind)), m.Id, m.Session,
+			Printable([]byte(m.Requester)), Printable([]byte(m.Reason)))
+	case *AgentResult:
+		fmt.Fprintf(&b, "command %x in session %x: ", m.Id, m.Session)
+		if m.Status == 0 {
+			b.WriteString("done")
+		} else {
+			fmt.Fprintf(&b, "status %d", m.Status)
+		}
+		if m.Detail != "" {
+			b.WriteString(", " + Printable([]byte(m.Detail)))
+		}
 	case *VMCheckpoint:
 		fmt.Fprintf(&b, "checkpoint of %s at size %d", m.Origin, m.Size)
 	case *KeyCertificate:
@@ -90,61 +111,28 @@ func Text(c Class, m Message) string {
 	return strings.TrimSpace(b.String())
 }
 
-func eventText(b *strings.Builder, c Class, e *Event) {
-	if e.File != nil {
-		b.WriteString(Printable(e.File.Path))
-		if e.Target != nil {
-			b.WriteString(" -> " + Printable(e.Target.Path))
-		}
-		b.WriteByte(' ')
-	}
-	if n := e.Network; n != nil {
-		fmt.Fprintf(b, "%s %s -> %s ", Printable([]byte(n.Protocol)), address(n.SourceIp, n.SourcePort), address(n.DestinationIp, n.DestinationPort))
-	}
-	if v := e.Vm; v != nil {
-		fmt.Fprintf(b, "%s is %s", Printable([]byte(v.Name)), v.State)
-		if v.Detail != "" {
-			b.WriteString(" (" + Printable([]byte(v.Detail)) + ")")
-		}
-		b.WriteByte(' ')
-	}
-	if p := e.Process; p != nil {
-		if c != ClassProcessExec && c != ClassProcessFork && c != ClassProcessExit {
-			b.WriteString("by ")
-		}
-		b.WriteString(processText(p))
-		if c == ClassProcessExec && len(p.Args) > 0 {
-			args := make([]string, len(p.Args))
-			for i, a := range p.Args {
-				args[i] = Printable(a)
-			}
-			b.WriteString(" [" + strings.Join(args, " ") + "]")
-		}
-	}
-	if x := e.Exit; x != nil {
-		fmt.Fprintf(b, " exit %d", x.Code)
-		if x.Signal != 0 {
-			fmt.Fprintf(b, " signal %d", x.Signal)
-		}
-	}
-	if e.Parent != nil && e.Parent.Pid != 0 {
-		b.WriteString(" < " + processText(e.Parent))
-	}
-	if e.Reason != "" {
-		b.WriteString(" " + Printable([]byte(e.Reason)))
-	}
-}
-
 func processText(p *Process) string {
-	name := p.Executable
-	if len(name) == 0 {
-		name = p.Name
-	}
-	s := Printable(name) + "(" + strconv.FormatUint(uint64(p.Pid), 10) + ")"
+	s := processName(p)
 	if p.Credentials != nil {
 		s += " uid " + strconv.FormatUint(uint64(p.Credentials.Uid), 10)
 	}
 	return s
+}
+
+func processName(p *Process) string {
+	name := p.Executable
+	if len(name) == 0 {
+		name = p.Name
+	}
+	return Printable(name) + "(" + strconv.FormatUint(uint64(p.Pid), 10) + ")"
+}
+
+// ipText writes an address in its usual form, or a mark where it is none.
+func ipText(ip []byte) string {
+	if a, ok := netip.AddrFromSlice(ip); ok {
+		return a.Unmap().String()
+	}
+	return "?"
 }
 
 func address(ip []byte, port uint32) string {
