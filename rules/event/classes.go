@@ -2,6 +2,7 @@ package event
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/provostd/provost/chain/record"
 )
@@ -13,12 +14,26 @@ var subjects = []record.Class{
 	record.ClassGenesis,
 
 	record.ClassProcessExec, record.ClassProcessFork, record.ClassProcessExit, record.ClassProcessCreds,
+	record.ClassProcessRename, record.ClassProcessChroot, record.ClassProcessNamespace,
+	record.ClassProcessSignal, record.ClassProcessDigest, record.ClassProcessTrace,
 
 	record.ClassFileCreate, record.ClassFileModify, record.ClassFileDelete, record.ClassFileRename,
 	record.ClassFileChmod, record.ClassFileChown, record.ClassFileLink, record.ClassFileTruncate,
-	record.ClassFileClose,
+	record.ClassFileClose, record.ClassFileXattr, record.ClassFileAttributes, record.ClassFileUtime,
+	record.ClassFileMount, record.ClassFileUnmount, record.ClassFileDigest,
 
 	record.ClassNetworkConnect, record.ClassNetworkAccept, record.ClassNetworkListen, record.ClassNetworkDrop,
+	record.ClassNetworkBind, record.ClassNetworkSend, record.ClassNetworkFlow, record.ClassNetworkRaw,
+	record.ClassNetworkUnix, record.ClassDNSQuery, record.ClassDNSAnswer,
+
+	record.ClassMemoryMap, record.ClassMemoryProtect, record.ClassMemoryFile, record.ClassMemoryAllocate,
+
+	record.ClassKernelModuleLoad, record.ClassKernelModuleUnload, record.ClassKernelParamChange,
+	record.ClassKernelBPF, record.ClassKernelPerf, record.ClassKernelKexec,
+	record.ClassKernelUserfaultfd, record.ClassKernelIOUring,
+
+	record.ClassAuthLogin, record.ClassAuthSudo, record.ClassAuthSu, record.ClassAuthAuthenticate,
+	record.ClassAuthSession, record.ClassAuthAccount,
 
 	record.ClassVMDefine, record.ClassVMUndefine, record.ClassVMStart, record.ClassVMStop,
 	record.ClassVMPause, record.ClassVMResume, record.ClassVMMigrate, record.ClassVMSnapshot,
@@ -29,6 +44,8 @@ var subjects = []record.Class{
 	record.ClassAgentHeartbeatLost, record.ClassAgentSequenceGap, record.ClassAgentSignatureInvalid,
 	record.ClassAgentRefused, record.ClassAgentConnected, record.ClassAgentDisconnected,
 	record.ClassAgentRollback, record.ClassAgentHeartbeatBack, record.ClassAgentThrottled,
+	record.ClassAgentTamper, record.ClassAgentStopped, record.ClassAgentCommand, record.ClassAgentResult,
+	record.ClassAgentAggregating,
 
 	record.ClassPolicyVerdict, record.ClassPolicyOutcome, record.ClassPolicyLoaded, record.ClassPolicyError,
 }
@@ -37,9 +54,7 @@ var subjects = []record.Class{
 // version produces. A policy that names one is refused, because it could
 // never fire.
 var Planned = []string{
-	"dns.query", "memory.map", "memory.protect", "memory.integrity",
-	"kernel.module_load", "kernel.module_unload", "kernel.param_change",
-	"auth.login", "auth.sudo", "agent.start", "agent.stop",
+	"memory.integrity", "agent.start", "agent.stop",
 	"policy.exception_expired", "policy.limit_reached", "policy.approval_used",
 }
 
@@ -61,8 +76,11 @@ func Subjects() []record.Class {
 // IsSubject reports whether policies may judge entries of class c.
 func IsSubject(c record.Class) bool { _, ok := subjectBit[c]; return ok }
 
-// ClassSet is a set of subject classes.
-type ClassSet uint64
+// maxSubjects is how many classes a ClassSet can tell apart.
+const maxSubjects = 128
+
+// ClassSet is a set of subject classes. Sets are equal when == says so.
+type ClassSet struct{ lo, hi uint64 }
 
 // SetOf returns the set of the given classes; those that are no subjects are
 // left out.
@@ -70,23 +88,50 @@ func SetOf(classes ...record.Class) ClassSet {
 	var s ClassSet
 	for _, c := range classes {
 		if bit, ok := subjectBit[c]; ok {
-			s |= 1 << bit
+			s = s.Union(bitSet(bit))
 		}
 	}
 	return s
 }
 
+func bitSet(bit uint) ClassSet {
+	if bit < 64 {
+		return ClassSet{lo: 1 << bit}
+	}
+	return ClassSet{hi: 1 << (bit - 64)}
+}
+
 // Has reports whether c is in s.
 func (s ClassSet) Has(c record.Class) bool {
 	bit, ok := subjectBit[c]
-	return ok && s&(1<<bit) != 0
+	return ok && s.Intersects(bitSet(bit))
 }
+
+// Empty reports whether s has no member.
+func (s ClassSet) Empty() bool { return s == ClassSet{} }
+
+// Union returns the members of s, t and more.
+func (s ClassSet) Union(t ClassSet, more ...ClassSet) ClassSet {
+	u := ClassSet{lo: s.lo | t.lo, hi: s.hi | t.hi}
+	for _, m := range more {
+		u = ClassSet{lo: u.lo | m.lo, hi: u.hi | m.hi}
+	}
+	return u
+}
+
+// Minus returns the members of s that are not in t.
+func (s ClassSet) Minus(t ClassSet) ClassSet {
+	return ClassSet{lo: s.lo &^ t.lo, hi: s.hi &^ t.hi}
+}
+
+// Intersects reports whether s and t have a member in common.
+func (s ClassSet) Intersects(t ClassSet) bool { return s.lo&t.lo != 0 || s.hi&t.hi != 0 }
 
 // Classes returns the members of s in order of number.
 func (s ClassSet) Classes() []record.Class {
 	var all []record.Class
 	for i, c := range subjects {
-		if s&(1<<uint(i)) != 0 {
+		if s.Intersects(bitSet(uint(i))) {
 			all = append(all, c)
 		}
 	}
@@ -94,12 +139,14 @@ func (s ClassSet) Classes() []record.Class {
 	return all
 }
 
-// group returns the subjects whose class numbers share the high byte of c.
+// group returns the subjects whose names share the part before the dot with
+// that of c.
 func group(c record.Class) ClassSet {
 	var s ClassSet
+	category, _, _ := strings.Cut(c.String(), ".")
 	for _, k := range subjects {
-		if k>>8 == c>>8 {
-			s |= SetOf(k)
+		if strings.HasPrefix(k.String(), category+".") {
+			s = s.Union(SetOf(k))
 		}
 	}
 	return s
@@ -111,11 +158,25 @@ var (
 	setProcess = group(record.ClassProcessExec)
 	setFile    = group(record.ClassFileCreate)
 	setNetwork = group(record.ClassNetworkConnect)
-	setActor   = setProcess | setFile | setNetwork
+	setDNS     = group(record.ClassDNSQuery)
+	setMemory  = group(record.ClassMemoryMap)
+	setKernel  = group(record.ClassKernelBPF)
+	setAuth    = group(record.ClassAuthLogin)
 	setVM      = group(record.ClassVMDefine)
-	setDomain  = setVM &^ SetOf(record.ClassVMEpoch, record.ClassVMGap)
+	setDomain  = setVM.Minus(SetOf(record.ClassVMEpoch, record.ClassVMGap))
 	setAgent   = group(record.ClassAgentEnrolled)
-	setFinding = setAgent &^ SetOf(record.ClassAgentEnrolled, record.ClassAgentFrame, record.ClassAgentDropped, record.ClassAgentHooks)
+	// what the agent itself observes, as it does a process or a file
+	setSelf    = SetOf(record.ClassAgentTamper, record.ClassAgentAggregating)
+	setCommand = SetOf(record.ClassAgentCommand, record.ClassAgentResult)
+	setFinding = setAgent.Minus(setSelf.Union(setCommand, SetOf(record.ClassAgentEnrolled, record.ClassAgentFrame,
+		record.ClassAgentDropped, record.ClassAgentHooks, record.ClassAgentStopped)))
 	setPolicy  = group(record.ClassPolicyVerdict)
 	setVerdict = SetOf(record.ClassPolicyVerdict, record.ClassPolicyError)
+
+	// setActor are the acts of a process in the guest.
+	setActor = setProcess.Union(setFile, setNetwork, setDNS, setMemory, setKernel, setAuth, setSelf)
+	// setObject are the acts upon a file, or with one.
+	setObject = setFile.Union(setMemory, SetOf(record.ClassProcessChroot, record.ClassProcessTrace, record.ClassKernelModuleLoad,
+		record.ClassKernelKexec, record.ClassKernelParamChange, record.ClassKernelBPF, record.ClassAgentTamper))
+	setSocket = setNetwork.Union(setDNS)
 )

@@ -29,7 +29,7 @@ type Process struct {
 // time; evaluation itself uses it as scratch space.
 type Event struct {
 	have [(endFields + 63) / 64]uint64 // fields that are present
-	lazy [(endFields + 63) / 64]uint64 // strings that Str makes when asked
+	lazy [(endFields + 63) / 64]uint64 // strings and lists that are made when asked for
 
 	str   [endStrings]string
 	num   [endNumbers - endStrings]uint64
@@ -37,7 +37,9 @@ type Event struct {
 	addr  [endAddresses - endBools]netip.Addr
 	lists [endLists - endAddresses][]string
 
-	texts     []string // holds the elements of argument lists
+	masks [endLists - endAddresses]uint64 // bits of lists that Strings makes
+
+	texts     []string // holds the elements of lists
 	ancestors []Process
 	metadata  map[string]string
 	uuid      string // for entity ids
@@ -91,8 +93,12 @@ func (e *Event) Addr(f Field) (netip.Addr, bool) {
 // Strings returns a list field; a missing one is empty. The caller must not
 // change it.
 func (e *Event) Strings(f Field) []string {
-	if e.have[f/64]&(1<<(f%64)) == 0 {
-		return nil
+	bit := uint64(1) << (f % 64)
+	if e.have[f/64]&bit == 0 {
+		if e.lazy[f/64]&bit == 0 {
+			return nil
+		}
+		return e.forceList(f)
 	}
 	return e.lists[f-endAddresses]
 }
@@ -214,6 +220,8 @@ func (e *Event) force(f Field) string {
 		s = EntityID(e.uuid, e.num[ProcessPID-endStrings], e.num[ProcessStart-endStrings])
 	case ParentEntityID:
 		s = EntityID(e.uuid, e.num[ParentPID-endStrings], e.num[ParentStart-endStrings])
+	case ObjectEntityID:
+		s = EntityID(e.uuid, e.num[ObjectPID-endStrings], e.num[ObjectStart-endStrings])
 	case FileName:
 		s = path.Base(e.str[FilePath])
 	case FileDirectory:

@@ -4,7 +4,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/netip"
 	"reflect"
 	"strings"
 
@@ -18,6 +17,10 @@ const MaxAncestors = 64
 // ErrNoPayload says that an entry cannot be evaluated because its payload was
 // erased. That is to be reported, never taken for "no verdict".
 var ErrNoPayload = errors.New("payload erased: not re-evaluable")
+
+// maxHex bounds the numbers of commands, which an agent may claim at any
+// length.
+const maxHex = 64
 
 // noLogin is the audit subsystem's "nobody logged in".
 const noLogin = 1<<32 - 1
@@ -74,6 +77,21 @@ func (e *Event) Load(leaf *record.Leaf, payload record.Message, vm *VM) error {
 		e.SetString(EventReason, p.Error)
 	case *record.BundleActivation:
 		e.SetString(PolicyName, p.Name)
+	case *record.AgentStopped:
+		e.SetString(EventReason, p.Reason)
+		e.SetBool(AgentAuthorised, p.Authorised)
+		e.hex(CommandID, p.Command)
+	case *record.AgentCommand:
+		e.SetString(EventReason, p.Reason)
+		e.SetNumber(AgentSession, p.Session)
+		e.hex(CommandID, p.Id)
+		e.SetString(CommandKind, p.Kind)
+		e.SetString(CommandRequester, p.Requester)
+	case *record.AgentResult:
+		e.SetString(EventReason, p.Detail)
+		e.SetNumber(AgentSession, p.Session)
+		e.hex(CommandID, p.Id)
+		e.SetNumber(CommandStatus, uint64(p.Status))
 	case *record.Frame: // the statement is the ledger's business
 	}
 	return nil
@@ -106,169 +124,6 @@ func (e *Event) loadVM(vm *VM) {
 		e.set(VMTags)
 	}
 	e.metadata = vm.Metadata
-}
-
-func (e *Event) loadEvent(class record.Class, p *record.Event) {
-	e.SetString(EventReason, p.Reason)
-	if p.ResultKnown {
-		e.SetNumber(EventResult, uint64(p.Result))
-		if p.Result == 0 {
-			e.SetString(EventOutcome, "success")
-		} else {
-			e.SetString(EventOutcome, "failure")
-		}
-	}
-	if p.Process != nil {
-		e.loadProcess(p.Process)
-	}
-	e.loadAncestry(p)
-	if p.File != nil {
-		e.loadFile(p.File)
-	}
-	if p.Target != nil {
-		e.bytes(FileTargetPath, p.Target.Path)
-	}
-	if p.Replaced != nil {
-		e.SetBool(FileReplaced, true)
-	}
-	if p.Network != nil {
-		e.loadNetwork(p.Network)
-	}
-	if p.Exit != nil {
-		e.SetNumber(ProcessExitCode, uint64(p.Exit.Code))
-		e.SetNumber(ProcessExitSignal, uint64(p.Exit.Signal))
-		e.SetBool(ProcessCoreDumped, p.Exit.CoreDumped)
-	}
-	// Only the host's own classes speak of the domain: a guest's event that
-	// carries a VM is not believed (I3).
-	if p.Vm != nil && !class.FromGuest() {
-		e.SetString(LibvirtDetail, p.Vm.Detail)
-		e.SetString(LibvirtConnection, p.Vm.Connection)
-		e.SetString(LibvirtSource, p.Vm.Source)
-		e.signed(LibvirtEventID, int64(p.Vm.LibvirtEvent))
-		e.signed(LibvirtDetailID, int64(p.Vm.LibvirtDetail))
-		e.signed(LibvirtDomainID, p.Vm.LibvirtId)
-	}
-}
-
-func (e *Event) loadProcess(p *record.Process) {
-	e.SetNumber(ProcessPID, uint64(p.Pid))
-	e.SetNumber(ProcessStart, p.Start)
-	e.deferred(ProcessEntityID)
-	e.bytes(ProcessName, p.Name)
-	e.bytes(ProcessExecutable, p.Executable)
-	e.bytes(ProcessFilename, p.Filename)
-	e.bytes(ProcessScript, p.Script)
-	e.args(ProcessArgs, ProcessCommandLine, p.Args)
-	e.SetBool(ProcessArgsTruncated, p.ArgsTruncated)
-	e.bytes(ProcessWorkingDirectory, p.WorkingDirectory)
-	e.digest(ProcessHashSHA256, p.Sha256)
-	e.bytes(ProcessCgroup, p.Cgroup)
-	e.SetString(ProcessContainerID, p.ContainerId)
-	if p.SessionId != noLogin {
-		e.SetNumber(ProcessSessionID, uint64(p.SessionId))
-	}
-	e.SetNumber(ProcessExecCount, uint64(p.ExecCount))
-	if p.LoginUid != noLogin {
-		e.SetNumber(UserLoginID, uint64(p.LoginUid))
-	}
-	if c := p.Credentials; c != nil {
-		e.SetNumber(UserID, uint64(c.Uid))
-		e.SetNumber(UserGroupID, uint64(c.Gid))
-		e.SetNumber(UserEffectiveID, uint64(c.Euid))
-		e.SetNumber(UserEffectiveGroupID, uint64(c.Egid))
-		if c.Uid == 0 {
-			e.SetString(UserName, "root")
-		}
-	}
-}
-
-// loadAncestry fills the parent and the list of ancestors, in which the
-// parent comes first.
-func (e *Event) loadAncestry(p *record.Event) {
-	if q := p.Parent; q != nil {
-		e.SetNumber(ParentPID, uint64(q.Pid))
-		e.SetNumber(ParentStart, q.Start)
-		e.deferred(ParentEntityID)
-		e.bytes(ParentName, q.Name)
-		e.bytes(ParentExecutable, q.Executable)
-		e.args(ParentArgs, ParentCommandLine, q.Args)
-		e.bytes(ParentWorkingDirectory, q.WorkingDirectory)
-		e.digest(ParentHashSHA256, q.Sha256)
-		e.ancestor(q)
-	} else if q := p.Process; q != nil && q.Ppid != 0 {
-		e.SetNumber(ParentPID, uint64(q.Ppid))
-		e.SetNumber(ParentStart, q.ParentStart)
-		e.deferred(ParentEntityID)
-	}
-	for _, q := range p.Ancestors {
-		if q == nil || len(e.ancestors) >= MaxAncestors {
-			break
-		}
-		e.ancestor(q)
-	}
-	e.ancestorsSet()
-}
-
-func (e *Event) ancestor(q *record.Process) {
-	e.ancestors = append(e.ancestors, Process{
-		PID: uint64(q.Pid), Start: q.Start,
-		Name: Normalize(alias(q.Name)), Executable: Normalize(alias(q.Executable)),
-	})
-}
-
-func (e *Event) loadFile(p *record.File) {
-	if len(p.Path) > 0 {
-		e.bytes(FilePath, p.Path)
-		e.deferred(FileName)
-		e.deferred(FileDirectory)
-		if Extension(e.str[FilePath]) != "" {
-			e.deferred(FileExtension)
-		}
-	}
-	e.bytes(FileFilesystemPath, p.FilesystemPath)
-	e.SetString(FileHow, p.How)
-	if p.Operations != 0 {
-		e.SetNumber(FileOperations, p.Operations)
-	}
-	if p.Inode == 0 {
-		return // the object itself was not examined, only its path is known
-	}
-	e.SetNumber(FileInode, p.Inode)
-	e.SetNumber(FileDevice, p.Device)
-	e.SetNumber(FileSize, p.Size)
-	e.SetNumber(FileSizeBefore, p.SizeBefore)
-	e.SetNumber(FileUID, uint64(p.Uid))
-	e.SetNumber(FileGID, uint64(p.Gid))
-	if p.Mode != 0 {
-		e.SetNumber(FileMode, uint64(p.Mode))
-		e.SetBool(FileModeExecutable, p.Mode&0o111 != 0)
-	}
-	if p.ModeBefore != 0 {
-		e.SetNumber(FileModeBefore, uint64(p.ModeBefore))
-	}
-}
-
-func (e *Event) loadNetwork(p *record.Network) {
-	e.SetString(NetworkProtocol, p.Protocol)
-	e.SetString(NetworkDirection, p.Direction)
-	switch p.Family {
-	case 4:
-		e.SetString(NetworkType, "ipv4")
-	case 6:
-		e.SetString(NetworkType, "ipv6")
-	default:
-		return
-	}
-	e.SetString(NetworkTransport, p.Protocol)
-	if a, ok := netip.AddrFromSlice(p.SourceIp); ok {
-		e.SetAddr(SourceIP, a)
-		e.SetNumber(SourcePort, uint64(p.SourcePort))
-	}
-	if a, ok := netip.AddrFromSlice(p.DestinationIp); ok {
-		e.SetAddr(DestinationIP, a)
-		e.SetNumber(DestinationPort, uint64(p.DestinationPort))
-	}
 }
 
 func (e *Event) loadAgent(p *record.AgentState) {
@@ -358,17 +213,44 @@ func (e *Event) digest(f Field, b []byte) {
 	}
 }
 
-func (e *Event) args(list, line Field, args [][]byte) {
-	if len(args) == 0 {
+func (e *Event) hex(f Field, b []byte) {
+	if len(b) <= maxHex {
+		e.SetString(f, hex.EncodeToString(b))
+	}
+}
+
+// nonzero sets a number of which 0 says nothing.
+func (e *Event) nonzero(f Field, n uint64) {
+	if n != 0 {
+		e.SetNumber(f, n)
+	}
+}
+
+// moment sets a time in Unix nanoseconds, where there is one.
+func (e *Event) moment(f Field, n int64) {
+	if n > 0 {
+		e.SetNumber(f, uint64(n))
+	}
+}
+
+// texted sets a list of text that shares the payload's memory.
+func (e *Event) texted(f Field, list [][]byte) {
+	if len(list) == 0 {
 		return
 	}
 	from := len(e.texts)
-	for _, a := range args {
+	for _, a := range list {
 		e.texts = append(e.texts, Normalize(alias(a)))
 	}
-	e.lists[list-endAddresses] = e.texts[from:len(e.texts):len(e.texts)]
-	e.set(list)
-	e.deferred(line)
+	e.lists[f-endAddresses] = e.texts[from:len(e.texts):len(e.texts)]
+	e.set(f)
+}
+
+func (e *Event) args(list, line Field, args [][]byte) {
+	if len(args) > 0 {
+		e.texted(list, args)
+		e.deferred(line)
+	}
 }
 
 // LoadVM makes e an event of nothing but the domain, for conditions that

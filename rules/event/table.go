@@ -29,7 +29,7 @@ var kindNames = [...]string{
 func (k Kind) String() string { return kindNames[k] }
 
 // Field names one field of an Event. Numbers are internal: nothing stores them.
-type Field uint8
+type Field uint16
 
 // The fields, grouped by kind so that each kind has dense slots.
 const (
@@ -85,6 +85,45 @@ const (
 	PolicyAction
 	PolicyResult
 	PolicyCause
+	ProcessFilesystemPath
+	ObjectName
+	ObjectExecutable
+	ObjectEntityID
+	FileLinkTarget
+	FileAttribute
+	FileHashSHA256
+	NetworkPath
+	SocketType
+	DestinationDomain
+	MemoryKind
+	MemoryName
+	KernelOperation
+	KernelName
+	KernelValue
+	ModuleName
+	ModulePath
+	AuthOperation
+	AuthTerminal
+	AuthHostname
+	AuthAddress
+	AuthText
+	AuthExecutable
+	AuthCommand
+	DNSQuestionName
+	DNSQuestionType
+	DNSResponseCode
+	MountOperation
+	MountAPI
+	MountSource
+	MountType
+	MountSourcePath
+	NamespaceOperation
+	TamperKind
+	TamperDetail
+	TamperHook
+	CommandID
+	CommandKind
+	CommandRequester
 	endStrings
 )
 
@@ -125,6 +164,69 @@ const (
 	LibvirtEventID
 	LibvirtDetailID
 	LibvirtDomainID
+	EventCount
+	EventUntil
+	ThreadID
+	ProcessArgsLength
+	ProcessCgroupID
+	ProcessDevice
+	ProcessInode
+	ProcessLinks
+	ProcessSize
+	ProcessMtime
+	ProcessCtime
+	ProcessMountNamespace
+	ProcessPeakMemory
+	ObjectPID
+	ObjectStart
+	UserSavedID
+	UserSavedGroupID
+	UserFilesystemID
+	UserFilesystemGroupID
+	BeforeUserID
+	BeforeGroupID
+	BeforeEffectiveID
+	BeforeEffectiveGroupID
+	BeforeSavedID
+	BeforeSavedGroupID
+	BeforeFilesystemID
+	BeforeFilesystemGroupID
+	FileRdev
+	FileLinks
+	FileAttributeSize
+	FileBytesWritten
+	FileMtime
+	FileCtime
+	FileCtimeBefore
+	FileAtime
+	NetworkNumber
+	NetworkPackets
+	NetworkBytes
+	NetworkBacklog
+	NetworkCookie
+	SourceCID
+	DestinationCID
+	MemoryAddress
+	MemorySize
+	MemoryFlags
+	MemoryTotal
+	KernelType
+	KernelID
+	KernelSize
+	KernelFlags
+	AuthSessionID
+	AuthMessageType
+	DNSID
+	MountFlags
+	NamespaceMount
+	NamespacePID
+	NamespaceNetwork
+	NamespaceUTS
+	NamespaceIPC
+	NamespaceCgroup
+	NamespaceTime
+	NamespaceUser
+	CommandStatus
 	endNumbers
 )
 
@@ -135,6 +237,41 @@ const (
 	ProcessCoreDumped
 	AgentResumed
 	PolicyWouldHave
+	EventCompat
+	EventIOWorker
+	EventAggregated
+	EventSelf
+	EventRefused
+	ProcessDeleted
+	ProcessInMemfd
+	ProcessExecutableTruncated
+	ProcessCwdTruncated
+	ProcessKernelThread
+	ProcessSnapshot
+	ProcessSetuid
+	ProcessSetgid
+	ProcessFileCaps
+	ProcessCompat
+	FileDeleted
+	FileDetached
+	FilePathTruncated
+	FileUserPath
+	FileExchanged
+	FileTemporary
+	FileInMemory
+	FileInternal
+	NetworkFastOpen
+	NetworkFirst
+	MemoryAnonymous
+	MemoryReadable
+	MemoryWritable
+	MemoryExecutable
+	MemoryBeforeReadable
+	MemoryBeforeWritable
+	MemoryBeforeExecutable
+	KernelRefused
+	TamperRefused
+	AgentAuthorised
 	endBools
 )
 
@@ -152,6 +289,17 @@ const (
 	LostReasons
 	LostClasses
 	GapChanges
+	CapabilitiesEffective
+	CapabilitiesPermitted
+	CapabilitiesInheritable
+	CapabilitiesBounding
+	CapabilitiesAmbient
+	CapabilitiesEffectiveBefore
+	CapabilitiesPermittedBefore
+	FileAttributes
+	NamespaceChanged
+	DNSResolvedIP
+	DNSAliases
 	endLists
 )
 

@@ -101,7 +101,7 @@ func (c *checker) names(x hclsyntax.Expression) bool {
 			continue
 		}
 		c.fields[r.info.Field] = true
-		if c.on != 0 && r.info.Classes&c.on == 0 {
+		if !c.on.Empty() && !r.info.Classes.Intersects(c.on) {
 			c.neverPresent(t, r)
 			ok = false
 		}
@@ -317,10 +317,10 @@ func (c *checker) equality(x *hclsyntax.BinaryOpExpr, ctx *hcl.EvalContext) {
 	if s, ok := c.constText(other, ctx); ok {
 		c.fieldConstant(f, s, other.Range())
 	}
-	if x.Op == hclsyntax.OpNotEqual && !isNullLiteral(other) && c.on != 0 && c.on&^f.Classes != 0 {
+	if x.Op == hclsyntax.OpNotEqual && !isNullLiteral(other) && !c.on.Minus(f.Classes).Empty() {
 		c.rep.warn(CodeMissingIsTrue, x.Range(), "Missing field is different",
 			fmt.Sprintf("%s is missing from %s events, and a missing field is different from every value, so this is true for them. Add has(%s) if that is not meant.",
-				f.Name, strings.Join(classNames((c.on&^f.Classes).Classes()), ", "), f.Name))
+				f.Name, strings.Join(classNames(c.on.Minus(f.Classes).Classes()), ", "), f.Name))
 	}
 }
 

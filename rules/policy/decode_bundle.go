@@ -10,6 +10,8 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
+
+	"github.com/provostd/provost/rules/event"
 )
 
 // bundle decodes the bodies of all files: first what others may name, then
@@ -267,7 +269,7 @@ func (l *loader) unused(v *env) {
 		}
 		l.rep.warn(CodeUnused, m.rng, "Macro is not used", fmt.Sprintf("No policy uses macro %q.", name))
 		if x, _ := v.inline(m.expr); x != nil {
-			checkCondition(x, v, 0, false)
+			checkCondition(x, v, event.ClassSet{}, false)
 		}
 	}
 	for _, name := range keys(v.lists) {

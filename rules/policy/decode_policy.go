@@ -104,7 +104,7 @@ func (l *loader) describe(v *env, body *hclsyntax.Body, p *Policy) {
 func (l *loader) on(v *env, b *hclsyntax.Block, p *Policy) event.ClassSet {
 	if b.Body.Attributes["on"] == nil {
 		l.rep.err(CodeMissing, b.DefRange(), "Missing argument", fmt.Sprintf("Policy %q needs the argument \"on\": the event types it judges, such as on = [\"file.modify\"].", p.Name))
-		return 0
+		return event.ClassSet{}
 	}
 	names, ranges := l.strs(v, b.Body, "on")
 	var set event.ClassSet
@@ -117,7 +117,7 @@ func (l *loader) on(v *env, b *hclsyntax.Block, p *Policy) event.ClassSet {
 				l.rep.warn(CodeNoEffect, ranges[i], "Duplicate event type", fmt.Sprintf("The type %q is listed twice.", name))
 				continue
 			}
-			set |= event.SetOf(c)
+			set = set.Union(event.SetOf(c))
 			p.On = append(p.On, c)
 			p.Watches = p.Watches || strings.HasPrefix(name, "policy.")
 			continue
@@ -165,7 +165,7 @@ func (l *loader) condition(v *env, body *hclsyntax.Body, on event.ClassSet) *Con
 		return nil
 	}
 	if badOn {
-		on = 0 // a misspelt type carries who knows what: check names and types only
+		on = event.ClassSet{} // a misspelt type carries who knows what: check names and types only
 	}
 	return l.compile(v, a.Expr, on, false)
 }
@@ -208,7 +208,7 @@ func (l *loader) target(v *env, body *hclsyntax.Body, p *Policy) {
 	t.Tags, _ = l.strs(v, b.Body, "tags")
 	l.targetMetadata(v, b.Body, t)
 	if a := b.Body.Attributes["condition"]; a != nil {
-		t.Condition = l.compile(v, a.Expr, 0, true)
+		t.Condition = l.compile(v, a.Expr, event.ClassSet{}, true)
 	}
 	if len(b.Body.Attributes) == 0 {
 		l.rep.warn(CodeNoEffect, b.DefRange(), "Target selects everything", "An empty target block means every VM. Leave it out.")
@@ -318,7 +318,7 @@ func (l *loader) by(a *hclsyntax.Attribute, on event.ClassSet) []*Value {
 			l.rep.err(CodeBadValue, x.Range(), "Not a single value", "The elements of \"by\" must have one value each, and "+r.info.Name+" is a "+k.String()+".")
 			continue
 		}
-		if on != 0 && r.info.Classes&on == 0 {
+		if !on.Empty() && !r.info.Classes.Intersects(on) {
 			c := &checker{rep: l.rep, on: on}
 			c.neverPresent(t.Traversal, r)
 			continue

@@ -71,7 +71,7 @@ func compileText(v *env, text string) (*Condition, hcl.Diagnostics) {
 		return nil, diags
 	}
 	in, _ := v.inline(x)
-	if in == nil || !checkCondition(in, v, 0, false) {
+	if in == nil || !checkCondition(in, v, event.ClassSet{}, false) {
 		return nil, v.rep.diags
 	}
 	return compileCondition(in, v), nil

@@ -42,7 +42,8 @@ var (
 		{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 1},
 		{0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}, {1, 2, 3}}
 	genClasses = []record.Class{record.ClassProcessExec, record.ClassFileModify, record.ClassFileRename,
-		record.ClassNetworkConnect, record.ClassProcessExit, record.ClassAgentDropped, record.ClassVMPause}
+		record.ClassNetworkConnect, record.ClassProcessExit, record.ClassAgentDropped, record.ClassVMPause,
+		record.ClassProcessCreds, record.ClassMemoryProtect, record.ClassAuthLogin, record.ClassDNSAnswer, record.ClassAgentTamper}
 )
 
 func pick[T any](c chooser, list []T) T { return list[c.n(len(list))] }
@@ -97,6 +98,7 @@ func genEvent(c chooser) *event.Event {
 		if class == record.ClassProcessExit {
 			e.Exit = &record.Exit{Code: uint32(c.n(3)), Signal: uint32(c.n(10))}
 		}
+		genParts(c, class, e)
 		if class == record.ClassVMPause {
 			e.Vm = &record.VM{Detail: "by user", LibvirtEvent: int32(c.n(3)) - 1}
 		}
@@ -110,6 +112,22 @@ func genEvent(c chooser) *event.Event {
 		ev.Clear(event.Fields[c.n(len(event.Fields))].Field)
 	}
 	return ev
+}
+
+// genParts fills the parts that few classes carry.
+func genParts(c chooser, class record.Class, e *record.Event) {
+	switch class {
+	case record.ClassProcessCreds:
+		e.CredentialsBefore = &record.Credentials{Uid: uint32(c.n(2)), CapEffective: pick(c, poolNums)}
+	case record.ClassMemoryProtect:
+		e.Memory = &record.Memory{Kind: "protect", Length: pick(c, poolNums), Protection: uint32(c.n(8)), ProtectionBefore: uint32(c.n(8)), Anonymous: c.n(2) == 0}
+	case record.ClassAuthLogin:
+		e.Auth = &record.Auth{Operation: "login", Account: []byte(pick(c, poolNames)), Address: []byte(pick(c, []string{"10.0.0.1", "::1", "x"})), Success: c.n(2) == 0}
+	case record.ClassDNSAnswer:
+		e.Dns = &record.DNS{Question: []byte(pick(c, poolNames)), Code: uint32(c.n(20)), Addresses: [][]byte{pick(c, poolAddrs)}, Names: [][]byte{[]byte(pick(c, poolNames))}}
+	case record.ClassAgentTamper:
+		e.Object, e.Tamper = genProcess(c), &record.Tamper{Kind: "signal", Refused: c.n(2) == 0}
+	}
 }
 
 // generator writes expressions that the checker mostly accepts.

@@ -178,11 +178,10 @@ type problem struct {
 	subject hcl.Range
 }
 
-// plannedRoots are roots of the language whose events no source of this
-// version produces, or that belong to blocks it does not support.
+// plannedRoots are roots of the language that belong to blocks which this
+// version does not support.
 var plannedRoots = map[string]string{
 	"step": "sequence steps", "threshold": "threshold counts", "approval": "approvals",
-	"module": "kernel module events", "memory": "memory events", "dns": "DNS events",
 }
 
 // resolve finds the field that t names.

@@ -36,6 +36,13 @@ var aliases = map[string]string{
 	"timestamp": "event.time", "event.error": "event.result", "errno": "event.result",
 	"vm.id": "vm.uuid", "domain.name": "vm.name", "domain.uuid": "vm.uuid", "domain": "vm.name", "host.name": "vm.name",
 	"host.id": "vm.uuid", "vm.labels": "vm.tags", "vm.status": "vm.state",
+	"kernel.module.name": "module.name", "kernel.module.path": "module.path", "imageloaded": "module.path", "module.file": "module.path",
+	"queryname": "dns.question.name", "dns.query": "dns.question.name", "dns.question": "dns.question.name", "dns.answers": "dns.resolved_ip",
+	"dns.rcode": "dns.response_code", "file.sha256": "file.hash.sha256", "file.hash": "file.hash.sha256", "memory.length": "memory.size",
+	"target.pid": "process.object.pid", "targetimage": "process.object.executable", "process.target.pid": "process.object.pid",
+	"file.link": "file.link_target", "fs.mount": "mount.operation", "user.saved_id": "user.saved.id", "suid": "user.saved.id",
+	"auth.account": "user.name", "auth.success": "event.outcome", "network.name": "destination.domain",
+	"process.capabilities": "process.thread.capabilities.effective", "caps": "process.thread.capabilities.effective",
 }
 
 // suggest returns the member of names that a person who wrote word most likely

@@ -1,7 +1,7 @@
 policy "names" {
   title     = "Wrong names"
   severty   = "high"
-  on        = ["file.modfiy", "process.exec", "dns.query", "host.start"]
+  on        = ["file.modfiy", "process.exec", "memory.integrity", "host.start"]
   condition = process.exe == "/bin/sh" && Image == "x" && proc.name == "y" && process.cmd_line == "z" && file.target == "t"
 
   colldown {
