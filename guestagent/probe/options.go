@@ -19,15 +19,15 @@ type Options struct {
 }
 
 // ParseOptions reads names separated by commas: signals, unix, dns, renames,
-// digests. An empty string is no option.
+// digests; or none.
 func ParseOptions(s string) (Options, error) {
 	var o Options
 	all := map[string]*bool{"signals": &o.Signals, "unix": &o.Unix, "dns": &o.DNS, "renames": &o.Renames, "digests": &o.Digests}
+	if strings.TrimSpace(s) == "none" {
+		return o, nil
+	}
 	for name := range strings.SplitSeq(s, ",") {
 		name = strings.TrimSpace(name)
-		if name == "" && strings.TrimSpace(s) == "" {
-			break
-		}
 		p := all[name]
 		if p == nil {
 			var names []string
@@ -35,7 +35,7 @@ func ParseOptions(s string) (Options, error) {
 				names = append(names, n)
 			}
 			slices.Sort(names)
-			return Options{}, fmt.Errorf("parse classes %q: no optional class is named %q; there are %s", s, name, strings.Join(names, ", "))
+			return Options{}, fmt.Errorf("parse classes %q: no optional class is named %q; there are %s, or none alone", s, name, strings.Join(names, ", "))
 		}
 		*p = true
 	}
