@@ -33,8 +33,8 @@
 //	agent -> host   Frame      records and the signed statement over them
 //	host  -> agent  Ack        sealed, or refused with a reason
 //	both            Heartbeat  alive; the host's carries a nonce to be echoed
-//	host  -> agent  Command    reserved: signed host command
-//	agent -> host   Result     reserved: its signed result
+//	host  -> agent  Command    something to do, signed by the host
+//	agent -> host   Result     what became of it, signed by the agent
 //
 // The agent says nothing until it has read a Hello, but for the answer to a
 // heartbeat: a session that the host does not know tells it that the agent was
@@ -54,6 +54,8 @@
 //	32 nonce
 //	8 session, 8 frame, 32 frame hash of the last sealed frame (session 0: none)
 //	8 leaf index, 32 leaf hash of that frame's statement
+//	32 Ed25519 key that commands are signed with (left out: no commands)
+//	at most 1024 bytes that a later version defines and this one ignores
 //
 // Ident body:
 //
@@ -105,7 +107,27 @@
 // Welcome body: 1 status (0 accepted, 1 refused), str reason, 4 heartbeat
 // interval in milliseconds, 4 ack window in frames, 4 ack window in bytes.
 //
-// Command body: 16 id, 16 epoch, 32 nonce, 8 expiry, vec32 command, 64
-// signature. Result body: 16 id, 1 status, vec32 result, 64 signature. Both
-// are reserved: an agent answers every command with status 1, unsupported.
+// Command body:
+//
+//	16 id, drawn for this command
+//	16 epoch and 32 nonce, repeated from the Hello of the conversation
+//	8 expiry: host wall time, nanoseconds since 1970
+//	vec32 request
+//	64 signature over "provost/command/v1" || 0x00 || the bytes before it
+//
+// Request: 1 kind (1 stop), str requester, str reason, vec32 arguments of the
+// kind (stop: none).
+//
+// An agent carries a command out when the key is the one that Hello named,
+// epoch and nonce are those of the conversation it is in, the id is new in it,
+// and the host's clock, which heartbeats tell, has not passed the expiry.
+// Whatever else it is asked, it answers why not.
+//
+// Result body:
+//
+//	16 id of the command
+//	1 status: 0 done, 1 unsupported kind, 2 refused, 3 failed
+//	vec32 reason, UTF-8
+//	64 signature with the agent's key over "provost/result/v1" || 0x00 ||
+//	   SHA-256(Command body) || the bytes before it
 package wire

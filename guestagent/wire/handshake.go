@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/provostd/provost/chain/record"
@@ -23,6 +24,11 @@ type Hello struct {
 	LastFrameHash          record.Hash
 	LastIndex              uint64
 	LastHash               record.Hash
+	// CommandKey is the public key that the host signs commands with. Zero: it
+	// gives none. The agent's Ident covers it, so both have seen the same key.
+	CommandKey [ed25519.PublicKeySize]byte
+	// Rest is what a newer host says that this version does not know.
+	Rest []byte
 }
 
 // AppendBinary appends the body of h.
@@ -38,7 +44,12 @@ func (h *Hello) AppendBinary(b []byte) []byte {
 	b = binary.BigEndian.AppendUint64(b, h.LastFrame)
 	b = append(b, h.LastFrameHash[:]...)
 	b = binary.BigEndian.AppendUint64(b, h.LastIndex)
-	return append(b, h.LastHash[:]...)
+	b = append(b, h.LastHash[:]...)
+	if h.CommandKey == [ed25519.PublicKeySize]byte{} && len(h.Rest) == 0 {
+		return b // as hosts without commands say it
+	}
+	b = append(b, h.CommandKey[:]...)
+	return append(b, h.Rest...)
 }
 
 // ParseHello decodes a Hello body.
@@ -57,6 +68,18 @@ func ParseHello(body []byte) (Hello, error) {
 	c.fixed(h.LastFrameHash[:], "last frame hash")
 	h.LastIndex = c.u64("last index")
 	c.fixed(h.LastHash[:], "last leaf hash")
+	if c.err == nil && len(c.b) > 0 {
+		c.fixed(h.CommandKey[:], "command key")
+		switch {
+		case c.err != nil:
+		case len(c.b) > MaxText:
+			c.err = fmt.Errorf("%d bytes that this version does not know, limit %d", len(c.b), MaxText)
+		case len(c.b) > 0:
+			h.Rest = append([]byte(nil), c.take(len(c.b), "rest")...)
+		case h.CommandKey == [ed25519.PublicKeySize]byte{}:
+			c.err = errors.New("command key is zero")
+		}
+	}
 	if err := c.done("hello"); err != nil {
 		return Hello{}, err
 	}

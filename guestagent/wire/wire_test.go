@@ -86,11 +86,15 @@ func messages() map[string][]byte {
 	b := Heartbeat{Nonce: 1, Session: 2, Time: 3, Frame: 4}
 	c := Command{ID: [16]byte{1}, Epoch: [16]byte{2}, Nonce: [32]byte{3}, Expiry: 4, Body: []byte("do"), Signature: [64]byte{5}}
 	r := Result{ID: [16]byte{1}, Status: ResultUnsupported, Body: []byte("no"), Signature: [64]byte{5}}
+	ask := Request{Kind: KindStop, Requester: "uid 0", Reason: "kernel upgrade"}
+	keyed := testHello()
+	keyed.CommandKey = [32]byte{7}
 	return map[string][]byte{
 		"hello": hello, "ident": i.Sign(testKey(), hello), "frame": f.AppendBinary(nil), "statement": f.Statement,
 		"welcome": w.AppendBinary(nil), "ack": a.AppendBinary(nil), "heartbeat": b.AppendBinary(nil),
-		"command": c.AppendBinary(nil), "result": r.AppendBinary(nil),
-		"envelope": AppendEnvelope(nil, TypeHeartbeat, 77, b.AppendBinary(nil)),
+		"command": c.AppendBinary(nil), "result": r.AppendBinary(nil), "request": ask.AppendBinary(nil),
+		"hello with command key": keyed.AppendBinary(nil),
+		"envelope":               AppendEnvelope(nil, TypeHeartbeat, 77, b.AppendBinary(nil)),
 	}
 }
 
@@ -183,6 +187,7 @@ var parsers = map[string]func([]byte) (any, []byte, error){
 	"heartbeat": func(b []byte) (any, []byte, error) { v, err := ParseHeartbeat(b); return v, v.AppendBinary(nil), err },
 	"command":   func(b []byte) (any, []byte, error) { v, err := ParseCommand(b); return v, v.AppendBinary(nil), err },
 	"result":    func(b []byte) (any, []byte, error) { v, err := ParseResult(b); return v, v.AppendBinary(nil), err },
+	"request":   func(b []byte) (any, []byte, error) { v, err := ParseRequest(b); return v, v.AppendBinary(nil), err },
 	"statement": func(b []byte) (any, []byte, error) { v, err := ParseStatement(b); return v, v.AppendBinary(nil), err },
 	"frame": func(b []byte) (any, []byte, error) {
 		v, _, err := ParseFrame(b)
@@ -410,7 +415,7 @@ func FuzzStatement(f *testing.F)  { fuzzOne(f, "statement") }
 
 // FuzzHandshake covers every message but frames: the first byte chooses.
 func FuzzHandshake(f *testing.F) {
-	names := []string{"hello", "welcome", "ack", "heartbeat", "command", "result"}
+	names := []string{"hello", "welcome", "ack", "heartbeat", "command", "result", "request"}
 	m := messages()
 	for i, name := range names {
 		f.Add(byte(i), m[name])
