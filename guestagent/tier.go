@@ -23,11 +23,16 @@ var shares = [...]int{tierBulk: 60, tierProcess: 85, tierCritical: 100}
 // nobody thought of its name.
 func tierOf(c record.Class) tier {
 	switch c {
-	case record.ClassProcessExec, record.ClassProcessFork, record.ClassProcessExit:
+	case record.ClassProcessExec, record.ClassProcessFork, record.ClassProcessExit, record.ClassProcessDigest:
 		return tierProcess
-	case record.ClassFileCreate, record.ClassFileModify, record.ClassFileDelete, record.ClassFileRename,
+	case record.ClassProcessRename, record.ClassProcessSignal,
+		record.ClassFileCreate, record.ClassFileModify, record.ClassFileDelete, record.ClassFileRename,
 		record.ClassFileChmod, record.ClassFileChown, record.ClassFileLink, record.ClassFileTruncate, record.ClassFileClose,
-		record.ClassNetworkConnect, record.ClassNetworkAccept, record.ClassNetworkListen, record.ClassNetworkDrop:
+		record.ClassFileXattr, record.ClassFileAttributes, record.ClassFileUtime, record.ClassFileDigest,
+		record.ClassNetworkConnect, record.ClassNetworkAccept, record.ClassNetworkListen, record.ClassNetworkDrop,
+		record.ClassNetworkBind, record.ClassNetworkSend, record.ClassNetworkFlow, record.ClassNetworkUnix,
+		record.ClassDNSQuery, record.ClassDNSAnswer,
+		record.ClassMemoryMap, record.ClassMemoryProtect, record.ClassMemoryAllocate:
 		return tierBulk
 	}
 	return tierCritical

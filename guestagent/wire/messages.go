@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"crypto/ed25519"
 	"encoding/binary"
 
 	"github.com/provostd/provost/chain/record"
