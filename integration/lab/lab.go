@@ -29,8 +29,13 @@ type Config struct {
 	Bin string
 	// Policies is the bundle's directory; empty: no policies.
 	Policies string
-	// Kernel of the guest: 6.12 (default) or 6.1.
+	// Kernel of the guest: 6.12 (default), 6.1 or 5.10.
 	Kernel string
+	// NoBPFLSM boots it without bpf among its security modules.
+	NoBPFLSM bool
+	// Files, Modules and SpareModules go into the guest; see harness.ImageConfig.
+	Files                 map[string]string
+	Modules, SpareModules []string
 	// AgentArgs are further arguments of the guest agent.
 	AgentArgs []string
 	// Domain is the domain's name; default demo-vm.
@@ -79,6 +84,7 @@ func New(ctx context.Context, cfg Config) (l *Lab, err error) {
 	cfg.Out("building the guest: Debian's %s cloud kernel, busybox, provost-agent", cfg.Kernel)
 	image, err := harness.BuildImage(ctx, harness.ImageConfig{
 		KernelVersion: cfg.Kernel, Agent: filepath.Join(cfg.Bin, "provost-agent"), AgentArgs: cfg.AgentArgs,
+		NoBPFLSM: cfg.NoBPFLSM, Files: cfg.Files, Modules: cfg.Modules, SpareModules: cfg.SpareModules,
 	})
 	if err != nil {
 		return l, fmt.Errorf("build guest image: %w", err)

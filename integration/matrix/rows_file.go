@@ -1,0 +1,62 @@
+package matrix
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/provostd/provost/chain/record"
+)
+
+func init() {
+	register(
+		Row{ID: 30, Name: "create a file, write, close", Do: func(e *Env) error { return writeTimes(e, 1, "text") }, Check: func(c *Checker) {
+			path, inode := c.Text("dir")+"/f", c.Inode("f")
+			by := []Field{Is("process.pid", c.Number("self")), Is("process.start", c.actor.start)}
+			create := c.One(record.ClassFileCreate, by, File(path, inode), Is("file.mode", inode.Mode))
+			write := c.One(record.ClassFileModify, by, File(path, inode), Is("file.how", "write"))
+			c.Order(create, write)
+			if c.Covers(record.ClassFileClose) {
+				c.Order(write, c.One(record.ClassFileClose, by, File(path, inode), Is("file.operations", 1), Is("file.size_before", 0), Is("file.size", 4)))
+			}
+		}},
+		Row{ID: 31, Name: "write a hundred times", Do: func(e *Env) error { return writeTimes(e, 100, "x") }, Check: func(c *Checker) {
+			path, inode := c.Text("dir")+"/f", c.Inode("f")
+			c.One(record.ClassFileModify, File(path, inode), Is("file.how", "write"))
+			if c.Covers(record.ClassFileClose) {
+				c.One(record.ClassFileClose, File(path, inode), Is("file.operations", 100), Is("file.size", 100))
+			}
+		}},
+		Row{ID: 32, Name: "open for writing and write nothing", Do: func(e *Env) error {
+			if err := writeTimes(e, 0, ""); err != nil {
+				return err
+			}
+			fd, err := unix.Open(e.Path("f"), unix.O_RDWR, 0)
+			if err != nil {
+				return err
+			}
+			return unix.Close(fd)
+		}, Check: func(c *Checker) {
+			path := Is("file.path", c.Text("dir")+"/f")
+			c.One(record.ClassFileCreate, path)
+			c.None(record.ClassFileModify, path)
+			c.None(record.ClassFileClose, path)
+		}},
+	)
+}
+
+// writeTimes creates file f of the act's directory, writes the text n times,
+// and closes it.
+func writeTimes(e *Env, n int, text string) error {
+	fd, err := unix.Open(e.Path("f"), unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, 0o640)
+	if err != nil {
+		return err
+	}
+	for range n {
+		if m, err := unix.Write(fd, []byte(text)); err != nil || m != len(text) {
+			return errors.Join(err, fmt.Errorf("wrote %d of %d bytes", m, len(text)))
+		}
+	}
+	return errors.Join(e.Fstat("f", fd), unix.Close(fd))
+}
