@@ -49,11 +49,8 @@ func boot(t *testing.T, ctx context.Context, cfg harness.ImageConfig) *harness.V
 	if err != nil {
 		t.Fatal(err)
 	}
-	// One processor: under software emulation with several, QEMU 7.2 may run a
-	// breakpoint of the kernel's live patching that is gone already, and the
-	// guest dies of it when a tracepoint is switched. Several processors are
-	// tested natively, in guestagent/probe.
-	vm, err := harness.StartVM(harness.VMConfig{Image: img, Dir: t.TempDir(), CPUs: 1})
+	// Two processors: a lane for each, and programs that move between them.
+	vm, err := harness.StartVM(harness.VMConfig{Image: img, Dir: t.TempDir(), CPUs: 2})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -88,7 +88,7 @@ func vmArgs(cfg VMConfig) []string {
 	if cfg.Accel == AccelKVM {
 		cpu = "host"
 	}
-	return []string{"-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35", "-accel", string(cfg.Accel.orTCG()), "-cpu", cpu,
+	return []string{"-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35", "-accel", cfg.accel(), "-cpu", cpu,
 		"-m", strconv.Itoa(cfg.MemoryMiB), "-smp", strconv.Itoa(cfg.CPUs),
 		"-kernel", cfg.Image.Kernel, "-initrd", cfg.Image.Initrd, "-append", cfg.Image.Cmdline,
 		"-serial", "file:console.log",
@@ -150,4 +150,13 @@ func lastLines(s string, n int) string {
 		lines = lines[len(lines)-n:]
 	}
 	return strings.Join(lines, " | ")
+}
+
+// accel is QEMU's argument. Emulated processors take turns in one thread: run at the same time, QEMU
+// 7.2 may execute a breakpoint of the kernel's live patching that is gone already, and the guest dies.
+func (cfg VMConfig) accel() string {
+	if cfg.Accel.orTCG() == AccelTCG {
+		return "tcg,thread=single"
+	}
+	return string(cfg.Accel)
 }
