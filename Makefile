@@ -87,8 +87,8 @@ demo-end: .cache/env.mk ## end what make demo KEEP=1 has left running
 # Run one at a time on a machine that does nothing else.
 BENCH = $(GO) test -tags $(TAGS) -count=1 -timeout 60m
 
-.PHONY: bench bench-wire bench-chain bench-rules
-bench: bench-wire bench-chain bench-rules ## all benchmarks, one after the other
+.PHONY: bench bench-wire bench-chain bench-rules bench-probe
+bench: bench-wire bench-chain bench-rules bench-probe ## all benchmarks, one after the other
 
 bench-wire: build ## frames: encode, decode, sign, verify
 	$(BENCH) -run '^$$' -bench . ./guestagent/wire
@@ -98,6 +98,11 @@ bench-chain: build ## the ledger: sealing, checkpoints, proofs
 
 bench-rules: build ## policies: conditions, evaluation, loading
 	$(BENCH) -v -run '^TestResults$$' ./rules -args -results
+
+# SCAP_OPEN=PATH of Falco's scap-open puts it beside the agent; its lines are left out without.
+bench-probe: build ## the agent in a guest: overhead, programs, loss (as root)
+	hack/setup.sh postmark
+	$(BENCH) -v -run '^TestResults$$' ./integration/bench -args -results
 
 # --- generated code and lint ----------------------------------------------------------------------
 

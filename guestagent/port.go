@@ -12,12 +12,17 @@ import (
 )
 
 // OpenPort opens a virtio-serial port, given its name (org.provost.0) or, with
-// a slash in it, the path of its device. A port that does not exist is an
-// error that may pass: it can be plugged in at any time.
+// a slash in it, the path of its device or of a unix socket that stands in for
+// one. A port that does not exist is an error that may pass: it can be plugged
+// in at any time.
 func OpenPort(nameOrPath string) (Port, error) {
 	path, err := findPort(nameOrPath)
 	if err != nil {
 		return nil, err
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err == nil && st.Mode&unix.S_IFMT == unix.S_IFSOCK {
+		return dialPort(path)
 	}
 	// Not blocking, so that a write waits in Go's poller: the driver's own
 	// blocking write spins on the CPU until the host has taken the buffer.
@@ -55,6 +60,20 @@ func findPort(name string) (string, error) {
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
+}
+
+// dialPort connects to a unix socket. Its end of file is final, unlike that of
+// a virtio port: the agent connects anew.
+func dialPort(path string) (Port, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open port %s: make socket: %w", path, err)
+	}
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("open port %s: connect: %w", path, err)
+	}
+	return os.NewFile(uintptr(fd), path), nil
 }
 
 // virtioPort is a port of the virtio_console driver: end of file means that

@@ -34,7 +34,7 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	var s settings
 	f := flag.NewFlagSet("provost-agent", flag.ContinueOnError)
 	f.SetOutput(stderr)
-	f.StringVar(&s.port, "port", wire.PortName, "virtio-serial port: its name, or the path of its device")
+	f.StringVar(&s.port, "port", wire.PortName, "virtio-serial port: its name, or the path of its device or of a unix socket")
 	mode := f.String("mode", string(probe.ModeAuto), "where file events come from: auto, lsm or tracepoint")
 	level := f.String("log-level", "info", "debug, info, warn or error")
 	f.IntVar(&s.queueBytes, "queue-bytes", 16<<20, "memory for records that wait for the host, in bytes; at least 65536")

@@ -62,6 +62,14 @@ type Host struct {
 	Beat time.Duration
 	// Beaten is called for every heartbeat of the agent.
 	Beaten func(wire.Heartbeat)
+	// Late acknowledges every frame as it comes and verifies none before
+	// Settle: where the agent is timed on the same processors, a host's work
+	// must not be counted as the agent's.
+	Late bool
+
+	mu   sync.Mutex // guards all below
+	late [][]byte
+	id   wire.Ident // signs what is late
 }
 
 // Serve speaks on one connection until it ends or ctx does. Every breach of
@@ -95,6 +103,9 @@ func (h *Host) converse(ctx context.Context, r *wire.Reader, w *writer) error {
 		defer cancel()
 		wg.Go(func() { h.beat(ctx, w, id.Session) })
 	}
+	h.mu.Lock()
+	h.id = id
+	h.mu.Unlock()
 	for {
 		e, err := r.Read()
 		if errors.Is(err, wire.ErrGarbage) && e.Type == wire.TypeHeartbeat {
@@ -201,9 +212,17 @@ func (h *Host) beat(ctx context.Context, w *writer, session uint64) {
 
 // frame verifies, books and answers one frame.
 func (h *Host) frame(body []byte, id *wire.Ident, w *writer) error {
-	f, s, err := wire.ParseFrame(slices.Clone(body))
+	body = slices.Clone(body)
+	f, s, err := wire.ParseFrame(body)
 	if err != nil {
 		return err
+	}
+	if h.Late {
+		h.mu.Lock()
+		h.late = append(h.late, body)
+		h.mu.Unlock()
+		ack := wire.Ack{Session: s.Session, Frame: s.Frame}
+		return w.write(wire.TypeAck, ack.AppendBinary(nil))
 	}
 	opened, err := f.Open(&s, id.Key[:])
 	if err != nil {
@@ -228,6 +247,35 @@ func (h *Host) frame(body []byte, id *wire.Ident, w *writer) error {
 		}
 	}
 	return w.write(wire.TypeAck, ack.AppendBinary(nil))
+}
+
+// Settle verifies and books what came since the last time (see Late), without
+// keeping it, and gives it to OnRecord.
+func (h *Host) Settle() error {
+	h.mu.Lock()
+	late, id := h.late, h.id
+	h.late = nil
+	h.mu.Unlock()
+	for _, body := range late {
+		f, s, err := wire.ParseFrame(body)
+		if err != nil {
+			return err
+		}
+		opened, err := f.Open(&s, id.Key[:])
+		if err != nil {
+			return err
+		}
+		if _, err := h.Books.book(&s, f.Statement, opened, &wire.Ack{}); err != nil {
+			return err
+		}
+		h.Books.enter(func() { h.Books.records = nil })
+		for _, o := range opened {
+			if h.OnRecord != nil {
+				h.OnRecord(o)
+			}
+		}
+	}
+	return nil
 }
 
 // book seals a frame, or skips one that is sealed already.
