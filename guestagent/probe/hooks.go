@@ -15,6 +15,9 @@ type program struct {
 	// calls are the numbers of the system calls whose end it handles. It then
 	// is not attached itself: progExits is, and jumps to it.
 	calls []uint32
+	// lacks is what this way of seeing does not cover, where an alternative
+	// would.
+	lacks string
 }
 
 // cover is how one class of event is seen: by all programs of every group,

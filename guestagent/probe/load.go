@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
 
 	"github.com/provostd/provost/bpf"
 	"github.com/provostd/provost/chain/record"
@@ -25,6 +27,7 @@ type kernel struct {
 	failed   map[string]error // programs that this kernel refused
 	links    map[string]link.Link
 	jumps    map[string]bool // programs in a table of jumps
+	cgroup   int             // directory of the root control group, -1: not open
 }
 
 // newKernel makes the maps. lru says that nothing deletes the entries of
@@ -53,7 +56,7 @@ func newKernel(cfg Config, lru bool) (*kernel, error) {
 		spec.Maps["wr"].Type = ebpf.LRUHash
 	}
 	k := &kernel{spec: spec, maps: map[string]*ebpf.Map{}, programs: map[string]*ebpf.Program{},
-		failed: map[string]error{}, links: map[string]link.Link{}, jumps: map[string]bool{}}
+		failed: map[string]error{}, links: map[string]link.Link{}, jumps: map[string]bool{}, cgroup: -1}
 	for name, m := range spec.Maps {
 		if k.maps[name], err = ebpf.NewMap(m); err != nil {
 			k.Close()
@@ -140,9 +143,12 @@ func (k *kernel) link(name string) error {
 	p := k.programs[name]
 	var l link.Link
 	var err error
-	if p.Type() == ebpf.LSM {
+	switch {
+	case p.Type() == ebpf.LSM:
 		l, err = link.AttachLSM(link.LSMOptions{Program: p})
-	} else {
+	case onCgroup(p.Type()):
+		l, err = k.linkCgroup(name)
+	default:
 		l, err = link.AttachTracing(link.TracingOptions{Program: p})
 	}
 	if err == nil {
@@ -174,6 +180,9 @@ func (k *kernel) Close() error {
 	}
 	for _, m := range k.maps {
 		errs = append(errs, m.Close())
+	}
+	if k.cgroup >= 0 {
+		errs = append(errs, unix.Close(k.cgroup))
 	}
 	return errors.Join(errs...)
 }
@@ -214,11 +223,22 @@ func (k *kernel) cover(c cover) (*record.Hook, error) {
 		used = append(used, p)
 	}
 	h.Name = joined(used)
-	if c.limit != "" {
-		refused = append([]string{c.limit}, refused...)
-	}
-	h.Error = strings.Join(refused, "; ")
+	h.Error = strings.Join(slices.Concat(limits(c, used), refused), "; ")
 	return h, nil
+}
+
+// limits are what a class covered by these programs does not tell.
+func limits(c cover, used []program) []string {
+	var all []string
+	if c.limit != "" {
+		all = append(all, c.limit)
+	}
+	for _, p := range used {
+		if p.lacks != "" && !slices.Contains(all, p.lacks) {
+			all = append(all, p.lacks)
+		}
+	}
+	return all
 }
 
 // brief cuts an error to what fits into a hooks record; verifier logs do not.

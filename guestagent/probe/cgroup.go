@@ -1,0 +1,66 @@
+package probe
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+// rootInode is the inode number of the root of control groups, on every kernel
+// with version 2 of them.
+const rootInode = 1
+
+// openRootCgroup opens the directory of the root control group, version 2. It
+// is a mount of our own that stands in no tree: nothing shows it, and it works
+// where the guest mounts version 1 only, or nothing.
+func openRootCgroup() (int, error) {
+	ctx, err := unix.Fsopen("cgroup2", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("open file system cgroup2: %w", err)
+	}
+	defer unix.Close(ctx)
+	if err := unix.FsconfigCreate(ctx); err != nil {
+		return -1, fmt.Errorf("make instance of cgroup2: %w", err)
+	}
+	fd, err := unix.Fsmount(ctx, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("make detached mount of cgroup2: %w", err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return -1, errors.Join(fmt.Errorf("examine root of cgroup2: %w", err), unix.Close(fd))
+	}
+	if st.Ino != rootInode {
+		return -1, errors.Join(errors.New("the agent runs in a control group namespace of its own, where hooks would see a part of the guest only"), unix.Close(fd))
+	}
+	return fd, nil
+}
+
+// linkCgroup attaches a program to the root control group, beside those of
+// others, so that it sees all of the guest.
+func (k *kernel) linkCgroup(name string) (link.Link, error) {
+	if k.cgroup < 0 {
+		fd, err := openRootCgroup()
+		if err != nil {
+			return nil, err
+		}
+		k.cgroup = fd
+	}
+	l, err := link.AttachRawLink(link.RawLinkOptions{Target: k.cgroup, Program: k.programs[name], Attach: k.spec.Programs[name].AttachType})
+	if err != nil {
+		return nil, fmt.Errorf("attach to the root control group: %w", err)
+	}
+	return l, nil
+}
+
+// onCgroup reports whether programs of a type are attached to a control group.
+func onCgroup(t ebpf.ProgramType) bool {
+	switch t {
+	case ebpf.CGroupSKB, ebpf.CGroupSock, ebpf.CGroupSockAddr, ebpf.CGroupSysctl, ebpf.CGroupSockopt:
+		return true
+	}
+	return false
+}
