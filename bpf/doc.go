@@ -12,7 +12,9 @@
 //	process.h  exec, fork, exit on the scheduler's tracepoints; the listing of
 //	           what runs already
 //	lsm.h      files, on the hooks of BPF LSM
-//	net.h      TCP connections
+//	net.h      sockets: what their sources share
+//	net_lsm.h  sockets, on functions of the kernel and hooks of BPF LSM
+//	net_call.h sockets, from the ends of system calls
 //	syscall.h  files where there is no BPF LSM, from the ends of system calls
 //	path.h     names of files by a walk over dentries and mounts
 //	maps.h     rings, counters, and the way out for every event

@@ -16,74 +16,88 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	OldMapBulk              = "bulk"
-	OldMapConf              = "conf"
-	OldMapCrit              = "crit"
-	OldMapExitCalls         = "exit_calls"
-	OldMapGone              = "gone"
-	OldMapScratch           = "scratch"
-	OldMapStats             = "stats"
-	OldMapWr                = "wr"
-	OldProgListTasks        = "list_tasks"
-	OldProgOnChanged        = "on_changed"
-	OldProgOnComm           = "on_comm"
-	OldProgOnExec           = "on_exec"
-	OldProgOnExit           = "on_exit"
-	OldProgOnFileOpen       = "on_file_open"
-	OldProgOnFilePermission = "on_file_permission"
-	OldProgOnFileRelease    = "on_file_release"
-	OldProgOnFileTruncate   = "on_file_truncate"
-	OldProgOnFork           = "on_fork"
-	OldProgOnFput           = "on_fput"
-	OldProgOnNamed          = "on_named"
-	OldProgOnOpened         = "on_opened"
-	OldProgOnPathChmod      = "on_path_chmod"
-	OldProgOnPathChown      = "on_path_chown"
-	OldProgOnPathLink       = "on_path_link"
-	OldProgOnPathMkdir      = "on_path_mkdir"
-	OldProgOnPathMknod      = "on_path_mknod"
-	OldProgOnPathRename     = "on_path_rename"
-	OldProgOnPathRmdir      = "on_path_rmdir"
-	OldProgOnPathSymlink    = "on_path_symlink"
-	OldProgOnPathTruncate   = "on_path_truncate"
-	OldProgOnPathUnlink     = "on_path_unlink"
-	OldProgOnRenamed        = "on_renamed"
-	OldProgOnSockState      = "on_sock_state"
-	OldProgOnSysExit        = "on_sys_exit"
-	OldProgOnTcpConnect     = "on_tcp_connect"
-	OldProgOnWritten        = "on_written"
-	OldVarTypeAggregate     = "type_aggregate"
-	OldVarTypeApi           = "type_api"
-	OldVarTypeAuth          = "type_auth"
-	OldVarTypeCgroup        = "type_cgroup"
-	OldVarTypeClose         = "type_close"
-	OldVarTypeComm          = "type_comm"
-	OldVarTypeCreds         = "type_creds"
-	OldVarTypeDns           = "type_dns"
-	OldVarTypeExec          = "type_exec"
-	OldVarTypeExit          = "type_exit"
-	OldVarTypeFile          = "type_file"
-	OldVarTypeFlag          = "type_flag"
-	OldVarTypeFork          = "type_fork"
-	OldVarTypeGained        = "type_gained"
-	OldVarTypeHow           = "type_how"
-	OldVarTypeKernel        = "type_kernel"
-	OldVarTypeMemory        = "type_memory"
-	OldVarTypeMemoryKind    = "type_memory_kind"
-	OldVarTypeMount         = "type_mount"
-	OldVarTypeNamespace     = "type_namespace"
-	OldVarTypeNet           = "type_net"
-	OldVarTypeNetBits       = "type_net_bits"
-	OldVarTypeOperation     = "type_operation"
-	OldVarTypeOptional      = "type_optional"
-	OldVarTypeReason        = "type_reason"
-	OldVarTypeRename        = "type_rename"
-	OldVarTypeTamper        = "type_tamper"
-	OldVarTypeTamperKind    = "type_tamper_kind"
-	OldVarTypeTarget        = "type_target"
-	OldVarTypeTraceHow      = "type_trace_how"
-	OldVarTypeType          = "type_type"
-	OldVarTypeUnix          = "type_unix"
+	OldMapBulk                = "bulk"
+	OldMapConf                = "conf"
+	OldMapCrit                = "crit"
+	OldMapExitCalls           = "exit_calls"
+	OldMapGone                = "gone"
+	OldMapScratch             = "scratch"
+	OldMapStats               = "stats"
+	OldMapWr                  = "wr"
+	OldProgListTasks          = "list_tasks"
+	OldProgOnAccepted         = "on_accepted"
+	OldProgOnBound            = "on_bound"
+	OldProgOnChanged          = "on_changed"
+	OldProgOnComm             = "on_comm"
+	OldProgOnConnected        = "on_connected"
+	OldProgOnDgramConnect     = "on_dgram_connect"
+	OldProgOnExec             = "on_exec"
+	OldProgOnExit             = "on_exit"
+	OldProgOnFileOpen         = "on_file_open"
+	OldProgOnFilePermission   = "on_file_permission"
+	OldProgOnFileRelease      = "on_file_release"
+	OldProgOnFileTruncate     = "on_file_truncate"
+	OldProgOnFork             = "on_fork"
+	OldProgOnFput             = "on_fput"
+	OldProgOnInet6Bind        = "on_inet6_bind"
+	OldProgOnInetBind         = "on_inet_bind"
+	OldProgOnInetListen       = "on_inet_listen"
+	OldProgOnMade             = "on_made"
+	OldProgOnNamed            = "on_named"
+	OldProgOnOpened           = "on_opened"
+	OldProgOnPathChmod        = "on_path_chmod"
+	OldProgOnPathChown        = "on_path_chown"
+	OldProgOnPathLink         = "on_path_link"
+	OldProgOnPathMkdir        = "on_path_mkdir"
+	OldProgOnPathMknod        = "on_path_mknod"
+	OldProgOnPathRename       = "on_path_rename"
+	OldProgOnPathRmdir        = "on_path_rmdir"
+	OldProgOnPathSymlink      = "on_path_symlink"
+	OldProgOnPathTruncate     = "on_path_truncate"
+	OldProgOnPathUnlink       = "on_path_unlink"
+	OldProgOnRenamed          = "on_renamed"
+	OldProgOnSockGraft        = "on_sock_graft"
+	OldProgOnSockState        = "on_sock_state"
+	OldProgOnSocketBind       = "on_socket_bind"
+	OldProgOnSocketConnect    = "on_socket_connect"
+	OldProgOnSocketListen     = "on_socket_listen"
+	OldProgOnSocketPostCreate = "on_socket_post_create"
+	OldProgOnSysExit          = "on_sys_exit"
+	OldProgOnTcpV4Connect     = "on_tcp_v4_connect"
+	OldProgOnTcpV6Connect     = "on_tcp_v6_connect"
+	OldProgOnWritten          = "on_written"
+	OldVarTypeAggregate       = "type_aggregate"
+	OldVarTypeApi             = "type_api"
+	OldVarTypeAuth            = "type_auth"
+	OldVarTypeCgroup          = "type_cgroup"
+	OldVarTypeClose           = "type_close"
+	OldVarTypeComm            = "type_comm"
+	OldVarTypeCreds           = "type_creds"
+	OldVarTypeDns             = "type_dns"
+	OldVarTypeExec            = "type_exec"
+	OldVarTypeExit            = "type_exit"
+	OldVarTypeFile            = "type_file"
+	OldVarTypeFlag            = "type_flag"
+	OldVarTypeFork            = "type_fork"
+	OldVarTypeGained          = "type_gained"
+	OldVarTypeHow             = "type_how"
+	OldVarTypeKernel          = "type_kernel"
+	OldVarTypeMemory          = "type_memory"
+	OldVarTypeMemoryKind      = "type_memory_kind"
+	OldVarTypeMount           = "type_mount"
+	OldVarTypeNamespace       = "type_namespace"
+	OldVarTypeNet             = "type_net"
+	OldVarTypeNetBits         = "type_net_bits"
+	OldVarTypeOperation       = "type_operation"
+	OldVarTypeOptional        = "type_optional"
+	OldVarTypeReason          = "type_reason"
+	OldVarTypeRename          = "type_rename"
+	OldVarTypeTamper          = "type_tamper"
+	OldVarTypeTamperKind      = "type_tamper_kind"
+	OldVarTypeTarget          = "type_target"
+	OldVarTypeTraceHow        = "type_trace_how"
+	OldVarTypeType            = "type_type"
+	OldVarTypeUnix            = "type_unix"
 )
 
 // LoadOld returns the embedded CollectionSpec for Old.
@@ -128,34 +142,48 @@ type OldSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type OldProgramSpecs struct {
-	ListTasks        *ebpf.ProgramSpec `ebpf:"list_tasks"`
-	OnChanged        *ebpf.ProgramSpec `ebpf:"on_changed"`
-	OnComm           *ebpf.ProgramSpec `ebpf:"on_comm"`
-	OnExec           *ebpf.ProgramSpec `ebpf:"on_exec"`
-	OnExit           *ebpf.ProgramSpec `ebpf:"on_exit"`
-	OnFileOpen       *ebpf.ProgramSpec `ebpf:"on_file_open"`
-	OnFilePermission *ebpf.ProgramSpec `ebpf:"on_file_permission"`
-	OnFileRelease    *ebpf.ProgramSpec `ebpf:"on_file_release"`
-	OnFileTruncate   *ebpf.ProgramSpec `ebpf:"on_file_truncate"`
-	OnFork           *ebpf.ProgramSpec `ebpf:"on_fork"`
-	OnFput           *ebpf.ProgramSpec `ebpf:"on_fput"`
-	OnNamed          *ebpf.ProgramSpec `ebpf:"on_named"`
-	OnOpened         *ebpf.ProgramSpec `ebpf:"on_opened"`
-	OnPathChmod      *ebpf.ProgramSpec `ebpf:"on_path_chmod"`
-	OnPathChown      *ebpf.ProgramSpec `ebpf:"on_path_chown"`
-	OnPathLink       *ebpf.ProgramSpec `ebpf:"on_path_link"`
-	OnPathMkdir      *ebpf.ProgramSpec `ebpf:"on_path_mkdir"`
-	OnPathMknod      *ebpf.ProgramSpec `ebpf:"on_path_mknod"`
-	OnPathRename     *ebpf.ProgramSpec `ebpf:"on_path_rename"`
-	OnPathRmdir      *ebpf.ProgramSpec `ebpf:"on_path_rmdir"`
-	OnPathSymlink    *ebpf.ProgramSpec `ebpf:"on_path_symlink"`
-	OnPathTruncate   *ebpf.ProgramSpec `ebpf:"on_path_truncate"`
-	OnPathUnlink     *ebpf.ProgramSpec `ebpf:"on_path_unlink"`
-	OnRenamed        *ebpf.ProgramSpec `ebpf:"on_renamed"`
-	OnSockState      *ebpf.ProgramSpec `ebpf:"on_sock_state"`
-	OnSysExit        *ebpf.ProgramSpec `ebpf:"on_sys_exit"`
-	OnTcpConnect     *ebpf.ProgramSpec `ebpf:"on_tcp_connect"`
-	OnWritten        *ebpf.ProgramSpec `ebpf:"on_written"`
+	ListTasks          *ebpf.ProgramSpec `ebpf:"list_tasks"`
+	OnAccepted         *ebpf.ProgramSpec `ebpf:"on_accepted"`
+	OnBound            *ebpf.ProgramSpec `ebpf:"on_bound"`
+	OnChanged          *ebpf.ProgramSpec `ebpf:"on_changed"`
+	OnComm             *ebpf.ProgramSpec `ebpf:"on_comm"`
+	OnConnected        *ebpf.ProgramSpec `ebpf:"on_connected"`
+	OnDgramConnect     *ebpf.ProgramSpec `ebpf:"on_dgram_connect"`
+	OnExec             *ebpf.ProgramSpec `ebpf:"on_exec"`
+	OnExit             *ebpf.ProgramSpec `ebpf:"on_exit"`
+	OnFileOpen         *ebpf.ProgramSpec `ebpf:"on_file_open"`
+	OnFilePermission   *ebpf.ProgramSpec `ebpf:"on_file_permission"`
+	OnFileRelease      *ebpf.ProgramSpec `ebpf:"on_file_release"`
+	OnFileTruncate     *ebpf.ProgramSpec `ebpf:"on_file_truncate"`
+	OnFork             *ebpf.ProgramSpec `ebpf:"on_fork"`
+	OnFput             *ebpf.ProgramSpec `ebpf:"on_fput"`
+	OnInet6Bind        *ebpf.ProgramSpec `ebpf:"on_inet6_bind"`
+	OnInetBind         *ebpf.ProgramSpec `ebpf:"on_inet_bind"`
+	OnInetListen       *ebpf.ProgramSpec `ebpf:"on_inet_listen"`
+	OnMade             *ebpf.ProgramSpec `ebpf:"on_made"`
+	OnNamed            *ebpf.ProgramSpec `ebpf:"on_named"`
+	OnOpened           *ebpf.ProgramSpec `ebpf:"on_opened"`
+	OnPathChmod        *ebpf.ProgramSpec `ebpf:"on_path_chmod"`
+	OnPathChown        *ebpf.ProgramSpec `ebpf:"on_path_chown"`
+	OnPathLink         *ebpf.ProgramSpec `ebpf:"on_path_link"`
+	OnPathMkdir        *ebpf.ProgramSpec `ebpf:"on_path_mkdir"`
+	OnPathMknod        *ebpf.ProgramSpec `ebpf:"on_path_mknod"`
+	OnPathRename       *ebpf.ProgramSpec `ebpf:"on_path_rename"`
+	OnPathRmdir        *ebpf.ProgramSpec `ebpf:"on_path_rmdir"`
+	OnPathSymlink      *ebpf.ProgramSpec `ebpf:"on_path_symlink"`
+	OnPathTruncate     *ebpf.ProgramSpec `ebpf:"on_path_truncate"`
+	OnPathUnlink       *ebpf.ProgramSpec `ebpf:"on_path_unlink"`
+	OnRenamed          *ebpf.ProgramSpec `ebpf:"on_renamed"`
+	OnSockGraft        *ebpf.ProgramSpec `ebpf:"on_sock_graft"`
+	OnSockState        *ebpf.ProgramSpec `ebpf:"on_sock_state"`
+	OnSocketBind       *ebpf.ProgramSpec `ebpf:"on_socket_bind"`
+	OnSocketConnect    *ebpf.ProgramSpec `ebpf:"on_socket_connect"`
+	OnSocketListen     *ebpf.ProgramSpec `ebpf:"on_socket_listen"`
+	OnSocketPostCreate *ebpf.ProgramSpec `ebpf:"on_socket_post_create"`
+	OnSysExit          *ebpf.ProgramSpec `ebpf:"on_sys_exit"`
+	OnTcpV4Connect     *ebpf.ProgramSpec `ebpf:"on_tcp_v4_connect"`
+	OnTcpV6Connect     *ebpf.ProgramSpec `ebpf:"on_tcp_v6_connect"`
+	OnWritten          *ebpf.ProgramSpec `ebpf:"on_written"`
 }
 
 // OldMapSpecs contains maps before they are loaded into the kernel.
@@ -295,41 +323,59 @@ type OldVariables struct {
 //
 // It can be passed to LoadOldObjects or ebpf.CollectionSpec.LoadAndAssign.
 type OldPrograms struct {
-	ListTasks        *ebpf.Program `ebpf:"list_tasks"`
-	OnChanged        *ebpf.Program `ebpf:"on_changed"`
-	OnComm           *ebpf.Program `ebpf:"on_comm"`
-	OnExec           *ebpf.Program `ebpf:"on_exec"`
-	OnExit           *ebpf.Program `ebpf:"on_exit"`
-	OnFileOpen       *ebpf.Program `ebpf:"on_file_open"`
-	OnFilePermission *ebpf.Program `ebpf:"on_file_permission"`
-	OnFileRelease    *ebpf.Program `ebpf:"on_file_release"`
-	OnFileTruncate   *ebpf.Program `ebpf:"on_file_truncate"`
-	OnFork           *ebpf.Program `ebpf:"on_fork"`
-	OnFput           *ebpf.Program `ebpf:"on_fput"`
-	OnNamed          *ebpf.Program `ebpf:"on_named"`
-	OnOpened         *ebpf.Program `ebpf:"on_opened"`
-	OnPathChmod      *ebpf.Program `ebpf:"on_path_chmod"`
-	OnPathChown      *ebpf.Program `ebpf:"on_path_chown"`
-	OnPathLink       *ebpf.Program `ebpf:"on_path_link"`
-	OnPathMkdir      *ebpf.Program `ebpf:"on_path_mkdir"`
-	OnPathMknod      *ebpf.Program `ebpf:"on_path_mknod"`
-	OnPathRename     *ebpf.Program `ebpf:"on_path_rename"`
-	OnPathRmdir      *ebpf.Program `ebpf:"on_path_rmdir"`
-	OnPathSymlink    *ebpf.Program `ebpf:"on_path_symlink"`
-	OnPathTruncate   *ebpf.Program `ebpf:"on_path_truncate"`
-	OnPathUnlink     *ebpf.Program `ebpf:"on_path_unlink"`
-	OnRenamed        *ebpf.Program `ebpf:"on_renamed"`
-	OnSockState      *ebpf.Program `ebpf:"on_sock_state"`
-	OnSysExit        *ebpf.Program `ebpf:"on_sys_exit"`
-	OnTcpConnect     *ebpf.Program `ebpf:"on_tcp_connect"`
-	OnWritten        *ebpf.Program `ebpf:"on_written"`
+	ListTasks          *ebpf.Program `ebpf:"list_tasks"`
+	OnAccepted         *ebpf.Program `ebpf:"on_accepted"`
+	OnBound            *ebpf.Program `ebpf:"on_bound"`
+	OnChanged          *ebpf.Program `ebpf:"on_changed"`
+	OnComm             *ebpf.Program `ebpf:"on_comm"`
+	OnConnected        *ebpf.Program `ebpf:"on_connected"`
+	OnDgramConnect     *ebpf.Program `ebpf:"on_dgram_connect"`
+	OnExec             *ebpf.Program `ebpf:"on_exec"`
+	OnExit             *ebpf.Program `ebpf:"on_exit"`
+	OnFileOpen         *ebpf.Program `ebpf:"on_file_open"`
+	OnFilePermission   *ebpf.Program `ebpf:"on_file_permission"`
+	OnFileRelease      *ebpf.Program `ebpf:"on_file_release"`
+	OnFileTruncate     *ebpf.Program `ebpf:"on_file_truncate"`
+	OnFork             *ebpf.Program `ebpf:"on_fork"`
+	OnFput             *ebpf.Program `ebpf:"on_fput"`
+	OnInet6Bind        *ebpf.Program `ebpf:"on_inet6_bind"`
+	OnInetBind         *ebpf.Program `ebpf:"on_inet_bind"`
+	OnInetListen       *ebpf.Program `ebpf:"on_inet_listen"`
+	OnMade             *ebpf.Program `ebpf:"on_made"`
+	OnNamed            *ebpf.Program `ebpf:"on_named"`
+	OnOpened           *ebpf.Program `ebpf:"on_opened"`
+	OnPathChmod        *ebpf.Program `ebpf:"on_path_chmod"`
+	OnPathChown        *ebpf.Program `ebpf:"on_path_chown"`
+	OnPathLink         *ebpf.Program `ebpf:"on_path_link"`
+	OnPathMkdir        *ebpf.Program `ebpf:"on_path_mkdir"`
+	OnPathMknod        *ebpf.Program `ebpf:"on_path_mknod"`
+	OnPathRename       *ebpf.Program `ebpf:"on_path_rename"`
+	OnPathRmdir        *ebpf.Program `ebpf:"on_path_rmdir"`
+	OnPathSymlink      *ebpf.Program `ebpf:"on_path_symlink"`
+	OnPathTruncate     *ebpf.Program `ebpf:"on_path_truncate"`
+	OnPathUnlink       *ebpf.Program `ebpf:"on_path_unlink"`
+	OnRenamed          *ebpf.Program `ebpf:"on_renamed"`
+	OnSockGraft        *ebpf.Program `ebpf:"on_sock_graft"`
+	OnSockState        *ebpf.Program `ebpf:"on_sock_state"`
+	OnSocketBind       *ebpf.Program `ebpf:"on_socket_bind"`
+	OnSocketConnect    *ebpf.Program `ebpf:"on_socket_connect"`
+	OnSocketListen     *ebpf.Program `ebpf:"on_socket_listen"`
+	OnSocketPostCreate *ebpf.Program `ebpf:"on_socket_post_create"`
+	OnSysExit          *ebpf.Program `ebpf:"on_sys_exit"`
+	OnTcpV4Connect     *ebpf.Program `ebpf:"on_tcp_v4_connect"`
+	OnTcpV6Connect     *ebpf.Program `ebpf:"on_tcp_v6_connect"`
+	OnWritten          *ebpf.Program `ebpf:"on_written"`
 }
 
 func (p *OldPrograms) Close() error {
 	return _OldClose(
 		p.ListTasks,
+		p.OnAccepted,
+		p.OnBound,
 		p.OnChanged,
 		p.OnComm,
+		p.OnConnected,
+		p.OnDgramConnect,
 		p.OnExec,
 		p.OnExit,
 		p.OnFileOpen,
@@ -338,6 +384,10 @@ func (p *OldPrograms) Close() error {
 		p.OnFileTruncate,
 		p.OnFork,
 		p.OnFput,
+		p.OnInet6Bind,
+		p.OnInetBind,
+		p.OnInetListen,
+		p.OnMade,
 		p.OnNamed,
 		p.OnOpened,
 		p.OnPathChmod,
@@ -351,9 +401,15 @@ func (p *OldPrograms) Close() error {
 		p.OnPathTruncate,
 		p.OnPathUnlink,
 		p.OnRenamed,
+		p.OnSockGraft,
 		p.OnSockState,
+		p.OnSocketBind,
+		p.OnSocketConnect,
+		p.OnSocketListen,
+		p.OnSocketPostCreate,
 		p.OnSysExit,
-		p.OnTcpConnect,
+		p.OnTcpV4Connect,
+		p.OnTcpV6Connect,
 		p.OnWritten,
 	)
 }

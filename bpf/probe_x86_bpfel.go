@@ -523,74 +523,88 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	ProbeMapBulk              = "bulk"
-	ProbeMapConf              = "conf"
-	ProbeMapCrit              = "crit"
-	ProbeMapExitCalls         = "exit_calls"
-	ProbeMapGone              = "gone"
-	ProbeMapScratch           = "scratch"
-	ProbeMapStats             = "stats"
-	ProbeMapWr                = "wr"
-	ProbeProgListTasks        = "list_tasks"
-	ProbeProgOnChanged        = "on_changed"
-	ProbeProgOnComm           = "on_comm"
-	ProbeProgOnExec           = "on_exec"
-	ProbeProgOnExit           = "on_exit"
-	ProbeProgOnFileOpen       = "on_file_open"
-	ProbeProgOnFilePermission = "on_file_permission"
-	ProbeProgOnFileRelease    = "on_file_release"
-	ProbeProgOnFileTruncate   = "on_file_truncate"
-	ProbeProgOnFork           = "on_fork"
-	ProbeProgOnFput           = "on_fput"
-	ProbeProgOnNamed          = "on_named"
-	ProbeProgOnOpened         = "on_opened"
-	ProbeProgOnPathChmod      = "on_path_chmod"
-	ProbeProgOnPathChown      = "on_path_chown"
-	ProbeProgOnPathLink       = "on_path_link"
-	ProbeProgOnPathMkdir      = "on_path_mkdir"
-	ProbeProgOnPathMknod      = "on_path_mknod"
-	ProbeProgOnPathRename     = "on_path_rename"
-	ProbeProgOnPathRmdir      = "on_path_rmdir"
-	ProbeProgOnPathSymlink    = "on_path_symlink"
-	ProbeProgOnPathTruncate   = "on_path_truncate"
-	ProbeProgOnPathUnlink     = "on_path_unlink"
-	ProbeProgOnRenamed        = "on_renamed"
-	ProbeProgOnSockState      = "on_sock_state"
-	ProbeProgOnSysExit        = "on_sys_exit"
-	ProbeProgOnTcpConnect     = "on_tcp_connect"
-	ProbeProgOnWritten        = "on_written"
-	ProbeVarTypeAggregate     = "type_aggregate"
-	ProbeVarTypeApi           = "type_api"
-	ProbeVarTypeAuth          = "type_auth"
-	ProbeVarTypeCgroup        = "type_cgroup"
-	ProbeVarTypeClose         = "type_close"
-	ProbeVarTypeComm          = "type_comm"
-	ProbeVarTypeCreds         = "type_creds"
-	ProbeVarTypeDns           = "type_dns"
-	ProbeVarTypeExec          = "type_exec"
-	ProbeVarTypeExit          = "type_exit"
-	ProbeVarTypeFile          = "type_file"
-	ProbeVarTypeFlag          = "type_flag"
-	ProbeVarTypeFork          = "type_fork"
-	ProbeVarTypeGained        = "type_gained"
-	ProbeVarTypeHow           = "type_how"
-	ProbeVarTypeKernel        = "type_kernel"
-	ProbeVarTypeMemory        = "type_memory"
-	ProbeVarTypeMemoryKind    = "type_memory_kind"
-	ProbeVarTypeMount         = "type_mount"
-	ProbeVarTypeNamespace     = "type_namespace"
-	ProbeVarTypeNet           = "type_net"
-	ProbeVarTypeNetBits       = "type_net_bits"
-	ProbeVarTypeOperation     = "type_operation"
-	ProbeVarTypeOptional      = "type_optional"
-	ProbeVarTypeReason        = "type_reason"
-	ProbeVarTypeRename        = "type_rename"
-	ProbeVarTypeTamper        = "type_tamper"
-	ProbeVarTypeTamperKind    = "type_tamper_kind"
-	ProbeVarTypeTarget        = "type_target"
-	ProbeVarTypeTraceHow      = "type_trace_how"
-	ProbeVarTypeType          = "type_type"
-	ProbeVarTypeUnix          = "type_unix"
+	ProbeMapBulk                = "bulk"
+	ProbeMapConf                = "conf"
+	ProbeMapCrit                = "crit"
+	ProbeMapExitCalls           = "exit_calls"
+	ProbeMapGone                = "gone"
+	ProbeMapScratch             = "scratch"
+	ProbeMapStats               = "stats"
+	ProbeMapWr                  = "wr"
+	ProbeProgListTasks          = "list_tasks"
+	ProbeProgOnAccepted         = "on_accepted"
+	ProbeProgOnBound            = "on_bound"
+	ProbeProgOnChanged          = "on_changed"
+	ProbeProgOnComm             = "on_comm"
+	ProbeProgOnConnected        = "on_connected"
+	ProbeProgOnDgramConnect     = "on_dgram_connect"
+	ProbeProgOnExec             = "on_exec"
+	ProbeProgOnExit             = "on_exit"
+	ProbeProgOnFileOpen         = "on_file_open"
+	ProbeProgOnFilePermission   = "on_file_permission"
+	ProbeProgOnFileRelease      = "on_file_release"
+	ProbeProgOnFileTruncate     = "on_file_truncate"
+	ProbeProgOnFork             = "on_fork"
+	ProbeProgOnFput             = "on_fput"
+	ProbeProgOnInet6Bind        = "on_inet6_bind"
+	ProbeProgOnInetBind         = "on_inet_bind"
+	ProbeProgOnInetListen       = "on_inet_listen"
+	ProbeProgOnMade             = "on_made"
+	ProbeProgOnNamed            = "on_named"
+	ProbeProgOnOpened           = "on_opened"
+	ProbeProgOnPathChmod        = "on_path_chmod"
+	ProbeProgOnPathChown        = "on_path_chown"
+	ProbeProgOnPathLink         = "on_path_link"
+	ProbeProgOnPathMkdir        = "on_path_mkdir"
+	ProbeProgOnPathMknod        = "on_path_mknod"
+	ProbeProgOnPathRename       = "on_path_rename"
+	ProbeProgOnPathRmdir        = "on_path_rmdir"
+	ProbeProgOnPathSymlink      = "on_path_symlink"
+	ProbeProgOnPathTruncate     = "on_path_truncate"
+	ProbeProgOnPathUnlink       = "on_path_unlink"
+	ProbeProgOnRenamed          = "on_renamed"
+	ProbeProgOnSockGraft        = "on_sock_graft"
+	ProbeProgOnSockState        = "on_sock_state"
+	ProbeProgOnSocketBind       = "on_socket_bind"
+	ProbeProgOnSocketConnect    = "on_socket_connect"
+	ProbeProgOnSocketListen     = "on_socket_listen"
+	ProbeProgOnSocketPostCreate = "on_socket_post_create"
+	ProbeProgOnSysExit          = "on_sys_exit"
+	ProbeProgOnTcpV4Connect     = "on_tcp_v4_connect"
+	ProbeProgOnTcpV6Connect     = "on_tcp_v6_connect"
+	ProbeProgOnWritten          = "on_written"
+	ProbeVarTypeAggregate       = "type_aggregate"
+	ProbeVarTypeApi             = "type_api"
+	ProbeVarTypeAuth            = "type_auth"
+	ProbeVarTypeCgroup          = "type_cgroup"
+	ProbeVarTypeClose           = "type_close"
+	ProbeVarTypeComm            = "type_comm"
+	ProbeVarTypeCreds           = "type_creds"
+	ProbeVarTypeDns             = "type_dns"
+	ProbeVarTypeExec            = "type_exec"
+	ProbeVarTypeExit            = "type_exit"
+	ProbeVarTypeFile            = "type_file"
+	ProbeVarTypeFlag            = "type_flag"
+	ProbeVarTypeFork            = "type_fork"
+	ProbeVarTypeGained          = "type_gained"
+	ProbeVarTypeHow             = "type_how"
+	ProbeVarTypeKernel          = "type_kernel"
+	ProbeVarTypeMemory          = "type_memory"
+	ProbeVarTypeMemoryKind      = "type_memory_kind"
+	ProbeVarTypeMount           = "type_mount"
+	ProbeVarTypeNamespace       = "type_namespace"
+	ProbeVarTypeNet             = "type_net"
+	ProbeVarTypeNetBits         = "type_net_bits"
+	ProbeVarTypeOperation       = "type_operation"
+	ProbeVarTypeOptional        = "type_optional"
+	ProbeVarTypeReason          = "type_reason"
+	ProbeVarTypeRename          = "type_rename"
+	ProbeVarTypeTamper          = "type_tamper"
+	ProbeVarTypeTamperKind      = "type_tamper_kind"
+	ProbeVarTypeTarget          = "type_target"
+	ProbeVarTypeTraceHow        = "type_trace_how"
+	ProbeVarTypeType            = "type_type"
+	ProbeVarTypeUnix            = "type_unix"
 )
 
 // LoadProbe returns the embedded CollectionSpec for Probe.
@@ -635,34 +649,48 @@ type ProbeSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProbeProgramSpecs struct {
-	ListTasks        *ebpf.ProgramSpec `ebpf:"list_tasks"`
-	OnChanged        *ebpf.ProgramSpec `ebpf:"on_changed"`
-	OnComm           *ebpf.ProgramSpec `ebpf:"on_comm"`
-	OnExec           *ebpf.ProgramSpec `ebpf:"on_exec"`
-	OnExit           *ebpf.ProgramSpec `ebpf:"on_exit"`
-	OnFileOpen       *ebpf.ProgramSpec `ebpf:"on_file_open"`
-	OnFilePermission *ebpf.ProgramSpec `ebpf:"on_file_permission"`
-	OnFileRelease    *ebpf.ProgramSpec `ebpf:"on_file_release"`
-	OnFileTruncate   *ebpf.ProgramSpec `ebpf:"on_file_truncate"`
-	OnFork           *ebpf.ProgramSpec `ebpf:"on_fork"`
-	OnFput           *ebpf.ProgramSpec `ebpf:"on_fput"`
-	OnNamed          *ebpf.ProgramSpec `ebpf:"on_named"`
-	OnOpened         *ebpf.ProgramSpec `ebpf:"on_opened"`
-	OnPathChmod      *ebpf.ProgramSpec `ebpf:"on_path_chmod"`
-	OnPathChown      *ebpf.ProgramSpec `ebpf:"on_path_chown"`
-	OnPathLink       *ebpf.ProgramSpec `ebpf:"on_path_link"`
-	OnPathMkdir      *ebpf.ProgramSpec `ebpf:"on_path_mkdir"`
-	OnPathMknod      *ebpf.ProgramSpec `ebpf:"on_path_mknod"`
-	OnPathRename     *ebpf.ProgramSpec `ebpf:"on_path_rename"`
-	OnPathRmdir      *ebpf.ProgramSpec `ebpf:"on_path_rmdir"`
-	OnPathSymlink    *ebpf.ProgramSpec `ebpf:"on_path_symlink"`
-	OnPathTruncate   *ebpf.ProgramSpec `ebpf:"on_path_truncate"`
-	OnPathUnlink     *ebpf.ProgramSpec `ebpf:"on_path_unlink"`
-	OnRenamed        *ebpf.ProgramSpec `ebpf:"on_renamed"`
-	OnSockState      *ebpf.ProgramSpec `ebpf:"on_sock_state"`
-	OnSysExit        *ebpf.ProgramSpec `ebpf:"on_sys_exit"`
-	OnTcpConnect     *ebpf.ProgramSpec `ebpf:"on_tcp_connect"`
-	OnWritten        *ebpf.ProgramSpec `ebpf:"on_written"`
+	ListTasks          *ebpf.ProgramSpec `ebpf:"list_tasks"`
+	OnAccepted         *ebpf.ProgramSpec `ebpf:"on_accepted"`
+	OnBound            *ebpf.ProgramSpec `ebpf:"on_bound"`
+	OnChanged          *ebpf.ProgramSpec `ebpf:"on_changed"`
+	OnComm             *ebpf.ProgramSpec `ebpf:"on_comm"`
+	OnConnected        *ebpf.ProgramSpec `ebpf:"on_connected"`
+	OnDgramConnect     *ebpf.ProgramSpec `ebpf:"on_dgram_connect"`
+	OnExec             *ebpf.ProgramSpec `ebpf:"on_exec"`
+	OnExit             *ebpf.ProgramSpec `ebpf:"on_exit"`
+	OnFileOpen         *ebpf.ProgramSpec `ebpf:"on_file_open"`
+	OnFilePermission   *ebpf.ProgramSpec `ebpf:"on_file_permission"`
+	OnFileRelease      *ebpf.ProgramSpec `ebpf:"on_file_release"`
+	OnFileTruncate     *ebpf.ProgramSpec `ebpf:"on_file_truncate"`
+	OnFork             *ebpf.ProgramSpec `ebpf:"on_fork"`
+	OnFput             *ebpf.ProgramSpec `ebpf:"on_fput"`
+	OnInet6Bind        *ebpf.ProgramSpec `ebpf:"on_inet6_bind"`
+	OnInetBind         *ebpf.ProgramSpec `ebpf:"on_inet_bind"`
+	OnInetListen       *ebpf.ProgramSpec `ebpf:"on_inet_listen"`
+	OnMade             *ebpf.ProgramSpec `ebpf:"on_made"`
+	OnNamed            *ebpf.ProgramSpec `ebpf:"on_named"`
+	OnOpened           *ebpf.ProgramSpec `ebpf:"on_opened"`
+	OnPathChmod        *ebpf.ProgramSpec `ebpf:"on_path_chmod"`
+	OnPathChown        *ebpf.ProgramSpec `ebpf:"on_path_chown"`
+	OnPathLink         *ebpf.ProgramSpec `ebpf:"on_path_link"`
+	OnPathMkdir        *ebpf.ProgramSpec `ebpf:"on_path_mkdir"`
+	OnPathMknod        *ebpf.ProgramSpec `ebpf:"on_path_mknod"`
+	OnPathRename       *ebpf.ProgramSpec `ebpf:"on_path_rename"`
+	OnPathRmdir        *ebpf.ProgramSpec `ebpf:"on_path_rmdir"`
+	OnPathSymlink      *ebpf.ProgramSpec `ebpf:"on_path_symlink"`
+	OnPathTruncate     *ebpf.ProgramSpec `ebpf:"on_path_truncate"`
+	OnPathUnlink       *ebpf.ProgramSpec `ebpf:"on_path_unlink"`
+	OnRenamed          *ebpf.ProgramSpec `ebpf:"on_renamed"`
+	OnSockGraft        *ebpf.ProgramSpec `ebpf:"on_sock_graft"`
+	OnSockState        *ebpf.ProgramSpec `ebpf:"on_sock_state"`
+	OnSocketBind       *ebpf.ProgramSpec `ebpf:"on_socket_bind"`
+	OnSocketConnect    *ebpf.ProgramSpec `ebpf:"on_socket_connect"`
+	OnSocketListen     *ebpf.ProgramSpec `ebpf:"on_socket_listen"`
+	OnSocketPostCreate *ebpf.ProgramSpec `ebpf:"on_socket_post_create"`
+	OnSysExit          *ebpf.ProgramSpec `ebpf:"on_sys_exit"`
+	OnTcpV4Connect     *ebpf.ProgramSpec `ebpf:"on_tcp_v4_connect"`
+	OnTcpV6Connect     *ebpf.ProgramSpec `ebpf:"on_tcp_v6_connect"`
+	OnWritten          *ebpf.ProgramSpec `ebpf:"on_written"`
 }
 
 // ProbeMapSpecs contains maps before they are loaded into the kernel.
@@ -802,41 +830,59 @@ type ProbeVariables struct {
 //
 // It can be passed to LoadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProbePrograms struct {
-	ListTasks        *ebpf.Program `ebpf:"list_tasks"`
-	OnChanged        *ebpf.Program `ebpf:"on_changed"`
-	OnComm           *ebpf.Program `ebpf:"on_comm"`
-	OnExec           *ebpf.Program `ebpf:"on_exec"`
-	OnExit           *ebpf.Program `ebpf:"on_exit"`
-	OnFileOpen       *ebpf.Program `ebpf:"on_file_open"`
-	OnFilePermission *ebpf.Program `ebpf:"on_file_permission"`
-	OnFileRelease    *ebpf.Program `ebpf:"on_file_release"`
-	OnFileTruncate   *ebpf.Program `ebpf:"on_file_truncate"`
-	OnFork           *ebpf.Program `ebpf:"on_fork"`
-	OnFput           *ebpf.Program `ebpf:"on_fput"`
-	OnNamed          *ebpf.Program `ebpf:"on_named"`
-	OnOpened         *ebpf.Program `ebpf:"on_opened"`
-	OnPathChmod      *ebpf.Program `ebpf:"on_path_chmod"`
-	OnPathChown      *ebpf.Program `ebpf:"on_path_chown"`
-	OnPathLink       *ebpf.Program `ebpf:"on_path_link"`
-	OnPathMkdir      *ebpf.Program `ebpf:"on_path_mkdir"`
-	OnPathMknod      *ebpf.Program `ebpf:"on_path_mknod"`
-	OnPathRename     *ebpf.Program `ebpf:"on_path_rename"`
-	OnPathRmdir      *ebpf.Program `ebpf:"on_path_rmdir"`
-	OnPathSymlink    *ebpf.Program `ebpf:"on_path_symlink"`
-	OnPathTruncate   *ebpf.Program `ebpf:"on_path_truncate"`
-	OnPathUnlink     *ebpf.Program `ebpf:"on_path_unlink"`
-	OnRenamed        *ebpf.Program `ebpf:"on_renamed"`
-	OnSockState      *ebpf.Program `ebpf:"on_sock_state"`
-	OnSysExit        *ebpf.Program `ebpf:"on_sys_exit"`
-	OnTcpConnect     *ebpf.Program `ebpf:"on_tcp_connect"`
-	OnWritten        *ebpf.Program `ebpf:"on_written"`
+	ListTasks          *ebpf.Program `ebpf:"list_tasks"`
+	OnAccepted         *ebpf.Program `ebpf:"on_accepted"`
+	OnBound            *ebpf.Program `ebpf:"on_bound"`
+	OnChanged          *ebpf.Program `ebpf:"on_changed"`
+	OnComm             *ebpf.Program `ebpf:"on_comm"`
+	OnConnected        *ebpf.Program `ebpf:"on_connected"`
+	OnDgramConnect     *ebpf.Program `ebpf:"on_dgram_connect"`
+	OnExec             *ebpf.Program `ebpf:"on_exec"`
+	OnExit             *ebpf.Program `ebpf:"on_exit"`
+	OnFileOpen         *ebpf.Program `ebpf:"on_file_open"`
+	OnFilePermission   *ebpf.Program `ebpf:"on_file_permission"`
+	OnFileRelease      *ebpf.Program `ebpf:"on_file_release"`
+	OnFileTruncate     *ebpf.Program `ebpf:"on_file_truncate"`
+	OnFork             *ebpf.Program `ebpf:"on_fork"`
+	OnFput             *ebpf.Program `ebpf:"on_fput"`
+	OnInet6Bind        *ebpf.Program `ebpf:"on_inet6_bind"`
+	OnInetBind         *ebpf.Program `ebpf:"on_inet_bind"`
+	OnInetListen       *ebpf.Program `ebpf:"on_inet_listen"`
+	OnMade             *ebpf.Program `ebpf:"on_made"`
+	OnNamed            *ebpf.Program `ebpf:"on_named"`
+	OnOpened           *ebpf.Program `ebpf:"on_opened"`
+	OnPathChmod        *ebpf.Program `ebpf:"on_path_chmod"`
+	OnPathChown        *ebpf.Program `ebpf:"on_path_chown"`
+	OnPathLink         *ebpf.Program `ebpf:"on_path_link"`
+	OnPathMkdir        *ebpf.Program `ebpf:"on_path_mkdir"`
+	OnPathMknod        *ebpf.Program `ebpf:"on_path_mknod"`
+	OnPathRename       *ebpf.Program `ebpf:"on_path_rename"`
+	OnPathRmdir        *ebpf.Program `ebpf:"on_path_rmdir"`
+	OnPathSymlink      *ebpf.Program `ebpf:"on_path_symlink"`
+	OnPathTruncate     *ebpf.Program `ebpf:"on_path_truncate"`
+	OnPathUnlink       *ebpf.Program `ebpf:"on_path_unlink"`
+	OnRenamed          *ebpf.Program `ebpf:"on_renamed"`
+	OnSockGraft        *ebpf.Program `ebpf:"on_sock_graft"`
+	OnSockState        *ebpf.Program `ebpf:"on_sock_state"`
+	OnSocketBind       *ebpf.Program `ebpf:"on_socket_bind"`
+	OnSocketConnect    *ebpf.Program `ebpf:"on_socket_connect"`
+	OnSocketListen     *ebpf.Program `ebpf:"on_socket_listen"`
+	OnSocketPostCreate *ebpf.Program `ebpf:"on_socket_post_create"`
+	OnSysExit          *ebpf.Program `ebpf:"on_sys_exit"`
+	OnTcpV4Connect     *ebpf.Program `ebpf:"on_tcp_v4_connect"`
+	OnTcpV6Connect     *ebpf.Program `ebpf:"on_tcp_v6_connect"`
+	OnWritten          *ebpf.Program `ebpf:"on_written"`
 }
 
 func (p *ProbePrograms) Close() error {
 	return _ProbeClose(
 		p.ListTasks,
+		p.OnAccepted,
+		p.OnBound,
 		p.OnChanged,
 		p.OnComm,
+		p.OnConnected,
+		p.OnDgramConnect,
 		p.OnExec,
 		p.OnExit,
 		p.OnFileOpen,
@@ -845,6 +891,10 @@ func (p *ProbePrograms) Close() error {
 		p.OnFileTruncate,
 		p.OnFork,
 		p.OnFput,
+		p.OnInet6Bind,
+		p.OnInetBind,
+		p.OnInetListen,
+		p.OnMade,
 		p.OnNamed,
 		p.OnOpened,
 		p.OnPathChmod,
@@ -858,9 +908,15 @@ func (p *ProbePrograms) Close() error {
 		p.OnPathTruncate,
 		p.OnPathUnlink,
 		p.OnRenamed,
+		p.OnSockGraft,
 		p.OnSockState,
+		p.OnSocketBind,
+		p.OnSocketConnect,
+		p.OnSocketListen,
+		p.OnSocketPostCreate,
 		p.OnSysExit,
-		p.OnTcpConnect,
+		p.OnTcpV4Connect,
+		p.OnTcpV6Connect,
 		p.OnWritten,
 	)
 }

@@ -3,7 +3,8 @@
  * this kernel can run. With OLD defined it is the object for kernels before
  * 5.12 (see maps.h). */
 #include "lsm.h"
-#include "net.h"
+#include "net_call.h"
+#include "net_lsm.h"
 #include "process.h"
 #include "syscall.h"
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
+	"golang.org/x/sys/unix"
 )
 
 // Every program loads on this kernel, or the kernel has no such hook, or it
@@ -27,9 +28,9 @@ func TestLoad(t *testing.T) {
 		switch {
 		case err != nil && strings.Contains(err.Error(), "type STRUCT is unsupported"):
 			t.Logf("%s (%s): not on this kernel: %s", name, p.SectionName, brief(err)) // before 5.15
-		case errors.As(err, &ve) && !errors.Is(err, os.ErrPermission):
+		case errors.As(err, &ve) && !errors.Is(err, unix.EPERM): // EACCES is the verifier's
 			t.Errorf("%s: %+v", name, ve)
-		case errors.Is(err, os.ErrPermission), errors.Is(err, ebpf.ErrNotSupported), errors.Is(err, btf.ErrNotFound):
+		case errors.Is(err, unix.EPERM), errors.Is(err, ebpf.ErrNotSupported), errors.Is(err, btf.ErrNotFound):
 			t.Logf("%s (%s): not on this kernel: %v", name, p.SectionName, err)
 		case err != nil:
 			t.Errorf("%s (%s): %v", name, p.SectionName, err)
