@@ -20,17 +20,19 @@ const (
 	OldMapConf                = "conf"
 	OldMapCrit                = "crit"
 	OldMapExitCalls           = "exit_calls"
+	OldMapGains               = "gains"
 	OldMapGone                = "gone"
 	OldMapScratch             = "scratch"
 	OldMapStats               = "stats"
 	OldMapWr                  = "wr"
 	OldProgListTasks          = "list_tasks"
-	OldProgOnAccepted         = "on_accepted"
-	OldProgOnBound            = "on_bound"
+	OldProgOnCgroupAttach     = "on_cgroup_attach"
+	OldProgOnCgroupMkdir      = "on_cgroup_mkdir"
 	OldProgOnChanged          = "on_changed"
+	OldProgOnChrooted         = "on_chrooted"
 	OldProgOnComm             = "on_comm"
-	OldProgOnConnected        = "on_connected"
-	OldProgOnDgramConnect     = "on_dgram_connect"
+	OldProgOnCommitCreds      = "on_commit_creds"
+	OldProgOnCommittingCreds  = "on_committing_creds"
 	OldProgOnExec             = "on_exec"
 	OldProgOnExit             = "on_exit"
 	OldProgOnFileOpen         = "on_file_open"
@@ -39,14 +41,12 @@ const (
 	OldProgOnFileTruncate     = "on_file_truncate"
 	OldProgOnFork             = "on_fork"
 	OldProgOnFput             = "on_fput"
-	OldProgOnInet6Bind        = "on_inet6_bind"
-	OldProgOnInetBind         = "on_inet_bind"
-	OldProgOnInetListen       = "on_inet_listen"
-	OldProgOnMade             = "on_made"
 	OldProgOnNamed            = "on_named"
+	OldProgOnNetlinkSend      = "on_netlink_send"
 	OldProgOnOpened           = "on_opened"
 	OldProgOnPathChmod        = "on_path_chmod"
 	OldProgOnPathChown        = "on_path_chown"
+	OldProgOnPathChroot       = "on_path_chroot"
 	OldProgOnPathLink         = "on_path_link"
 	OldProgOnPathMkdir        = "on_path_mkdir"
 	OldProgOnPathMknod        = "on_path_mknod"
@@ -55,16 +55,17 @@ const (
 	OldProgOnPathSymlink      = "on_path_symlink"
 	OldProgOnPathTruncate     = "on_path_truncate"
 	OldProgOnPathUnlink       = "on_path_unlink"
+	OldProgOnPrepareExec      = "on_prepare_exec"
 	OldProgOnRenamed          = "on_renamed"
-	OldProgOnSockGraft        = "on_sock_graft"
+	OldProgOnSent             = "on_sent"
+	OldProgOnSetCreds         = "on_set_creds"
+	OldProgOnSetNamespaces    = "on_set_namespaces"
+	OldProgOnSignalAsked      = "on_signal_asked"
+	OldProgOnSignalSent       = "on_signal_sent"
 	OldProgOnSockState        = "on_sock_state"
-	OldProgOnSocketBind       = "on_socket_bind"
-	OldProgOnSocketConnect    = "on_socket_connect"
-	OldProgOnSocketListen     = "on_socket_listen"
-	OldProgOnSocketPostCreate = "on_socket_post_create"
+	OldProgOnSwitchNamespaces = "on_switch_namespaces"
 	OldProgOnSysExit          = "on_sys_exit"
-	OldProgOnTcpV4Connect     = "on_tcp_v4_connect"
-	OldProgOnTcpV6Connect     = "on_tcp_v6_connect"
+	OldProgOnTcpConnect       = "on_tcp_connect"
 	OldProgOnWritten          = "on_written"
 	OldVarTypeAggregate       = "type_aggregate"
 	OldVarTypeApi             = "type_api"
@@ -143,12 +144,13 @@ type OldSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type OldProgramSpecs struct {
 	ListTasks          *ebpf.ProgramSpec `ebpf:"list_tasks"`
-	OnAccepted         *ebpf.ProgramSpec `ebpf:"on_accepted"`
-	OnBound            *ebpf.ProgramSpec `ebpf:"on_bound"`
+	OnCgroupAttach     *ebpf.ProgramSpec `ebpf:"on_cgroup_attach"`
+	OnCgroupMkdir      *ebpf.ProgramSpec `ebpf:"on_cgroup_mkdir"`
 	OnChanged          *ebpf.ProgramSpec `ebpf:"on_changed"`
+	OnChrooted         *ebpf.ProgramSpec `ebpf:"on_chrooted"`
 	OnComm             *ebpf.ProgramSpec `ebpf:"on_comm"`
-	OnConnected        *ebpf.ProgramSpec `ebpf:"on_connected"`
-	OnDgramConnect     *ebpf.ProgramSpec `ebpf:"on_dgram_connect"`
+	OnCommitCreds      *ebpf.ProgramSpec `ebpf:"on_commit_creds"`
+	OnCommittingCreds  *ebpf.ProgramSpec `ebpf:"on_committing_creds"`
 	OnExec             *ebpf.ProgramSpec `ebpf:"on_exec"`
 	OnExit             *ebpf.ProgramSpec `ebpf:"on_exit"`
 	OnFileOpen         *ebpf.ProgramSpec `ebpf:"on_file_open"`
@@ -157,14 +159,12 @@ type OldProgramSpecs struct {
 	OnFileTruncate     *ebpf.ProgramSpec `ebpf:"on_file_truncate"`
 	OnFork             *ebpf.ProgramSpec `ebpf:"on_fork"`
 	OnFput             *ebpf.ProgramSpec `ebpf:"on_fput"`
-	OnInet6Bind        *ebpf.ProgramSpec `ebpf:"on_inet6_bind"`
-	OnInetBind         *ebpf.ProgramSpec `ebpf:"on_inet_bind"`
-	OnInetListen       *ebpf.ProgramSpec `ebpf:"on_inet_listen"`
-	OnMade             *ebpf.ProgramSpec `ebpf:"on_made"`
 	OnNamed            *ebpf.ProgramSpec `ebpf:"on_named"`
+	OnNetlinkSend      *ebpf.ProgramSpec `ebpf:"on_netlink_send"`
 	OnOpened           *ebpf.ProgramSpec `ebpf:"on_opened"`
 	OnPathChmod        *ebpf.ProgramSpec `ebpf:"on_path_chmod"`
 	OnPathChown        *ebpf.ProgramSpec `ebpf:"on_path_chown"`
+	OnPathChroot       *ebpf.ProgramSpec `ebpf:"on_path_chroot"`
 	OnPathLink         *ebpf.ProgramSpec `ebpf:"on_path_link"`
 	OnPathMkdir        *ebpf.ProgramSpec `ebpf:"on_path_mkdir"`
 	OnPathMknod        *ebpf.ProgramSpec `ebpf:"on_path_mknod"`
@@ -173,16 +173,17 @@ type OldProgramSpecs struct {
 	OnPathSymlink      *ebpf.ProgramSpec `ebpf:"on_path_symlink"`
 	OnPathTruncate     *ebpf.ProgramSpec `ebpf:"on_path_truncate"`
 	OnPathUnlink       *ebpf.ProgramSpec `ebpf:"on_path_unlink"`
+	OnPrepareExec      *ebpf.ProgramSpec `ebpf:"on_prepare_exec"`
 	OnRenamed          *ebpf.ProgramSpec `ebpf:"on_renamed"`
-	OnSockGraft        *ebpf.ProgramSpec `ebpf:"on_sock_graft"`
+	OnSent             *ebpf.ProgramSpec `ebpf:"on_sent"`
+	OnSetCreds         *ebpf.ProgramSpec `ebpf:"on_set_creds"`
+	OnSetNamespaces    *ebpf.ProgramSpec `ebpf:"on_set_namespaces"`
+	OnSignalAsked      *ebpf.ProgramSpec `ebpf:"on_signal_asked"`
+	OnSignalSent       *ebpf.ProgramSpec `ebpf:"on_signal_sent"`
 	OnSockState        *ebpf.ProgramSpec `ebpf:"on_sock_state"`
-	OnSocketBind       *ebpf.ProgramSpec `ebpf:"on_socket_bind"`
-	OnSocketConnect    *ebpf.ProgramSpec `ebpf:"on_socket_connect"`
-	OnSocketListen     *ebpf.ProgramSpec `ebpf:"on_socket_listen"`
-	OnSocketPostCreate *ebpf.ProgramSpec `ebpf:"on_socket_post_create"`
+	OnSwitchNamespaces *ebpf.ProgramSpec `ebpf:"on_switch_namespaces"`
 	OnSysExit          *ebpf.ProgramSpec `ebpf:"on_sys_exit"`
-	OnTcpV4Connect     *ebpf.ProgramSpec `ebpf:"on_tcp_v4_connect"`
-	OnTcpV6Connect     *ebpf.ProgramSpec `ebpf:"on_tcp_v6_connect"`
+	OnTcpConnect       *ebpf.ProgramSpec `ebpf:"on_tcp_connect"`
 	OnWritten          *ebpf.ProgramSpec `ebpf:"on_written"`
 }
 
@@ -194,6 +195,7 @@ type OldMapSpecs struct {
 	Conf      *ebpf.MapSpec `ebpf:"conf"`
 	Crit      *ebpf.MapSpec `ebpf:"crit"`
 	ExitCalls *ebpf.MapSpec `ebpf:"exit_calls"`
+	Gains     *ebpf.MapSpec `ebpf:"gains"`
 	Gone      *ebpf.MapSpec `ebpf:"gone"`
 	Scratch   *ebpf.MapSpec `ebpf:"scratch"`
 	Stats     *ebpf.MapSpec `ebpf:"stats"`
@@ -262,6 +264,7 @@ type OldMaps struct {
 	Conf      *ebpf.Map `ebpf:"conf"`
 	Crit      *ebpf.Map `ebpf:"crit"`
 	ExitCalls *ebpf.Map `ebpf:"exit_calls"`
+	Gains     *ebpf.Map `ebpf:"gains"`
 	Gone      *ebpf.Map `ebpf:"gone"`
 	Scratch   *ebpf.Map `ebpf:"scratch"`
 	Stats     *ebpf.Map `ebpf:"stats"`
@@ -274,6 +277,7 @@ func (m *OldMaps) Close() error {
 		m.Conf,
 		m.Crit,
 		m.ExitCalls,
+		m.Gains,
 		m.Gone,
 		m.Scratch,
 		m.Stats,
@@ -324,12 +328,13 @@ type OldVariables struct {
 // It can be passed to LoadOldObjects or ebpf.CollectionSpec.LoadAndAssign.
 type OldPrograms struct {
 	ListTasks          *ebpf.Program `ebpf:"list_tasks"`
-	OnAccepted         *ebpf.Program `ebpf:"on_accepted"`
-	OnBound            *ebpf.Program `ebpf:"on_bound"`
+	OnCgroupAttach     *ebpf.Program `ebpf:"on_cgroup_attach"`
+	OnCgroupMkdir      *ebpf.Program `ebpf:"on_cgroup_mkdir"`
 	OnChanged          *ebpf.Program `ebpf:"on_changed"`
+	OnChrooted         *ebpf.Program `ebpf:"on_chrooted"`
 	OnComm             *ebpf.Program `ebpf:"on_comm"`
-	OnConnected        *ebpf.Program `ebpf:"on_connected"`
-	OnDgramConnect     *ebpf.Program `ebpf:"on_dgram_connect"`
+	OnCommitCreds      *ebpf.Program `ebpf:"on_commit_creds"`
+	OnCommittingCreds  *ebpf.Program `ebpf:"on_committing_creds"`
 	OnExec             *ebpf.Program `ebpf:"on_exec"`
 	OnExit             *ebpf.Program `ebpf:"on_exit"`
 	OnFileOpen         *ebpf.Program `ebpf:"on_file_open"`
@@ -338,14 +343,12 @@ type OldPrograms struct {
 	OnFileTruncate     *ebpf.Program `ebpf:"on_file_truncate"`
 	OnFork             *ebpf.Program `ebpf:"on_fork"`
 	OnFput             *ebpf.Program `ebpf:"on_fput"`
-	OnInet6Bind        *ebpf.Program `ebpf:"on_inet6_bind"`
-	OnInetBind         *ebpf.Program `ebpf:"on_inet_bind"`
-	OnInetListen       *ebpf.Program `ebpf:"on_inet_listen"`
-	OnMade             *ebpf.Program `ebpf:"on_made"`
 	OnNamed            *ebpf.Program `ebpf:"on_named"`
+	OnNetlinkSend      *ebpf.Program `ebpf:"on_netlink_send"`
 	OnOpened           *ebpf.Program `ebpf:"on_opened"`
 	OnPathChmod        *ebpf.Program `ebpf:"on_path_chmod"`
 	OnPathChown        *ebpf.Program `ebpf:"on_path_chown"`
+	OnPathChroot       *ebpf.Program `ebpf:"on_path_chroot"`
 	OnPathLink         *ebpf.Program `ebpf:"on_path_link"`
 	OnPathMkdir        *ebpf.Program `ebpf:"on_path_mkdir"`
 	OnPathMknod        *ebpf.Program `ebpf:"on_path_mknod"`
@@ -354,28 +357,30 @@ type OldPrograms struct {
 	OnPathSymlink      *ebpf.Program `ebpf:"on_path_symlink"`
 	OnPathTruncate     *ebpf.Program `ebpf:"on_path_truncate"`
 	OnPathUnlink       *ebpf.Program `ebpf:"on_path_unlink"`
+	OnPrepareExec      *ebpf.Program `ebpf:"on_prepare_exec"`
 	OnRenamed          *ebpf.Program `ebpf:"on_renamed"`
-	OnSockGraft        *ebpf.Program `ebpf:"on_sock_graft"`
+	OnSent             *ebpf.Program `ebpf:"on_sent"`
+	OnSetCreds         *ebpf.Program `ebpf:"on_set_creds"`
+	OnSetNamespaces    *ebpf.Program `ebpf:"on_set_namespaces"`
+	OnSignalAsked      *ebpf.Program `ebpf:"on_signal_asked"`
+	OnSignalSent       *ebpf.Program `ebpf:"on_signal_sent"`
 	OnSockState        *ebpf.Program `ebpf:"on_sock_state"`
-	OnSocketBind       *ebpf.Program `ebpf:"on_socket_bind"`
-	OnSocketConnect    *ebpf.Program `ebpf:"on_socket_connect"`
-	OnSocketListen     *ebpf.Program `ebpf:"on_socket_listen"`
-	OnSocketPostCreate *ebpf.Program `ebpf:"on_socket_post_create"`
+	OnSwitchNamespaces *ebpf.Program `ebpf:"on_switch_namespaces"`
 	OnSysExit          *ebpf.Program `ebpf:"on_sys_exit"`
-	OnTcpV4Connect     *ebpf.Program `ebpf:"on_tcp_v4_connect"`
-	OnTcpV6Connect     *ebpf.Program `ebpf:"on_tcp_v6_connect"`
+	OnTcpConnect       *ebpf.Program `ebpf:"on_tcp_connect"`
 	OnWritten          *ebpf.Program `ebpf:"on_written"`
 }
 
 func (p *OldPrograms) Close() error {
 	return _OldClose(
 		p.ListTasks,
-		p.OnAccepted,
-		p.OnBound,
+		p.OnCgroupAttach,
+		p.OnCgroupMkdir,
 		p.OnChanged,
+		p.OnChrooted,
 		p.OnComm,
-		p.OnConnected,
-		p.OnDgramConnect,
+		p.OnCommitCreds,
+		p.OnCommittingCreds,
 		p.OnExec,
 		p.OnExit,
 		p.OnFileOpen,
@@ -384,14 +389,12 @@ func (p *OldPrograms) Close() error {
 		p.OnFileTruncate,
 		p.OnFork,
 		p.OnFput,
-		p.OnInet6Bind,
-		p.OnInetBind,
-		p.OnInetListen,
-		p.OnMade,
 		p.OnNamed,
+		p.OnNetlinkSend,
 		p.OnOpened,
 		p.OnPathChmod,
 		p.OnPathChown,
+		p.OnPathChroot,
 		p.OnPathLink,
 		p.OnPathMkdir,
 		p.OnPathMknod,
@@ -400,16 +403,17 @@ func (p *OldPrograms) Close() error {
 		p.OnPathSymlink,
 		p.OnPathTruncate,
 		p.OnPathUnlink,
+		p.OnPrepareExec,
 		p.OnRenamed,
-		p.OnSockGraft,
+		p.OnSent,
+		p.OnSetCreds,
+		p.OnSetNamespaces,
+		p.OnSignalAsked,
+		p.OnSignalSent,
 		p.OnSockState,
-		p.OnSocketBind,
-		p.OnSocketConnect,
-		p.OnSocketListen,
-		p.OnSocketPostCreate,
+		p.OnSwitchNamespaces,
 		p.OnSysExit,
-		p.OnTcpV4Connect,
-		p.OnTcpV6Connect,
+		p.OnTcpConnect,
 		p.OnWritten,
 	)
 }

@@ -118,6 +118,8 @@ type ProbeEventCreds struct {
 	CapInheritable uint64
 	NewPermitted   uint64
 	NewInheritable uint64
+	Known          uint32
+	Groups         uint32
 }
 
 type ProbeEventDns struct {
@@ -143,6 +145,8 @@ type ProbeEventExec struct {
 	ArgsTotal   uint64
 	Mode        uint32
 	Nlink       uint32
+	Uid         uint32
+	Gid         uint32
 	PathLen     uint16
 	CwdLen      uint16
 	FilenameLen uint16
@@ -434,9 +438,10 @@ type ProbeEventUnix struct {
 type ProbeGained uint32
 
 const (
-	ProbeGainedGAINED_UID  ProbeGained = 1
-	ProbeGainedGAINED_GID  ProbeGained = 2
-	ProbeGainedGAINED_CAPS ProbeGained = 4
+	ProbeGainedGAINED_UID    ProbeGained = 1
+	ProbeGainedGAINED_GID    ProbeGained = 2
+	ProbeGainedGAINED_CAPS   ProbeGained = 4
+	ProbeGainedGAINED_COMPAT ProbeGained = 8
 )
 
 type ProbeMemoryKind uint32
@@ -527,17 +532,19 @@ const (
 	ProbeMapConf                = "conf"
 	ProbeMapCrit                = "crit"
 	ProbeMapExitCalls           = "exit_calls"
+	ProbeMapGains               = "gains"
 	ProbeMapGone                = "gone"
 	ProbeMapScratch             = "scratch"
 	ProbeMapStats               = "stats"
 	ProbeMapWr                  = "wr"
 	ProbeProgListTasks          = "list_tasks"
-	ProbeProgOnAccepted         = "on_accepted"
-	ProbeProgOnBound            = "on_bound"
+	ProbeProgOnCgroupAttach     = "on_cgroup_attach"
+	ProbeProgOnCgroupMkdir      = "on_cgroup_mkdir"
 	ProbeProgOnChanged          = "on_changed"
+	ProbeProgOnChrooted         = "on_chrooted"
 	ProbeProgOnComm             = "on_comm"
-	ProbeProgOnConnected        = "on_connected"
-	ProbeProgOnDgramConnect     = "on_dgram_connect"
+	ProbeProgOnCommitCreds      = "on_commit_creds"
+	ProbeProgOnCommittingCreds  = "on_committing_creds"
 	ProbeProgOnExec             = "on_exec"
 	ProbeProgOnExit             = "on_exit"
 	ProbeProgOnFileOpen         = "on_file_open"
@@ -546,14 +553,12 @@ const (
 	ProbeProgOnFileTruncate     = "on_file_truncate"
 	ProbeProgOnFork             = "on_fork"
 	ProbeProgOnFput             = "on_fput"
-	ProbeProgOnInet6Bind        = "on_inet6_bind"
-	ProbeProgOnInetBind         = "on_inet_bind"
-	ProbeProgOnInetListen       = "on_inet_listen"
-	ProbeProgOnMade             = "on_made"
 	ProbeProgOnNamed            = "on_named"
+	ProbeProgOnNetlinkSend      = "on_netlink_send"
 	ProbeProgOnOpened           = "on_opened"
 	ProbeProgOnPathChmod        = "on_path_chmod"
 	ProbeProgOnPathChown        = "on_path_chown"
+	ProbeProgOnPathChroot       = "on_path_chroot"
 	ProbeProgOnPathLink         = "on_path_link"
 	ProbeProgOnPathMkdir        = "on_path_mkdir"
 	ProbeProgOnPathMknod        = "on_path_mknod"
@@ -562,16 +567,17 @@ const (
 	ProbeProgOnPathSymlink      = "on_path_symlink"
 	ProbeProgOnPathTruncate     = "on_path_truncate"
 	ProbeProgOnPathUnlink       = "on_path_unlink"
+	ProbeProgOnPrepareExec      = "on_prepare_exec"
 	ProbeProgOnRenamed          = "on_renamed"
-	ProbeProgOnSockGraft        = "on_sock_graft"
+	ProbeProgOnSent             = "on_sent"
+	ProbeProgOnSetCreds         = "on_set_creds"
+	ProbeProgOnSetNamespaces    = "on_set_namespaces"
+	ProbeProgOnSignalAsked      = "on_signal_asked"
+	ProbeProgOnSignalSent       = "on_signal_sent"
 	ProbeProgOnSockState        = "on_sock_state"
-	ProbeProgOnSocketBind       = "on_socket_bind"
-	ProbeProgOnSocketConnect    = "on_socket_connect"
-	ProbeProgOnSocketListen     = "on_socket_listen"
-	ProbeProgOnSocketPostCreate = "on_socket_post_create"
+	ProbeProgOnSwitchNamespaces = "on_switch_namespaces"
 	ProbeProgOnSysExit          = "on_sys_exit"
-	ProbeProgOnTcpV4Connect     = "on_tcp_v4_connect"
-	ProbeProgOnTcpV6Connect     = "on_tcp_v6_connect"
+	ProbeProgOnTcpConnect       = "on_tcp_connect"
 	ProbeProgOnWritten          = "on_written"
 	ProbeVarTypeAggregate       = "type_aggregate"
 	ProbeVarTypeApi             = "type_api"
@@ -650,12 +656,13 @@ type ProbeSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProbeProgramSpecs struct {
 	ListTasks          *ebpf.ProgramSpec `ebpf:"list_tasks"`
-	OnAccepted         *ebpf.ProgramSpec `ebpf:"on_accepted"`
-	OnBound            *ebpf.ProgramSpec `ebpf:"on_bound"`
+	OnCgroupAttach     *ebpf.ProgramSpec `ebpf:"on_cgroup_attach"`
+	OnCgroupMkdir      *ebpf.ProgramSpec `ebpf:"on_cgroup_mkdir"`
 	OnChanged          *ebpf.ProgramSpec `ebpf:"on_changed"`
+	OnChrooted         *ebpf.ProgramSpec `ebpf:"on_chrooted"`
 	OnComm             *ebpf.ProgramSpec `ebpf:"on_comm"`
-	OnConnected        *ebpf.ProgramSpec `ebpf:"on_connected"`
-	OnDgramConnect     *ebpf.ProgramSpec `ebpf:"on_dgram_connect"`
+	OnCommitCreds      *ebpf.ProgramSpec `ebpf:"on_commit_creds"`
+	OnCommittingCreds  *ebpf.ProgramSpec `ebpf:"on_committing_creds"`
 	OnExec             *ebpf.ProgramSpec `ebpf:"on_exec"`
 	OnExit             *ebpf.ProgramSpec `ebpf:"on_exit"`
 	OnFileOpen         *ebpf.ProgramSpec `ebpf:"on_file_open"`
@@ -664,14 +671,12 @@ type ProbeProgramSpecs struct {
 	OnFileTruncate     *ebpf.ProgramSpec `ebpf:"on_file_truncate"`
 	OnFork             *ebpf.ProgramSpec `ebpf:"on_fork"`
 	OnFput             *ebpf.ProgramSpec `ebpf:"on_fput"`
-	OnInet6Bind        *ebpf.ProgramSpec `ebpf:"on_inet6_bind"`
-	OnInetBind         *ebpf.ProgramSpec `ebpf:"on_inet_bind"`
-	OnInetListen       *ebpf.ProgramSpec `ebpf:"on_inet_listen"`
-	OnMade             *ebpf.ProgramSpec `ebpf:"on_made"`
 	OnNamed            *ebpf.ProgramSpec `ebpf:"on_named"`
+	OnNetlinkSend      *ebpf.ProgramSpec `ebpf:"on_netlink_send"`
 	OnOpened           *ebpf.ProgramSpec `ebpf:"on_opened"`
 	OnPathChmod        *ebpf.ProgramSpec `ebpf:"on_path_chmod"`
 	OnPathChown        *ebpf.ProgramSpec `ebpf:"on_path_chown"`
+	OnPathChroot       *ebpf.ProgramSpec `ebpf:"on_path_chroot"`
 	OnPathLink         *ebpf.ProgramSpec `ebpf:"on_path_link"`
 	OnPathMkdir        *ebpf.ProgramSpec `ebpf:"on_path_mkdir"`
 	OnPathMknod        *ebpf.ProgramSpec `ebpf:"on_path_mknod"`
@@ -680,16 +685,17 @@ type ProbeProgramSpecs struct {
 	OnPathSymlink      *ebpf.ProgramSpec `ebpf:"on_path_symlink"`
 	OnPathTruncate     *ebpf.ProgramSpec `ebpf:"on_path_truncate"`
 	OnPathUnlink       *ebpf.ProgramSpec `ebpf:"on_path_unlink"`
+	OnPrepareExec      *ebpf.ProgramSpec `ebpf:"on_prepare_exec"`
 	OnRenamed          *ebpf.ProgramSpec `ebpf:"on_renamed"`
-	OnSockGraft        *ebpf.ProgramSpec `ebpf:"on_sock_graft"`
+	OnSent             *ebpf.ProgramSpec `ebpf:"on_sent"`
+	OnSetCreds         *ebpf.ProgramSpec `ebpf:"on_set_creds"`
+	OnSetNamespaces    *ebpf.ProgramSpec `ebpf:"on_set_namespaces"`
+	OnSignalAsked      *ebpf.ProgramSpec `ebpf:"on_signal_asked"`
+	OnSignalSent       *ebpf.ProgramSpec `ebpf:"on_signal_sent"`
 	OnSockState        *ebpf.ProgramSpec `ebpf:"on_sock_state"`
-	OnSocketBind       *ebpf.ProgramSpec `ebpf:"on_socket_bind"`
-	OnSocketConnect    *ebpf.ProgramSpec `ebpf:"on_socket_connect"`
-	OnSocketListen     *ebpf.ProgramSpec `ebpf:"on_socket_listen"`
-	OnSocketPostCreate *ebpf.ProgramSpec `ebpf:"on_socket_post_create"`
+	OnSwitchNamespaces *ebpf.ProgramSpec `ebpf:"on_switch_namespaces"`
 	OnSysExit          *ebpf.ProgramSpec `ebpf:"on_sys_exit"`
-	OnTcpV4Connect     *ebpf.ProgramSpec `ebpf:"on_tcp_v4_connect"`
-	OnTcpV6Connect     *ebpf.ProgramSpec `ebpf:"on_tcp_v6_connect"`
+	OnTcpConnect       *ebpf.ProgramSpec `ebpf:"on_tcp_connect"`
 	OnWritten          *ebpf.ProgramSpec `ebpf:"on_written"`
 }
 
@@ -701,6 +707,7 @@ type ProbeMapSpecs struct {
 	Conf      *ebpf.MapSpec `ebpf:"conf"`
 	Crit      *ebpf.MapSpec `ebpf:"crit"`
 	ExitCalls *ebpf.MapSpec `ebpf:"exit_calls"`
+	Gains     *ebpf.MapSpec `ebpf:"gains"`
 	Gone      *ebpf.MapSpec `ebpf:"gone"`
 	Scratch   *ebpf.MapSpec `ebpf:"scratch"`
 	Stats     *ebpf.MapSpec `ebpf:"stats"`
@@ -769,6 +776,7 @@ type ProbeMaps struct {
 	Conf      *ebpf.Map `ebpf:"conf"`
 	Crit      *ebpf.Map `ebpf:"crit"`
 	ExitCalls *ebpf.Map `ebpf:"exit_calls"`
+	Gains     *ebpf.Map `ebpf:"gains"`
 	Gone      *ebpf.Map `ebpf:"gone"`
 	Scratch   *ebpf.Map `ebpf:"scratch"`
 	Stats     *ebpf.Map `ebpf:"stats"`
@@ -781,6 +789,7 @@ func (m *ProbeMaps) Close() error {
 		m.Conf,
 		m.Crit,
 		m.ExitCalls,
+		m.Gains,
 		m.Gone,
 		m.Scratch,
 		m.Stats,
@@ -831,12 +840,13 @@ type ProbeVariables struct {
 // It can be passed to LoadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProbePrograms struct {
 	ListTasks          *ebpf.Program `ebpf:"list_tasks"`
-	OnAccepted         *ebpf.Program `ebpf:"on_accepted"`
-	OnBound            *ebpf.Program `ebpf:"on_bound"`
+	OnCgroupAttach     *ebpf.Program `ebpf:"on_cgroup_attach"`
+	OnCgroupMkdir      *ebpf.Program `ebpf:"on_cgroup_mkdir"`
 	OnChanged          *ebpf.Program `ebpf:"on_changed"`
+	OnChrooted         *ebpf.Program `ebpf:"on_chrooted"`
 	OnComm             *ebpf.Program `ebpf:"on_comm"`
-	OnConnected        *ebpf.Program `ebpf:"on_connected"`
-	OnDgramConnect     *ebpf.Program `ebpf:"on_dgram_connect"`
+	OnCommitCreds      *ebpf.Program `ebpf:"on_commit_creds"`
+	OnCommittingCreds  *ebpf.Program `ebpf:"on_committing_creds"`
 	OnExec             *ebpf.Program `ebpf:"on_exec"`
 	OnExit             *ebpf.Program `ebpf:"on_exit"`
 	OnFileOpen         *ebpf.Program `ebpf:"on_file_open"`
@@ -845,14 +855,12 @@ type ProbePrograms struct {
 	OnFileTruncate     *ebpf.Program `ebpf:"on_file_truncate"`
 	OnFork             *ebpf.Program `ebpf:"on_fork"`
 	OnFput             *ebpf.Program `ebpf:"on_fput"`
-	OnInet6Bind        *ebpf.Program `ebpf:"on_inet6_bind"`
-	OnInetBind         *ebpf.Program `ebpf:"on_inet_bind"`
-	OnInetListen       *ebpf.Program `ebpf:"on_inet_listen"`
-	OnMade             *ebpf.Program `ebpf:"on_made"`
 	OnNamed            *ebpf.Program `ebpf:"on_named"`
+	OnNetlinkSend      *ebpf.Program `ebpf:"on_netlink_send"`
 	OnOpened           *ebpf.Program `ebpf:"on_opened"`
 	OnPathChmod        *ebpf.Program `ebpf:"on_path_chmod"`
 	OnPathChown        *ebpf.Program `ebpf:"on_path_chown"`
+	OnPathChroot       *ebpf.Program `ebpf:"on_path_chroot"`
 	OnPathLink         *ebpf.Program `ebpf:"on_path_link"`
 	OnPathMkdir        *ebpf.Program `ebpf:"on_path_mkdir"`
 	OnPathMknod        *ebpf.Program `ebpf:"on_path_mknod"`
@@ -861,28 +869,30 @@ type ProbePrograms struct {
 	OnPathSymlink      *ebpf.Program `ebpf:"on_path_symlink"`
 	OnPathTruncate     *ebpf.Program `ebpf:"on_path_truncate"`
 	OnPathUnlink       *ebpf.Program `ebpf:"on_path_unlink"`
+	OnPrepareExec      *ebpf.Program `ebpf:"on_prepare_exec"`
 	OnRenamed          *ebpf.Program `ebpf:"on_renamed"`
-	OnSockGraft        *ebpf.Program `ebpf:"on_sock_graft"`
+	OnSent             *ebpf.Program `ebpf:"on_sent"`
+	OnSetCreds         *ebpf.Program `ebpf:"on_set_creds"`
+	OnSetNamespaces    *ebpf.Program `ebpf:"on_set_namespaces"`
+	OnSignalAsked      *ebpf.Program `ebpf:"on_signal_asked"`
+	OnSignalSent       *ebpf.Program `ebpf:"on_signal_sent"`
 	OnSockState        *ebpf.Program `ebpf:"on_sock_state"`
-	OnSocketBind       *ebpf.Program `ebpf:"on_socket_bind"`
-	OnSocketConnect    *ebpf.Program `ebpf:"on_socket_connect"`
-	OnSocketListen     *ebpf.Program `ebpf:"on_socket_listen"`
-	OnSocketPostCreate *ebpf.Program `ebpf:"on_socket_post_create"`
+	OnSwitchNamespaces *ebpf.Program `ebpf:"on_switch_namespaces"`
 	OnSysExit          *ebpf.Program `ebpf:"on_sys_exit"`
-	OnTcpV4Connect     *ebpf.Program `ebpf:"on_tcp_v4_connect"`
-	OnTcpV6Connect     *ebpf.Program `ebpf:"on_tcp_v6_connect"`
+	OnTcpConnect       *ebpf.Program `ebpf:"on_tcp_connect"`
 	OnWritten          *ebpf.Program `ebpf:"on_written"`
 }
 
 func (p *ProbePrograms) Close() error {
 	return _ProbeClose(
 		p.ListTasks,
-		p.OnAccepted,
-		p.OnBound,
+		p.OnCgroupAttach,
+		p.OnCgroupMkdir,
 		p.OnChanged,
+		p.OnChrooted,
 		p.OnComm,
-		p.OnConnected,
-		p.OnDgramConnect,
+		p.OnCommitCreds,
+		p.OnCommittingCreds,
 		p.OnExec,
 		p.OnExit,
 		p.OnFileOpen,
@@ -891,14 +901,12 @@ func (p *ProbePrograms) Close() error {
 		p.OnFileTruncate,
 		p.OnFork,
 		p.OnFput,
-		p.OnInet6Bind,
-		p.OnInetBind,
-		p.OnInetListen,
-		p.OnMade,
 		p.OnNamed,
+		p.OnNetlinkSend,
 		p.OnOpened,
 		p.OnPathChmod,
 		p.OnPathChown,
+		p.OnPathChroot,
 		p.OnPathLink,
 		p.OnPathMkdir,
 		p.OnPathMknod,
@@ -907,16 +915,17 @@ func (p *ProbePrograms) Close() error {
 		p.OnPathSymlink,
 		p.OnPathTruncate,
 		p.OnPathUnlink,
+		p.OnPrepareExec,
 		p.OnRenamed,
-		p.OnSockGraft,
+		p.OnSent,
+		p.OnSetCreds,
+		p.OnSetNamespaces,
+		p.OnSignalAsked,
+		p.OnSignalSent,
 		p.OnSockState,
-		p.OnSocketBind,
-		p.OnSocketConnect,
-		p.OnSocketListen,
-		p.OnSocketPostCreate,
+		p.OnSwitchNamespaces,
 		p.OnSysExit,
-		p.OnTcpV4Connect,
-		p.OnTcpV6Connect,
+		p.OnTcpConnect,
 		p.OnWritten,
 	)
 }

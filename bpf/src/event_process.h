@@ -17,6 +17,7 @@ struct event_exec {
 	__u64 args_total;
 	__u32 mode;
 	__u32 nlink;
+	__u32 uid, gid; /* of the file */
 	__u16 path_len, cwd_len, filename_len, args_len;
 	__u16 inner_len; /* how much of path lies within the mount */
 	__u16 place_len;
@@ -27,6 +28,7 @@ enum gained {
 	GAINED_UID = 1,
 	GAINED_GID = 2,
 	GAINED_CAPS = 4,
+	GAINED_COMPAT = 8, /* by a 32-bit call */
 };
 
 struct event_fork {
@@ -39,13 +41,15 @@ struct event_exit {
 	__u64 peak; /* largest resident set, pages */
 };
 
-/* Old credentials; the new ones are in t. */
+/* Old credentials, where known is 1; the new ones are in t. */
 struct event_creds {
-	struct event_head h;
+	struct event_head h; /* arg: number of the system call */
 	struct event_task t;
 	__u32 uid, gid, euid, egid, suid, sgid, fsuid, fsgid;
 	__u64 cap_effective, cap_permitted, cap_inheritable;
 	__u64 new_permitted, new_inheritable;
+	__u32 known;
+	__u32 groups; /* 1: the supplementary groups changed */
 };
 
 struct event_comm {
@@ -85,9 +89,10 @@ enum trace_how {
 	TRACE_OTHER,
 };
 
-/* A control group that was made; its path follows. */
+/* A control group that was made; its path follows. Or one that the process of
+ * the head moved to. */
 struct event_cgroup {
-	struct event_head h;
+	struct event_head h; /* arg: 1 moved */
 	__u64 id;
 	__u16 path_len;
 	__u16 pad[3];

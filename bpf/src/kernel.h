@@ -113,6 +113,7 @@ struct files_struct {
 };
 
 struct fs_struct {
+	struct path root;
 	struct path pwd;
 };
 
@@ -136,19 +137,58 @@ struct cred {
 	kgid_t egid;
 	kuid_t fsuid;
 	kgid_t fsgid;
+	kernel_cap_t cap_inheritable;
+	kernel_cap_t cap_permitted;
 	kernel_cap_t cap_effective;
+	struct user_namespace *user_ns;
+	struct group_info *group_info;
 };
 
 struct ns_common {
 	unsigned int inum;
 };
 
+struct user_namespace {
+	struct ns_common ns;
+	int level; /* 0: the initial one */
+};
+
 struct mnt_namespace {
 	struct ns_common ns;
 };
 
+struct uts_namespace {
+	struct ns_common ns;
+};
+
+struct ipc_namespace {
+	struct ns_common ns;
+};
+
+struct pid_namespace {
+	struct ns_common ns;
+};
+
+struct net {
+	struct ns_common ns;
+};
+
+struct time_namespace {
+	struct ns_common ns;
+};
+
+struct cgroup_namespace {
+	struct ns_common ns;
+};
+
 struct nsproxy {
+	struct uts_namespace *uts_ns;
+	struct ipc_namespace *ipc_ns;
 	struct mnt_namespace *mnt_ns;
+	struct pid_namespace *pid_ns_for_children;
+	struct net *net_ns;
+	struct time_namespace *time_ns_for_children;
+	struct cgroup_namespace *cgroup_ns;
 };
 
 struct signal_struct {
@@ -163,8 +203,13 @@ struct kernfs_node {
 	__u64 id;
 };
 
+struct cgroup_root {
+	int hierarchy_id; /* 0: the one of cgroup v2 */
+};
+
 struct cgroup {
 	struct kernfs_node *kn;
+	struct cgroup_root *root;
 };
 
 struct css_set {
@@ -182,6 +227,7 @@ struct task_struct {
 	int tgid;
 	int exit_code;
 	unsigned in_execve : 1;
+	void *stack;
 	__u64 start_boottime;
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;
@@ -199,6 +245,7 @@ struct task_struct {
 
 struct linux_binprm {
 	struct file *file;
+	struct cred *cred;
 	const char *filename;
 	const char *interp;
 	int argc;
@@ -208,49 +255,19 @@ struct in6_addr_k {
 	__u8 b[16];
 };
 
-struct net {
-	struct ns_common ns;
-};
-
-typedef struct {
-	struct net *net;
-} possible_net_t;
-
 struct sock_common {
 	unsigned short skc_family;
 	__be32 skc_daddr;
 	__be32 skc_rcv_saddr;
 	__be16 skc_dport;
 	__u16 skc_num;
-	possible_net_t skc_net;
 	struct in6_addr_k skc_v6_daddr;
 	struct in6_addr_k skc_v6_rcv_saddr;
 };
 
-struct socket;
-
 struct sock {
 	struct sock_common __sk_common;
-	__u16 sk_type;
 	__u16 sk_protocol;
-	struct socket *sk_socket;
-};
-
-struct socket {
-	struct file *file;
-	struct sock *sk;
-};
-
-struct tcp_fastopen_request;
-
-struct tcp_sock {
-	struct tcp_fastopen_request *fastopen_req;
-	__u8 fastopen_connect : 1;
-};
-
-struct msghdr {
-	void *msg_name;
-	int msg_namelen;
 };
 
 struct pt_regs {
@@ -260,6 +277,19 @@ struct pt_regs {
 	unsigned long r10;
 	unsigned long r8;
 	unsigned long orig_ax;
+};
+
+struct kernel_siginfo {
+	int si_code;
+};
+
+struct sk_buff {
+	unsigned char *data;
+	unsigned int len;
+};
+
+struct socket {
+	struct sock *sk;
 };
 
 struct seq_file;
@@ -287,27 +317,17 @@ struct bpf_iter__task {
 #define MAY_WRITE 2
 #define SIGNAL_GROUP_EXIT 4
 #define TS_COMPAT 2
+#define THREAD_SIZE 16384
 #define ANON_INODE_FS_MAGIC 0x09041934
 
-#define AF_UNSPEC 0
-#define AF_UNIX 1
+#define CAP_AUDIT_WRITE 29
+
 #define AF_INET 2
 #define AF_INET6 10
 #define AF_NETLINK 16
-#define AF_PACKET 17
-#define AF_VSOCK 40
-#define AF_ALG 38
-#define SOCK_STREAM 1
-#define SOCK_DGRAM 2
-#define SOCK_RAW 3
-#define SOCK_PACKET 10
-#define SOCK_TYPE_MASK 15
+#define NETLINK_AUDIT 9
 #define IPPROTO_TCP 6
-#define IPPROTO_UDP 17
-#define IPPROTO_MPTCP 262
 #define TCP_SYN_SENT 2
-#define O_NONBLOCK 04000
-#define EINPROGRESS 115
 
 #define EEXIST 17
 #define AT_REMOVEDIR 0x200

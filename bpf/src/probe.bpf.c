@@ -2,9 +2,11 @@
 /* The guest probe: one object, from which user space loads the programs that
  * this kernel can run. With OLD defined it is the object for kernels before
  * 5.12 (see maps.h). */
+#include "auth.h"
+#include "cgroup.h"
+#include "creds.h"
 #include "lsm.h"
-#include "net_call.h"
-#include "net_lsm.h"
+#include "net.h"
 #include "process.h"
 #include "syscall.h"
 

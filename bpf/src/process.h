@@ -3,17 +3,19 @@
  * ftrace. */
 #pragma once
 
+#include "namespace.h"
 #include "path.h"
 
-static __always_inline void fill_task(struct event_task *e, struct task_struct *t)
+static __always_inline __u64 capabilities(const kernel_cap_t *from)
 {
-	const struct cred *c = BPF_CORE_READ(t, cred);
-	struct task_struct *parent = BPF_CORE_READ(t, real_parent);
+	__u64 c = 0;
 
-	e->start = BPF_CORE_READ(t, group_leader, start_boottime);
-	e->parent_start = BPF_CORE_READ(parent, group_leader, start_boottime);
-	e->tgid = BPF_CORE_READ(t, tgid);
-	e->ppid = BPF_CORE_READ(parent, tgid);
+	bpf_core_read(&c, sizeof(c), from);
+	return c;
+}
+
+static __always_inline void fill_ids(struct event_task *e, const struct cred *c)
+{
 	e->uid = BPF_CORE_READ(c, uid.val);
 	e->gid = BPF_CORE_READ(c, gid.val);
 	e->euid = BPF_CORE_READ(c, euid.val);
@@ -22,7 +24,18 @@ static __always_inline void fill_task(struct event_task *e, struct task_struct *
 	e->sgid = BPF_CORE_READ(c, sgid.val);
 	e->fsuid = BPF_CORE_READ(c, fsuid.val);
 	e->fsgid = BPF_CORE_READ(c, fsgid.val);
-	bpf_core_read(&e->cap_effective, sizeof(e->cap_effective), &c->cap_effective);
+	e->cap_effective = capabilities(&c->cap_effective);
+}
+
+static __always_inline void fill_task(struct event_task *e, struct task_struct *t)
+{
+	struct task_struct *parent = BPF_CORE_READ(t, real_parent);
+
+	e->start = BPF_CORE_READ(t, group_leader, start_boottime);
+	e->parent_start = BPF_CORE_READ(parent, group_leader, start_boottime);
+	e->tgid = BPF_CORE_READ(t, tgid);
+	e->ppid = BPF_CORE_READ(parent, tgid);
+	fill_ids(e, BPF_CORE_READ(t, cred));
 	e->cgroup = BPF_CORE_READ(t, cgroups, dfl_cgrp, kn, id);
 	e->mntns = mount_namespace(t);
 	e->flags = (BPF_CORE_READ(t, flags) & PF_KTHREAD) != 0;
@@ -60,6 +73,62 @@ static __always_inline void exec_arguments(struct scratch *s, struct event_exec 
 	s->off = off + n;
 }
 
+static __always_inline bool compat(struct task_struct *t)
+{
+	return BPF_CORE_READ(t, thread_info.status) & TS_COMPAT;
+}
+
+static __always_inline __u32 compat_flag(struct task_struct *t)
+{
+	return compat(t) ? FL_COMPAT : 0;
+}
+
+/* What executions that have not ended yet gain, by their task: enum gained. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u64);
+	__type(value, __u32);
+} gains SEC(".maps");
+
+/* note_gains looks at the credentials right before they become those of the
+ * process. Root by its id has all capabilities anyway: those of the file then
+ * mean nothing. */
+static __always_inline void note_gains(struct linux_binprm *bprm)
+{
+	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+	const struct cred *old = BPF_CORE_READ(t, cred), *new = BPF_CORE_READ(bprm, cred);
+	__u64 key = (__u64)t;
+	__u32 gained = 0;
+
+	if (BPF_CORE_READ(new, euid.val) != BPF_CORE_READ(old, euid.val))
+		gained |= GAINED_UID;
+	if (BPF_CORE_READ(new, egid.val) != BPF_CORE_READ(old, egid.val))
+		gained |= GAINED_GID;
+	if (capabilities(&new->cap_permitted) & ~capabilities(&old->cap_permitted) && BPF_CORE_READ(new, euid.val) &&
+	    BPF_CORE_READ(new, uid.val))
+		gained |= GAINED_CAPS;
+	if (compat(t))
+		gained |= GAINED_COMPAT;
+	if (gained)
+		bpf_map_update_elem(&gains, &key, &gained, BPF_ANY);
+}
+
+SEC("tp_btf/sched_prepare_exec")
+int BPF_PROG(on_prepare_exec, struct task_struct *t, struct linux_binprm *bprm)
+{
+	note_gains(bprm);
+	return 0;
+}
+
+/* The same before 6.9. */
+SEC("lsm/bprm_committing_creds")
+int BPF_PROG(on_committing_creds, struct linux_binprm *bprm)
+{
+	note_gains(bprm);
+	return 0;
+}
+
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(on_exec, struct task_struct *p, int old_pid, struct linux_binprm *bprm)
 {
@@ -67,9 +136,10 @@ int BPF_PROG(on_exec, struct task_struct *p, int old_pid, struct linux_binprm *b
 	struct event_exec *e;
 	struct file *f;
 	struct inode *i;
+	struct dentry *d;
 	const char *filename, *interp;
-	__u64 place;
-	__u32 off;
+	__u64 place, key = (__u64)p;
+	__u32 off, *gained;
 	long n;
 
 	if (!s)
@@ -87,12 +157,27 @@ int BPF_PROG(on_exec, struct task_struct *p, int old_pid, struct linux_binprm *b
 	e->size = BPF_CORE_READ(i, i_size);
 	e->mode = BPF_CORE_READ(i, i_mode);
 	e->nlink = BPF_CORE_READ(i, i_nlink);
+	e->uid = BPF_CORE_READ(i, i_uid.val);
+	e->gid = BPF_CORE_READ(i, i_gid.val);
 	e->mtime = modified(i);
 	e->ctime = changed(i);
-	e->path_len = walk(s, BPF_CORE_READ(f, f_path.mnt), BPF_CORE_READ(f, f_path.dentry));
+	d = BPF_CORE_READ(f, f_path.dentry);
+	e->path_len = walk(s, BPF_CORE_READ(f, f_path.mnt), d);
 	e->inner_len = s->inner;
 	place = s->place;
-	note_deleted(s, BPF_CORE_READ(f, f_path.dentry), i);
+	if (BPF_CORE_READ(d, d_parent) == d)
+		s->flags |= FL_MEMORY; /* a regular file that no directory ever held */
+	else
+		note_deleted(s, d, i);
+	if (compat(p)) /* set or cleared by the image */
+		s->flags |= FL_COMPAT;
+	gained = bpf_map_lookup_elem(&gains, &key);
+	if (gained) {
+		e->gained = *gained;
+		bpf_map_delete_elem(&gains, &key);
+		if (e->gained & GAINED_COMPAT)
+			s->flags |= FL_COMPAT;
+	}
 
 	/* The working directory's own truncation must not look like one of the
 	 * executable's path. */
@@ -149,6 +234,22 @@ int BPF_PROG(on_comm, struct task_struct *t, const char *comm)
 	return 0;
 }
 
+static __noinline int tell_new_namespaces(struct task_struct *parent, struct task_struct *child)
+{
+	struct event_namespace e = {};
+
+	head(&e.h, EV_NAMESPACE, child);
+	e.h.tgid = e.h.tid = BPF_CORE_READ(child, tgid);
+	e.h.arg = fill_namespaces(&e, BPF_CORE_READ(parent, nsproxy), BPF_CORE_READ(child, nsproxy));
+	e.user = BPF_CORE_READ(child, cred, user_ns, ns.inum);
+	if (BPF_CORE_READ(parent, cred, user_ns) != BPF_CORE_READ(child, cred, user_ns))
+		e.h.arg |= CLONE_NEWUSER;
+	e.call = NR_clone;
+	if (e.h.arg)
+		emit(&e, sizeof(e), 0, RING_CRIT);
+	return 0;
+}
+
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 {
@@ -159,6 +260,9 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 	head(&e.h, EV_FORK, parent);
 	fill_task(&e.t, child);
 	emit(&e, sizeof(e), 0, RING_CRIT);
+	if (BPF_CORE_READ(parent, nsproxy) != BPF_CORE_READ(child, nsproxy) ||
+	    BPF_CORE_READ(parent, cred, user_ns) != BPF_CORE_READ(child, cred, user_ns))
+		tell_new_namespaces(parent, child);
 	return 0;
 }
 

@@ -14,6 +14,7 @@ const (
 	ProcessSetgid        = 1 << 8
 	ProcessFileCaps      = 1 << 9  // exec: the executable's capabilities were gained
 	ProcessCompat        = 1 << 10 // exec: a 32-bit image or call
+	ProcessMemory        = 1 << 11 // the executable is memory (memfd): its path is the name it was given
 )
 
 // FileFlag bits say more about a file (File.flags). Part of the format.

@@ -39,15 +39,23 @@ func openRootCgroup() (int, error) {
 	return fd, nil
 }
 
+// openCgroup opens the root control group, once.
+func (k *kernel) openCgroup() error {
+	if k.cgroup >= 0 {
+		return nil
+	}
+	fd, err := openRootCgroup()
+	if err == nil {
+		k.cgroup = fd
+	}
+	return err
+}
+
 // linkCgroup attaches a program to the root control group, beside those of
 // others, so that it sees all of the guest.
 func (k *kernel) linkCgroup(name string) (link.Link, error) {
-	if k.cgroup < 0 {
-		fd, err := openRootCgroup()
-		if err != nil {
-			return nil, err
-		}
-		k.cgroup = fd
+	if err := k.openCgroup(); err != nil {
+		return nil, err
 	}
 	l, err := link.AttachRawLink(link.RawLinkOptions{Target: k.cgroup, Program: k.programs[name], Attach: k.spec.Programs[name].AttachType})
 	if err != nil {

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"unsafe"
@@ -19,7 +20,7 @@ type kind struct {
 
 // kinds has all types of events; each part of the probe brings its own.
 var kinds = func() (all [types]kind) {
-	for _, part := range []map[bpf.ProbeEventType]kind{processKinds, fileKinds, networkKinds} {
+	for _, part := range []map[bpf.ProbeEventType]kind{processKinds, credsKinds, authKinds, fileKinds, networkKinds} {
 		for t, k := range part {
 			all[t] = k
 		}
@@ -76,8 +77,15 @@ func (t *tail) next(n uint16) []byte {
 // decoder makes events of samples, with what the table knows of their
 // processes. It must be given the samples in the order of their times.
 type decoder struct {
-	table *table
+	table  *table
+	groups *groups
+	// class is that of the event decoded last, where its kind does not say.
+	class record.Class
+	// gains: what executions gain is told by the programs.
+	gains bool
 }
+
+func newDecoder(t *table, g *groups) decoder { return decoder{table: t, groups: g} }
 
 func lane(h *bpf.ProbeEventHead) uint32 { return uint32(h.Ring)<<16 | uint32(h.Cpu) }
 
@@ -86,6 +94,7 @@ func (d *decoder) decode(h *bpf.ProbeEventHead, b []byte) (*record.Event, error)
 	if int(h.Type) >= len(kinds) || kinds[h.Type].decode == nil {
 		return nil, fmt.Errorf("sample of unknown type %d", h.Type)
 	}
+	d.class = kinds[h.Type].class
 	e, err := kinds[h.Type].decode(d, b)
 	if err != nil {
 		return nil, err
@@ -122,14 +131,39 @@ func (d *decoder) note(h *bpf.ProbeEventHead, b []byte) error {
 		}
 		d.renamed(&x)
 		return nil
+	case bpf.ProbeEventTypeEV_CGROUP:
+		x, err := as[bpf.ProbeEventCgroup](b)
+		if err != nil {
+			return err
+		}
+		if x.H.Arg == 1 {
+			d.known(&x.H).cgroup = x.Id
+			return nil
+		}
+		t := tailOf[bpf.ProbeEventCgroup](b)
+		d.groups.made(x.Id, bytes.Clone(cstring(t.next(x.PathLen))))
+		return t.err
 	}
 	return fmt.Errorf("note of unknown type %d", h.Type)
 }
 
 // actor begins an event that the process of the head caused.
 func (d *decoder) actor(h *bpf.ProbeEventHead) *record.Event {
-	p := d.known(h)
-	e := &record.Event{Process: p.subject(h.Tid, h.Euid, h.Mntns)}
+	return d.about(d.known(h), h.Tid, h.Euid, h.Mntns)
+}
+
+// about begins an event that p is the subject of.
+func (d *decoder) about(p *process, tid, euid, mntns uint32) *record.Event {
+	s := p.subject(tid, euid, mntns)
+	g := d.groups.find(p.cgroup)
+	s.ContainerId = g.container
+	if p.old != nil {
+		// The first that is told of a process that ran before the agent did.
+		p.old.tell(s)
+		p.old = nil
+		s.Cgroup = g.path
+	}
+	e := &record.Event{Process: s}
 	p.kin(e)
 	return e
 }

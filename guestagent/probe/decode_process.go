@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/provostd/provost/bpf"
 	"github.com/provostd/provost/chain/record"
 )
@@ -50,6 +52,9 @@ func (d *decoder) exec(b []byte) (*record.Event, error) {
 	pathCut, detached := f&bpf.ProbeEventFlagFL_PATH_TRUNC != 0, f&bpf.ProbeEventFlagFL_DETACHED != 0
 	cwdCut := f&bpf.ProbeEventFlagFL_PATH2TRUNC != 0
 	exe := pathOf(names, pathCut, detached)
+	if f&bpf.ProbeEventFlagFL_MEMORY != 0 && !bytes.HasPrefix(exe, []byte("memfd:")) {
+		f &^= bpf.ProbeEventFlagFL_MEMORY // memory of another kind
+	}
 
 	old := d.table.find(h.Tgid, h.Start)
 	p := &process{start: h.Start, ppid: old.ppid, parentStart: old.parentStart, execs: old.execs + 1, lineage: old.lineage}
@@ -64,15 +69,19 @@ func (d *decoder) exec(b []byte) (*record.Event, error) {
 	for bit, flag := range map[bpf.ProbeEventFlag]uint32{
 		bpf.ProbeEventFlagFL_SCRIPT: record.ProcessScript, bpf.ProbeEventFlagFL_DELETED: record.ProcessDeleted,
 		bpf.ProbeEventFlagFL_DETACHED: record.ProcessDetached, bpf.ProbeEventFlagFL_PATH_TRUNC: record.ProcessPathTruncated,
-		bpf.ProbeEventFlagFL_PATH2TRUNC: record.ProcessCwdTruncated,
+		bpf.ProbeEventFlagFL_PATH2TRUNC: record.ProcessCwdTruncated, bpf.ProbeEventFlagFL_COMPAT: record.ProcessCompat,
+		bpf.ProbeEventFlagFL_MEMORY: record.ProcessMemory,
 	} {
 		if f&bit != 0 {
 			p.flags |= flag
 		}
 	}
+	p.flags |= d.gained(&x, old)
 	d.table.put(h.Tgid, p)
 
-	s := p.subject(h.Tid, h.Euid, h.Mntns)
+	e := d.about(p, h.Tid, h.Euid, h.Mntns)
+	s := e.Process
+	s.Cgroup = d.groups.find(p.cgroup).path
 	s.Filename = cstring(filename)
 	if f&bpf.ProbeEventFlagFL_SCRIPT != 0 {
 		s.Script = s.Filename
@@ -88,9 +97,33 @@ func (d *decoder) exec(b []byte) (*record.Event, error) {
 	s.Device, s.Inode, s.Links, s.Size = device(uint32(x.Dev)), x.Ino, x.Nlink, x.Size
 	s.Mtime, s.Ctime = x.Mtime, x.Ctime
 	s.FilesystemPath = filesystemPath(names, x.InnerLen, place)
-	e := &record.Event{Process: s}
-	p.kin(e)
 	return e, nil
+}
+
+// gained says what an execution gave the process. Where the programs do not
+// see it happen it is concluded from the credentials that were known before.
+func (d *decoder) gained(x *bpf.ProbeEventExec, old *process) (flags uint32) {
+	has := bpf.ProbeGained(x.Gained)
+	if !d.gains && old.cred != nil {
+		if x.Mode&unix.S_ISUID != 0 && x.T.Euid == x.Uid && old.cred.Euid != x.T.Euid {
+			has |= bpf.ProbeGainedGAINED_UID
+		}
+		if x.Mode&unix.S_ISGID != 0 && x.T.Egid == x.Gid && old.cred.Egid != x.T.Egid {
+			has |= bpf.ProbeGainedGAINED_GID
+		}
+		if x.T.CapEffective&^old.cred.CapEffective != 0 && x.T.Euid != 0 && x.T.Uid != 0 {
+			has |= bpf.ProbeGainedGAINED_CAPS
+		}
+	}
+	for bit, flag := range map[bpf.ProbeGained]uint32{
+		bpf.ProbeGainedGAINED_UID: record.ProcessSetuid, bpf.ProbeGainedGAINED_GID: record.ProcessSetgid,
+		bpf.ProbeGainedGAINED_CAPS: record.ProcessFileCaps,
+	} {
+		if has&bit != 0 {
+			flags |= flag
+		}
+	}
+	return flags
 }
 
 // fork tells of the new process; its parent is the one that made it.
@@ -110,8 +143,8 @@ func (d *decoder) fork(b []byte) (*record.Event, error) {
 	p.setImage(x.T.Tgid, comm(&x.T), maker.executable)
 	p.fill(&x.T)
 	d.table.fork(x.T.Tgid, p)
-	e := &record.Event{Process: p.subject(x.T.Tgid, x.T.Euid, x.T.Mntns)}
-	p.kin(e)
+	e := d.about(p, x.T.Tgid, x.T.Euid, x.T.Mntns)
+	e.Process.Cgroup = d.groups.find(p.cgroup).path
 	return e, nil
 }
 
@@ -121,8 +154,7 @@ func (d *decoder) exit(b []byte) (*record.Event, error) {
 		return nil, err
 	}
 	p := d.known(&x.H)
-	e := &record.Event{Process: p.subject(x.H.Tid, x.H.Euid, p.mntns)} // its namespaces are gone by now
-	p.kin(e)
+	e := d.about(p, x.H.Tid, x.H.Euid, p.mntns) // its namespaces are gone by now
 	e.Exit = &record.Exit{Code: x.H.Arg >> 8 & 0xff, Signal: x.H.Arg & 0x7f, CoreDumped: x.H.Arg&0x80 != 0,
 		PeakMemory: x.Peak * uint64(os.Getpagesize())}
 	d.table.exit(x.H.Tgid, p)

@@ -85,7 +85,7 @@ func testHead(typ bpf.ProbeEventType, pid uint32) bpf.ProbeEventHead {
 // What an event says of its process is what was so when it happened: a child
 // keeps its parent after the parent is gone, and its image until it has its own.
 func TestLineage(t *testing.T) {
-	d := decoder{table: newTable(nil)}
+	d := newDecoder(newTable(nil), newGroups(nil))
 	decode := func(h bpf.ProbeEventHead, b []byte) *record.Event {
 		t.Helper()
 		e, err := d.decode(&h, b)
@@ -143,7 +143,7 @@ func TestLineage(t *testing.T) {
 // The longest of everything still fits into a payload: else a few deep
 // directories would hide what is done in them.
 func TestLargestFits(t *testing.T) {
-	d := decoder{table: newTable(nil)}
+	d := newDecoder(newTable(nil), newGroups(nil))
 	deep := strings.Repeat(strings.Repeat("x", 239)+"\x00", 27)
 	place := strings.Repeat(strings.Repeat("p", 239)+"\x00", 8)
 	for pid := uint32(1); pid < 12; pid++ {
@@ -183,7 +183,7 @@ func FuzzDecode(f *testing.F) {
 		f.Add(typ, raw(bpf.ProbeEventRename{H: testHead(bpf.ProbeEventType(typ), 5), OldLen: 2, NewLen: 2}, "a\x00b\x00"))
 	}
 	f.Fuzz(func(t *testing.T, typ uint8, b []byte) {
-		d := decoder{table: newTable(nil)}
+		d := newDecoder(newTable(nil), newGroups(nil))
 		h, err := as[bpf.ProbeEventHead](b)
 		if err != nil {
 			return

@@ -35,24 +35,11 @@ type cover struct {
 }
 
 var (
-	progExec  = program{name: "on_exec", hook: "tp_btf/sched_process_exec"}
-	progFork  = program{name: "on_fork", hook: "tp_btf/sched_process_fork"}
-	progExit  = program{name: "on_exit", hook: "tp_btf/sched_process_exit"}
-	progComm  = program{name: "on_comm", hook: "tp_btf/task_rename"}
 	progExits = program{name: "on_sys_exit", hook: "tp_btf/sys_exit"}
 	progTasks = program{name: "list_tasks", hook: "iter/task"}
 )
 
 func lsm(hook string) program { return program{name: "on_" + hook, hook: "lsm/" + hook} }
-
-// backbone works on every kernel with BTF and is required.
-var backbone = []cover{
-	{class: record.ClassProcessExec, needs: []program{progExec}},
-	{class: record.ClassProcessFork, needs: []program{progFork}},
-	{class: record.ClassProcessExit, needs: []program{progExit}},
-	// Attached in any case: names come and go, and events tell the newest.
-	{class: record.ClassProcessRename, needs: []program{progComm}, option: func(o Options) bool { return o.Renames }},
-}
 
 // switchedOff is the reason for a class that nobody wants.
 const switchedOff = "switched off by the configuration"

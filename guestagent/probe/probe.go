@@ -120,7 +120,8 @@ func open(cfg Config, mode Mode, why string) (_ *Probe, err error) {
 	}
 	t := newTable(nil)
 	t.lookup = t.fromProc
-	p.dec.table = t
+	p.dec = newDecoder(t, newGroups(k.groupLookup()))
+	p.dec.gains = k.links[progCommitting.name] != nil || k.links[progPrepareExec.name] != nil
 	// After attaching: what starts from here on is told by an event.
 	if err := k.seed(t); err != nil {
 		return nil, fmt.Errorf("open probe: %w", err)
@@ -132,7 +133,7 @@ func open(cfg Config, mode Mode, why string) (_ *Probe, err error) {
 // attach brings up all hooks of a mode and makes the hooks record.
 func (p *Probe) attach(mode Mode, why string) error {
 	p.hooks = &record.Hooks{Os: "linux", Architecture: runtime.GOARCH, Kernel: release(), Mode: string(mode)}
-	for _, c := range backbone {
+	for _, c := range backbone(mode) {
 		h, err := p.k.cover(c)
 		if err != nil {
 			return err
@@ -272,10 +273,11 @@ func (p *Probe) observe(ring int, b []byte, sink Sink) {
 		}
 		return
 	}
-	class := classOf(h.Type)
 	var payload []byte
 	e, err := p.dec.decode(&h, b)
+	class := classOf(h.Type)
 	if err == nil {
+		class = p.dec.class
 		payload, err = record.Encode(e)
 	}
 	if err != nil {

@@ -31,6 +31,20 @@ type process struct {
 	loginUID    uint32
 	sessionID   uint32
 	flags       uint32
+	old         *before // nil once it is told
+}
+
+// before is what is told once of a process that ran before the agent did.
+type before struct {
+	args          [][]byte
+	length        uint64
+	cut           bool
+	device, inode uint64
+}
+
+func (b *before) tell(s *record.Process) {
+	s.Args, s.ArgsLength, s.ArgsTruncated = b.args, b.length, b.cut
+	s.Device, s.Inode = b.device, b.inode
 }
 
 // table knows the live processes by pid. It is not safe for concurrent use.

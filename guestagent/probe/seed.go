@@ -10,6 +10,7 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"github.com/provostd/provost/bpf"
 	"github.com/provostd/provost/chain/record"
@@ -50,6 +51,7 @@ func (k *kernel) seed(t *table) error {
 			p.flags |= record.ProcessDeleted
 		}
 		p.setImage(x.Tgid, comm(&x), exe)
+		p.old = ranBefore(x.Tgid)
 		t.put(x.Tgid, p)
 	}
 	for i := range all {
@@ -58,8 +60,8 @@ func (k *kernel) seed(t *table) error {
 			continue
 		}
 		for q := p; len(p.lineage) <= maxAncestors && q.ppid != 0; {
-			up := t.parent(q)
-			if up == nil || up == q {
+			up := t.live[q.ppid]
+			if up == nil || up == q || up.start != q.parentStart {
 				break
 			}
 			p.lineage = append(p.lineage, up.image)
@@ -67,21 +69,6 @@ func (k *kernel) seed(t *table) error {
 		}
 	}
 	return nil
-}
-
-// parent is the process that q names as its parent. A kernel that hides one
-// from its listing, such as the first of a confined machine, still has it in
-// /proc.
-func (t *table) parent(q *process) *process {
-	if up := t.live[q.ppid]; up != nil && up.start == q.parentStart {
-		return up
-	}
-	up := t.fromProc(q.ppid, q.parentStart)
-	if up != nil {
-		up.flags |= record.ProcessSnapshot
-		t.put(q.ppid, up)
-	}
-	return up
 }
 
 // executable is the path /proc has. A process that ends meanwhile has none.
@@ -92,6 +79,28 @@ func executable(pid uint32) (exe []byte, deleted bool) {
 	}
 	s, deleted = strings.CutSuffix(s, " (deleted)")
 	return []byte(s), deleted
+}
+
+// maxCommand bounds the arguments that are told of an old process, in bytes.
+const maxCommand = 4096
+
+// ranBefore is what /proc has beside the name of the executable. Unlike what
+// exec tells, the arguments are what the process has left of them.
+func ranBefore(pid uint32) *before {
+	b := &before{}
+	dir := "/proc/" + strconv.Itoa(int(pid)) + "/"
+	var st unix.Stat_t
+	if unix.Stat(dir+"exe", &st) == nil {
+		b.device, b.inode = st.Dev, st.Ino
+	}
+	if f, err := os.Open(dir + "cmdline"); err == nil {
+		// One more than is told: whether there is more.
+		line, _ := io.ReadAll(io.LimitReader(f, maxCommand+1))
+		_ = f.Close()
+		b.length, b.cut = uint64(len(line)), len(line) > maxCommand
+		b.args = arguments(line[:min(len(line), maxCommand)])
+	}
+	return b
 }
 
 // lookup finds in /proc a process that no event has told of, because its fork

@@ -1,0 +1,174 @@
+package probe
+
+import (
+	"container/list"
+	"encoding/binary"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// maxGroups bounds the table of control groups. The least recently used
+	// is forgotten, and asked for again when it is needed.
+	maxGroups = 8192
+	// maxGroupPath bounds a path in it, in bytes; the root's side is cut.
+	maxGroupPath = 1024
+	// handleKernfs is the type of a file handle that is a number in kernfs.
+	handleKernfs = 0xfe
+)
+
+// group is one control group of version 2.
+type group struct {
+	id        uint64
+	path      []byte // from the root of the hierarchy; nil: not known
+	container string // id of the container that it belongs to
+}
+
+// groups knows control groups by their ids, which the kernel never uses
+// again. The programs tell of new ones; all else is looked up in the file
+// system. It is not safe for concurrent use.
+type groups struct {
+	byID map[uint64]*list.Element // of *group
+	used *list.List               // the newest first
+	// lookup gives the path of a group that still is there; nil without.
+	lookup func(id uint64) []byte
+}
+
+func newGroups(lookup func(uint64) []byte) *groups {
+	return &groups{byID: map[uint64]*list.Element{}, used: list.New(), lookup: lookup}
+}
+
+// made enters a group.
+func (g *groups) made(id uint64, path []byte) *group {
+	if n := len(path); n > maxGroupPath {
+		path = path[n-maxGroupPath:]
+	}
+	x := &group{id: id, path: path, container: containerOf(string(path))}
+	if e := g.byID[id]; e != nil {
+		e.Value = x
+		g.used.MoveToFront(e)
+		return x
+	}
+	if len(g.byID) >= maxGroups {
+		last := g.used.Back()
+		delete(g.byID, last.Value.(*group).id)
+		g.used.Remove(last)
+	}
+	g.byID[id] = g.used.PushFront(x)
+	return x
+}
+
+// find returns a group; one that nothing is known of has its id only. That it
+// is not known is remembered as well: asking costs system calls.
+func (g *groups) find(id uint64) *group {
+	if id == 0 {
+		return &group{}
+	}
+	if e := g.byID[id]; e != nil {
+		g.used.MoveToFront(e)
+		return e.Value.(*group)
+	}
+	var path []byte
+	if g.lookup != nil {
+		path = g.lookup(id)
+	}
+	return g.made(id, path)
+}
+
+// groupPath looks a group up in the file system behind root, a descriptor of
+// the hierarchy's root that stands in no mount tree: its paths are those of
+// the hierarchy.
+func groupPath(root int, id uint64) []byte {
+	fd, err := unix.OpenByHandleAt(root, unix.NewFileHandle(handleKernfs, binary.NativeEndian.AppendUint64(nil, id)), unix.O_PATH|unix.O_CLOEXEC)
+	if err != nil {
+		return nil // it is gone
+	}
+	defer unix.Close(fd)
+	p, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+	if err != nil {
+		return nil
+	}
+	p = strings.TrimSuffix(p, " (deleted)")
+	if p == "" || p[0] != '/' {
+		p = "/" + p
+	}
+	return []byte(p)
+}
+
+// containerOf finds the id of the innermost container in the path of a control
+// group, by what the usual makers of containers call theirs. Helpers of theirs
+// that run outside the container (conmon, the monitor of LXC) have none.
+func containerOf(path string) string {
+	id, above := "", ""
+	for name := range strings.SplitSeq(path, "/") {
+		if c, ok := containerName(above, name); ok {
+			id = c
+		} else if name == "supervisor" && (strings.HasPrefix(above, "machine-") || strings.HasPrefix(above, "systemd-nspawn@")) {
+			id = "" // of systemd-nspawn, beside its payload
+		}
+		above = name
+	}
+	return id
+}
+
+// idPrefixes stand before the id of a container in the name of its scope.
+var idPrefixes = []string{"docker-", "cri-containerd-", "crio-", "libpod-", "nerdctl-", "containerd-"}
+
+func containerName(above, name string) (string, bool) {
+	scope := strings.TrimSuffix(name, ".scope")
+	scope = scope[strings.LastIndexByte(scope, ':')+1:] // SLICE:MAKER:ID
+	if isID(scope) {
+		return scope, true // docker and kubepods of cgroupfs, containerd
+	}
+	for _, p := range idPrefixes {
+		if id, ok := strings.CutPrefix(scope, p); ok && isID(id) {
+			return id, true
+		}
+	}
+	if n, ok := strings.CutPrefix(name, "lxc.payload."); ok && n != "" {
+		return n, true
+	}
+	if above == "lxc" && name != "" {
+		return name, true
+	}
+	if n, ok := strings.CutPrefix(scope, "machine-"); ok && scope != name && n != "" && !strings.HasPrefix(n, `qemu\x2d`) {
+		return unescape(n), true
+	}
+	if n, ok := strings.CutPrefix(name, "systemd-nspawn@"); ok && strings.HasSuffix(n, ".service") {
+		return unescape(strings.TrimSuffix(n, ".service")), true
+	}
+	return "", false
+}
+
+// isID reports whether s looks like the id that runtimes draw: 64 hexadecimal digits.
+func isID(s string) bool {
+	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
+}
+
+// unescape undoes what systemd does to names of units.
+func unescape(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+3 < len(s) && s[i+1] == 'x' {
+			if n, err := strconv.ParseUint(s[i+2:i+4], 16, 8); err == nil && n >= 0x20 && n < 0x7f {
+				b.WriteByte(byte(n))
+				i += 3
+				continue
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return strings.ToValidUTF8(b.String(), "?")
+}
+
+// groupLookup looks up control groups in the kernel; nil where it has none of
+// version 2.
+func (k *kernel) groupLookup() func(uint64) []byte {
+	if err := k.openCgroup(); err != nil {
+		return nil
+	}
+	return func(id uint64) []byte { return groupPath(k.cgroup, id) }
+}

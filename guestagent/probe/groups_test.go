@@ -1,0 +1,79 @@
+package probe
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+func TestContainerOf(t *testing.T) {
+	a, b := strings.Repeat("a1", 32), strings.Repeat("b2", 32)
+	for path, want := range map[string]string{
+		"/": "", "": "", "/init.scope": "", "/system.slice/ssh.service": "", "/user.slice/user-1000.slice/session-1.scope": "",
+		"/docker/" + a:                                a,
+		"/system.slice/docker-" + a + ".scope":        a,
+		"/docker/" + a + "/system.slice/cron.service": a,
+		"/docker/" + a + "/docker/" + b:               b,
+		"/system.slice/containerd.service/kubepods-pod1.slice:cri-containerd:" + a:  a,
+		"/kubepods.slice/kubepods-pod1.slice/cri-containerd-" + a + ".scope":        a,
+		"/kubepods/burstable/pod8e1b2c/" + a:                                        a,
+		"/kubepods.slice/kubepods-pod1.slice/crio-" + a + ".scope":                  a,
+		"/kubepods.slice/kubepods-pod1.slice/crio-conmon-" + a + ".scope":           "",
+		"/machine.slice/libpod-" + a + ".scope/container":                           a,
+		"/machine.slice/libpod-conmon-" + a + ".scope":                              "",
+		"/user.slice/user-1.slice/user@1.service/user.slice/libpod-" + a + ".scope": a,
+		"/system.slice/nerdctl-" + a + ".scope":                                     a,
+		"/lxc.payload.web/system.slice/nginx.service":                               "web",
+		"/lxc.monitor.web": "",
+		"/lxc/db":          "db",
+		"/lxc.payload.web/system.slice/docker-" + a + ".scope":                        a,
+		`/machine.slice/machine-debian\x2dtree.scope/payload/init.scope`:              "debian-tree",
+		"/machine.slice/machine-deb.scope/supervisor":                                 "",
+		`/machine.slice/machine-qemu\x2d1\x2dvm.scope/libvirt/emulator`:               "",
+		"/machine.slice/systemd-nspawn@deb.service/payload/system.slice/cron.service": "deb",
+		"/system.slice/docker-" + a[:63] + ".scope":                                   "",
+		"/system.slice/docker-" + strings.ToUpper(a) + ".scope":                       "",
+	} {
+		if got := containerOf(path); got != want {
+			t.Errorf("%s: %q, want %q", path, got, want)
+		}
+	}
+}
+
+func TestGroups(t *testing.T) {
+	asked := 0
+	g := newGroups(func(id uint64) []byte {
+		asked++
+		if id == 7 {
+			return []byte("/seven")
+		}
+		return nil
+	})
+	for range 2 {
+		if x := g.find(7); string(x.path) != "/seven" {
+			t.Errorf("group 7: %q", x.path)
+		}
+		if x := g.find(8); x.path != nil || x.id != 8 {
+			t.Errorf("group 8: %q", x.path)
+		}
+	}
+	if asked != 2 {
+		t.Errorf("asked %d times, want once for each", asked)
+	}
+	g.made(8, []byte("/lxc/late"))
+	if x := g.find(8); x.container != "late" {
+		t.Errorf("group 8: %+v", x)
+	}
+	// Who makes groups without end does not make the table grow, and does
+	// not push out those in use.
+	for id := uint64(100); id < 100+2*maxGroups; id++ {
+		g.made(id, fmt.Appendf(nil, "/%s/%d", strings.Repeat("x", 2*maxGroupPath), id))
+		g.find(7)
+	}
+	if len(g.byID) != maxGroups || g.used.Len() != maxGroups || asked != 2 {
+		t.Errorf("%d groups, %d in order, asked %d times", len(g.byID), g.used.Len(), asked)
+	}
+	if x := g.find(101 + maxGroups); len(x.path) != maxGroupPath {
+		t.Errorf("path of %d bytes", len(x.path))
+	}
+}
