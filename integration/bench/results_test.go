@@ -21,6 +21,7 @@ var (
 	results     = flag.Bool("results", false, "measure and print RESULT lines")
 	repetitions = flag.Int("repetitions", 10, "runs of each workload under each configuration")
 	blocked     = flag.Int("blocked", 30, "seconds for which the host does not read")
+	binary      = flag.String("agent", "", "measure this binary, not one that is built now")
 	sections    = flag.String("sections", "overhead,programs,idle,rate,blocked", "what to measure")
 )
 

@@ -31,6 +31,9 @@ func buildWork(t *testing.T, dir string) string {
 // buildAgent makes the agent as it is shipped.
 func buildAgent(t *testing.T, dir string) string {
 	t.Helper()
+	if *binary != "" {
+		return *binary
+	}
 	bin := filepath.Join(dir, "provost-agent")
 	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", bin, "github.com/provostd/provost/cmd/provost-agent")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
