@@ -105,12 +105,13 @@ func (a *Agent) Observe(h record.Header, payload []byte) {
 		return
 	}
 	a.mu.Lock()
-	ok := a.queue.push(queued{h, payload})
-	half := a.queue.bytes > a.queue.limit/2
-	a.mu.Unlock()
-	if !ok {
-		a.Lose(h.Lane, h.Class, record.LossReason_LOSS_REASON_QUEUE_FULL, 1)
+	before := a.queue.bytes
+	if !a.queue.push(queued{h, payload}) {
+		a.losses.add(lossKey{h.Lane, h.Class, record.LossReason_LOSS_REASON_QUEUE_FULL}, 1, h.Time)
 	}
+	// Once: a writer that may not write now would be woken for nothing.
+	half := before <= a.queue.limit/2 && a.queue.bytes > a.queue.limit/2
+	a.mu.Unlock()
 	if half {
 		a.Flush()
 	}

@@ -28,9 +28,9 @@ func (l *losses) add(k lossKey, n, now uint64) {
 		l.counts = map[lossKey]uint64{}
 	}
 	if len(l.counts) == 0 {
-		l.from = now
+		l.from, l.to = now, now
 	}
-	l.to = now
+	l.from, l.to = min(l.from, now), max(l.to, now)
 	if len(l.counts) >= maxLostCounts {
 		if _, ok := l.counts[k]; !ok {
 			k.class = 0 // one for each lane and reason remains

@@ -1,6 +1,9 @@
 package record
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // MaxPayload is the largest payload an author may write, in bytes.
 const MaxPayload = 32 << 10
@@ -68,6 +71,18 @@ func Decode(c Class, payload []byte) (Message, error) {
 		return nil, fmt.Errorf("decode %s payload: %w: %w", c, err, ErrReject)
 	}
 	return m, nil
+}
+
+// AppendEncode appends what Encode returns to b, without allocating where b has
+// room.
+func AppendEncode(b []byte, m Message) ([]byte, error) {
+	n := m.SizeVT()
+	from := len(b)
+	b = slices.Grow(b, n)[:from+n]
+	if _, err := m.MarshalToSizedBufferVT(b[from:]); err != nil {
+		return b[:from], fmt.Errorf("encode payload: %w", err)
+	}
+	return b, nil
 }
 
 // Encode returns the bytes of m that an author commits to.

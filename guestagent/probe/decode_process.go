@@ -36,6 +36,20 @@ func (p *process) fill(t *bpf.ProbeEventTask) {
 	}
 }
 
+// execFlags say something of the image.
+var execFlags = []struct {
+	bit  bpf.ProbeEventFlag
+	flag uint32
+}{
+	{bpf.ProbeEventFlagFL_SCRIPT, record.ProcessScript},
+	{bpf.ProbeEventFlagFL_DELETED, record.ProcessDeleted},
+	{bpf.ProbeEventFlagFL_DETACHED, record.ProcessDetached},
+	{bpf.ProbeEventFlagFL_PATH_TRUNC, record.ProcessPathTruncated},
+	{bpf.ProbeEventFlagFL_PATH2TRUNC, record.ProcessCwdTruncated},
+	{bpf.ProbeEventFlagFL_COMPAT, record.ProcessCompat},
+	{bpf.ProbeEventFlagFL_MEMORY, record.ProcessMemory},
+}
+
 func (d *decoder) exec(b []byte) (*record.Event, error) {
 	x, err := as[bpf.ProbeEventExec](b)
 	if err != nil {
@@ -66,14 +80,9 @@ func (d *decoder) exec(b []byte) (*record.Event, error) {
 			p.lineage = lineageOf(d.table.find(p.ppid, p.parentStart))
 		}
 	}
-	for bit, flag := range map[bpf.ProbeEventFlag]uint32{
-		bpf.ProbeEventFlagFL_SCRIPT: record.ProcessScript, bpf.ProbeEventFlagFL_DELETED: record.ProcessDeleted,
-		bpf.ProbeEventFlagFL_DETACHED: record.ProcessDetached, bpf.ProbeEventFlagFL_PATH_TRUNC: record.ProcessPathTruncated,
-		bpf.ProbeEventFlagFL_PATH2TRUNC: record.ProcessCwdTruncated, bpf.ProbeEventFlagFL_COMPAT: record.ProcessCompat,
-		bpf.ProbeEventFlagFL_MEMORY: record.ProcessMemory,
-	} {
-		if f&bit != 0 {
-			p.flags |= flag
+	for _, x := range execFlags {
+		if f&x.bit != 0 {
+			p.flags |= x.flag
 		}
 	}
 	p.flags |= d.gained(&x, old)

@@ -51,7 +51,7 @@ type Config struct {
 // in order, and must not block: the rings fill meanwhile.
 type Sink interface {
 	// Observe takes a record. Session and sequence of the header are the
-	// sink's to fill; the payload is the sink's to keep.
+	// sink's to fill; the payload is valid until Observe returns.
 	Observe(h record.Header, payload []byte)
 	// Lose says that n events of a lane will never come.
 	Lose(lane uint32, class record.Class, reason record.LossReason, n uint64)
@@ -66,6 +66,7 @@ type Probe struct {
 	stats *stats
 	rings *rings
 	dec   decoder
+	enc   encoder
 	hooks *record.Hooks
 
 	sequences map[uint32]uint64 // largest of each lane
@@ -278,7 +279,7 @@ func (p *Probe) observe(ring int, b []byte, sink Sink) {
 	class := classOf(h.Type)
 	if err == nil {
 		class = p.dec.class
-		payload, err = record.Encode(e)
+		payload, err = p.enc.encode(e)
 	}
 	if err != nil {
 		p.cfg.Log.ErrorContext(context.Background(), "sample cannot be decoded", "type", h.Type, "error", err)

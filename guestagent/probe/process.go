@@ -25,6 +25,7 @@ type process struct {
 	executable  []byte
 	image       *record.Process // pid, start, name and executable: what others quote
 	lineage     []*record.Process
+	heirs       []*record.Process // the lineage of children, nil: not made yet
 	cred        *record.Credentials
 	cgroup      uint64
 	mntns       uint32
@@ -68,7 +69,7 @@ const maxQuoted = 512
 
 // setImage publishes the identity of p with its newest image.
 func (p *process) setImage(pid uint32, name, executable []byte) {
-	p.executable = executable
+	p.executable, p.heirs = executable, nil
 	p.image = &record.Process{Pid: pid, Start: p.start, Name: name, Executable: executable}
 	if n := len(executable); n > maxQuoted {
 		p.image.Executable = executable[n-maxQuoted:]
@@ -109,12 +110,16 @@ func (t *table) put(pid uint32, p *process) {
 	t.live[pid] = p
 }
 
-// lineageOf is what a child of p quotes: p first, then p's own.
+// lineageOf is what a child of p quotes: p first, then p's own. Children share
+// it.
 func lineageOf(p *process) []*record.Process {
-	n := min(len(p.lineage), maxAncestors)
-	l := make([]*record.Process, 0, n+1)
-	l = append(l, p.image)
-	return append(l, p.lineage[:n]...)
+	if p.heirs == nil {
+		n := min(len(p.lineage), maxAncestors)
+		l := make([]*record.Process, 0, n+1)
+		l = append(l, p.image)
+		p.heirs = append(l, p.lineage[:n]...)
+	}
+	return p.heirs
 }
 
 // fork enters a child.

@@ -286,7 +286,7 @@ func (b *bench) idle(ctx context.Context) error {
 // rate finds the largest number of events in a second at which nothing is lost.
 func (b *bench) rate(ctx context.Context, start func(context.Context) (observer, error)) error {
 	const ms, processes = 2000, 64
-	var best []float64
+	var best, own []float64
 	for range 3 {
 		o, err := start(ctx)
 		if err != nil {
@@ -302,6 +302,9 @@ func (b *bench) rate(ctx context.Context, start func(context.Context) (observer,
 				break
 			}
 			reached = max(reached, float64(s.units)/s.wall.Seconds())
+			if n == 100000 {
+				own = append(own, float64(s.observer)/float64(s.records))
+			}
 		}
 		if e := o.end(ctx); err != nil || e != nil {
 			return fmt.Errorf("%w", errOr(err, e))
@@ -309,6 +312,9 @@ func (b *bench) rate(ctx context.Context, start func(context.Context) (observer,
 		best = append(best, reached)
 	}
 	resultOf("probe.lossless", spreadOf(best), "events/s", "target>=100000")
+	if len(own) > 0 {
+		resultOf("probe.event.own_cpu", spreadOf(own), "ns/event", "")
+	}
 	return nil
 }
 
