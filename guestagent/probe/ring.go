@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/cilium/ebpf/ringbuf"
@@ -35,8 +36,9 @@ type sample struct {
 // rings reads both rings and gives their records in the order of their times.
 type rings struct {
 	readers [2]*ringbuf.Reader
-	epoll   int
-	wake    int // eventfd: stop waiting
+	epoll   *os.File
+	poll    syscall.RawConn // of epoll
+	wake    int             // eventfd: stop waiting
 	rec     ringbuf.Record
 	cur     round
 	old     round
@@ -48,11 +50,11 @@ type round struct {
 }
 
 func newRings(k *kernel) (*rings, error) {
-	r := &rings{epoll: -1, wake: -1}
-	var err error
-	if r.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
-		return nil, fmt.Errorf("make epoll: %w", err)
+	r := &rings{wake: -1}
+	if err := r.makePoll(); err != nil {
+		return nil, err
 	}
+	var err error
 	if r.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		r.Close()
 		return nil, fmt.Errorf("make eventfd: %w", err)
@@ -78,8 +80,37 @@ func newRings(k *kernel) (*rings, error) {
 	return r, nil
 }
 
+// makePoll makes an epoll that Go's own poller waits for. A thread that slept
+// in a system call instead would have Go's monitor look after it every few
+// microseconds: more wake-ups and more time than the events take.
+func (r *rings) makePoll() error {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("make epoll: %w", err)
+	}
+	if err := unix.SetNonblock(fd, true); err != nil { // how os knows that it can be polled
+		_ = unix.Close(fd)
+		return fmt.Errorf("make epoll: %w", err)
+	}
+	r.epoll = os.NewFile(uintptr(fd), "rings")
+	if r.poll, err = r.epoll.SyscallConn(); err == nil {
+		err = r.epoll.SetReadDeadline(time.Time{}) // fails where it is not polled
+	}
+	if err != nil {
+		_ = r.epoll.Close()
+		return fmt.Errorf("make epoll: %w", err)
+	}
+	return nil
+}
+
 func (r *rings) add(fd int, events uint32) error {
-	if err := unix.EpollCtl(r.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: events, Fd: int32(fd)}); err != nil {
+	var err error
+	if e := r.poll.Control(func(epoll uintptr) {
+		err = unix.EpollCtl(int(epoll), unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: events, Fd: int32(fd)})
+	}); e != nil {
+		err = e
+	}
+	if err != nil {
 		return fmt.Errorf("watch ring: %w", err)
 	}
 	return nil
@@ -93,10 +124,11 @@ func (r *rings) Close() error {
 			errs = append(errs, rd.Close())
 		}
 	}
-	for _, fd := range []int{r.epoll, r.wake} {
-		if fd >= 0 {
-			errs = append(errs, unix.Close(fd))
-		}
+	if r.wake >= 0 {
+		errs = append(errs, unix.Close(r.wake))
+	}
+	if r.epoll != nil {
+		errs = append(errs, r.epoll.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -114,8 +146,12 @@ func (r *rings) start() {
 
 // wait returns when a program woke us, on stop, or after d.
 func (r *rings) wait(d time.Duration) {
-	var ev [4]unix.EpollEvent
-	_, _ = unix.EpollWait(r.epoll, ev[:], int(d.Milliseconds())) // EINTR: as good as a wake-up
+	_ = r.epoll.SetReadDeadline(time.Now().Add(d)) // makePoll saw that it can be set
+	_ = r.poll.Read(func(epoll uintptr) bool {     // fails at the deadline
+		var ev [4]unix.EpollEvent
+		n, err := unix.EpollWait(int(epoll), ev[:], 0)
+		return n > 0 || err != nil // EINTR: as good as a wake-up
+	})
 }
 
 func bootTime() uint64 {

@@ -22,6 +22,7 @@ var (
 	repetitions = flag.Int("repetitions", 10, "runs of each workload under each configuration")
 	blocked     = flag.Int("blocked", 30, "seconds for which the host does not read")
 	binary      = flag.String("agent", "", "measure this binary, not one that is built now")
+	only        = flag.String("workloads", "", "measure these workloads, not all")
 	sections    = flag.String("sections", "overhead,programs,idle,rate,blocked", "what to measure")
 )
 
@@ -133,11 +134,16 @@ func keys(m map[string]bool) func(func(string) bool) {
 	}
 }
 
+func chosen() []*workload {
+	names := strings.Split(*only, ",")
+	return slices.DeleteFunc(workloads(1), func(w *workload) bool { return *only != "" && !slices.Contains(names, w.name) })
+}
+
 func (b *bench) overhead(ctx context.Context) error {
 	if _, err := exec.LookPath("postmark"); err != nil {
 		return fmt.Errorf("postmark is needed (Debian's package of this name): %w", err)
 	}
-	all := workloads(1)
+	all := chosen()
 	got, sum, err := b.repeat(ctx, all, *repetitions)
 	if err != nil {
 		return err
@@ -147,6 +153,9 @@ func (b *bench) overhead(ctx context.Context) error {
 	}
 	for _, name := range []string{"exec", "postmark", "connect"} {
 		x := got[name]["agent"]
+		if len(x) == 0 {
+			continue
+		}
 		resultOf("probe."+name+".wakeups", paired(x, x, func(s, _ *sample) float64 { return float64(s.waits) / float64(s.records) }), "per_event", "target<=0.1")
 		resultOf("probe."+name+".ring_bytes", paired(x, x, func(s, _ *sample) float64 { return float64(s.ring) / float64(s.records) }), "B/event", "")
 	}
@@ -186,7 +195,7 @@ func (b *bench) programCosts(ctx context.Context) error {
 			return fmt.Errorf("%w", errOr(err, e))
 		}
 	}
-	for _, w := range workloads(1) {
+	for _, w := range chosen() {
 		a, p := total["agent"][w.name], total["peer"][w.name]
 		if p > 0 {
 			result("probe."+w.name+".programs.agent_over_peer", a/p, "times", "target<=0.5")
@@ -199,7 +208,7 @@ func (b *bench) programCosts(ctx context.Context) error {
 // the cost of all programs for one unit of it.
 func (b *bench) timed(ctx context.Context, name string, o observer, total map[string]float64) error {
 	targets := map[string]string{"on_exec": "target<=2700", "on_fork": "target<=600"}
-	for _, w := range workloads(1) {
+	for _, w := range chosen() {
 		before, err := programs(o.pids()[0])
 		if err != nil {
 			return err
