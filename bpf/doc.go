@@ -16,7 +16,9 @@
 //	cgroup.h   control groups, for the agent
 //	auth.h     logins, as audit is told of them
 //	lsm.h      files, on the hooks of BPF LSM
-//	net.h      TCP connections
+//	net.h      sockets: what their sources share
+//	net_lsm.h  sockets, on functions of the kernel and hooks of BPF LSM
+//	net_call.h sockets, from the ends of system calls
 //	syscall.h  files where there is no BPF LSM, from the ends of system calls
 //	path.h     names of files by a walk over dentries and mounts
 //	maps.h     rings, counters, and the way out for every event

@@ -26,6 +26,8 @@ const (
 	OldMapStats               = "stats"
 	OldMapWr                  = "wr"
 	OldProgListTasks          = "list_tasks"
+	OldProgOnAccepted         = "on_accepted"
+	OldProgOnBound            = "on_bound"
 	OldProgOnCgroupAttach     = "on_cgroup_attach"
 	OldProgOnCgroupMkdir      = "on_cgroup_mkdir"
 	OldProgOnChanged          = "on_changed"
@@ -33,6 +35,8 @@ const (
 	OldProgOnComm             = "on_comm"
 	OldProgOnCommitCreds      = "on_commit_creds"
 	OldProgOnCommittingCreds  = "on_committing_creds"
+	OldProgOnConnected        = "on_connected"
+	OldProgOnDgramConnect     = "on_dgram_connect"
 	OldProgOnExec             = "on_exec"
 	OldProgOnExit             = "on_exit"
 	OldProgOnFileOpen         = "on_file_open"
@@ -41,6 +45,10 @@ const (
 	OldProgOnFileTruncate     = "on_file_truncate"
 	OldProgOnFork             = "on_fork"
 	OldProgOnFput             = "on_fput"
+	OldProgOnInet6Bind        = "on_inet6_bind"
+	OldProgOnInetBind         = "on_inet_bind"
+	OldProgOnInetListen       = "on_inet_listen"
+	OldProgOnMade             = "on_made"
 	OldProgOnNamed            = "on_named"
 	OldProgOnNetlinkSend      = "on_netlink_send"
 	OldProgOnOpened           = "on_opened"
@@ -62,10 +70,16 @@ const (
 	OldProgOnSetNamespaces    = "on_set_namespaces"
 	OldProgOnSignalAsked      = "on_signal_asked"
 	OldProgOnSignalSent       = "on_signal_sent"
+	OldProgOnSockGraft        = "on_sock_graft"
 	OldProgOnSockState        = "on_sock_state"
+	OldProgOnSocketBind       = "on_socket_bind"
+	OldProgOnSocketConnect    = "on_socket_connect"
+	OldProgOnSocketListen     = "on_socket_listen"
+	OldProgOnSocketPostCreate = "on_socket_post_create"
 	OldProgOnSwitchNamespaces = "on_switch_namespaces"
 	OldProgOnSysExit          = "on_sys_exit"
-	OldProgOnTcpConnect       = "on_tcp_connect"
+	OldProgOnTcpV4Connect     = "on_tcp_v4_connect"
+	OldProgOnTcpV6Connect     = "on_tcp_v6_connect"
 	OldProgOnWritten          = "on_written"
 	OldVarTypeAggregate       = "type_aggregate"
 	OldVarTypeApi             = "type_api"
@@ -144,6 +158,8 @@ type OldSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type OldProgramSpecs struct {
 	ListTasks          *ebpf.ProgramSpec `ebpf:"list_tasks"`
+	OnAccepted         *ebpf.ProgramSpec `ebpf:"on_accepted"`
+	OnBound            *ebpf.ProgramSpec `ebpf:"on_bound"`
 	OnCgroupAttach     *ebpf.ProgramSpec `ebpf:"on_cgroup_attach"`
 	OnCgroupMkdir      *ebpf.ProgramSpec `ebpf:"on_cgroup_mkdir"`
 	OnChanged          *ebpf.ProgramSpec `ebpf:"on_changed"`
@@ -151,6 +167,8 @@ type OldProgramSpecs struct {
 	OnComm             *ebpf.ProgramSpec `ebpf:"on_comm"`
 	OnCommitCreds      *ebpf.ProgramSpec `ebpf:"on_commit_creds"`
 	OnCommittingCreds  *ebpf.ProgramSpec `ebpf:"on_committing_creds"`
+	OnConnected        *ebpf.ProgramSpec `ebpf:"on_connected"`
+	OnDgramConnect     *ebpf.ProgramSpec `ebpf:"on_dgram_connect"`
 	OnExec             *ebpf.ProgramSpec `ebpf:"on_exec"`
 	OnExit             *ebpf.ProgramSpec `ebpf:"on_exit"`
 	OnFileOpen         *ebpf.ProgramSpec `ebpf:"on_file_open"`
@@ -159,6 +177,10 @@ type OldProgramSpecs struct {
 	OnFileTruncate     *ebpf.ProgramSpec `ebpf:"on_file_truncate"`
 	OnFork             *ebpf.ProgramSpec `ebpf:"on_fork"`
 	OnFput             *ebpf.ProgramSpec `ebpf:"on_fput"`
+	OnInet6Bind        *ebpf.ProgramSpec `ebpf:"on_inet6_bind"`
+	OnInetBind         *ebpf.ProgramSpec `ebpf:"on_inet_bind"`
+	OnInetListen       *ebpf.ProgramSpec `ebpf:"on_inet_listen"`
+	OnMade             *ebpf.ProgramSpec `ebpf:"on_made"`
 	OnNamed            *ebpf.ProgramSpec `ebpf:"on_named"`
 	OnNetlinkSend      *ebpf.ProgramSpec `ebpf:"on_netlink_send"`
 	OnOpened           *ebpf.ProgramSpec `ebpf:"on_opened"`
@@ -180,10 +202,16 @@ type OldProgramSpecs struct {
 	OnSetNamespaces    *ebpf.ProgramSpec `ebpf:"on_set_namespaces"`
 	OnSignalAsked      *ebpf.ProgramSpec `ebpf:"on_signal_asked"`
 	OnSignalSent       *ebpf.ProgramSpec `ebpf:"on_signal_sent"`
+	OnSockGraft        *ebpf.ProgramSpec `ebpf:"on_sock_graft"`
 	OnSockState        *ebpf.ProgramSpec `ebpf:"on_sock_state"`
+	OnSocketBind       *ebpf.ProgramSpec `ebpf:"on_socket_bind"`
+	OnSocketConnect    *ebpf.ProgramSpec `ebpf:"on_socket_connect"`
+	OnSocketListen     *ebpf.ProgramSpec `ebpf:"on_socket_listen"`
+	OnSocketPostCreate *ebpf.ProgramSpec `ebpf:"on_socket_post_create"`
 	OnSwitchNamespaces *ebpf.ProgramSpec `ebpf:"on_switch_namespaces"`
 	OnSysExit          *ebpf.ProgramSpec `ebpf:"on_sys_exit"`
-	OnTcpConnect       *ebpf.ProgramSpec `ebpf:"on_tcp_connect"`
+	OnTcpV4Connect     *ebpf.ProgramSpec `ebpf:"on_tcp_v4_connect"`
+	OnTcpV6Connect     *ebpf.ProgramSpec `ebpf:"on_tcp_v6_connect"`
 	OnWritten          *ebpf.ProgramSpec `ebpf:"on_written"`
 }
 
@@ -328,6 +356,8 @@ type OldVariables struct {
 // It can be passed to LoadOldObjects or ebpf.CollectionSpec.LoadAndAssign.
 type OldPrograms struct {
 	ListTasks          *ebpf.Program `ebpf:"list_tasks"`
+	OnAccepted         *ebpf.Program `ebpf:"on_accepted"`
+	OnBound            *ebpf.Program `ebpf:"on_bound"`
 	OnCgroupAttach     *ebpf.Program `ebpf:"on_cgroup_attach"`
 	OnCgroupMkdir      *ebpf.Program `ebpf:"on_cgroup_mkdir"`
 	OnChanged          *ebpf.Program `ebpf:"on_changed"`
@@ -335,6 +365,8 @@ type OldPrograms struct {
 	OnComm             *ebpf.Program `ebpf:"on_comm"`
 	OnCommitCreds      *ebpf.Program `ebpf:"on_commit_creds"`
 	OnCommittingCreds  *ebpf.Program `ebpf:"on_committing_creds"`
+	OnConnected        *ebpf.Program `ebpf:"on_connected"`
+	OnDgramConnect     *ebpf.Program `ebpf:"on_dgram_connect"`
 	OnExec             *ebpf.Program `ebpf:"on_exec"`
 	OnExit             *ebpf.Program `ebpf:"on_exit"`
 	OnFileOpen         *ebpf.Program `ebpf:"on_file_open"`
@@ -343,6 +375,10 @@ type OldPrograms struct {
 	OnFileTruncate     *ebpf.Program `ebpf:"on_file_truncate"`
 	OnFork             *ebpf.Program `ebpf:"on_fork"`
 	OnFput             *ebpf.Program `ebpf:"on_fput"`
+	OnInet6Bind        *ebpf.Program `ebpf:"on_inet6_bind"`
+	OnInetBind         *ebpf.Program `ebpf:"on_inet_bind"`
+	OnInetListen       *ebpf.Program `ebpf:"on_inet_listen"`
+	OnMade             *ebpf.Program `ebpf:"on_made"`
 	OnNamed            *ebpf.Program `ebpf:"on_named"`
 	OnNetlinkSend      *ebpf.Program `ebpf:"on_netlink_send"`
 	OnOpened           *ebpf.Program `ebpf:"on_opened"`
@@ -364,16 +400,24 @@ type OldPrograms struct {
 	OnSetNamespaces    *ebpf.Program `ebpf:"on_set_namespaces"`
 	OnSignalAsked      *ebpf.Program `ebpf:"on_signal_asked"`
 	OnSignalSent       *ebpf.Program `ebpf:"on_signal_sent"`
+	OnSockGraft        *ebpf.Program `ebpf:"on_sock_graft"`
 	OnSockState        *ebpf.Program `ebpf:"on_sock_state"`
+	OnSocketBind       *ebpf.Program `ebpf:"on_socket_bind"`
+	OnSocketConnect    *ebpf.Program `ebpf:"on_socket_connect"`
+	OnSocketListen     *ebpf.Program `ebpf:"on_socket_listen"`
+	OnSocketPostCreate *ebpf.Program `ebpf:"on_socket_post_create"`
 	OnSwitchNamespaces *ebpf.Program `ebpf:"on_switch_namespaces"`
 	OnSysExit          *ebpf.Program `ebpf:"on_sys_exit"`
-	OnTcpConnect       *ebpf.Program `ebpf:"on_tcp_connect"`
+	OnTcpV4Connect     *ebpf.Program `ebpf:"on_tcp_v4_connect"`
+	OnTcpV6Connect     *ebpf.Program `ebpf:"on_tcp_v6_connect"`
 	OnWritten          *ebpf.Program `ebpf:"on_written"`
 }
 
 func (p *OldPrograms) Close() error {
 	return _OldClose(
 		p.ListTasks,
+		p.OnAccepted,
+		p.OnBound,
 		p.OnCgroupAttach,
 		p.OnCgroupMkdir,
 		p.OnChanged,
@@ -381,6 +425,8 @@ func (p *OldPrograms) Close() error {
 		p.OnComm,
 		p.OnCommitCreds,
 		p.OnCommittingCreds,
+		p.OnConnected,
+		p.OnDgramConnect,
 		p.OnExec,
 		p.OnExit,
 		p.OnFileOpen,
@@ -389,6 +435,10 @@ func (p *OldPrograms) Close() error {
 		p.OnFileTruncate,
 		p.OnFork,
 		p.OnFput,
+		p.OnInet6Bind,
+		p.OnInetBind,
+		p.OnInetListen,
+		p.OnMade,
 		p.OnNamed,
 		p.OnNetlinkSend,
 		p.OnOpened,
@@ -410,10 +460,16 @@ func (p *OldPrograms) Close() error {
 		p.OnSetNamespaces,
 		p.OnSignalAsked,
 		p.OnSignalSent,
+		p.OnSockGraft,
 		p.OnSockState,
+		p.OnSocketBind,
+		p.OnSocketConnect,
+		p.OnSocketListen,
+		p.OnSocketPostCreate,
 		p.OnSwitchNamespaces,
 		p.OnSysExit,
-		p.OnTcpConnect,
+		p.OnTcpV4Connect,
+		p.OnTcpV6Connect,
 		p.OnWritten,
 	)
 }

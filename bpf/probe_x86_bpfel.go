@@ -538,6 +538,8 @@ const (
 	ProbeMapStats               = "stats"
 	ProbeMapWr                  = "wr"
 	ProbeProgListTasks          = "list_tasks"
+	ProbeProgOnAccepted         = "on_accepted"
+	ProbeProgOnBound            = "on_bound"
 	ProbeProgOnCgroupAttach     = "on_cgroup_attach"
 	ProbeProgOnCgroupMkdir      = "on_cgroup_mkdir"
 	ProbeProgOnChanged          = "on_changed"
@@ -545,6 +547,8 @@ const (
 	ProbeProgOnComm             = "on_comm"
 	ProbeProgOnCommitCreds      = "on_commit_creds"
 	ProbeProgOnCommittingCreds  = "on_committing_creds"
+	ProbeProgOnConnected        = "on_connected"
+	ProbeProgOnDgramConnect     = "on_dgram_connect"
 	ProbeProgOnExec             = "on_exec"
 	ProbeProgOnExit             = "on_exit"
 	ProbeProgOnFileOpen         = "on_file_open"
@@ -553,6 +557,10 @@ const (
 	ProbeProgOnFileTruncate     = "on_file_truncate"
 	ProbeProgOnFork             = "on_fork"
 	ProbeProgOnFput             = "on_fput"
+	ProbeProgOnInet6Bind        = "on_inet6_bind"
+	ProbeProgOnInetBind         = "on_inet_bind"
+	ProbeProgOnInetListen       = "on_inet_listen"
+	ProbeProgOnMade             = "on_made"
 	ProbeProgOnNamed            = "on_named"
 	ProbeProgOnNetlinkSend      = "on_netlink_send"
 	ProbeProgOnOpened           = "on_opened"
@@ -574,10 +582,16 @@ const (
 	ProbeProgOnSetNamespaces    = "on_set_namespaces"
 	ProbeProgOnSignalAsked      = "on_signal_asked"
 	ProbeProgOnSignalSent       = "on_signal_sent"
+	ProbeProgOnSockGraft        = "on_sock_graft"
 	ProbeProgOnSockState        = "on_sock_state"
+	ProbeProgOnSocketBind       = "on_socket_bind"
+	ProbeProgOnSocketConnect    = "on_socket_connect"
+	ProbeProgOnSocketListen     = "on_socket_listen"
+	ProbeProgOnSocketPostCreate = "on_socket_post_create"
 	ProbeProgOnSwitchNamespaces = "on_switch_namespaces"
 	ProbeProgOnSysExit          = "on_sys_exit"
-	ProbeProgOnTcpConnect       = "on_tcp_connect"
+	ProbeProgOnTcpV4Connect     = "on_tcp_v4_connect"
+	ProbeProgOnTcpV6Connect     = "on_tcp_v6_connect"
 	ProbeProgOnWritten          = "on_written"
 	ProbeVarTypeAggregate       = "type_aggregate"
 	ProbeVarTypeApi             = "type_api"
@@ -656,6 +670,8 @@ type ProbeSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProbeProgramSpecs struct {
 	ListTasks          *ebpf.ProgramSpec `ebpf:"list_tasks"`
+	OnAccepted         *ebpf.ProgramSpec `ebpf:"on_accepted"`
+	OnBound            *ebpf.ProgramSpec `ebpf:"on_bound"`
 	OnCgroupAttach     *ebpf.ProgramSpec `ebpf:"on_cgroup_attach"`
 	OnCgroupMkdir      *ebpf.ProgramSpec `ebpf:"on_cgroup_mkdir"`
 	OnChanged          *ebpf.ProgramSpec `ebpf:"on_changed"`
@@ -663,6 +679,8 @@ type ProbeProgramSpecs struct {
 	OnComm             *ebpf.ProgramSpec `ebpf:"on_comm"`
 	OnCommitCreds      *ebpf.ProgramSpec `ebpf:"on_commit_creds"`
 	OnCommittingCreds  *ebpf.ProgramSpec `ebpf:"on_committing_creds"`
+	OnConnected        *ebpf.ProgramSpec `ebpf:"on_connected"`
+	OnDgramConnect     *ebpf.ProgramSpec `ebpf:"on_dgram_connect"`
 	OnExec             *ebpf.ProgramSpec `ebpf:"on_exec"`
 	OnExit             *ebpf.ProgramSpec `ebpf:"on_exit"`
 	OnFileOpen         *ebpf.ProgramSpec `ebpf:"on_file_open"`
@@ -671,6 +689,10 @@ type ProbeProgramSpecs struct {
 	OnFileTruncate     *ebpf.ProgramSpec `ebpf:"on_file_truncate"`
 	OnFork             *ebpf.ProgramSpec `ebpf:"on_fork"`
 	OnFput             *ebpf.ProgramSpec `ebpf:"on_fput"`
+	OnInet6Bind        *ebpf.ProgramSpec `ebpf:"on_inet6_bind"`
+	OnInetBind         *ebpf.ProgramSpec `ebpf:"on_inet_bind"`
+	OnInetListen       *ebpf.ProgramSpec `ebpf:"on_inet_listen"`
+	OnMade             *ebpf.ProgramSpec `ebpf:"on_made"`
 	OnNamed            *ebpf.ProgramSpec `ebpf:"on_named"`
 	OnNetlinkSend      *ebpf.ProgramSpec `ebpf:"on_netlink_send"`
 	OnOpened           *ebpf.ProgramSpec `ebpf:"on_opened"`
@@ -692,10 +714,16 @@ type ProbeProgramSpecs struct {
 	OnSetNamespaces    *ebpf.ProgramSpec `ebpf:"on_set_namespaces"`
 	OnSignalAsked      *ebpf.ProgramSpec `ebpf:"on_signal_asked"`
 	OnSignalSent       *ebpf.ProgramSpec `ebpf:"on_signal_sent"`
+	OnSockGraft        *ebpf.ProgramSpec `ebpf:"on_sock_graft"`
 	OnSockState        *ebpf.ProgramSpec `ebpf:"on_sock_state"`
+	OnSocketBind       *ebpf.ProgramSpec `ebpf:"on_socket_bind"`
+	OnSocketConnect    *ebpf.ProgramSpec `ebpf:"on_socket_connect"`
+	OnSocketListen     *ebpf.ProgramSpec `ebpf:"on_socket_listen"`
+	OnSocketPostCreate *ebpf.ProgramSpec `ebpf:"on_socket_post_create"`
 	OnSwitchNamespaces *ebpf.ProgramSpec `ebpf:"on_switch_namespaces"`
 	OnSysExit          *ebpf.ProgramSpec `ebpf:"on_sys_exit"`
-	OnTcpConnect       *ebpf.ProgramSpec `ebpf:"on_tcp_connect"`
+	OnTcpV4Connect     *ebpf.ProgramSpec `ebpf:"on_tcp_v4_connect"`
+	OnTcpV6Connect     *ebpf.ProgramSpec `ebpf:"on_tcp_v6_connect"`
 	OnWritten          *ebpf.ProgramSpec `ebpf:"on_written"`
 }
 
@@ -840,6 +868,8 @@ type ProbeVariables struct {
 // It can be passed to LoadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProbePrograms struct {
 	ListTasks          *ebpf.Program `ebpf:"list_tasks"`
+	OnAccepted         *ebpf.Program `ebpf:"on_accepted"`
+	OnBound            *ebpf.Program `ebpf:"on_bound"`
 	OnCgroupAttach     *ebpf.Program `ebpf:"on_cgroup_attach"`
 	OnCgroupMkdir      *ebpf.Program `ebpf:"on_cgroup_mkdir"`
 	OnChanged          *ebpf.Program `ebpf:"on_changed"`
@@ -847,6 +877,8 @@ type ProbePrograms struct {
 	OnComm             *ebpf.Program `ebpf:"on_comm"`
 	OnCommitCreds      *ebpf.Program `ebpf:"on_commit_creds"`
 	OnCommittingCreds  *ebpf.Program `ebpf:"on_committing_creds"`
+	OnConnected        *ebpf.Program `ebpf:"on_connected"`
+	OnDgramConnect     *ebpf.Program `ebpf:"on_dgram_connect"`
 	OnExec             *ebpf.Program `ebpf:"on_exec"`
 	OnExit             *ebpf.Program `ebpf:"on_exit"`
 	OnFileOpen         *ebpf.Program `ebpf:"on_file_open"`
@@ -855,6 +887,10 @@ type ProbePrograms struct {
 	OnFileTruncate     *ebpf.Program `ebpf:"on_file_truncate"`
 	OnFork             *ebpf.Program `ebpf:"on_fork"`
 	OnFput             *ebpf.Program `ebpf:"on_fput"`
+	OnInet6Bind        *ebpf.Program `ebpf:"on_inet6_bind"`
+	OnInetBind         *ebpf.Program `ebpf:"on_inet_bind"`
+	OnInetListen       *ebpf.Program `ebpf:"on_inet_listen"`
+	OnMade             *ebpf.Program `ebpf:"on_made"`
 	OnNamed            *ebpf.Program `ebpf:"on_named"`
 	OnNetlinkSend      *ebpf.Program `ebpf:"on_netlink_send"`
 	OnOpened           *ebpf.Program `ebpf:"on_opened"`
@@ -876,16 +912,24 @@ type ProbePrograms struct {
 	OnSetNamespaces    *ebpf.Program `ebpf:"on_set_namespaces"`
 	OnSignalAsked      *ebpf.Program `ebpf:"on_signal_asked"`
 	OnSignalSent       *ebpf.Program `ebpf:"on_signal_sent"`
+	OnSockGraft        *ebpf.Program `ebpf:"on_sock_graft"`
 	OnSockState        *ebpf.Program `ebpf:"on_sock_state"`
+	OnSocketBind       *ebpf.Program `ebpf:"on_socket_bind"`
+	OnSocketConnect    *ebpf.Program `ebpf:"on_socket_connect"`
+	OnSocketListen     *ebpf.Program `ebpf:"on_socket_listen"`
+	OnSocketPostCreate *ebpf.Program `ebpf:"on_socket_post_create"`
 	OnSwitchNamespaces *ebpf.Program `ebpf:"on_switch_namespaces"`
 	OnSysExit          *ebpf.Program `ebpf:"on_sys_exit"`
-	OnTcpConnect       *ebpf.Program `ebpf:"on_tcp_connect"`
+	OnTcpV4Connect     *ebpf.Program `ebpf:"on_tcp_v4_connect"`
+	OnTcpV6Connect     *ebpf.Program `ebpf:"on_tcp_v6_connect"`
 	OnWritten          *ebpf.Program `ebpf:"on_written"`
 }
 
 func (p *ProbePrograms) Close() error {
 	return _ProbeClose(
 		p.ListTasks,
+		p.OnAccepted,
+		p.OnBound,
 		p.OnCgroupAttach,
 		p.OnCgroupMkdir,
 		p.OnChanged,
@@ -893,6 +937,8 @@ func (p *ProbePrograms) Close() error {
 		p.OnComm,
 		p.OnCommitCreds,
 		p.OnCommittingCreds,
+		p.OnConnected,
+		p.OnDgramConnect,
 		p.OnExec,
 		p.OnExit,
 		p.OnFileOpen,
@@ -901,6 +947,10 @@ func (p *ProbePrograms) Close() error {
 		p.OnFileTruncate,
 		p.OnFork,
 		p.OnFput,
+		p.OnInet6Bind,
+		p.OnInetBind,
+		p.OnInetListen,
+		p.OnMade,
 		p.OnNamed,
 		p.OnNetlinkSend,
 		p.OnOpened,
@@ -922,10 +972,16 @@ func (p *ProbePrograms) Close() error {
 		p.OnSetNamespaces,
 		p.OnSignalAsked,
 		p.OnSignalSent,
+		p.OnSockGraft,
 		p.OnSockState,
+		p.OnSocketBind,
+		p.OnSocketConnect,
+		p.OnSocketListen,
+		p.OnSocketPostCreate,
 		p.OnSwitchNamespaces,
 		p.OnSysExit,
-		p.OnTcpConnect,
+		p.OnTcpV4Connect,
+		p.OnTcpV6Connect,
 		p.OnWritten,
 	)
 }

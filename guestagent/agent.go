@@ -21,6 +21,7 @@ type Agent struct {
 	key     ed25519.PrivateKey
 	session uint64
 	kick    chan struct{} // cap 1: the writer should look again; full: it will
+	ending  chan struct{} // closed when last is set
 
 	// Owned by the writer.
 	lanes      *lanes
@@ -39,9 +40,10 @@ type Agent struct {
 	conv     conversation
 	acked    wire.Ack // newest, zero: none
 	results  []wire.Result
-	packing  bool // the writer holds records that are in neither queue nor retained
-	greet    bool // let the host know that it has not said Hello to us
-	drained  bool // the source has ended
+	packing  bool                 // the writer holds records that are in neither queue nor retained
+	greet    bool                 // let the host know that it has not said Hello to us
+	drained  bool                 // the source has ended
+	last     *record.AgentStopped // why the session ends; nil: it does not
 	idle     chan struct{}
 }
 
@@ -61,6 +63,8 @@ type conversation struct {
 	welcome  wire.Welcome
 	nonce    uint64 // of the host's newest heartbeat
 	beat     bool   // answer it
+	clock    hostClock
+	commands map[[16]byte]bool // ids that are spent
 }
 
 // New makes an Agent. It sends nothing before Run.
@@ -69,7 +73,7 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make agent: %w", err)
 	}
-	a := &Agent{cfg: cfg, kick: make(chan struct{}, 1), lanes: newLanes(), queue: queue{limit: cfg.QueueBytes}}
+	a := &Agent{cfg: cfg, kick: make(chan struct{}, 1), ending: make(chan struct{}), lanes: newLanes(), queue: queue{limit: cfg.QueueBytes}}
 	if a.hooks, err = record.Encode(cfg.Hooks); err != nil {
 		return nil, fmt.Errorf("make agent: %w", err)
 	}
@@ -134,23 +138,35 @@ func (a *Agent) Flush() {
 	}
 }
 
-// Run serves the port until ctx ends, or the source fails. It then stops the
-// source and goes on sending for at most the grace time. It returns nil when
-// ctx ended it. Run may be called once.
+// Run serves the port until ctx ends, or it is told to stop (by a command of
+// the host, or by Terminate), or the source fails. It then stops the source
+// and goes on sending for at most the grace time. It returns nil when it was
+// ended. Run may be called once.
 func (a *Agent) Run(ctx context.Context) error {
 	portCtx, stopPort := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopPort()
 	var served sync.WaitGroup
 	served.Go(func() { a.servePorts(portCtx) })
 
-	err := a.cfg.Source(ctx, a)
-	if err == nil && ctx.Err() == nil {
+	sourceCtx, stopSource := context.WithCancel(ctx)
+	defer stopSource()
+	served.Go(func() {
+		select {
+		case <-a.ending:
+			stopSource()
+		case <-sourceCtx.Done():
+		}
+	})
+	err := a.cfg.Source(sourceCtx, a)
+	ended := sourceCtx.Err() != nil
+	stopSource()
+	if err == nil && !ended {
 		err = fmt.Errorf("source ended by itself")
 	}
-	a.finish(portCtx)
+	a.finish(portCtx, a.lastRecord(ctx))
 	stopPort()
 	served.Wait()
-	if err != nil && ctx.Err() == nil {
+	if err != nil && !ended {
 		return fmt.Errorf("run agent: %w", err)
 	}
 	return nil
@@ -158,7 +174,7 @@ func (a *Agent) Run(ctx context.Context) error {
 
 // finish waits until all is acknowledged, or the grace time is over, or no
 // host listens.
-func (a *Agent) finish(ctx context.Context) {
+func (a *Agent) finish(ctx context.Context, grace time.Duration) {
 	a.mu.Lock()
 	a.drained, a.idle = true, make(chan struct{})
 	idle := a.idle
@@ -168,7 +184,7 @@ func (a *Agent) finish(ctx context.Context) {
 	}
 	a.mu.Unlock()
 	a.Flush()
-	t := time.NewTimer(a.cfg.Grace)
+	t := time.NewTimer(grace)
 	defer t.Stop()
 	select {
 	case <-idle:
@@ -183,7 +199,7 @@ func (a *Agent) finish(ctx context.Context) {
 
 // settle tells finish when nothing is left. The lock is held.
 func (a *Agent) settle() {
-	if a.drained && a.idle != nil && !a.packing && a.queue.len() == 0 && !a.losses.any() && len(a.retained) == 0 {
+	if a.drained && a.idle != nil && !a.packing && a.queue.len() == 0 && !a.losses.any() && len(a.retained) == 0 && len(a.results) == 0 {
 		close(a.idle)
 		a.idle = nil
 	}

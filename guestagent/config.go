@@ -52,6 +52,12 @@ type Config struct {
 	// Retry is the pause before the port is read or opened again; it grows to
 	// 16 times as much while the port cannot be opened. Zero: 50 ms.
 	Retry time.Duration
+	// Protector keeps the agent from being silenced. Nil: nothing does, and
+	// who asks it to end is obeyed.
+	Protector Protector
+	// GoingDown reports whether the machine is being shut down, so that a
+	// request to end is no attack. Nil: it never is.
+	GoingDown func() bool
 	// Boot reads CLOCK_BOOTTIME in nanoseconds. Zero: the system's.
 	Boot func() uint64
 	// Rand draws key, session and seeds. Zero: crypto/rand.

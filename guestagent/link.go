@@ -155,20 +155,15 @@ func (a *Agent) take(ctx context.Context, e wire.Envelope) error {
 		}
 		a.mu.Lock()
 		a.conv.nonce, a.conv.beat = h.Nonce, true
+		a.conv.clock = hostClock{h.Time, a.cfg.Boot()}
 		if a.conv.body == nil {
 			a.greet = true // the host takes us for another
 		}
 		a.mu.Unlock()
 	case wire.TypeCommand:
-		c, err := wire.ParseCommand(e.Body)
-		if err != nil {
+		if err := a.command(ctx, e.Body); err != nil {
 			return err
 		}
-		a.mu.Lock()
-		if len(a.results) < maxResults {
-			a.results = append(a.results, wire.Result{ID: c.ID, Status: wire.ResultUnsupported})
-		}
-		a.mu.Unlock()
 	default:
 		return fmt.Errorf("a host does not send it: %w", record.ErrReject)
 	}

@@ -255,19 +255,45 @@ struct in6_addr_k {
 	__u8 b[16];
 };
 
+typedef struct {
+	struct net *net;
+} possible_net_t;
+
 struct sock_common {
 	unsigned short skc_family;
 	__be32 skc_daddr;
 	__be32 skc_rcv_saddr;
 	__be16 skc_dport;
 	__u16 skc_num;
+	possible_net_t skc_net;
 	struct in6_addr_k skc_v6_daddr;
 	struct in6_addr_k skc_v6_rcv_saddr;
 };
 
+struct socket;
+
 struct sock {
 	struct sock_common __sk_common;
+	__u16 sk_type;
 	__u16 sk_protocol;
+	struct socket *sk_socket;
+};
+
+struct socket {
+	struct file *file;
+	struct sock *sk;
+};
+
+struct tcp_fastopen_request;
+
+struct tcp_sock {
+	struct tcp_fastopen_request *fastopen_req;
+	__u8 fastopen_connect : 1;
+};
+
+struct msghdr {
+	void *msg_name;
+	int msg_namelen;
 };
 
 struct pt_regs {
@@ -286,10 +312,6 @@ struct kernel_siginfo {
 struct sk_buff {
 	unsigned char *data;
 	unsigned int len;
-};
-
-struct socket {
-	struct sock *sk;
 };
 
 struct seq_file;
@@ -321,13 +343,27 @@ struct bpf_iter__task {
 #define ANON_INODE_FS_MAGIC 0x09041934
 
 #define CAP_AUDIT_WRITE 29
+#define NETLINK_AUDIT 9
 
+#define AF_UNSPEC 0
+#define AF_UNIX 1
 #define AF_INET 2
 #define AF_INET6 10
 #define AF_NETLINK 16
-#define NETLINK_AUDIT 9
+#define AF_PACKET 17
+#define AF_VSOCK 40
+#define AF_ALG 38
+#define SOCK_STREAM 1
+#define SOCK_DGRAM 2
+#define SOCK_RAW 3
+#define SOCK_PACKET 10
+#define SOCK_TYPE_MASK 15
 #define IPPROTO_TCP 6
+#define IPPROTO_UDP 17
+#define IPPROTO_MPTCP 262
 #define TCP_SYN_SENT 2
+#define O_NONBLOCK 04000
+#define EINPROGRESS 115
 
 #define EEXIST 17
 #define AT_REMOVEDIR 0x200

@@ -6,7 +6,8 @@
 #include "cgroup.h"
 #include "creds.h"
 #include "lsm.h"
-#include "net.h"
+#include "net_call.h"
+#include "net_lsm.h"
 #include "process.h"
 #include "syscall.h"
 

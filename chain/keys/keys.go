@@ -102,6 +102,17 @@ func (k *Keys) HostSigner(origin string) (note.Signer, error) { return newSigner
 // VMSigner returns the signer of the VM log with the given origin.
 func (k *Keys) VMSigner(origin string) (note.Signer, error) { return newSigner(origin, k.vm) }
 
+// commandContext separates commands to guest agents from whatever else the
+// key signs; a signed note cannot begin like this. Part of the protocol, see
+// package wire.
+const commandContext = "provost/command/v1\x00"
+
+// SignCommand signs a command to a guest agent with the key of the VM logs, so
+// that who trusts a VM log can check which commands its host gave.
+func (k *Keys) SignCommand(command []byte) [ed25519.SignatureSize]byte {
+	return [ed25519.SignatureSize]byte(ed25519.Sign(k.vm, append([]byte(commandContext), command...)))
+}
+
 // PublishVerifier writes host.vkey, the file to hand to auditors, for the host
 // log with the given origin. It returns its path.
 func (k *Keys) PublishVerifier(origin string) (string, error) {

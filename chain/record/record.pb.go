@@ -1000,9 +1000,10 @@ type Network struct {
 	DestinationCid  uint32                 `protobuf:"varint,13,opt,name=destination_cid,json=destinationCid,proto3" json:"destination_cid,omitempty"`
 	Packets         uint64                 `protobuf:"varint,14,opt,name=packets,proto3" json:"packets,omitempty"`
 	Bytes           uint64                 `protobuf:"varint,15,opt,name=bytes,proto3" json:"bytes,omitempty"`
-	Flags           uint32                 `protobuf:"varint,16,opt,name=flags,proto3" json:"flags,omitempty"`     // NetworkFlag bits
-	Backlog         uint32                 `protobuf:"varint,17,opt,name=backlog,proto3" json:"backlog,omitempty"` // listen
-	Cookie          uint64                 `protobuf:"varint,18,opt,name=cookie,proto3" json:"cookie,omitempty"`   // of the socket
+	Flags           uint32                 `protobuf:"varint,16,opt,name=flags,proto3" json:"flags,omitempty"`         // NetworkFlag bits
+	Backlog         uint32                 `protobuf:"varint,17,opt,name=backlog,proto3" json:"backlog,omitempty"`     // listen
+	Cookie          uint64                 `protobuf:"varint,18,opt,name=cookie,proto3" json:"cookie,omitempty"`       // of the socket
+	Namespace       uint32                 `protobuf:"varint,19,opt,name=namespace,proto3" json:"namespace,omitempty"` // number of the socket's network namespace
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1159,6 +1160,13 @@ func (x *Network) GetBacklog() uint32 {
 func (x *Network) GetCookie() uint64 {
 	if x != nil {
 		return x.Cookie
+	}
+	return 0
+}
+
+func (x *Network) GetNamespace() uint32 {
+	if x != nil {
+		return x.Namespace
 	}
 	return 0
 }
@@ -4136,7 +4144,7 @@ const file_record_proto_rawDesc = "" +
 	"\x05atime\x18\x17 \x01(\x03R\x05atime\x12\x1f\n" +
 	"\vlink_target\x18\x18 \x01(\fR\n" +
 	"linkTarget\x12\x14\n" +
-	"\x05bytes\x18\x19 \x01(\x04R\x05bytes\"\xff\x03\n" +
+	"\x05bytes\x18\x19 \x01(\x04R\x05bytes\"\x9d\x04\n" +
 	"\aNetwork\x12\x16\n" +
 	"\x06family\x18\x01 \x01(\rR\x06family\x12\x1a\n" +
 	"\bprotocol\x18\x02 \x01(\tR\bprotocol\x12\x1b\n" +
@@ -4158,7 +4166,8 @@ const file_record_proto_rawDesc = "" +
 	"\x05bytes\x18\x0f \x01(\x04R\x05bytes\x12\x14\n" +
 	"\x05flags\x18\x10 \x01(\rR\x05flags\x12\x18\n" +
 	"\abacklog\x18\x11 \x01(\rR\abacklog\x12\x16\n" +
-	"\x06cookie\x18\x12 \x01(\x04R\x06cookie\"t\n" +
+	"\x06cookie\x18\x12 \x01(\x04R\x06cookie\x12\x1c\n" +
+	"\tnamespace\x18\x13 \x01(\rR\tnamespace\"t\n" +
 	"\x04Exit\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x16\n" +
 	"\x06signal\x18\x02 \x01(\rR\x06signal\x12\x1f\n" +

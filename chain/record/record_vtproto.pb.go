@@ -851,6 +851,13 @@ func (m *Network) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.Namespace != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Namespace))
+		i--
+		dAtA[i] = 0x1
+		i--
+		dAtA[i] = 0x98
+	}
 	if m.Cookie != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Cookie))
 		i--
@@ -3833,6 +3840,9 @@ func (m *Network) SizeVT() (n int) {
 	}
 	if m.Cookie != 0 {
 		n += 2 + protohelpers.SizeOfVarint(uint64(m.Cookie))
+	}
+	if m.Namespace != 0 {
+		n += 2 + protohelpers.SizeOfVarint(uint64(m.Namespace))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -7928,6 +7938,25 @@ func (m *Network) UnmarshalVT(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.Cookie |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 19:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Namespace", wireType)
+			}
+			m.Namespace = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.Namespace |= uint32(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}

@@ -87,6 +87,7 @@ func TestSettingsRefused(t *testing.T) {
 		"\nport = a\nport = b":    ":3: port is set twice",
 		"queue-bytes = many":      "set queue-bytes",
 		"queue-bytes = 5":         "want 65536",
+		"protect = maybe":         "want on or off",
 		"mode = fanotify":         "want auto, lsm or tracepoint",
 		"log-level = loud":        "want debug, info, warn or error",
 		"port =":                  "port is empty",
@@ -140,14 +141,14 @@ func TestDeployed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(set) != 7 || got != want {
+	if len(set) != 8 || got != want {
 		t.Errorf("sample says %v: %+v, defaults are %+v", set, got, want)
 	}
 	unit, err := os.ReadFile("../../deploy/provost-agent.service")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"ExecStart=/usr/bin/provost-agent", "Restart=always", "TimeoutStopSec="} {
+	for _, want := range []string{"ExecStart=/usr/bin/provost-agent", "Restart=on-failure", "TimeoutStopSec=", "SendSIGKILL=no", "MemorySwapMax=0"} {
 		if !strings.Contains(string(unit), want) {
 			t.Errorf("unit has no %s", want)
 		}

@@ -14,7 +14,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"strings"
-	"syscall"
+	"sync"
 
 	"github.com/provostd/provost/guestagent"
 	"github.com/provostd/provost/guestagent/probe"
@@ -24,10 +24,7 @@ import (
 var version = "devel"
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
+	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
 }
 
 // run returns the exit status: 0 ended as asked, 1 failed, 2 bad usage.
@@ -57,6 +54,10 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	goingDown := watchInit("/proc/1/exe")
+	signals := make(chan os.Signal, 1) // full: one is waiting already
+	signal.Notify(signals, endings...)
+	defer signal.Stop(signals)
 	p, err := probe.Open(probe.Config{Mode: s.mode, Options: s.options, Allocate: s.allocate, Budget: s.budget, Log: log})
 	if err != nil {
 		return err
@@ -68,6 +69,8 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 		Version:    version,
 		BootID:     boot,
 		QueueBytes: s.queueBytes,
+		Protector:  protector(p, s.protect),
+		GoingDown:  goingDown,
 		Log:        log,
 	})
 	if err != nil {
@@ -76,7 +79,22 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 	// Loading took far more memory than observing does.
 	debug.FreeOSMemory()
 	log.InfoContext(ctx, "observing", "mode", string(p.Mode()), "version", version, "session", fmt.Sprintf("%016x", a.Session()))
-	return errors.Join(a.Run(ctx), p.Close())
+	watching, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { obey(watching, signals, signalPause, a.Terminate) })
+	err = a.Run(ctx)
+	stop()
+	wg.Wait()
+	return errors.Join(err, p.Close())
+}
+
+// protector returns p where it protects and is wanted to. A probe that cannot
+// leaves the agent to whoever asks it to end, and its hooks record says so.
+func protector(p any, wanted bool) guestagent.Protector {
+	if pr, ok := p.(guestagent.Protector); ok && wanted {
+		return pr
+	}
+	return nil
 }
 
 func bootID() ([16]byte, error) {

@@ -24,6 +24,7 @@ type settings struct {
 	options     probe.Options
 	allocate    uint64
 	budget      uint64
+	protect     bool
 	showVersion bool
 }
 
@@ -41,6 +42,7 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	classes := f.String("classes", "none", "optional classes of events, separated by commas: signals, unix, dns, renames, digests; or none")
 	f.Uint64Var(&s.allocate, "allocate-bytes", 64<<20, "growth of a process's memory by one call from which on it is told, in bytes; 0: none")
 	f.Uint64Var(&s.budget, "budget", 50000, "file and network events a process may make in a second before they are told as sums; 0: any number")
+	protect := f.String("protect", "on", "on: refuse to be killed, traced or detached, where the kernel allows it, until the host stops the agent; off: obey signals")
 	config := f.String("config", defaultConfig, "configuration file: lines of NAME = VALUE, with the names of these flags")
 	f.BoolVar(&s.showVersion, "version", false, "print the version and end")
 	if err := f.Parse(args); err != nil {
@@ -68,6 +70,12 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	}
 	if s.options, err = probe.ParseOptions(*classes); err != nil {
 		errs = append(errs, err)
+	}
+	switch *protect {
+	case "on", "off":
+		s.protect = *protect == "on"
+	default:
+		errs = append(errs, fmt.Errorf("protect is %q: want on or off", *protect))
 	}
 	if s.port == "" {
 		errs = append(errs, errors.New("port is empty"))

@@ -56,6 +56,7 @@ var commands = []command{
 	{"status", "", "show what the daemon does", [2]int{0, 0}, statusCommand},
 	{"domain list", "", "list domains, their agents and their logs", [2]int{0, 0}, domainListCommand},
 	{"domain enroll", "DOMAIN", "give a domain the channel for its guest agent", [2]int{1, 1}, domainEnrollCommand},
+	{"domain agent-stop", "DOMAIN", "have the guest agent of a domain end; the reason is sealed", [2]int{1, 1}, domainAgentStopCommand},
 	{"tail", "[DOMAIN]", "show sealed entries; -f goes on with new ones", [2]int{0, 1}, tailCommand},
 	{"export", "DOMAIN", "write an evidence bundle", [2]int{1, 1}, exportCommand},
 	{"verify", "BUNDLE", "verify an evidence bundle offline", [2]int{1, 1}, verifyCommand},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/provostd/provost/chain/record"
@@ -99,5 +100,33 @@ func domainEnrollCommand(a *app) func(context.Context, []string) error {
 				fmt.Fprintf(w, "%s: %s\n", record.Printable([]byte(e.Name)), d)
 			}
 		})
+	}
+}
+
+// domainAgentStopCommand has the daemon tell an agent to end. Without a reason
+// it does not ask: the reason is what an auditor reads later.
+func domainAgentStopCommand(a *app) func(context.Context, []string) error {
+	dial := a.daemon()
+	reason := a.flags.String("reason", "", "why, in your words; it is sealed and signed, and cannot be left out")
+	return func(ctx context.Context, args []string) error {
+		if strings.TrimSpace(*reason) == "" {
+			return &usageError{"--reason is missing: say why, it is sealed with the stop"}
+		}
+		c := dial()
+		defer c.Close()
+		answer, err := c.StopAgent(ctx, args[0], *reason)
+		if err != nil {
+			return err
+		}
+		name := record.Printable([]byte(answer.Name))
+		if err := a.show(answer, func(w io.Writer) {
+			fmt.Fprintf(w, "%s: the agent of session %s is told to stop: %s (command %s)\n", name, answer.Session, answer.Status, answer.Command)
+		}); err != nil {
+			return err
+		}
+		if answer.Status != client.AnswerDone {
+			return fmt.Errorf("the agent of %s goes on: %s: %s", name, answer.Status, record.Printable([]byte(answer.Detail)))
+		}
+		return nil
 	}
 }

@@ -66,6 +66,15 @@ type Host struct {
 	// Settle: where the agent is timed on the same processors, a host's work
 	// must not be counted as the agent's.
 	Late bool
+	// CommandKey is what the Hello names as the key of commands.
+	CommandKey [32]byte
+	// Commands are bodies to send, made for the conversation that is under way
+	// when they are. A heartbeat with the time of Clock goes before each.
+	Commands <-chan func(hello *wire.Hello) []byte
+	// Clock is the host's wall time in nanoseconds. Nil: heartbeats tell none.
+	Clock func() uint64
+	// Answered is called for every result of the agent.
+	Answered func(wire.Result)
 
 	mu   sync.Mutex // guards all below
 	late [][]byte
@@ -92,20 +101,23 @@ var errRestarted = errors.New("agent was started anew")
 
 // converse is one handshake and what follows.
 func (h *Host) converse(ctx context.Context, r *wire.Reader, w *writer) error {
-	id, err := h.handshake(r, w)
+	id, hello, err := h.handshake(r, w)
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
 	if h.Beat > 0 {
-		ctx, cancel := context.WithCancel(ctx)
-		var wg sync.WaitGroup
-		defer wg.Wait()
-		defer cancel()
 		wg.Go(func() { h.beat(ctx, w, id.Session) })
 	}
 	h.mu.Lock()
 	h.id = id
 	h.mu.Unlock()
+	if h.Commands != nil {
+		wg.Go(func() { h.command(ctx, w, id.Session, &hello) })
+	}
 	for {
 		e, err := r.Read()
 		if errors.Is(err, wire.ErrGarbage) && e.Type == wire.TypeHeartbeat {
@@ -131,8 +143,12 @@ func (h *Host) converse(ctx context.Context, r *wire.Reader, w *writer) error {
 				h.Beaten(b)
 			}
 		case wire.TypeResult:
-			if _, err := wire.ParseResult(e.Body); err != nil {
+			m, err := wire.ParseResult(e.Body)
+			if err != nil {
 				return err
+			}
+			if h.Answered != nil {
+				h.Answered(m)
 			}
 		default:
 			return fmt.Errorf("agent sent a %s", e.Type)
@@ -151,16 +167,16 @@ func (w *writer) write(t wire.Type, b []byte) error {
 	return w.w.Write(t, b)
 }
 
-func (h *Host) handshake(r *wire.Reader, w *writer) (wire.Ident, error) {
+func (h *Host) handshake(r *wire.Reader, w *writer) (wire.Ident, wire.Hello, error) {
 	b := h.Books
 	b.mu.Lock()
 	hello := wire.Hello{MinVersion: wire.Version, MaxVersion: wire.Version, Origin: "test/vm/0/1", Domain: b.Domain, Epoch: b.Epoch,
-		LastSession: b.session, LastFrame: b.frame, LastFrameHash: b.hash}
+		LastSession: b.session, LastFrame: b.frame, LastFrameHash: b.hash, CommandKey: h.CommandKey}
 	b.mu.Unlock()
 	_, _ = rand.Read(hello.Nonce[:])
 	body := hello.AppendBinary(nil)
 	if err := w.write(wire.TypeHello, body); err != nil {
-		return wire.Ident{}, err
+		return wire.Ident{}, hello, err
 	}
 	for {
 		e, err := r.Read()
@@ -168,7 +184,7 @@ func (h *Host) handshake(r *wire.Reader, w *writer) (wire.Ident, error) {
 			continue // left of the connection before
 		}
 		if err != nil && e.Type != wire.TypeIdent {
-			return wire.Ident{}, fmt.Errorf("await ident: %w", err)
+			return wire.Ident{}, hello, fmt.Errorf("await ident: %w", err)
 		}
 		if e.Type != wire.TypeIdent {
 			continue
@@ -178,10 +194,10 @@ func (h *Host) handshake(r *wire.Reader, w *writer) (wire.Ident, error) {
 		}
 		id, _, err := wire.ParseIdent(e.Body, body)
 		if err != nil {
-			return id, err
+			return id, hello, err
 		}
 		if id.Nonce != hello.Nonce || id.Epoch != hello.Epoch {
-			return id, errors.New("ident answers another hello")
+			return id, hello, errors.New("ident answers another hello")
 		}
 		b.enter(func() {
 			b.idents = append(b.idents, id)
@@ -190,7 +206,7 @@ func (h *Host) handshake(r *wire.Reader, w *writer) (wire.Ident, error) {
 				b.lanes = map[uint32]Lane{}
 			}
 		})
-		return id, w.write(wire.TypeWelcome, h.Welcome.AppendBinary(nil))
+		return id, hello, w.write(wire.TypeWelcome, h.Welcome.AppendBinary(nil))
 	}
 }
 
@@ -203,9 +219,29 @@ func (h *Host) beat(ctx context.Context, w *writer, session uint64) {
 			return
 		case <-t.C:
 		}
-		b := wire.Heartbeat{Nonce: n, Session: session}
-		if w.write(wire.TypeHeartbeat, b.AppendBinary(nil)) != nil {
+		if w.write(wire.TypeHeartbeat, h.heartbeat(n, session)) != nil {
 			return
+		}
+	}
+}
+
+func (h *Host) heartbeat(nonce, session uint64) []byte {
+	b := wire.Heartbeat{Nonce: nonce, Session: session}
+	if h.Clock != nil {
+		b.Time = h.Clock()
+	}
+	return b.AppendBinary(nil)
+}
+
+func (h *Host) command(ctx context.Context, w *writer, session uint64, hello *wire.Hello) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case m := <-h.Commands:
+			if w.write(wire.TypeHeartbeat, h.heartbeat(1, session)) != nil || w.write(wire.TypeCommand, m(hello)) != nil {
+				return
+			}
 		}
 	}
 }

@@ -1,16 +1,59 @@
 package probe
 
-import "github.com/provostd/provost/chain/record"
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/provostd/provost/chain/record"
+)
+
+// A way of seeing that a mode has only without better ones says itself what it
+// lacks; so do the hooks of LSM.
+const (
+	noCompat = "calls of 32-bit programs and of io_uring are not seen"
+)
 
 var (
-	progConnect   = program{name: "on_tcp_connect", hook: "fentry/tcp_connect"}
-	progSockState = program{name: "on_sock_state", hook: "tp_btf/inet_sock_set_state"}
+	progTCP4  = program{name: "on_tcp_v4_connect", hook: "fexit/tcp_v4_connect"}
+	progTCP6  = program{name: "on_tcp_v6_connect", hook: "fexit/tcp_v6_connect"}
+	progState = program{name: "on_sock_state", hook: "tp_btf/inet_sock_set_state",
+		lacks: "of TCP the source port is not known yet, and neither is the result; attempts that end before the first packet are not seen"}
+	progDgram  = program{name: "on_dgram_connect", hook: "fexit/inet_dgram_connect"}
+	progBind4  = program{name: "on_inet_bind", hook: "fexit/inet_bind"}
+	progBind6  = program{name: "on_inet6_bind", hook: "fexit/inet6_bind"}
+	progListen = program{name: "on_inet_listen", hook: "fexit/inet_listen"}
+
+	callConnect = program{name: "on_connected", hook: "tp_btf/sys_exit(connect)", calls: []uint32{unix.SYS_CONNECT},
+		lacks: "other than TCP: told when the call has ended; " + noCompat}
+	callAccept = program{name: "on_accepted", hook: "tp_btf/sys_exit(accept)", calls: []uint32{unix.SYS_ACCEPT, unix.SYS_ACCEPT4}, lacks: noCompat}
+	callBind   = program{name: "on_bound", hook: "tp_btf/sys_exit(bind)", calls: []uint32{unix.SYS_BIND, unix.SYS_LISTEN}, lacks: noCompat}
+	callSocket = program{name: "on_made", hook: "tp_btf/sys_exit(socket)", calls: []uint32{unix.SYS_SOCKET}, lacks: noCompat}
+)
+
+func wantUnix(o Options) bool { return o.Unix }
+
+const (
+	laterResult = "what becomes of a TCP connection after its first packet is not told; of families other than IP and of SCTP attempts are told, their result is not"
+	noDatagrams = "datagrams to an address without connect(2) are not seen"
 )
 
 var networkLSM = []cover{
-	{class: record.ClassNetworkConnect, anyOf: [][]program{{progConnect, progSockState}}, limit: "TCP only"},
+	{class: record.ClassNetworkConnect, needs: []program{progDgram, lsm("socket_connect")},
+		anyOf: [][]program{{progTCP4, progState}}, extra: []program{progTCP6}, limit: laterResult},
+	{class: record.ClassNetworkAccept, needs: []program{lsm("sock_graft")}},
+	{class: record.ClassNetworkBind, needs: []program{progBind4, lsm("socket_bind")}, extra: []program{progBind6},
+		limit: "unix, netlink and packet sockets are left out; of families other than IP attempts are told, their result is not"},
+	{class: record.ClassNetworkListen, needs: []program{progListen, lsm("socket_listen")},
+		limit: "unix sockets are left out; other than TCP attempts are told, their result is not"},
+	{class: record.ClassNetworkRaw, needs: []program{lsm("socket_post_create")}},
+	{class: record.ClassNetworkUnix, needs: []program{lsm("socket_connect")}, option: wantUnix,
+		limit: noDatagrams + "; attempts are told, their result is not"},
 }
 
 var networkTracepoint = []cover{
-	{class: record.ClassNetworkConnect, needs: []program{progSockState}, limit: "TCP only; the source port is not known yet"},
+	{class: record.ClassNetworkConnect, needs: []program{progState, callConnect}},
+	{class: record.ClassNetworkAccept, needs: []program{callAccept}},
+	{class: record.ClassNetworkBind, needs: []program{callBind}, limit: "unix, netlink and packet sockets are left out"},
+	{class: record.ClassNetworkListen, needs: []program{callBind}, limit: "unix sockets are left out"},
+	{class: record.ClassNetworkRaw, needs: []program{callSocket}},
+	{class: record.ClassNetworkUnix, needs: []program{callConnect}, option: wantUnix, limit: noDatagrams},
 }

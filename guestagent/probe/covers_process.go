@@ -55,8 +55,8 @@ func backbone(mode Mode) []cover {
 }
 
 const (
-	noCompat  = "calls of 32-bit programs are not seen"
-	auditOnly = "programs that do not tell the kernel's audit are not seen"
+	noCompatCalls = "calls of 32-bit programs are not seen"
+	auditOnly     = "programs that do not tell the kernel's audit are not seen"
 )
 
 func wantSignals(o Options) bool { return o.Signals }
@@ -71,13 +71,13 @@ var processLSM = append([]cover{
 var processTracepoint = append([]cover{
 	{class: record.ClassProcessCreds, needs: []program{progSetCreds, progSetNS},
 		limit: "calls that changed nothing are told as well; the credentials before are those that the agent knew; " +
-			"changes by prctl(2) and keyctl(2) are not seen; " + noCompat},
+			"changes by prctl(2) and keyctl(2) are not seen; " + noCompatCalls},
 	{class: record.ClassProcessNamespace, needs: []program{progSetNS, progFork},
 		limit: "of unshare(2) and setns(2) by 32-bit programs nothing is seen"},
-	{class: record.ClassProcessChroot, needs: []program{progChrooted}, limit: noCompat},
+	{class: record.ClassProcessChroot, needs: []program{progChrooted}, limit: noCompatCalls},
 	{class: record.ClassProcessSignal, needs: []program{progSignal}, option: wantSignals,
 		limit: "signals that are queued with an invented code are not seen"},
-}, auth(progSent, auditOnly+"; messages are read from the process after the call; those by sendmsg(2) and write(2) are not seen; "+noCompat)...)
+}, auth(progSent, auditOnly+"; messages are read from the process after the call; those by sendmsg(2) and write(2) are not seen; "+noCompatCalls)...)
 
 // auth covers all classes of logins by one program.
 func auth(p program, limit string) []cover {

@@ -60,8 +60,8 @@ func (k *kernel) seed(t *table) error {
 			continue
 		}
 		for q := p; len(p.lineage) <= maxAncestors && q.ppid != 0; {
-			up := t.live[q.ppid]
-			if up == nil || up == q || up.start != q.parentStart {
+			up := t.parent(q)
+			if up == nil || up == q {
 				break
 			}
 			p.lineage = append(p.lineage, up.image)
@@ -69,6 +69,21 @@ func (k *kernel) seed(t *table) error {
 		}
 	}
 	return nil
+}
+
+// parent is the process that q names as its parent. A kernel that hides one
+// from its listing, such as the first of a confined machine, still has it in
+// /proc.
+func (t *table) parent(q *process) *process {
+	if up := t.live[q.ppid]; up != nil && up.start == q.parentStart {
+		return up
+	}
+	up := t.fromProc(q.ppid, q.parentStart)
+	if up != nil {
+		up.flags |= record.ProcessSnapshot
+		t.put(q.ppid, up)
+	}
+	return up
 }
 
 // executable is the path /proc has. A process that ends meanwhile has none.

@@ -271,6 +271,17 @@ func (l *Lab) signal(sig syscall.Signal) error {
 	return os.Remove(l.path("provostd.pid"))
 }
 
+// SignalDaemon sends a signal that does not end provostd, such as SIGSTOP.
+func (l *Lab) SignalDaemon(sig syscall.Signal) error {
+	if l.daemon == nil {
+		return errors.New("signal provostd: it does not run")
+	}
+	if err := syscall.Kill(-l.daemon.Process.Pid, sig); err != nil {
+		return fmt.Errorf("signal provostd: %w", err)
+	}
+	return nil
+}
+
 // clearDaemon ends a provostd that an interrupted run has left.
 func (l *Lab) clearDaemon() error {
 	b, err := os.ReadFile(l.path("provostd.pid"))

@@ -100,12 +100,17 @@ func (c *Checker) Tracepoint() bool { return c.Books.hooks.Mode == "tracepoint" 
 // Covers says whether a class is covered, for checks of which a part is another
 // class. In mode tracepoint a class may be a declared gap; in mode lsm it may not.
 func (c *Checker) Covers(class record.Class) bool {
-	text, err := c.Books.declared(class, "")
-	if err != nil {
-		return true
+	for _, h := range c.Books.hooks.Hooks {
+		if record.Class(h.Class) == class && h.Name != "" {
+			return true
+		}
 	}
-	if !c.Tracepoint() {
-		c.Errorf("the hooks record says that %s, in mode %s", text, c.Books.hooks.Mode)
+	text, err := c.Books.declared(class, "")
+	if err == nil && !c.Tracepoint() {
+		err = fmt.Errorf("the hooks record says that %s, in mode %s", text, c.Books.hooks.Mode)
+	}
+	if err != nil {
+		c.errs = append(c.errs, err)
 	}
 	c.gaps = append(c.gaps, text)
 	return false
@@ -177,6 +182,15 @@ func (c *Checker) Lost(class record.Class) (n uint64) {
 		}
 	}
 	return n
+}
+
+// Reconcile expects n events of the class with these fields, less those that
+// are declared lost. What is declared may be of other processes too.
+func (c *Checker) Reconcile(class record.Class, n int64, fields ...any) {
+	got := int64(len(c.All(class, fields...)))
+	if lost := int64(c.Lost(class)); got > n || got+lost < n {
+		c.Errorf("%d of %d events %s arrived, %d of that class are declared lost", got, n, describe(class, fields), lost)
+	}
 }
 
 // Order expects that events come one after the other, as their times say.
@@ -271,7 +285,7 @@ func (c *Checker) others(found []*Sealed) string {
 }
 
 // shown bounds what a failure lists.
-const shown = 40
+const shown = 12
 
 func (c *Checker) list(events []*Sealed) string {
 	var b strings.Builder

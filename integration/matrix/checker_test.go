@@ -134,7 +134,7 @@ func TestBalance(t *testing.T) {
 	if err := b.Balance(); err != nil {
 		t.Error(err)
 	}
-	b.Lanes[0].Counted++
+	b.lane(0, 0).Counted++
 	if err := b.Balance(); err == nil || !strings.Contains(err.Error(), "1 are missing") {
 		t.Errorf("a hole: %v", err)
 	}

@@ -22,6 +22,9 @@ func commonFields(s *Sealed) []Field {
 	f := []Field{NonZero("header.time"), NonZero("process.pid"), NonZero("process.start"), NonZero("process.executable"),
 		NonZero("process.mount_namespace"), NonZero("process.cgroup_id"), NonZero("parent.pid"), NonZero("#ancestors")}
 	e := s.Event()
+	if e.Parent.GetPid() == 1 {
+		f = f[:len(f)-1] // the first process has no parent
+	}
 	if e.Process.Flags&record.ProcessKernelThread != 0 {
 		f = f[:3] // a thread of the kernel has no executable, and may have no parent
 	}

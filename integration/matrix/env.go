@@ -19,6 +19,8 @@ type Env struct {
 	Dir string
 	// Storm is how often the acts that do something very often do it.
 	Storm int
+	// Hold is how long the acts last that the host does something meanwhile.
+	Hold time.Duration
 
 	facts map[string]any
 }
@@ -120,9 +122,9 @@ func Exists(path string) bool {
 }
 
 // Act does a row and writes its facts, a line of JSON.
-func Act(r Row, dir string, storm int, w io.Writer) error {
-	e := &Env{Dir: dir, Storm: storm, facts: map[string]any{"dir": dir, "self": os.Getpid(), "uid": os.Getuid()}}
-	if err := os.Chdir(dir); err != nil {
+func Act(r Row, e *Env, w io.Writer) error {
+	e.facts = map[string]any{"dir": e.Dir, "self": os.Getpid()}
+	if err := os.Chdir(e.Dir); err != nil {
 		return err
 	}
 	// What this program writes of itself is no part of the act.

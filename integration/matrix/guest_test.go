@@ -2,10 +2,13 @@ package matrix
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -13,6 +16,7 @@ import (
 	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/guestagent/wire"
 	"github.com/provostd/provost/integration/lab"
+	"github.com/provostd/provost/introspect/api/client"
 )
 
 // guest is a kernel under test.
@@ -42,7 +46,7 @@ func (g guest) test(t *testing.T) {
 		}
 	}
 	l, err := lab.New(ctx, lab.Config{
-		Dir: fmt.Sprintf("/run/pv-mx-%d", os.Getpid()), Bin: bin, Kernel: g.kernel, NoBPFLSM: g.noLSM, Channel: true, Out: t.Logf,
+		Dir: fmt.Sprintf("/run/pv-mx-%d", os.Getpid()), Bin: bin, Kernel: g.kernel, NoBPFLSM: g.noLSM, Channel: true, Out: t.Logf, AgentArgs: agentArgs,
 		Files: map[string]string{"/bin/act": build(t, bin, "act", "./integration/cmd/act")}, Modules: load, SpareModules: spare,
 	})
 	if err != nil {
@@ -67,65 +71,144 @@ func (g guest) test(t *testing.T) {
 		t.Errorf("the agent runs in mode %s, want %s; its hooks: %s", h.Mode, g.mode, record.Text(hooks.Leaf.Header.Class, h))
 	}
 	begin := time.Now()
-	runs := doRows(t, func(r Row, nonce string) (string, error) {
-		return l.Guest.Output(ctx, fmt.Sprintf("exec /bin/act -run %s -storm %d %d", nonce, storm, r.ID))
+	runs := doRows(t, ctx, labHost{l}, func(r Row, nonce string) (string, error) {
+		return l.Guest.Output(ctx, fmt.Sprintf("exec /bin/act -run %s -storm %d -hold %v %d", nonce, storm, hold(), r.ID))
 	})
 	end := newNonce()
 	if _, err := l.Guest.Output(ctx, "/bin/act sub nop "+end); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("%d acts took %v", len(runs), time.Since(begin).Round(time.Millisecond))
-	checkRows(t, ctx, runs, storm, end, func(ctx context.Context) (*Books, error) { return readSealed(ctx, l, t.TempDir()) })
+	checkRows(t, ctx, runs, storm, end, (&auditor{l: l, dir: t.TempDir()}).books)
 }
 
-// readSealed reads the domain's log as an auditor does: it exports evidence,
+// auditor reads the domain's log as an auditor does: it exports evidence,
 // verifies it with the host's key, and opens what is in it.
-func readSealed(ctx context.Context, l *lab.Lab, dir string) (*Books, error) {
-	file := filepath.Join(dir, "evidence.zip")
-	if _, err := l.Provost(ctx, "export", "--socket", l.Socket(), "-o", file, l.Domain); err != nil {
+type auditor struct {
+	l          *lab.Lab
+	dir        string
+	next       uint64 // first entry that is not read yet
+	records    []*Sealed
+	statements []wire.Statement
+}
+
+// atOnce is how many entries one bundle holds at most.
+const atOnce = 20000
+
+func (a *auditor) books(ctx context.Context) (*Books, error) {
+	s, err := a.l.Client.Status(ctx)
+	if err != nil {
 		return nil, err
 	}
-	if out, err := l.Provost(ctx, "verify", "--key", l.Dir+"/state/keys/host.vkey", file); err != nil || !strings.HasPrefix(out, "VALID") {
-		return nil, fmt.Errorf("verify evidence: %w: %s", err, out)
+	i := slices.IndexFunc(s.Domains, func(d client.Domain) bool { return d.Name == a.l.Domain && d.Log != nil })
+	if i < 0 {
+		return nil, fmt.Errorf("the daemon has no log of domain %s", a.l.Domain)
+	}
+	for size := s.Domains[i].Log.Size; a.next < size; {
+		if err := a.read(ctx, min(size, a.next+atOnce)-1); err != nil {
+			return nil, err
+		}
+	}
+	return NewBooks(a.records, a.statements)
+}
+
+// read takes the entries up to last.
+func (a *auditor) read(ctx context.Context, last uint64) error {
+	file := fmt.Sprintf("%s/%d.zip", a.dir, a.next)
+	if _, err := a.l.Provost(ctx, "export", "--socket", a.l.Socket(), "--entries", fmt.Sprintf("%d-%d", a.next, last), "-o", file, a.l.Domain); err != nil {
+		return err
+	}
+	if out, err := a.l.Provost(ctx, "verify", "--key", a.l.Dir+"/state/keys/host.vkey", file); err != nil || !strings.HasPrefix(out, "VALID") {
+		return fmt.Errorf("verify evidence: %w: %s", err, out)
 	}
 	f, err := os.Open(file)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer f.Close()
 	st, err := f.Stat()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	bundle, err := proof.ReadBundle(f, st.Size(), proof.Limits{})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var records []*Sealed
-	var statements []wire.Statement
 	for _, e := range bundle.Entries {
-		leaf, err := record.ParseLeaf(e.Leaf)
-		if err != nil {
-			return nil, err
+		if e.Index < a.next || e.Index > last {
+			continue // of a frame that the range cuts in two
 		}
-		if len(e.Opening) < len(record.Salt{}) {
-			return nil, fmt.Errorf("entry %d is not disclosed", e.Index)
-		}
-		m, err := record.Decode(leaf.Header.Class, e.Opening[len(record.Salt{}):])
-		if err != nil {
-			return nil, fmt.Errorf("entry %d: %w", e.Index, err)
-		}
-		if frame, ok := m.(*record.Frame); ok {
-			s, err := wire.ParseStatement(frame.Statement)
-			if err != nil {
-				return nil, fmt.Errorf("entry %d: %w", e.Index, err)
-			}
-			statements = append(statements, s)
-			continue
-		}
-		if _, lost := m.(*record.Lost); leaf.Origin == record.OriginGuest || lost {
-			records = append(records, &Sealed{Header: leaf.Header, Msg: m})
+		if err := a.take(&e); err != nil {
+			return fmt.Errorf("entry %d: %w", e.Index, err)
 		}
 	}
-	return NewBooks(records, statements)
+	a.next = last + 1
+	return nil
+}
+
+func (a *auditor) take(e *proof.Entry) error {
+	leaf, err := record.ParseLeaf(e.Leaf)
+	if err != nil {
+		return err
+	}
+	salt := len(record.Salt{})
+	if len(e.Opening) < salt {
+		return errors.New("it is not disclosed")
+	}
+	m, err := record.Decode(leaf.Header.Class, e.Opening[salt:])
+	if err != nil {
+		return err
+	}
+	if frame, ok := m.(*record.Frame); ok {
+		s, err := wire.ParseStatement(frame.Statement)
+		if err != nil {
+			return err
+		}
+		a.statements = append(a.statements, s)
+		return nil
+	}
+	if _, lost := m.(*record.Lost); leaf.Origin == record.OriginGuest || lost {
+		a.records = append(a.records, &Sealed{Header: leaf.Header, Msg: m})
+	}
+	return nil
+}
+
+// labHost is the host's side of the rows that need one.
+type labHost struct{ l *lab.Lab }
+
+// StopReading stops the daemon as a whole: then nobody reads the channel.
+func (h labHost) StopReading(context.Context) error { return h.l.SignalDaemon(syscall.SIGSTOP) }
+
+func (h labHost) Read(context.Context) error { return h.l.SignalDaemon(syscall.SIGCONT) }
+
+func (h labHost) RestartAgent(ctx context.Context) error {
+	count := func() (n int, err error) {
+		all, err := h.l.Entries(ctx)
+		for _, e := range all {
+			if e.Leaf.Header.Class == record.ClassAgentHooks {
+				n++
+			}
+		}
+		return n, err
+	}
+	before, err := count()
+	if err != nil {
+		return err
+	}
+	if _, err := h.l.Guest.Output(ctx, "agentctl restart"); err != nil {
+		return err
+	}
+	for {
+		if n, err := count(); err != nil || n > before {
+			return err
+		}
+		if !pause(ctx, 100*time.Millisecond) {
+			return fmt.Errorf("wait for the restarted agent: %w", ctx.Err())
+		}
+	}
+}
+
+func (h labHost) Shell(ctx context.Context, script string) error {
+	_, err := h.l.Guest.Output(ctx, script)
+	return err
 }

@@ -31,6 +31,17 @@ var guests = []guest{
 	{name: "5.10-tracepoint", kernel: "5.10", mode: "tracepoint", noLSM: true, long: true},
 }
 
+// agentArgs switch on every class that is optional.
+var agentArgs = []string{"-classes", "signals,unix,dns,renames,digests"}
+
+// hold is how long the acts last that the host does something meanwhile.
+func hold() time.Duration {
+	if *long {
+		return 30 * time.Second
+	}
+	return 3 * time.Second
+}
+
 // TestGuests does every row in real guests, and checks what the host has
 // sealed, from an evidence bundle that verifies.
 func TestGuests(t *testing.T) {
@@ -62,11 +73,11 @@ func TestNative(t *testing.T) {
 	n := startNative(t, ctx, build(t, bin, "provost-agent", "./cmd/provost-agent"))
 	act := build(t, bin, "act", "./integration/cmd/act")
 	dir := t.TempDir()
-	runs := doRows(t, func(r Row, nonce string) (string, error) {
+	runs := doRows(t, ctx, n, func(r Row, nonce string) (string, error) {
 		if r.GuestOnly != "" {
 			return "", errLeftOut{r.GuestOnly}
 		}
-		cmd := exec.CommandContext(ctx, act, "-private", "-run", nonce, "-dir", filepath.Join(dir, strconv.Itoa(r.ID)), "-storm", strconv.Itoa(storm), strconv.Itoa(r.ID))
+		cmd := exec.CommandContext(ctx, act, "-private", "-run", nonce, "-dir", filepath.Join(dir, strconv.Itoa(r.ID)), "-storm", strconv.Itoa(storm), "-hold", hold().String(), strconv.Itoa(r.ID))
 		var errs strings.Builder
 		cmd.Stderr = &errs
 		out, err := cmd.Output()
@@ -96,6 +107,9 @@ func selected(t *testing.T) (out []Row) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if as, err := Find(r.As); err == nil {
+			out = append(out, as)
+		}
 		out = append(out, r)
 	}
 	return out
@@ -112,15 +126,31 @@ type attempt struct {
 	err error
 }
 
-// doRows does the rows one after the other.
-func doRows(t *testing.T, act func(r Row, nonce string) (string, error)) (all []attempt) {
+// doRows does the rows one after the other. A row of the host's side calls the
+// act itself.
+func doRows(t *testing.T, ctx context.Context, h Host, act func(r Row, nonce string) (string, error)) (all []attempt) {
 	for _, r := range selected(t) {
-		a := attempt{Run: Run{Row: r, Nonce: newNonce()}}
-		out, err := act(r, a.Nonce)
-		if err == nil {
-			a.Facts, err = ParseFacts(out)
+		if i := slices.IndexFunc(all, func(a attempt) bool { return a.Row.ID == r.As }); i >= 0 {
+			a := all[i]
+			a.Row = r
+			all = append(all, a)
+			continue
 		}
-		a.err = err
+		a := attempt{Run: Run{Row: r, Nonce: newNonce()}}
+		do := func() (Facts, error) {
+			out, err := act(r, a.Nonce)
+			if err == nil {
+				a.Facts, err = ParseFacts(out)
+			}
+			return a.Facts, err
+		}
+		if r.Host == nil {
+			_, a.err = do()
+		} else {
+			ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
+			a.err = r.Host(ctx, h, do)
+			cancel()
+		}
 		all = append(all, a)
 	}
 	return all
@@ -225,8 +255,11 @@ func TestRows(t *testing.T) {
 		t.Fatalf("%d rows are registered", len(Rows()))
 	}
 	for _, r := range Rows() {
-		if r.Do == nil || r.Check == nil || r.Name == "" {
-			t.Errorf("row %d has no name, act or check", r.ID)
+		if r.Check == nil || r.Name == "" {
+			t.Errorf("row %d has no name or check", r.ID)
+		}
+		if other, err := Find(r.As); r.Do == nil && (err != nil || other.Do == nil || r.As >= r.ID) || r.Do != nil && r.As != 0 {
+			t.Errorf("row %d has no act of its own or of an earlier row, or both", r.ID)
 		}
 	}
 	names := []string{}

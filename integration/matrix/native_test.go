@@ -20,10 +20,28 @@ import (
 
 // native is the agent on this machine with a host of its own.
 type native struct {
-	peer *agenttest.Books
+	t       *testing.T
+	peer    *agenttest.Books
+	records []*Sealed // of peer, decoded; of the test's goroutine
+	start   func() (*exec.Cmd, error)
+	agent   *exec.Cmd
+	gate    gate
 
 	mu   sync.Mutex
 	errs []error
+}
+
+// gate is the host's end of the port. Closed, nobody reads.
+type gate struct {
+	*os.File
+	mu sync.RWMutex // held for writing while the gate is closed
+}
+
+func (g *gate) Read(b []byte) (int, error) {
+	g.mu.RLock()
+	//lint:ignore SA2001 it only waits for the gate to open: a reader that already waits for bytes may take some more
+	g.mu.RUnlock()
+	return g.File.Read(b)
 }
 
 // startNative starts the agent with a raw terminal as its port: it can be
@@ -38,32 +56,26 @@ func startNative(t *testing.T, ctx context.Context, agent string) *native {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(agent, "-mode", "tracepoint", "-port", slave.Name(), "-log-level", "debug")
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
+	n := &native{t: t, peer: agenttest.NewBooks(), gate: gate{File: master}, start: func() (*exec.Cmd, error) {
+		cmd := exec.Command(agent, append([]string{"-mode", "tracepoint", "-port", slave.Name(), "-log-level", "debug"}, agentArgs...)...)
+		cmd.Stdout, cmd.Stderr = log, log
+		return cmd, cmd.Start()
+	}}
+	if n.agent, err = n.start(); err != nil {
 		t.Fatal(err)
 	}
-	n := &native{peer: agenttest.NewBooks()}
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		h := agenttest.Host{Books: n.peer, Beat: wire.HeartbeatEvery}
-		if err := h.Serve(ctx, master); err != nil && ctx.Err() == nil {
+		if err := h.Serve(ctx, &n.gate); err != nil && ctx.Err() == nil {
 			n.mu.Lock()
 			n.errs = append(n.errs, err)
 			n.mu.Unlock()
 		}
 	})
 	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended, which Wait tells
-		ended := make(chan error, 1)
-		go func() { ended <- cmd.Wait() }()
-		select {
-		case err = <-ended:
-		case <-time.After(10 * time.Second):
-			_ = cmd.Process.Kill()
-			err = fmt.Errorf("it did not end within 10 s of SIGTERM: %w", <-ended)
-		}
+		err := n.stop()
 		cancel()
 		wg.Wait()
 		_ = slave.Close()
@@ -80,12 +92,57 @@ func startNative(t *testing.T, ctx context.Context, agent string) *native {
 			t.Logf("agent:\n%s", b[max(0, len(b)-4000):])
 		}
 	})
-	begin, cancelBegin := context.WithTimeout(ctx, time.Minute)
-	defer cancelBegin()
-	if err := n.peer.Until(begin, func(v agenttest.View) bool { return v.Frame > 0 }); err != nil {
-		t.Fatalf("wait for the agent's first frame: %v", err)
+	if err := n.enrolled(ctx, 0); err != nil {
+		t.Fatal(err)
 	}
 	return n
+}
+
+// enrolled waits for the first frame of a session other than the one before.
+func (n *native) enrolled(ctx context.Context, before uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if err := n.peer.Until(ctx, func(v agenttest.View) bool { return v.Session != before && v.Frame > 0 }); err != nil {
+		return fmt.Errorf("wait for the agent's first frame: %w", err)
+	}
+	return nil
+}
+
+// stop ends the agent as a service manager does.
+func (n *native) stop() error {
+	_ = n.agent.Process.Signal(syscall.SIGTERM) // it may have ended, which Wait tells
+	ended := make(chan error, 1)
+	go func() { ended <- n.agent.Wait() }()
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(10 * time.Second):
+		_ = n.agent.Process.Kill()
+		return fmt.Errorf("it did not end within 10 s of SIGTERM: %w", <-ended)
+	}
+}
+
+func (n *native) StopReading(context.Context) error { n.gate.mu.Lock(); return nil }
+
+func (n *native) Read(context.Context) error { n.gate.mu.Unlock(); return nil }
+
+func (n *native) RestartAgent(ctx context.Context) error {
+	before := n.peer.View().Session
+	if err := n.stop(); err != nil {
+		return fmt.Errorf("end agent: %w", err)
+	}
+	var err error
+	if n.agent, err = n.start(); err != nil {
+		return err
+	}
+	return n.enrolled(ctx, before)
+}
+
+func (n *native) Shell(ctx context.Context, script string) error {
+	if out, err := exec.CommandContext(ctx, "sh", "-c", script).CombinedOutput(); err != nil {
+		return fmt.Errorf("run %q: %w: %s", script, err, out)
+	}
+	return nil
 }
 
 // openTerminal is a pair of a pseudo terminal that changes no byte.
@@ -121,20 +178,19 @@ func openTerminal() (master, slave *os.File, err error) {
 // books are what the host has verified.
 func (n *native) books(context.Context) (*Books, error) {
 	v := n.peer.View()
-	var records []*Sealed
-	for _, r := range v.Records {
+	for _, r := range v.Records[len(n.records):] {
 		m, err := record.Decode(r.Header.Class, r.Payload)
 		if err != nil {
 			return nil, err
 		}
-		records = append(records, &Sealed{Header: r.Header, Msg: m})
+		n.records = append(n.records, &Sealed{Header: r.Header, Msg: m})
 	}
-	b, err := NewBooks(records, nil)
+	b, err := NewBooks(n.records, nil)
 	if err != nil {
 		return nil, err
 	}
 	for lane, l := range v.Lanes {
-		*b.lane(lane) = Lane{Counted: l.Counted, Arrived: l.Arrived, Dropped: l.Dropped}
+		*b.lane(v.Session, lane) = Lane{Counted: l.Counted, Arrived: l.Arrived, Dropped: l.Dropped}
 	}
 	return b, nil
 }

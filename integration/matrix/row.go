@@ -1,6 +1,7 @@
 package matrix
 
 import (
+	"context"
 	"fmt"
 	"slices"
 
@@ -15,6 +16,12 @@ type Row struct {
 	Do func(*Env) error
 	// Check holds the sealed records of the act to what they must say.
 	Check func(*Checker)
+	// As is the number of an earlier row whose act this row checks too, in the
+	// place of one of its own.
+	As int
+	// Host does what the host's side does in a row. It calls act, which does Do
+	// in the guest, once. Zero value: act is called and nothing else done.
+	Host func(ctx context.Context, h Host, act func() (Facts, error)) error
 	// Tracepoint says what is different in mode tracepoint. Zero value: nothing.
 	Tracepoint Expectation
 	// GuestOnly is the reason why the act is not done natively: it would touch
@@ -24,6 +31,17 @@ type Row struct {
 	Needs []string
 	// Spare are kernel modules that lie in /lib/modules of the guest, not loaded.
 	Spare []string
+}
+
+// Host is what the host's side of a row can do.
+type Host interface {
+	// StopReading stops whoever reads the agent's channel, and Read lets it go on.
+	StopReading(context.Context) error
+	Read(context.Context) error
+	// RestartAgent ends the agent, starts it again and waits for its first record.
+	RestartAgent(context.Context) error
+	// Shell runs a script in the guest, outside the row.
+	Shell(ctx context.Context, script string) error
 }
 
 // Expectation is what a row must yield in mode tracepoint.

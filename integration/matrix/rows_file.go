@@ -3,6 +3,8 @@ package matrix
 import (
 	"errors"
 	"fmt"
+	"os"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -43,7 +45,51 @@ func init() {
 			c.None(record.ClassFileModify, path)
 			c.None(record.ClassFileClose, path)
 		}},
+		Row{ID: 76, Name: "churn files", Do: func(e *Env) error {
+			return e.RunCmd(e.Sub("churn", e.Dir, strconv.Itoa(5*e.Storm)))
+		}, Check: func(c *Checker) {
+			checkChurn(c, c.Number("pid"), int64(5*c.Storm))
+			if err := c.Books.Balance(); err != nil {
+				c.Errorf("%w", err)
+			}
+		}},
 	)
+	registerSub("churn", func(args []string) int {
+		n, err := strconv.Atoi(args[1])
+		for i := range n {
+			if err == nil {
+				err = churn(args[0], i)
+			}
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return 0
+	})
+}
+
+// churn makes a file, writes it, and gives it another name, under which it goes.
+func churn(dir string, i int) error {
+	name := dir + "/c" + strconv.Itoa(i)
+	fd, err := unix.Open(name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = unix.Write(fd, []byte("churn"))
+	return errors.Join(err, unix.Close(fd), unix.Rename(name, name+"r"), unix.Unlink(name+"r"))
+}
+
+// checkChurn holds that every file of a churn is there, once in each class, or
+// declared lost.
+func checkChurn(c *Checker, pid, files int64) {
+	by := []Field{Is("process.pid", pid), Starts("file.path", c.Text("dir")+"/c")}
+	for _, class := range []record.Class{record.ClassFileCreate, record.ClassFileModify, record.ClassFileRename, record.ClassFileDelete} {
+		c.Reconcile(class, files, by)
+	}
+	if c.Covers(record.ClassFileClose) {
+		c.Reconcile(record.ClassFileClose, files, by)
+	}
 }
 
 // writeTimes creates file f of the act's directory, writes the text n times,

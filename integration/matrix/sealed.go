@@ -21,15 +21,23 @@ func (s *Sealed) Event() *record.Event {
 	return e
 }
 
-// Books are the sealed records of one session of an agent, in their order, and
-// the balances of its lanes.
+// Books are the sealed records of a domain's agent in their order, and the
+// balances of its lanes.
 type Books struct {
 	Records []*Sealed
-	Lanes   map[uint32]*Lane
+	Lanes   map[LaneID]*Lane
 
 	hooks *record.Hooks
 	forks map[identity][]identity
 }
+
+// LaneID names a lane: each session of an agent, which is a run of it, counts anew.
+type LaneID struct {
+	Session uint64
+	Number  uint32
+}
+
+func (l LaneID) String() string { return fmt.Sprintf("%x of session %016x", l.Number, l.Session) }
 
 // Lane balances a lane: every observation that was counted has arrived, or its
 // loss is owned up to.
@@ -51,12 +59,12 @@ func of(p *record.Process) identity {
 
 // NewBooks keeps records; statements are the signed ones over them.
 func NewBooks(records []*Sealed, statements []wire.Statement) (*Books, error) {
-	b := &Books{Records: records, Lanes: map[uint32]*Lane{}, forks: map[identity][]identity{}}
+	b := &Books{Records: records, Lanes: map[LaneID]*Lane{}, forks: map[identity][]identity{}}
 	for _, s := range statements {
 		for _, l := range s.Lanes {
-			x := b.lane(l.Number)
+			x := b.lane(s.Session, l.Number)
 			if l.First != x.Counted {
-				return nil, fmt.Errorf("frame %d: lane %x begins at %d, the statement before ended at %d", s.Frame, l.Number, l.First, x.Counted)
+				return nil, fmt.Errorf("frame %d: lane %d begins at %d, the statement before ended at %d", s.Frame, l.Number, l.First, x.Counted)
 			}
 			x.Counted = l.Next
 			for _, d := range l.Drops {
@@ -66,7 +74,7 @@ func NewBooks(records []*Sealed, statements []wire.Statement) (*Books, error) {
 	}
 	for _, r := range records {
 		if r.Header.Lane != record.NoLane {
-			b.lane(r.Header.Lane).Arrived++
+			b.lane(r.Header.Session, r.Header.Lane).Arrived++
 		}
 		switch r.Header.Class {
 		case record.ClassAgentHooks:
@@ -81,11 +89,12 @@ func NewBooks(records []*Sealed, statements []wire.Statement) (*Books, error) {
 	return b, nil
 }
 
-func (b *Books) lane(n uint32) *Lane {
-	if b.Lanes[n] == nil {
-		b.Lanes[n] = &Lane{}
+func (b *Books) lane(session uint64, number uint32) *Lane {
+	id := LaneID{session, number}
+	if b.Lanes[id] == nil {
+		b.Lanes[id] = &Lane{}
 	}
-	return b.Lanes[n]
+	return b.Lanes[id]
 }
 
 // Balance is an error when a lane counted more than what arrived and what was
@@ -93,7 +102,7 @@ func (b *Books) lane(n uint32) *Lane {
 func (b *Books) Balance() error {
 	for n, l := range b.Lanes {
 		if l.Counted > l.Arrived+l.Dropped {
-			return fmt.Errorf("lane %x counted %d observations; %d arrived and %d are declared lost: %d are missing without a word",
+			return fmt.Errorf("lane %s counted %d observations; %d arrived and %d are declared lost: %d are missing without a word",
 				n, l.Counted, l.Arrived, l.Dropped, l.Counted-l.Arrived-l.Dropped)
 		}
 	}

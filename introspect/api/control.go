@@ -28,6 +28,9 @@ type Control struct {
 	Status func(ctx context.Context) (*client.Status, error)
 	// Enroll gives a domain its channel.
 	Enroll func(ctx context.Context, nameOrUUID string) (*client.Enrollment, error)
+	// StopAgent has the guest agent of a domain end, for the one who asks and
+	// with a reason. It returns behind the sealing of both.
+	StopAgent func(ctx context.Context, nameOrUUID, requester, reason string) (*client.AgentAnswer, error)
 	// Find returns the newest log of a domain, or an error which wraps
 	// ErrNotFound.
 	Find func(nameOrUUID string) (*chain.Log, error)
@@ -48,6 +51,10 @@ func (c *Control) Handler() http.Handler {
 	m.HandleFunc("POST /v1/domains/{name}/enroll", func(w http.ResponseWriter, r *http.Request) {
 		e, err := c.Enroll(r.Context(), r.PathValue("name"))
 		c.answer(w, r, e, err)
+	})
+	m.HandleFunc("POST /v1/domains/{name}/agent-stop", func(w http.ResponseWriter, r *http.Request) {
+		a, err := c.StopAgent(r.Context(), r.PathValue("name"), requester(r.Context()), r.URL.Query().Get("reason"))
+		c.answer(w, r, a, err)
 	})
 	m.HandleFunc("GET /v1/tail", c.tail)
 	m.HandleFunc("POST /v1/export", c.export)

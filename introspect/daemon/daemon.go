@@ -114,7 +114,7 @@ func New(cfg *Config, version string, log *slog.Logger) (_ *Daemon, err error) {
 	}()
 	stats := &guest.Stats{}
 	d.sessions = guest.New(guest.Config{
-		Store: d.store, Log: log, Now: time.Now, Stats: stats,
+		Store: d.store, Log: log, Now: time.Now, Stats: stats, Commands: d.keys,
 		RecordsPerSecond: cfg.Guest.RecordsPerSecond, BytesPerSecond: cfg.Guest.BytesPerSecond,
 		SilentAfter: cfg.Guest.silentAfter, BootGrace: cfg.Guest.bootGrace,
 	})

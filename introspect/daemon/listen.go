@@ -9,16 +9,19 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/provostd/provost/chain"
 	"github.com/provostd/provost/chain/record"
+	"github.com/provostd/provost/guestagent/wire"
 	"github.com/provostd/provost/introspect"
 	"github.com/provostd/provost/introspect/api"
 	"github.com/provostd/provost/introspect/api/client"
 	"github.com/provostd/provost/introspect/domain"
+	"github.com/provostd/provost/introspect/guest"
 	"github.com/provostd/provost/introspect/virt"
 )
 
@@ -38,8 +41,8 @@ func (d *Daemon) listen() (*servers, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &api.Control{Store: d.store, Log: d.log, Status: d.status, Enroll: d.enroll, Find: d.find, Name: d.name}
-	s := &servers{all: []server{{harden(&http.Server{Handler: c.Handler()}), control}}}
+	c := &api.Control{Store: d.store, Log: d.log, Status: d.status, Enroll: d.enroll, StopAgent: d.stopAgent, Find: d.find, Name: d.name}
+	s := &servers{all: []server{{harden(&http.Server{Handler: c.Handler(), ConnContext: api.WithPeer}), control}}}
 	if d.cfg.API.Listen == "off" {
 		return s, nil
 	}
@@ -160,6 +163,40 @@ func (d *Daemon) enroll(ctx context.Context, nameOrUUID string) (*client.Enrollm
 		return nil, fmt.Errorf("enrolled, but not sealed: %w", err)
 	}
 	return e, nil
+}
+
+// stopAgent has the agent of a domain end. The asker may hang up: what was
+// asked is carried through and sealed.
+func (d *Daemon) stopAgent(ctx context.Context, nameOrUUID, requester, reason string) (*client.AgentAnswer, error) {
+	m, err := d.registry.Find(nameOrUUID)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", err, api.ErrNotFound)
+	}
+	if strings.TrimSpace(reason) == "" {
+		return nil, fmt.Errorf("stop the agent of %s: no reason is given; it is sealed: %w", m.Name, record.ErrReject)
+	}
+	a, err := d.sessions.Command(ctx, m.UUID, wire.Request{Kind: wire.KindStop, Requester: requester, Reason: reason})
+	if err != nil {
+		return nil, fmt.Errorf("stop the agent of %s: %w", m.Name, err)
+	}
+	return &client.AgentAnswer{UUID: m.UUID.String(), Name: m.Name, Command: hex.EncodeToString(a.ID[:]),
+		Session: fmt.Sprintf("%016x", a.Session), Status: answerStatus(a.Status), Detail: a.Detail}, nil
+}
+
+func answerStatus(s uint32) string {
+	switch s {
+	case wire.ResultDone:
+		return client.AnswerDone
+	case wire.ResultUnsupported:
+		return "unsupported"
+	case wire.ResultRefused:
+		return "refused"
+	case wire.ResultFailed:
+		return "failed"
+	case guest.StatusNoAnswer:
+		return "no answer"
+	}
+	return fmt.Sprintf("status %d", s)
 }
 
 func (d *Daemon) status(context.Context) (*client.Status, error) {

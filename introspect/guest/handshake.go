@@ -3,6 +3,7 @@ package guest
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -23,51 +24,54 @@ const maxStrayBytes = 2 * wire.WindowBytes
 // handshake says Hello until the agent answers, and seals who answered. It
 // waits without limit for an agent that is not there: its absence is sealed by
 // the watch over its heartbeats.
-func (s *session) handshake(ctx context.Context, l *link, d *Domain) error {
+func (s *session) handshake(ctx context.Context, l *link, d *Domain) (wire.Hello, error) {
 	hello := wire.Hello{
 		MinVersion: wire.Version, MaxVersion: wire.Version,
 		Origin: d.Log.Origin(), Domain: d.UUID, Incarnation: d.Incarnation,
 		Epoch: d.Epoch, GenerationID: d.GenerationID,
 		LastSession: s.prog.Session, LastFrame: s.prog.Frame, LastFrameHash: s.prog.FrameHash,
 	}
+	if s.cfg.Commands != nil {
+		hello.CommandKey = [ed25519.PublicKeySize]byte(s.cfg.Commands.VMPublic())
+	}
 	if _, err := rand.Read(hello.Nonce[:]); err != nil {
-		return fmt.Errorf("draw nonce: %w", err)
+		return hello, fmt.Errorf("draw nonce: %w", err)
 	}
 	body := hello.AppendBinary(nil)
 	if err := l.write(wire.TypeHello, body); err != nil {
-		return fmt.Errorf("send hello: %w: %w", err, errAgain)
+		return hello, fmt.Errorf("send hello: %w: %w", err, errAgain)
 	}
 	raw, err := s.awaitIdent(ctx, l, body)
 	if err != nil {
-		return err
+		return hello, err
 	}
 	id, transcript, err := wire.ParseIdent(raw, body)
 	if err != nil {
-		return s.sealMisbehaviour(ctx, d, record.ClassAgentSignatureInvalid, "handshake: "+err.Error(), raw, err)
+		return hello, s.sealMisbehaviour(ctx, d, record.ClassAgentSignatureInvalid, "handshake: "+err.Error(), raw, err)
 	}
 	if id.Version != wire.Version || id.Session == 0 || id.Epoch != hello.Epoch || id.Nonce != hello.Nonce {
 		err := fmt.Errorf("agent chose version %d and session %x, and names epoch %x and nonce %x: %w", id.Version, id.Session, id.Epoch, id.Nonce, record.ErrReject)
-		return s.refuse(ctx, l, d, err.Error(), raw, err)
+		return hello, s.refuse(ctx, l, d, err.Error(), raw, err)
 	}
 	if id.Session == s.prog.Session && !bytes.Equal(id.Key[:], s.prog.Key) {
 		err := fmt.Errorf("session %x is known with another key: %w", id.Session, record.ErrReject)
-		return s.refuse(ctx, l, d, err.Error(), raw, err)
+		return hello, s.refuse(ctx, l, d, err.Error(), raw, err)
 	}
 	if s.prog.behind(&id) && id.Epoch == s.prog.Epoch {
 		s.cfg.Stats.Rollbacks.Add(1)
 		err := fmt.Errorf("agent is at frame %d, frame %d of this session and epoch is sealed: its memory was copied or restored unseen: %w",
 			id.Frame, s.prog.Frame, record.ErrReject)
-		return s.refuse(ctx, l, d, err.Error(), raw, err)
+		return hello, s.refuse(ctx, l, d, err.Error(), raw, err)
 	}
 	if err := s.enroll(ctx, d, &id, transcript, body, raw); err != nil {
-		return err
+		return hello, err
 	}
 	s.alive.seen(s.cfg.Now())
 	w := wire.Welcome{HeartbeatMilli: uint32(s.cfg.Heartbeat.Milliseconds()), WindowFrames: wire.WindowFrames, WindowBytes: wire.WindowBytes}
 	if err := l.write(wire.TypeWelcome, w.AppendBinary(nil)); err != nil {
-		return fmt.Errorf("send welcome: %w: %w", err, errAgain)
+		return hello, fmt.Errorf("send welcome: %w: %w", err, errAgain)
 	}
-	return nil
+	return hello, nil
 }
 
 // awaitIdent reads past what a former connection left on the port, up to the
@@ -158,11 +162,18 @@ func (s *session) enroll(ctx context.Context, d *Domain, id *wire.Ident, transcr
 		s.recent = map[uint64]record.Hash{}
 	}
 	next.Epoch = id.Epoch
+	if next.Stopped != nil && next.Stopped.Epoch != id.Epoch {
+		next.Stopped = nil // the memory that was told to stop is not the one that speaks
+	}
 	enrolled, err := s.cfg.Store.Draft(record.OriginHost, record.ClassAgentEnrolled, m)
 	if err != nil {
 		return fmt.Errorf("seal enrolment: %w", err)
 	}
-	return s.seal(ctx, d, append(entries, enrolled), next)
+	if err := s.seal(ctx, d, append(entries, enrolled), next); err != nil {
+		return err
+	}
+	s.alive.stop(next.Stopped)
+	return nil
 }
 
 // rollback returns the alarm to seal where the agent holds an acknowledgement

@@ -26,6 +26,15 @@ type progress struct {
 	// Branched says that the session goes on from restored memory, so that its
 	// counts begin anew with its next frame.
 	Branched bool `json:"branched,omitempty"`
+	// Stopped says that the session has answered a stop of the host. Another
+	// session, or another epoch, owes signs of life again.
+	Stopped *stopMark `json:"stopped,omitempty"`
+}
+
+// stopMark is an authorised stop that the agent has begun. It is never changed.
+type stopMark struct {
+	Epoch   [16]byte `json:"epoch"`
+	Command [16]byte `json:"command"`
 }
 
 // maxSessionLanes bounds the lanes a session may name: two rings on 512 CPUs.

@@ -22,11 +22,13 @@ import (
 // session serves the channel of one domain until its context ends. Fields
 // without a comment are owned by the serve goroutine.
 type session struct {
-	cfg   *Config
-	log   *slog.Logger
-	dom   atomic.Pointer[Domain] // replaced by Sessions.Set
-	rehi  chan struct{}          // cap 1: the epoch changed, say Hello again
-	alive aliveness
+	cfg    *Config
+	log    *slog.Logger
+	dom    atomic.Pointer[Domain] // replaced by Sessions.Set
+	rehi   chan struct{}          // cap 1: the epoch changed, say Hello again
+	ended  chan struct{}          // closed when serve has returned
+	alive  aliveness
+	orders orders
 
 	prog   progress
 	recent map[uint64]record.Hash // newest frames of the session, by number
@@ -89,8 +91,11 @@ func (s *session) reload() error {
 		return fmt.Errorf("read progress of the agent: %w", err)
 	}
 	s.recent = map[uint64]record.Hash{}
-	s.prog, err = parseProgress(b)
-	return err
+	if s.prog, err = parseProgress(b); err != nil {
+		return err
+	}
+	s.alive.stop(s.prog.Stopped)
+	return nil
 }
 
 // connection lives as long as one connected socket.
@@ -137,10 +142,13 @@ func (s *session) converse(ctx context.Context, l *link) error {
 	if err := s.pay(ctx, s.greetings, 1); err != nil {
 		return err
 	}
-	if err := s.handshake(ctx, l, d); err != nil {
+	hello, err := s.handshake(ctx, l, d)
+	if err != nil {
 		return err
 	}
 	s.cfg.Stats.Handshakes.Add(1)
+	s.orders.set(&talk{link: l, dom: d, session: s.prog.Session, epoch: hello.Epoch, nonce: hello.Nonce})
+	defer s.orders.set(nil)
 	s.note("connected")
 
 	// pending is bounded by the ack window: an agent that overruns it makes
@@ -153,7 +161,7 @@ func (s *session) converse(ctx context.Context, l *link) error {
 	acks.Go(func() { answered = s.acknowledge(ctx, l, pending) })
 	number := s.prog.Session // s.prog belongs to the reader from here on
 	beats.Go(func() { cancel2(cancel, l, s.heartbeats(ctx, l, number)) })
-	err := s.read(ctx, l, d, pending)
+	err = s.read(ctx, l, d, pending)
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause // the reader only noticed that it was woken
 	}
@@ -294,7 +302,9 @@ func (s *session) read(ctx context.Context, l *link, d *Domain, pending chan<- *
 			// The agent was started again without the port telling us.
 			return errRehello
 		case wire.TypeResult:
-			// Commands are reserved: nothing was asked, nothing is answered.
+			if err := s.result(ctx, d, bytes.Clone(e.Body)); err != nil {
+				return err
+			}
 		default:
 			return fmt.Errorf("read channel: %s from a guest: %w", e.Type, record.ErrReject)
 		}

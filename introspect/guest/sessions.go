@@ -28,12 +28,17 @@ type Config struct {
 	BootGrace    time.Duration // the same for an agent not yet heard of, 120 s
 	HelloRepeat  time.Duration // a Hello read and not answered is repeated, 2 s
 	WriteTimeout time.Duration // a guest that does not read, 10 s
-	RetryMin     time.Duration // between connections, 250 ms
-	RetryMax     time.Duration // the same after misbehaviour, 30 s
+	// CommandTimeout is how long a command is good for, 20 s.
+	CommandTimeout time.Duration
+	RetryMin       time.Duration // between connections, 250 ms
+	RetryMax       time.Duration // the same after misbehaviour, 30 s
 
 	RecordsPerSecond int // quota of a domain, 20,000; burst of the same
 	BytesPerSecond   int // quota of a domain, 16 MiB; burst of the same
 	MaxRefusals      int // refused frames before a connection ends, 8
+
+	// Commands signs what agents are told to do. Nil: they are told nothing.
+	Commands CommandKey
 
 	Stats *Stats
 }
@@ -56,6 +61,7 @@ func (c *Config) defaults() {
 	set(&c.BootGrace, 120*time.Second)
 	set(&c.HelloRepeat, 2*time.Second)
 	set(&c.WriteTimeout, 10*time.Second)
+	set(&c.CommandTimeout, 20*time.Second)
 	set(&c.RetryMin, 250*time.Millisecond)
 	set(&c.RetryMax, 30*time.Second)
 	if c.RecordsPerSecond <= 0 {
@@ -99,7 +105,7 @@ func (d *Domain) same(n *Domain) bool {
 // Status is what a session says of itself.
 type Status struct {
 	UUID    domain.UUID
-	State   string // connecting, waiting for the agent, connected, disconnected
+	State   string // connecting, waiting for the agent, connected, disconnected, stopped
 	Session uint64
 	Frame   uint64
 	Silent  bool
@@ -185,7 +191,7 @@ func (s *Sessions) Set(d *Domain) {
 
 func (s *Sessions) newSession(d *Domain) *session {
 	n := &session{
-		cfg: &s.cfg, log: s.cfg.Log.With("domain", d.Name, "uuid", d.UUID.String()), rehi: make(chan struct{}, 1),
+		cfg: &s.cfg, log: s.cfg.Log.With("domain", d.Name, "uuid", d.UUID.String()), rehi: make(chan struct{}, 1), ended: make(chan struct{}),
 		records:   rate.NewLimiter(rate.Limit(s.cfg.RecordsPerSecond), max(s.cfg.RecordsPerSecond, wire.MaxRecords)),
 		greetings: rate.NewLimiter(1, 8),
 		bytes:     rate.NewLimiter(rate.Limit(s.cfg.BytesPerSecond), max(s.cfg.BytesPerSecond, wire.MaxBody)),
@@ -205,6 +211,7 @@ func (s *Sessions) start(r *running) {
 		var wg sync.WaitGroup
 		wg.Go(func() { s.report(r.session.watch(ctx)) })
 		s.report(r.session.serve(ctx))
+		close(r.session.ended)
 		cancel()
 		wg.Wait()
 	})
@@ -239,6 +246,9 @@ func (s *Sessions) Status() []Status {
 	for _, r := range s.running {
 		st := *r.session.status.Load()
 		st.Silent = r.session.alive.isSilent()
+		if r.session.alive.isStopped() {
+			st.State = "stopped"
+		}
 		all = append(all, st)
 	}
 	slices.SortFunc(all, func(a, b Status) int { return strings.Compare(a.UUID.String(), b.UUID.String()) })

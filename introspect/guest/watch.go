@@ -21,6 +21,37 @@ type aliveness struct {
 	known  bool // it has been heard since the session began
 	silent bool // sealed as silent
 	heard  bool // there was a sign of life since the silence was sealed
+	// stopped is the authorised stop which explains the agent's silence, nil
+	// for none; gone says that the silence has come and was sealed.
+	stopped *stopMark
+	gone    bool
+}
+
+// stop says which authorised stop the agent has begun, nil: none.
+func (a *aliveness) stop(m *stopMark) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if m == nil || a.stopped == nil || *m != *a.stopped {
+		a.gone = false
+	}
+	a.stopped = m
+}
+
+// isStopped reports whether the agent was told to stop and has done so.
+func (a *aliveness) isStopped() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.stopped != nil && a.gone
+}
+
+// inEpoch forgets a stop of another epoch: the guest has started anew and its
+// agent with it, which has the time of a boot to be heard.
+func (a *aliveness) inEpoch(epoch [16]byte, now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.stopped != nil && a.stopped.Epoch != epoch {
+		a.stopped, a.gone, a.known, a.last = nil, false, false, now
+	}
 }
 
 // challenge draws the nonce of the next heartbeat.
@@ -61,23 +92,42 @@ func (a *aliveness) isSilent() bool {
 	return a.silent
 }
 
-// turn says whether silence begins or ends now, and how long it has lasted.
-func (a *aliveness) turn(now time.Time, after, grace time.Duration) (begins, ends bool, silence time.Duration) {
+// change is what becomes of an agent's silence.
+type change int
+
+const (
+	unchanged change = iota
+	fellSilent
+	spokeAgain
+	endedAsTold // it is silent behind an authorised stop
+)
+
+// turn says what changes now, how long the agent has been silent, and which
+// stop explains that.
+func (a *aliveness) turn(now time.Time, after, grace time.Duration) (change, time.Duration, *stopMark) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !a.known {
+	if !a.known && a.stopped == nil {
 		after = max(after, grace)
 	}
-	silence = now.Sub(a.last)
+	silence := now.Sub(a.last)
 	switch {
+	case a.stopped != nil && !a.silent:
+		if silence > after && !a.gone {
+			a.gone, a.heard = true, false
+			return endedAsTold, silence, a.stopped
+		}
+		if a.gone && a.heard {
+			a.gone = false // it speaks after all: its next silence is told again
+		}
 	case !a.silent && silence > after:
 		a.silent, a.heard = true, false
-		return true, false, silence
+		return fellSilent, silence, nil
 	case a.silent && a.heard:
 		a.silent = false
-		return false, true, silence
+		return spokeAgain, silence, nil
 	}
-	return false, false, silence
+	return unchanged, silence, nil
 }
 
 // watch seals the silence of an agent whose domain runs, and its end
@@ -96,24 +146,38 @@ func (s *session) watch(ctx context.Context) error {
 			s.alive.restart(s.cfg.Now())
 			continue
 		}
-		begins, ends, silence := s.alive.turn(s.cfg.Now(), s.cfg.SilentAfter, s.cfg.BootGrace)
-		class := record.ClassAgentHeartbeatLost
-		switch {
-		case begins:
+		s.alive.inEpoch(d.Epoch, s.cfg.Now())
+		what, silence, stop := s.alive.turn(s.cfg.Now(), s.cfg.SilentAfter, s.cfg.BootGrace)
+		var class record.Class
+		var m record.Message = &record.AgentState{
+			Session: s.status.Load().Session, Silent: int64(silence), Reason: "no sign of life while the domain runs"}
+		switch what {
+		case fellSilent:
+			class = record.ClassAgentHeartbeatLost
 			s.cfg.Stats.Silences.Add(1)
 			s.log.WarnContext(ctx, "agent is silent", "for", silence)
-		case ends:
+		case spokeAgain:
 			class = record.ClassAgentHeartbeatBack
+		case endedAsTold:
+			class = record.ClassAgentStopped
+			m = &record.AgentStopped{Authorised: true, Command: stop.Command[:], Reason: "silent since the stop that it was told and has answered"}
+			s.log.InfoContext(ctx, "agent has stopped as it was told to", "command", fmt.Sprintf("%x", stop.Command))
 		default:
 			continue
 		}
-		e, err := s.cfg.Store.Draft(record.OriginHost, class, &record.AgentState{
-			Session: s.status.Load().Session, Silent: int64(silence), Reason: "no sign of life while the domain runs"})
-		if err != nil {
-			return fmt.Errorf("seal silence of %s: %w", d.Name, err)
-		}
-		if _, err := s.cfg.Store.Append(ctx, chain.Batch{Log: d.Log, Entries: []chain.Entry{e}}); err != nil && ctx.Err() == nil {
-			return fmt.Errorf("seal silence of %s: %w", d.Name, err)
+		if err := s.sealChange(ctx, d, class, m); err != nil && ctx.Err() == nil {
+			return err
 		}
 	}
+}
+
+func (s *session) sealChange(ctx context.Context, d *Domain, class record.Class, m record.Message) error {
+	e, err := s.cfg.Store.Draft(record.OriginHost, class, m)
+	if err != nil {
+		return fmt.Errorf("seal silence of %s: %w", d.Name, err)
+	}
+	if _, err := s.cfg.Store.Append(ctx, chain.Batch{Log: d.Log, Entries: []chain.Entry{e}}); err != nil {
+		return fmt.Errorf("seal silence of %s: %w", d.Name, err)
+	}
+	return nil
 }

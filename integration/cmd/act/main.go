@@ -15,6 +15,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -41,6 +42,7 @@ func run(args []string) (int, error) {
 	nonce := f.String("run", "", "text that nothing else has as an argument: it names this run in the events")
 	dir := f.String("dir", "", "directory to make for the act (default /tmp/act-ROW)")
 	storm := f.Int("storm", 1000, "how often the acts that do something very often do it")
+	hold := f.Duration("hold", 3*time.Second, "how long the acts last that the host does something meanwhile")
 	private := f.Bool("private", false, "act in mount and network namespaces of its own, with a file system of its own in the directory")
 	if err := f.Parse(args); err != nil {
 		return 2, nil // the flag package has said why
@@ -53,7 +55,7 @@ func run(args []string) (int, error) {
 	}
 	id, err := strconv.Atoi(f.Arg(0))
 	if f.NArg() != 1 || err != nil || *nonce == "" {
-		return 2, errors.New("usage: act -run NONCE [-private] [-dir DIRECTORY] [-storm N] ROW")
+		return 2, errors.New("usage: act -run NONCE [-private] [-dir DIRECTORY] [-storm N] [-hold DURATION] ROW")
 	}
 	row, err := matrix.Find(id)
 	if err != nil {
@@ -63,12 +65,12 @@ func run(args []string) (int, error) {
 		*dir = fmt.Sprintf("/tmp/act-%d", id)
 	}
 	if *private {
-		return 1, enter(*dir, []string{"-run", *nonce, "-dir", *dir, "-storm", strconv.Itoa(*storm), f.Arg(0)})
+		return 1, enter(*dir, []string{"-run", *nonce, "-dir", *dir, "-storm", strconv.Itoa(*storm), "-hold", hold.String(), f.Arg(0)})
 	}
 	if err := os.Mkdir(*dir, 0o755); err != nil && (!errors.Is(err, os.ErrExist) || !matrix.Empty(*dir)) {
 		return 1, fmt.Errorf("make directory of the act: %w", err)
 	}
-	if err := matrix.Act(row, *dir, *storm, os.Stdout); err != nil {
+	if err := matrix.Act(row, &matrix.Env{Dir: *dir, Storm: *storm, Hold: *hold}, os.Stdout); err != nil {
 		return 1, err
 	}
 	return 0, nil

@@ -49,6 +49,14 @@ func (c *Client) Enroll(ctx context.Context, name string) (*Enrollment, error) {
 	return &e, c.call(ctx, http.MethodPost, "/v1/domains/"+url.PathEscape(name)+"/enroll", nil, &e)
 }
 
+// StopAgent has the guest agent of a domain, named by name or UUID, end. What
+// is asked is sealed with the reason and who asked.
+func (c *Client) StopAgent(ctx context.Context, name, reason string) (*AgentAnswer, error) {
+	var a AgentAnswer
+	v := url.Values{"reason": {reason}}
+	return &a, c.call(ctx, http.MethodPost, "/v1/domains/"+url.PathEscape(name)+"/agent-stop", v, &a)
+}
+
 // TailQuery chooses entries. The zero value means all logs from their start.
 type TailQuery struct {
 	Domain  string   // name or UUID; empty: all, and the host log

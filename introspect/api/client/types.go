@@ -66,6 +66,19 @@ type Enrollment struct {
 	Done       []string `json:"done"`       // what was changed, in words; empty: nothing was needed
 }
 
+// AgentAnswer is what a guest agent made of a command.
+type AgentAnswer struct {
+	UUID    string `json:"uuid"`
+	Name    string `json:"name"`
+	Command string `json:"command"` // id, hexadecimal; in the log with what came of it
+	Session string `json:"session"` // of the agent, hexadecimal
+	Status  string `json:"status"`  // done, unsupported, refused, failed, no answer
+	Detail  string `json:"detail,omitempty"`
+}
+
+// AnswerDone is the Status of a command that was carried out.
+const AnswerDone = "done"
+
 // Entry is one sealed record on its way to a reader, in the bytes that were
 // sealed.
 type Entry struct {

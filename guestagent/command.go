@@ -1,0 +1,116 @@
+package guestagent
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/provostd/provost/chain/record"
+	"github.com/provostd/provost/guestagent/wire"
+)
+
+// maxCommands bounds the ids remembered of a conversation. A host that gives
+// more commands than that in one has to begin another.
+const maxCommands = 256
+
+// hostClock is what the host's newest heartbeat said its time is. The guest's
+// wall clock has no part in it: whoever sets that must not make a command last.
+type hostClock struct {
+	time uint64 // host wall time, nanoseconds since 1970; 0: not told yet
+	boot uint64 // ours, CLOCK_BOOTTIME, when it was read
+}
+
+// command carries out a command of the host, or says why not. The answer waits
+// to be written; what the answer reports has happened or is certain to.
+func (a *Agent) command(ctx context.Context, body []byte) error {
+	c, err := wire.ParseCommand(body)
+	if err != nil {
+		return err
+	}
+	result := wire.Result{ID: c.ID}
+	request, status, why := a.judge(&c)
+	if status == wire.ResultDone {
+		switch request.Kind {
+		case wire.KindStop:
+			err = a.obeyStop(ctx, &c, &request)
+		default: // judge knows the kinds
+			err = fmt.Errorf("nobody carries out %s", request.Kind)
+		}
+		if err != nil {
+			status, why = wire.ResultFailed, err.Error()
+		}
+	}
+	if status != wire.ResultDone {
+		a.cfg.Log.WarnContext(ctx, "command of the host is not carried out", "id", fmt.Sprintf("%x", c.ID), "why", why)
+	}
+	result.Status, result.Body = status, []byte(why)
+	result.Sign(a.key, body)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.results) < maxResults { // full: a host that does not read its answers
+		a.results = append(a.results, result)
+	}
+	return nil
+}
+
+// judge says whether a command is to be carried out: it is the host's own, for
+// this conversation, new, in time, and of a kind that is known. An id is spent
+// whatever comes of it, but for forgeries: they must not spend the host's.
+func (a *Agent) judge(c *wire.Command) (wire.Request, uint8, string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	refuse := func(format string, args ...any) (wire.Request, uint8, string) {
+		return wire.Request{}, wire.ResultRefused, fmt.Sprintf(format, args...)
+	}
+	hello := &a.conv.hello
+	if !a.conv.welcomed {
+		return refuse("there is no conversation that it could belong to")
+	}
+	if err := c.Verify(&hello.CommandKey); err != nil {
+		return refuse("%s", err)
+	}
+	if c.Epoch != hello.Epoch {
+		return refuse("it is for epoch %x, this one is %x", c.Epoch, hello.Epoch)
+	}
+	if c.Nonce != hello.Nonce {
+		return refuse("it is for another conversation")
+	}
+	if a.conv.commands[c.ID] {
+		return refuse("a command of this id was answered already")
+	}
+	if len(a.conv.commands) >= maxCommands {
+		return refuse("%d commands in one conversation, limit %d", len(a.conv.commands), maxCommands)
+	}
+	if a.conv.commands == nil {
+		a.conv.commands = map[[16]byte]bool{}
+	}
+	a.conv.commands[c.ID] = true
+	clock := a.conv.clock
+	if clock.time == 0 {
+		return refuse("the host's time is not known: no heartbeat has come yet")
+	}
+	if now := clock.time + (a.cfg.Boot() - clock.boot); now > c.Expiry {
+		return refuse("it expired %d ms ago", (now-c.Expiry)/1e6)
+	}
+	r, err := wire.ParseRequest(c.Body)
+	if err != nil {
+		return refuse("%s", err)
+	}
+	if r.Kind != wire.KindStop {
+		return wire.Request{}, wire.ResultUnsupported, fmt.Sprintf("this agent knows no %s", r.Kind)
+	}
+	return r, wire.ResultDone, ""
+}
+
+// obeyStop begins the end that the host has asked for. Protection goes first:
+// where it cannot be given up the agent stays, and says so.
+func (a *Agent) obeyStop(ctx context.Context, c *wire.Command, r *wire.Request) error {
+	why := fmt.Sprintf("command %x of the host, asked by %s: %s", c.ID, r.Requester, r.Reason)
+	if a.cfg.Protector != nil {
+		if err := a.cfg.Protector.Release(why); err != nil {
+			return fmt.Errorf("release protection: %w", err)
+		}
+	}
+	a.cfg.Log.WarnContext(ctx, "stopping as the host has asked", "id", fmt.Sprintf("%x", c.ID), "requester", r.Requester, "reason", r.Reason)
+	a.end(&record.AgentStopped{Authorised: true, Reason: r.Reason, Command: c.ID[:]})
+	return nil
+}
