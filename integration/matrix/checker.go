@@ -185,9 +185,13 @@ func (c *Checker) Lost(class record.Class) (n uint64) {
 }
 
 // Reconcile expects n events of the class with these fields, less those that
-// are declared lost. What is declared may be of other processes too.
+// are declared lost. What is declared may be of other processes too. An event
+// that stands for several counts as these.
 func (c *Checker) Reconcile(class record.Class, n int64, fields ...any) {
-	got := int64(len(c.All(class, fields...)))
+	got := int64(0)
+	for _, s := range c.All(class, fields...) {
+		got += int64(max(1, s.Event().Count))
+	}
 	if lost := int64(c.Lost(class)); got > n || got+lost < n {
 		c.Errorf("%d of %d events %s arrived, %d of that class are declared lost", got, n, describe(class, fields), lost)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -23,6 +24,7 @@ type native struct {
 	t       *testing.T
 	peer    *agenttest.Books
 	records []*Sealed // of peer, decoded; of the test's goroutine
+	ended   []agenttest.View
 	start   func() (*exec.Cmd, error)
 	agent   *exec.Cmd
 	gate    gate
@@ -131,6 +133,7 @@ func (n *native) RestartAgent(ctx context.Context) error {
 	if err := n.stop(); err != nil {
 		return fmt.Errorf("end agent: %w", err)
 	}
+	n.ended = append(n.ended, n.peer.View())
 	var err error
 	if n.agent, err = n.start(); err != nil {
 		return err
@@ -189,8 +192,10 @@ func (n *native) books(context.Context) (*Books, error) {
 	if err != nil {
 		return nil, err
 	}
-	for lane, l := range v.Lanes {
-		*b.lane(v.Session, lane) = Lane{Counted: l.Counted, Arrived: l.Arrived, Dropped: l.Dropped}
+	for _, v := range append(slices.Clip(n.ended), v) {
+		for lane, l := range v.Lanes {
+			*b.lane(v.Session, lane) = Lane{Counted: l.Counted, Arrived: l.Arrived, Dropped: l.Dropped}
+		}
 	}
 	return b, nil
 }
