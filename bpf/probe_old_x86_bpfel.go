@@ -24,6 +24,8 @@ const (
 	OldMapGone                = "gone"
 	OldMapScratch             = "scratch"
 	OldMapStats               = "stats"
+	OldMapSums                = "sums"
+	OldMapTold                = "told"
 	OldMapWr                  = "wr"
 	OldProgListTasks          = "list_tasks"
 	OldProgOnAccepted         = "on_accepted"
@@ -37,6 +39,7 @@ const (
 	OldProgOnCommittingCreds  = "on_committing_creds"
 	OldProgOnConnected        = "on_connected"
 	OldProgOnDgramConnect     = "on_dgram_connect"
+	OldProgOnEgress           = "on_egress"
 	OldProgOnExec             = "on_exec"
 	OldProgOnExit             = "on_exit"
 	OldProgOnFileOpen         = "on_file_open"
@@ -52,6 +55,7 @@ const (
 	OldProgOnNamed            = "on_named"
 	OldProgOnNetlinkSend      = "on_netlink_send"
 	OldProgOnOpened           = "on_opened"
+	OldProgOnPacketSendmsg    = "on_packet_sendmsg"
 	OldProgOnPathChmod        = "on_path_chmod"
 	OldProgOnPathChown        = "on_path_chown"
 	OldProgOnPathChroot       = "on_path_chroot"
@@ -63,7 +67,11 @@ const (
 	OldProgOnPathSymlink      = "on_path_symlink"
 	OldProgOnPathTruncate     = "on_path_truncate"
 	OldProgOnPathUnlink       = "on_path_unlink"
+	OldProgOnPingV4Sendmsg    = "on_ping_v4_sendmsg"
+	OldProgOnPingV6Sendmsg    = "on_ping_v6_sendmsg"
 	OldProgOnPrepareExec      = "on_prepare_exec"
+	OldProgOnRawSendmsg       = "on_raw_sendmsg"
+	OldProgOnRawv6Sendmsg     = "on_rawv6_sendmsg"
 	OldProgOnRenamed          = "on_renamed"
 	OldProgOnSent             = "on_sent"
 	OldProgOnSetCreds         = "on_set_creds"
@@ -80,6 +88,8 @@ const (
 	OldProgOnSysExit          = "on_sys_exit"
 	OldProgOnTcpV4Connect     = "on_tcp_v4_connect"
 	OldProgOnTcpV6Connect     = "on_tcp_v6_connect"
+	OldProgOnUdpSendmsg       = "on_udp_sendmsg"
+	OldProgOnUdpv6Sendmsg     = "on_udpv6_sendmsg"
 	OldProgOnWritten          = "on_written"
 	OldVarTypeAggregate       = "type_aggregate"
 	OldVarTypeApi             = "type_api"
@@ -107,6 +117,9 @@ const (
 	OldVarTypeOptional        = "type_optional"
 	OldVarTypeReason          = "type_reason"
 	OldVarTypeRename          = "type_rename"
+	OldVarTypeSum             = "type_sum"
+	OldVarTypeSumKey          = "type_sum_key"
+	OldVarTypeSumLayout       = "type_sum_layout"
 	OldVarTypeTamper          = "type_tamper"
 	OldVarTypeTamperKind      = "type_tamper_kind"
 	OldVarTypeTarget          = "type_target"
@@ -169,6 +182,7 @@ type OldProgramSpecs struct {
 	OnCommittingCreds  *ebpf.ProgramSpec `ebpf:"on_committing_creds"`
 	OnConnected        *ebpf.ProgramSpec `ebpf:"on_connected"`
 	OnDgramConnect     *ebpf.ProgramSpec `ebpf:"on_dgram_connect"`
+	OnEgress           *ebpf.ProgramSpec `ebpf:"on_egress"`
 	OnExec             *ebpf.ProgramSpec `ebpf:"on_exec"`
 	OnExit             *ebpf.ProgramSpec `ebpf:"on_exit"`
 	OnFileOpen         *ebpf.ProgramSpec `ebpf:"on_file_open"`
@@ -184,6 +198,7 @@ type OldProgramSpecs struct {
 	OnNamed            *ebpf.ProgramSpec `ebpf:"on_named"`
 	OnNetlinkSend      *ebpf.ProgramSpec `ebpf:"on_netlink_send"`
 	OnOpened           *ebpf.ProgramSpec `ebpf:"on_opened"`
+	OnPacketSendmsg    *ebpf.ProgramSpec `ebpf:"on_packet_sendmsg"`
 	OnPathChmod        *ebpf.ProgramSpec `ebpf:"on_path_chmod"`
 	OnPathChown        *ebpf.ProgramSpec `ebpf:"on_path_chown"`
 	OnPathChroot       *ebpf.ProgramSpec `ebpf:"on_path_chroot"`
@@ -195,7 +210,11 @@ type OldProgramSpecs struct {
 	OnPathSymlink      *ebpf.ProgramSpec `ebpf:"on_path_symlink"`
 	OnPathTruncate     *ebpf.ProgramSpec `ebpf:"on_path_truncate"`
 	OnPathUnlink       *ebpf.ProgramSpec `ebpf:"on_path_unlink"`
+	OnPingV4Sendmsg    *ebpf.ProgramSpec `ebpf:"on_ping_v4_sendmsg"`
+	OnPingV6Sendmsg    *ebpf.ProgramSpec `ebpf:"on_ping_v6_sendmsg"`
 	OnPrepareExec      *ebpf.ProgramSpec `ebpf:"on_prepare_exec"`
+	OnRawSendmsg       *ebpf.ProgramSpec `ebpf:"on_raw_sendmsg"`
+	OnRawv6Sendmsg     *ebpf.ProgramSpec `ebpf:"on_rawv6_sendmsg"`
 	OnRenamed          *ebpf.ProgramSpec `ebpf:"on_renamed"`
 	OnSent             *ebpf.ProgramSpec `ebpf:"on_sent"`
 	OnSetCreds         *ebpf.ProgramSpec `ebpf:"on_set_creds"`
@@ -212,6 +231,8 @@ type OldProgramSpecs struct {
 	OnSysExit          *ebpf.ProgramSpec `ebpf:"on_sys_exit"`
 	OnTcpV4Connect     *ebpf.ProgramSpec `ebpf:"on_tcp_v4_connect"`
 	OnTcpV6Connect     *ebpf.ProgramSpec `ebpf:"on_tcp_v6_connect"`
+	OnUdpSendmsg       *ebpf.ProgramSpec `ebpf:"on_udp_sendmsg"`
+	OnUdpv6Sendmsg     *ebpf.ProgramSpec `ebpf:"on_udpv6_sendmsg"`
 	OnWritten          *ebpf.ProgramSpec `ebpf:"on_written"`
 }
 
@@ -227,6 +248,8 @@ type OldMapSpecs struct {
 	Gone      *ebpf.MapSpec `ebpf:"gone"`
 	Scratch   *ebpf.MapSpec `ebpf:"scratch"`
 	Stats     *ebpf.MapSpec `ebpf:"stats"`
+	Sums      *ebpf.MapSpec `ebpf:"sums"`
+	Told      *ebpf.MapSpec `ebpf:"told"`
 	Wr        *ebpf.MapSpec `ebpf:"wr"`
 }
 
@@ -260,6 +283,9 @@ type OldVariableSpecs struct {
 	TypeOptional   *ebpf.VariableSpec `ebpf:"type_optional"`
 	TypeReason     *ebpf.VariableSpec `ebpf:"type_reason"`
 	TypeRename     *ebpf.VariableSpec `ebpf:"type_rename"`
+	TypeSum        *ebpf.VariableSpec `ebpf:"type_sum"`
+	TypeSumKey     *ebpf.VariableSpec `ebpf:"type_sum_key"`
+	TypeSumLayout  *ebpf.VariableSpec `ebpf:"type_sum_layout"`
 	TypeTamper     *ebpf.VariableSpec `ebpf:"type_tamper"`
 	TypeTamperKind *ebpf.VariableSpec `ebpf:"type_tamper_kind"`
 	TypeTarget     *ebpf.VariableSpec `ebpf:"type_target"`
@@ -296,6 +322,8 @@ type OldMaps struct {
 	Gone      *ebpf.Map `ebpf:"gone"`
 	Scratch   *ebpf.Map `ebpf:"scratch"`
 	Stats     *ebpf.Map `ebpf:"stats"`
+	Sums      *ebpf.Map `ebpf:"sums"`
+	Told      *ebpf.Map `ebpf:"told"`
 	Wr        *ebpf.Map `ebpf:"wr"`
 }
 
@@ -309,6 +337,8 @@ func (m *OldMaps) Close() error {
 		m.Gone,
 		m.Scratch,
 		m.Stats,
+		m.Sums,
+		m.Told,
 		m.Wr,
 	)
 }
@@ -343,6 +373,9 @@ type OldVariables struct {
 	TypeOptional   *ebpf.Variable `ebpf:"type_optional"`
 	TypeReason     *ebpf.Variable `ebpf:"type_reason"`
 	TypeRename     *ebpf.Variable `ebpf:"type_rename"`
+	TypeSum        *ebpf.Variable `ebpf:"type_sum"`
+	TypeSumKey     *ebpf.Variable `ebpf:"type_sum_key"`
+	TypeSumLayout  *ebpf.Variable `ebpf:"type_sum_layout"`
 	TypeTamper     *ebpf.Variable `ebpf:"type_tamper"`
 	TypeTamperKind *ebpf.Variable `ebpf:"type_tamper_kind"`
 	TypeTarget     *ebpf.Variable `ebpf:"type_target"`
@@ -367,6 +400,7 @@ type OldPrograms struct {
 	OnCommittingCreds  *ebpf.Program `ebpf:"on_committing_creds"`
 	OnConnected        *ebpf.Program `ebpf:"on_connected"`
 	OnDgramConnect     *ebpf.Program `ebpf:"on_dgram_connect"`
+	OnEgress           *ebpf.Program `ebpf:"on_egress"`
 	OnExec             *ebpf.Program `ebpf:"on_exec"`
 	OnExit             *ebpf.Program `ebpf:"on_exit"`
 	OnFileOpen         *ebpf.Program `ebpf:"on_file_open"`
@@ -382,6 +416,7 @@ type OldPrograms struct {
 	OnNamed            *ebpf.Program `ebpf:"on_named"`
 	OnNetlinkSend      *ebpf.Program `ebpf:"on_netlink_send"`
 	OnOpened           *ebpf.Program `ebpf:"on_opened"`
+	OnPacketSendmsg    *ebpf.Program `ebpf:"on_packet_sendmsg"`
 	OnPathChmod        *ebpf.Program `ebpf:"on_path_chmod"`
 	OnPathChown        *ebpf.Program `ebpf:"on_path_chown"`
 	OnPathChroot       *ebpf.Program `ebpf:"on_path_chroot"`
@@ -393,7 +428,11 @@ type OldPrograms struct {
 	OnPathSymlink      *ebpf.Program `ebpf:"on_path_symlink"`
 	OnPathTruncate     *ebpf.Program `ebpf:"on_path_truncate"`
 	OnPathUnlink       *ebpf.Program `ebpf:"on_path_unlink"`
+	OnPingV4Sendmsg    *ebpf.Program `ebpf:"on_ping_v4_sendmsg"`
+	OnPingV6Sendmsg    *ebpf.Program `ebpf:"on_ping_v6_sendmsg"`
 	OnPrepareExec      *ebpf.Program `ebpf:"on_prepare_exec"`
+	OnRawSendmsg       *ebpf.Program `ebpf:"on_raw_sendmsg"`
+	OnRawv6Sendmsg     *ebpf.Program `ebpf:"on_rawv6_sendmsg"`
 	OnRenamed          *ebpf.Program `ebpf:"on_renamed"`
 	OnSent             *ebpf.Program `ebpf:"on_sent"`
 	OnSetCreds         *ebpf.Program `ebpf:"on_set_creds"`
@@ -410,6 +449,8 @@ type OldPrograms struct {
 	OnSysExit          *ebpf.Program `ebpf:"on_sys_exit"`
 	OnTcpV4Connect     *ebpf.Program `ebpf:"on_tcp_v4_connect"`
 	OnTcpV6Connect     *ebpf.Program `ebpf:"on_tcp_v6_connect"`
+	OnUdpSendmsg       *ebpf.Program `ebpf:"on_udp_sendmsg"`
+	OnUdpv6Sendmsg     *ebpf.Program `ebpf:"on_udpv6_sendmsg"`
 	OnWritten          *ebpf.Program `ebpf:"on_written"`
 }
 
@@ -427,6 +468,7 @@ func (p *OldPrograms) Close() error {
 		p.OnCommittingCreds,
 		p.OnConnected,
 		p.OnDgramConnect,
+		p.OnEgress,
 		p.OnExec,
 		p.OnExit,
 		p.OnFileOpen,
@@ -442,6 +484,7 @@ func (p *OldPrograms) Close() error {
 		p.OnNamed,
 		p.OnNetlinkSend,
 		p.OnOpened,
+		p.OnPacketSendmsg,
 		p.OnPathChmod,
 		p.OnPathChown,
 		p.OnPathChroot,
@@ -453,7 +496,11 @@ func (p *OldPrograms) Close() error {
 		p.OnPathSymlink,
 		p.OnPathTruncate,
 		p.OnPathUnlink,
+		p.OnPingV4Sendmsg,
+		p.OnPingV6Sendmsg,
 		p.OnPrepareExec,
+		p.OnRawSendmsg,
+		p.OnRawv6Sendmsg,
 		p.OnRenamed,
 		p.OnSent,
 		p.OnSetCreds,
@@ -470,6 +517,8 @@ func (p *OldPrograms) Close() error {
 		p.OnSysExit,
 		p.OnTcpV4Connect,
 		p.OnTcpV6Connect,
+		p.OnUdpSendmsg,
+		p.OnUdpv6Sendmsg,
 		p.OnWritten,
 	)
 }

@@ -492,6 +492,39 @@ const (
 	ProbeOptionalOPT_COMM   ProbeOptional = 8
 )
 
+type ProbeSum struct {
+	_     structs.HostLayout
+	Count uint64
+	Bytes uint64
+	First uint64
+	Last  uint64
+	Flags uint32
+	Pad   uint32
+	Event [512]int8
+}
+
+type ProbeSumKey struct {
+	_        structs.HostLayout
+	Start    uint64
+	Object   uint64
+	Address  [16]uint8
+	Tgid     uint32
+	Place    uint32
+	Protocol uint16
+	Type     uint8
+	Layout   uint8
+	Netns    uint32
+}
+
+type ProbeSumLayout uint32
+
+const (
+	ProbeSumLayoutSUM_FLOW ProbeSumLayout = 1
+	ProbeSumLayoutSUM_NET  ProbeSumLayout = 2
+	ProbeSumLayoutSUM_FILE ProbeSumLayout = 3
+	ProbeSumLayoutSUM_HEAD ProbeSumLayout = 4
+)
+
 type ProbeTamperKind uint32
 
 const (
@@ -536,6 +569,8 @@ const (
 	ProbeMapGone                = "gone"
 	ProbeMapScratch             = "scratch"
 	ProbeMapStats               = "stats"
+	ProbeMapSums                = "sums"
+	ProbeMapTold                = "told"
 	ProbeMapWr                  = "wr"
 	ProbeProgListTasks          = "list_tasks"
 	ProbeProgOnAccepted         = "on_accepted"
@@ -549,6 +584,7 @@ const (
 	ProbeProgOnCommittingCreds  = "on_committing_creds"
 	ProbeProgOnConnected        = "on_connected"
 	ProbeProgOnDgramConnect     = "on_dgram_connect"
+	ProbeProgOnEgress           = "on_egress"
 	ProbeProgOnExec             = "on_exec"
 	ProbeProgOnExit             = "on_exit"
 	ProbeProgOnFileOpen         = "on_file_open"
@@ -564,6 +600,7 @@ const (
 	ProbeProgOnNamed            = "on_named"
 	ProbeProgOnNetlinkSend      = "on_netlink_send"
 	ProbeProgOnOpened           = "on_opened"
+	ProbeProgOnPacketSendmsg    = "on_packet_sendmsg"
 	ProbeProgOnPathChmod        = "on_path_chmod"
 	ProbeProgOnPathChown        = "on_path_chown"
 	ProbeProgOnPathChroot       = "on_path_chroot"
@@ -575,7 +612,11 @@ const (
 	ProbeProgOnPathSymlink      = "on_path_symlink"
 	ProbeProgOnPathTruncate     = "on_path_truncate"
 	ProbeProgOnPathUnlink       = "on_path_unlink"
+	ProbeProgOnPingV4Sendmsg    = "on_ping_v4_sendmsg"
+	ProbeProgOnPingV6Sendmsg    = "on_ping_v6_sendmsg"
 	ProbeProgOnPrepareExec      = "on_prepare_exec"
+	ProbeProgOnRawSendmsg       = "on_raw_sendmsg"
+	ProbeProgOnRawv6Sendmsg     = "on_rawv6_sendmsg"
 	ProbeProgOnRenamed          = "on_renamed"
 	ProbeProgOnSent             = "on_sent"
 	ProbeProgOnSetCreds         = "on_set_creds"
@@ -592,6 +633,8 @@ const (
 	ProbeProgOnSysExit          = "on_sys_exit"
 	ProbeProgOnTcpV4Connect     = "on_tcp_v4_connect"
 	ProbeProgOnTcpV6Connect     = "on_tcp_v6_connect"
+	ProbeProgOnUdpSendmsg       = "on_udp_sendmsg"
+	ProbeProgOnUdpv6Sendmsg     = "on_udpv6_sendmsg"
 	ProbeProgOnWritten          = "on_written"
 	ProbeVarTypeAggregate       = "type_aggregate"
 	ProbeVarTypeApi             = "type_api"
@@ -619,6 +662,9 @@ const (
 	ProbeVarTypeOptional        = "type_optional"
 	ProbeVarTypeReason          = "type_reason"
 	ProbeVarTypeRename          = "type_rename"
+	ProbeVarTypeSum             = "type_sum"
+	ProbeVarTypeSumKey          = "type_sum_key"
+	ProbeVarTypeSumLayout       = "type_sum_layout"
 	ProbeVarTypeTamper          = "type_tamper"
 	ProbeVarTypeTamperKind      = "type_tamper_kind"
 	ProbeVarTypeTarget          = "type_target"
@@ -681,6 +727,7 @@ type ProbeProgramSpecs struct {
 	OnCommittingCreds  *ebpf.ProgramSpec `ebpf:"on_committing_creds"`
 	OnConnected        *ebpf.ProgramSpec `ebpf:"on_connected"`
 	OnDgramConnect     *ebpf.ProgramSpec `ebpf:"on_dgram_connect"`
+	OnEgress           *ebpf.ProgramSpec `ebpf:"on_egress"`
 	OnExec             *ebpf.ProgramSpec `ebpf:"on_exec"`
 	OnExit             *ebpf.ProgramSpec `ebpf:"on_exit"`
 	OnFileOpen         *ebpf.ProgramSpec `ebpf:"on_file_open"`
@@ -696,6 +743,7 @@ type ProbeProgramSpecs struct {
 	OnNamed            *ebpf.ProgramSpec `ebpf:"on_named"`
 	OnNetlinkSend      *ebpf.ProgramSpec `ebpf:"on_netlink_send"`
 	OnOpened           *ebpf.ProgramSpec `ebpf:"on_opened"`
+	OnPacketSendmsg    *ebpf.ProgramSpec `ebpf:"on_packet_sendmsg"`
 	OnPathChmod        *ebpf.ProgramSpec `ebpf:"on_path_chmod"`
 	OnPathChown        *ebpf.ProgramSpec `ebpf:"on_path_chown"`
 	OnPathChroot       *ebpf.ProgramSpec `ebpf:"on_path_chroot"`
@@ -707,7 +755,11 @@ type ProbeProgramSpecs struct {
 	OnPathSymlink      *ebpf.ProgramSpec `ebpf:"on_path_symlink"`
 	OnPathTruncate     *ebpf.ProgramSpec `ebpf:"on_path_truncate"`
 	OnPathUnlink       *ebpf.ProgramSpec `ebpf:"on_path_unlink"`
+	OnPingV4Sendmsg    *ebpf.ProgramSpec `ebpf:"on_ping_v4_sendmsg"`
+	OnPingV6Sendmsg    *ebpf.ProgramSpec `ebpf:"on_ping_v6_sendmsg"`
 	OnPrepareExec      *ebpf.ProgramSpec `ebpf:"on_prepare_exec"`
+	OnRawSendmsg       *ebpf.ProgramSpec `ebpf:"on_raw_sendmsg"`
+	OnRawv6Sendmsg     *ebpf.ProgramSpec `ebpf:"on_rawv6_sendmsg"`
 	OnRenamed          *ebpf.ProgramSpec `ebpf:"on_renamed"`
 	OnSent             *ebpf.ProgramSpec `ebpf:"on_sent"`
 	OnSetCreds         *ebpf.ProgramSpec `ebpf:"on_set_creds"`
@@ -724,6 +776,8 @@ type ProbeProgramSpecs struct {
 	OnSysExit          *ebpf.ProgramSpec `ebpf:"on_sys_exit"`
 	OnTcpV4Connect     *ebpf.ProgramSpec `ebpf:"on_tcp_v4_connect"`
 	OnTcpV6Connect     *ebpf.ProgramSpec `ebpf:"on_tcp_v6_connect"`
+	OnUdpSendmsg       *ebpf.ProgramSpec `ebpf:"on_udp_sendmsg"`
+	OnUdpv6Sendmsg     *ebpf.ProgramSpec `ebpf:"on_udpv6_sendmsg"`
 	OnWritten          *ebpf.ProgramSpec `ebpf:"on_written"`
 }
 
@@ -739,6 +793,8 @@ type ProbeMapSpecs struct {
 	Gone      *ebpf.MapSpec `ebpf:"gone"`
 	Scratch   *ebpf.MapSpec `ebpf:"scratch"`
 	Stats     *ebpf.MapSpec `ebpf:"stats"`
+	Sums      *ebpf.MapSpec `ebpf:"sums"`
+	Told      *ebpf.MapSpec `ebpf:"told"`
 	Wr        *ebpf.MapSpec `ebpf:"wr"`
 }
 
@@ -772,6 +828,9 @@ type ProbeVariableSpecs struct {
 	TypeOptional   *ebpf.VariableSpec `ebpf:"type_optional"`
 	TypeReason     *ebpf.VariableSpec `ebpf:"type_reason"`
 	TypeRename     *ebpf.VariableSpec `ebpf:"type_rename"`
+	TypeSum        *ebpf.VariableSpec `ebpf:"type_sum"`
+	TypeSumKey     *ebpf.VariableSpec `ebpf:"type_sum_key"`
+	TypeSumLayout  *ebpf.VariableSpec `ebpf:"type_sum_layout"`
 	TypeTamper     *ebpf.VariableSpec `ebpf:"type_tamper"`
 	TypeTamperKind *ebpf.VariableSpec `ebpf:"type_tamper_kind"`
 	TypeTarget     *ebpf.VariableSpec `ebpf:"type_target"`
@@ -808,6 +867,8 @@ type ProbeMaps struct {
 	Gone      *ebpf.Map `ebpf:"gone"`
 	Scratch   *ebpf.Map `ebpf:"scratch"`
 	Stats     *ebpf.Map `ebpf:"stats"`
+	Sums      *ebpf.Map `ebpf:"sums"`
+	Told      *ebpf.Map `ebpf:"told"`
 	Wr        *ebpf.Map `ebpf:"wr"`
 }
 
@@ -821,6 +882,8 @@ func (m *ProbeMaps) Close() error {
 		m.Gone,
 		m.Scratch,
 		m.Stats,
+		m.Sums,
+		m.Told,
 		m.Wr,
 	)
 }
@@ -855,6 +918,9 @@ type ProbeVariables struct {
 	TypeOptional   *ebpf.Variable `ebpf:"type_optional"`
 	TypeReason     *ebpf.Variable `ebpf:"type_reason"`
 	TypeRename     *ebpf.Variable `ebpf:"type_rename"`
+	TypeSum        *ebpf.Variable `ebpf:"type_sum"`
+	TypeSumKey     *ebpf.Variable `ebpf:"type_sum_key"`
+	TypeSumLayout  *ebpf.Variable `ebpf:"type_sum_layout"`
 	TypeTamper     *ebpf.Variable `ebpf:"type_tamper"`
 	TypeTamperKind *ebpf.Variable `ebpf:"type_tamper_kind"`
 	TypeTarget     *ebpf.Variable `ebpf:"type_target"`
@@ -879,6 +945,7 @@ type ProbePrograms struct {
 	OnCommittingCreds  *ebpf.Program `ebpf:"on_committing_creds"`
 	OnConnected        *ebpf.Program `ebpf:"on_connected"`
 	OnDgramConnect     *ebpf.Program `ebpf:"on_dgram_connect"`
+	OnEgress           *ebpf.Program `ebpf:"on_egress"`
 	OnExec             *ebpf.Program `ebpf:"on_exec"`
 	OnExit             *ebpf.Program `ebpf:"on_exit"`
 	OnFileOpen         *ebpf.Program `ebpf:"on_file_open"`
@@ -894,6 +961,7 @@ type ProbePrograms struct {
 	OnNamed            *ebpf.Program `ebpf:"on_named"`
 	OnNetlinkSend      *ebpf.Program `ebpf:"on_netlink_send"`
 	OnOpened           *ebpf.Program `ebpf:"on_opened"`
+	OnPacketSendmsg    *ebpf.Program `ebpf:"on_packet_sendmsg"`
 	OnPathChmod        *ebpf.Program `ebpf:"on_path_chmod"`
 	OnPathChown        *ebpf.Program `ebpf:"on_path_chown"`
 	OnPathChroot       *ebpf.Program `ebpf:"on_path_chroot"`
@@ -905,7 +973,11 @@ type ProbePrograms struct {
 	OnPathSymlink      *ebpf.Program `ebpf:"on_path_symlink"`
 	OnPathTruncate     *ebpf.Program `ebpf:"on_path_truncate"`
 	OnPathUnlink       *ebpf.Program `ebpf:"on_path_unlink"`
+	OnPingV4Sendmsg    *ebpf.Program `ebpf:"on_ping_v4_sendmsg"`
+	OnPingV6Sendmsg    *ebpf.Program `ebpf:"on_ping_v6_sendmsg"`
 	OnPrepareExec      *ebpf.Program `ebpf:"on_prepare_exec"`
+	OnRawSendmsg       *ebpf.Program `ebpf:"on_raw_sendmsg"`
+	OnRawv6Sendmsg     *ebpf.Program `ebpf:"on_rawv6_sendmsg"`
 	OnRenamed          *ebpf.Program `ebpf:"on_renamed"`
 	OnSent             *ebpf.Program `ebpf:"on_sent"`
 	OnSetCreds         *ebpf.Program `ebpf:"on_set_creds"`
@@ -922,6 +994,8 @@ type ProbePrograms struct {
 	OnSysExit          *ebpf.Program `ebpf:"on_sys_exit"`
 	OnTcpV4Connect     *ebpf.Program `ebpf:"on_tcp_v4_connect"`
 	OnTcpV6Connect     *ebpf.Program `ebpf:"on_tcp_v6_connect"`
+	OnUdpSendmsg       *ebpf.Program `ebpf:"on_udp_sendmsg"`
+	OnUdpv6Sendmsg     *ebpf.Program `ebpf:"on_udpv6_sendmsg"`
 	OnWritten          *ebpf.Program `ebpf:"on_written"`
 }
 
@@ -939,6 +1013,7 @@ func (p *ProbePrograms) Close() error {
 		p.OnCommittingCreds,
 		p.OnConnected,
 		p.OnDgramConnect,
+		p.OnEgress,
 		p.OnExec,
 		p.OnExit,
 		p.OnFileOpen,
@@ -954,6 +1029,7 @@ func (p *ProbePrograms) Close() error {
 		p.OnNamed,
 		p.OnNetlinkSend,
 		p.OnOpened,
+		p.OnPacketSendmsg,
 		p.OnPathChmod,
 		p.OnPathChown,
 		p.OnPathChroot,
@@ -965,7 +1041,11 @@ func (p *ProbePrograms) Close() error {
 		p.OnPathSymlink,
 		p.OnPathTruncate,
 		p.OnPathUnlink,
+		p.OnPingV4Sendmsg,
+		p.OnPingV6Sendmsg,
 		p.OnPrepareExec,
+		p.OnRawSendmsg,
+		p.OnRawv6Sendmsg,
 		p.OnRenamed,
 		p.OnSent,
 		p.OnSetCreds,
@@ -982,6 +1062,8 @@ func (p *ProbePrograms) Close() error {
 		p.OnSysExit,
 		p.OnTcpV4Connect,
 		p.OnTcpV6Connect,
+		p.OnUdpSendmsg,
+		p.OnUdpv6Sendmsg,
 		p.OnWritten,
 	)
 }

@@ -152,3 +152,34 @@ struct config {
 	__u64 allocate; /* bytes; growth from here on is told; 0: none */
 	__u64 budget; /* bulk events a process may make in a second; 0: any number */
 };
+
+/* Who did what to what, for sums. */
+struct sum_key {
+	__u64 start;
+	__u64 object; /* socket, or inode of the directory */
+	__u8 address[16];
+	__u32 tgid;
+	__u32 place; /* port, or device */
+	__u16 protocol;
+	__u8 type; /* enum event_type */
+	__u8 layout; /* enum sum_layout: of the event below */
+	__u32 netns;
+};
+
+enum sum_layout {
+	SUM_FLOW = 1, /* event_net */
+	SUM_NET,
+	SUM_FILE, /* event_file, its path that of the directory */
+	SUM_HEAD, /* only a head */
+};
+
+#define SUM_EVENT_BYTES 512
+
+struct sum {
+	__u64 count;
+	__u64 bytes;
+	__u64 first, last; /* times */
+	__u32 flags; /* of the event */
+	__u32 pad;
+	char event[SUM_EVENT_BYTES];
+};

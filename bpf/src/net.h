@@ -3,6 +3,7 @@
 #pragma once
 
 #include "file.h"
+#include "sum.h"
 
 #include <bpf/bpf_endian.h>
 
@@ -223,6 +224,49 @@ static __always_inline void tell_raw(struct sock *sk, int family, int type, int 
 	e.type = type & SOCK_TYPE_MASK;
 	e.protocol = family == AF_PACKET ? bpf_ntohs(protocol) : protocol;
 	emit(&e, sizeof(e), flags, RING_BULK);
+}
+
+/* tell_flow counts a datagram of a process through a socket to a destination:
+ * e has who and where. The first is an event of its own as well. */
+static __always_inline void tell_flow(struct event_net *e, __u64 object, __u64 bytes)
+{
+	struct sum_key k = {
+		.start = e->h.start,
+		.tgid = e->h.tgid,
+		.object = object,
+		.place = e->dport,
+		.protocol = e->protocol,
+		.type = EV_FLOW,
+		.layout = SUM_FLOW,
+		.netns = e->netns,
+	};
+	void *m = current_sums();
+	struct scratch *s;
+	bool room;
+
+	if (!m)
+		return;
+	__builtin_memcpy(k.address, e->daddr, 16);
+	if (add_up(m, &k, bytes))
+		return;
+	if (first_time(&k)) {
+		e->h.type = EV_SEND;
+		e->bits |= NET_FIRST;
+		e->bytes = bytes;
+		emit(e, sizeof(*e), FL_RESULT, RING_BULK);
+		e->bits &= ~NET_FIRST;
+	}
+	e->h.type = EV_FLOW;
+	e->packets = 1;
+	e->bytes = bytes;
+	s = take(EV_FLOW, RING_BULK);
+	if (!s)
+		return;
+	__builtin_memcpy(((struct sum *)s->data)->event, e, sizeof(*e));
+	room = enter_sum(s, m, &k, bytes);
+	give(s);
+	if (!room)
+		emit(e, sizeof(*e), FL_RESULT, RING_BULK);
 }
 
 /* The state of a TCP socket changes in the task that connects. The source port

@@ -231,3 +231,69 @@ int BPF_PROG(on_socket_post_create, struct socket *sock, int family, int type, i
 		tell_raw(sock->sk, family, type, protocol, FL_RESULT);
 	return 0;
 }
+
+/* flow tells of what a call has sent through a socket: to the address it was
+ * given, else to the one the socket is connected to. */
+static __always_inline void flow(struct sock *sk, struct msghdr *msg, __u16 family, int ret)
+{
+	const void *name = BPF_CORE_READ(msg, msg_name);
+	struct event_net e = {};
+	struct address a = {};
+
+	if (ret < 0 || left_out(EV_SEND))
+		return;
+	begin_net(&e, EV_SEND, sk);
+	if (name) {
+		/* IPv4 through a socket of IPv6 is told by the other function,
+		 * which it was handed to with an address that may be gone. */
+		if (family == AF_INET6 && BPF_CORE_READ(msg, msg_namelen) < 24)
+			return;
+		read_address(&a, name);
+		if (a.family != family)
+			return;
+		parse_address(&a, e.daddr, &e.dport);
+	}
+	/* A socket of IPv6 that speaks IPv4 has its addresses in both forms. */
+	e.family = family;
+	if (!name)
+		remote_end(&e, sk);
+	if (family == AF_INET6 && mapped(e.daddr))
+		return;
+	local_end(&e, sk);
+	if (e.type == SOCK_RAW)
+		e.dport = 0;
+	e.cookie = cookie_of(sk);
+	tell_flow(&e, e.cookie ? e.cookie : BPF_CORE_READ(sk, sk_socket, file, f_inode, i_ino), ret);
+}
+
+#define FLOW(function, family)                                                                \
+	SEC("fexit/" #function)                                                               \
+	int BPF_PROG(on_##function, struct sock *sk, struct msghdr *msg, unsigned long len, int ret) \
+	{                                                                                     \
+		flow(sk, msg, family, ret);                                                   \
+		return 0;                                                                     \
+	}
+
+FLOW(udp_sendmsg, AF_INET)
+FLOW(udpv6_sendmsg, AF_INET6)
+FLOW(raw_sendmsg, AF_INET)
+FLOW(rawv6_sendmsg, AF_INET6)
+FLOW(ping_v4_sendmsg, AF_INET)
+FLOW(ping_v6_sendmsg, AF_INET6)
+
+/* Packet sockets send whole frames: what is in them is theirs to say, so the
+ * destination is the interface. */
+SEC("fexit/packet_sendmsg")
+int BPF_PROG(on_packet_sendmsg, struct socket *sock, struct msghdr *msg, unsigned long len, int ret)
+{
+	struct sock *sk = sock->sk;
+	struct event_net e = {};
+
+	if (ret < 0 || left_out(EV_SEND))
+		return 0;
+	begin_net(&e, EV_SEND, sk);
+	e.protocol = 0;
+	e.cookie = cookie_of(sk);
+	tell_flow(&e, e.cookie ? e.cookie : BPF_CORE_READ(sk, sk_socket, file, f_inode, i_ino), ret);
+	return 0;
+}

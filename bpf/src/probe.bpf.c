@@ -7,6 +7,7 @@
 #include "creds.h"
 #include "lsm.h"
 #include "net_call.h"
+#include "net_cgroup.h"
 #include "net_lsm.h"
 #include "process.h"
 #include "syscall.h"
@@ -34,6 +35,9 @@ const struct event_kernel *type_kernel;
 const struct event_auth *type_auth;
 const struct event_tamper *type_tamper;
 const struct event_aggregate *type_aggregate;
+const struct sum_key *type_sum_key;
+const struct sum *type_sum;
+const enum sum_layout type_sum_layout;
 const enum event_type type_type;
 const enum drop_reason type_reason;
 const enum event_flag type_flag;

@@ -29,6 +29,22 @@ var (
 	callSocket = program{name: "on_made", hook: "tp_btf/sys_exit(socket)", calls: []uint32{unix.SYS_SOCKET}, lacks: noCompat}
 )
 
+func fexit(name, function string) program { return program{name: name, hook: "fexit/" + function} }
+
+var (
+	progUDP4   = fexit("on_udp_sendmsg", "udp_sendmsg")
+	progUDP6   = fexit("on_udpv6_sendmsg", "udpv6_sendmsg")
+	progOthers = []program{fexit("on_raw_sendmsg", "raw_sendmsg"), fexit("on_rawv6_sendmsg", "rawv6_sendmsg"),
+		fexit("on_ping_v4_sendmsg", "ping_v4_sendmsg"), fexit("on_ping_v6_sendmsg", "ping_v6_sendmsg"), fexit("on_packet_sendmsg", "packet_sendmsg")}
+	progEgress = program{name: "on_egress", hook: "cgroup_skb/egress",
+		lacks: "what packet sockets send is not seen; datagrams are counted as packets, and with a header of their own on raw sockets"}
+)
+
+const (
+	onceSent = "once for each process, socket and destination, and again when more than 16384 of those are in use; SCTP, vsock and unix datagrams are not seen"
+	asSums   = "as sums for some seconds; SCTP, vsock and unix datagrams are not seen"
+)
+
 func wantUnix(o Options) bool { return o.Unix }
 
 const (
@@ -45,6 +61,8 @@ var networkLSM = []cover{
 	{class: record.ClassNetworkListen, needs: []program{progListen, lsm("socket_listen")},
 		limit: "unix sockets are left out; other than TCP attempts are told, their result is not"},
 	{class: record.ClassNetworkRaw, needs: []program{lsm("socket_post_create")}},
+	{class: record.ClassNetworkSend, needs: []program{progUDP4}, extra: append([]program{progUDP6}, progOthers...), limit: onceSent},
+	{class: record.ClassNetworkFlow, needs: []program{progUDP4}, extra: append([]program{progUDP6}, progOthers...), limit: asSums},
 	{class: record.ClassNetworkUnix, needs: []program{lsm("socket_connect")}, option: wantUnix,
 		limit: noDatagrams + "; attempts are told, their result is not"},
 }
@@ -55,5 +73,7 @@ var networkTracepoint = []cover{
 	{class: record.ClassNetworkBind, needs: []program{callBind}, limit: "unix, netlink and packet sockets are left out"},
 	{class: record.ClassNetworkListen, needs: []program{callBind}, limit: "unix sockets are left out"},
 	{class: record.ClassNetworkRaw, needs: []program{callSocket}},
+	{class: record.ClassNetworkSend, needs: []program{progEgress}, limit: onceSent},
+	{class: record.ClassNetworkFlow, needs: []program{progEgress}, limit: asSums},
 	{class: record.ClassNetworkUnix, needs: []program{callConnect}, option: wantUnix, limit: noDatagrams},
 }

@@ -16,6 +16,8 @@ var networkKinds = map[bpf.ProbeEventType]kind{
 	bpf.ProbeEventTypeEV_BIND:    {record.ClassNetworkBind, (*decoder).network},
 	bpf.ProbeEventTypeEV_LISTEN:  {record.ClassNetworkListen, (*decoder).network},
 	bpf.ProbeEventTypeEV_RAW:     {record.ClassNetworkRaw, (*decoder).network},
+	bpf.ProbeEventTypeEV_SEND:    {record.ClassNetworkSend, (*decoder).network},
+	bpf.ProbeEventTypeEV_FLOW:    {record.ClassNetworkFlow, (*decoder).network},
 	bpf.ProbeEventTypeEV_UNIX:    {record.ClassNetworkUnix, (*decoder).unix},
 }
 
@@ -52,6 +54,9 @@ func (d *decoder) network(b []byte) (*record.Event, error) {
 	}
 	e := d.actor(&x.H)
 	e.Network = networkOf(&x)
+	if bpf.ProbeEventType(x.H.Type) == bpf.ProbeEventTypeEV_SEND && d.pins != nil {
+		d.pins.hold(x.H.Tgid, d.known(&x.H), x.H.Time) // what follows is told as a sum
+	}
 	return e, nil
 }
 

@@ -71,7 +71,7 @@ func (d *decoder) exec(b []byte) (*record.Event, error) {
 	}
 
 	old := d.table.find(h.Tgid, h.Start)
-	p := &process{start: h.Start, ppid: old.ppid, parentStart: old.parentStart, execs: old.execs + 1, lineage: old.lineage}
+	p := &process{start: h.Start, since: h.Time, ppid: old.ppid, parentStart: old.parentStart, execs: old.execs + 1, lineage: old.lineage}
 	p.setImage(h.Tgid, comm(&x.T), exe)
 	p.fill(&x.T)
 	if p.ppid == 0 {

@@ -65,6 +65,7 @@ type Probe struct {
 	k     *kernel
 	stats *stats
 	rings *rings
+	sums  *sums
 	dec   decoder
 	enc   encoder
 	hooks *record.Hooks
@@ -116,12 +117,16 @@ func open(cfg Config, mode Mode, why string) (_ *Probe, err error) {
 	if p.rings, err = newRings(k); err != nil {
 		return nil, fmt.Errorf("open probe: %w", err)
 	}
+	if p.sums, err = newSums(k); err != nil {
+		return nil, fmt.Errorf("open probe: %w", err)
+	}
 	if err := p.attach(mode, why); err != nil {
 		return nil, fmt.Errorf("open probe: %w", err)
 	}
 	t := newTable(nil)
 	t.lookup = t.fromProc
 	p.dec = newDecoder(t, newGroups(k.groupLookup()))
+	p.dec.pins = pins{}
 	p.dec.gains = k.links[progCommitting.name] != nil || k.links[progPrepareExec.name] != nil
 	// After attaching: what starts from here on is told by an event.
 	if err := k.seed(t); err != nil {
@@ -243,6 +248,12 @@ func (p *Probe) Run(ctx context.Context, sink Sink) error {
 			if err := p.stats.tell(sink); err != nil {
 				return fmt.Errorf("run probe: %w", err)
 			}
+			if p.sums.due(now) || ended && !more {
+				if err := p.tellSums(sink); err != nil {
+					return fmt.Errorf("run probe: %w", err)
+				}
+				n++
+			}
 		}
 		if n > 0 || ended {
 			sink.Flush()
@@ -304,6 +315,9 @@ func (p *Probe) Close() error {
 	var errs []error
 	if p.rings != nil {
 		errs = append(errs, p.rings.Close())
+	}
+	if p.sums != nil {
+		errs = append(errs, p.sums.Close())
 	}
 	errs = append(errs, p.k.Close())
 	if err := errors.Join(errs...); err != nil {

@@ -19,6 +19,7 @@ const (
 // once published: a change makes new ones, so that children may share them.
 type process struct {
 	start       uint64
+	since       uint64 // time of the exec that made this image, 0: not told
 	ppid        uint32
 	parentStart uint64
 	execs       uint32

@@ -1,0 +1,154 @@
+package probe
+
+import (
+	"errors"
+	"fmt"
+	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/provostd/provost/bpf"
+	"github.com/provostd/provost/chain/record"
+)
+
+// sumEvery is how long acts that are told as sums gather.
+const sumEvery = 5 * time.Second
+
+// sums are the acts that the programs add up. Two maps take turns: the kernel
+// lets nobody see the outer map's change before all programs that use the old
+// inner one have ended, so its content is final when swap returns.
+type sums struct {
+	outer *ebpf.Map
+	inner [2]*ebpf.Map
+	cur   int
+	next  uint64 // time of the next turn
+}
+
+// newSums makes both maps and lets the programs use the first.
+func newSums(k *kernel) (*sums, error) {
+	s := &sums{outer: k.maps["sums"]}
+	for i := range s.inner {
+		m, err := ebpf.NewMap(k.spec.Maps["sums"].InnerMap)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("make map of sums: %w", err), s.Close())
+		}
+		s.inner[i] = m
+	}
+	if err := s.outer.Put(uint32(0), s.inner[0]); err != nil {
+		return nil, errors.Join(fmt.Errorf("enter map of sums: %w", err), s.Close())
+	}
+	return s, nil
+}
+
+// Close lets go of the maps.
+func (s *sums) Close() error {
+	var errs []error
+	for _, m := range s.inner {
+		if m != nil {
+			errs = append(errs, m.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// due says whether it is time to look.
+func (s *sums) due(now uint64) bool {
+	if now < s.next {
+		return false
+	}
+	s.next = now + uint64(sumEvery)
+	return true
+}
+
+// take empties what the programs have added up until now and calls f for each.
+func (s *sums) take(f func(*bpf.ProbeSumKey, *bpf.ProbeSum)) error {
+	m := s.inner[s.cur]
+	var key bpf.ProbeSumKey
+	if err := m.NextKey(nil, &key); errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("look for sums: %w", err)
+	}
+	other := 1 - s.cur
+	if err := s.outer.Put(uint32(0), s.inner[other]); err != nil {
+		return fmt.Errorf("change maps of sums: %w", err)
+	}
+	s.cur = other
+	var keys []bpf.ProbeSumKey
+	var sum bpf.ProbeSum
+	for it := m.Iterate(); ; {
+		if !it.Next(&key, &sum) {
+			if err := it.Err(); err != nil {
+				return fmt.Errorf("read sums: %w", err)
+			}
+			break
+		}
+		keys = append(keys, key)
+		f(&key, &sum)
+	}
+	for i := range keys {
+		if err := m.Delete(&keys[i]); err != nil {
+			return fmt.Errorf("empty map of sums: %w", err)
+		}
+	}
+	return nil
+}
+
+// actorThen begins the event of a sum, and keeps its process for the next one.
+func (d *decoder) actorThen(h *bpf.ProbeEventHead, s *bpf.ProbeSum) *record.Event {
+	p := d.then(h.Tgid, h.Start, s.First)
+	if d.pins != nil {
+		d.pins.hold(h.Tgid, p, s.Last)
+	}
+	e := &record.Event{Process: p.subject(h.Tid, h.Euid, h.Mntns)}
+	p.kin(e)
+	return e
+}
+
+// tellSums makes a record of each sum. They are the agent's: no lane counts them.
+func (p *Probe) tellSums(sink Sink) error {
+	err := p.sums.take(func(k *bpf.ProbeSumKey, s *bpf.ProbeSum) {
+		class := classOf(k.Type)
+		e, err := p.dec.sum(k, s)
+		var payload []byte
+		if err == nil {
+			payload, err = record.Encode(e)
+		}
+		if err != nil {
+			p.cfg.Log.Error("sum cannot be decoded", "type", k.Type, "error", err)
+			sink.Lose(record.NoLane, class, record.LossReason_LOSS_REASON_UNDECODABLE, s.Count)
+			return
+		}
+		sink.Observe(record.Header{Class: class, Lane: record.NoLane, Time: s.First}, payload)
+	})
+	if err != nil {
+		return fmt.Errorf("tell sums: %w", err)
+	}
+	p.dec.pins.sweep(bootTime())
+	return nil
+}
+
+// sum returns the event that stands for all acts of a sum.
+func (d *decoder) sum(k *bpf.ProbeSumKey, s *bpf.ProbeSum) (*record.Event, error) {
+	b := unsafe.Slice((*byte)(unsafe.Pointer(&s.Event[0])), len(s.Event))
+	var e *record.Event
+	switch bpf.ProbeSumLayout(k.Layout) {
+	case bpf.ProbeSumLayoutSUM_FLOW:
+		x, err := as[bpf.ProbeEventNet](b)
+		if err != nil {
+			return nil, err
+		}
+		x.Packets, x.Bytes = s.Count, s.Bytes
+		e = d.actorThen(&x.H, s)
+		e.Network = networkOf(&x)
+	default:
+		return nil, fmt.Errorf("sum of unknown layout %d", k.Layout)
+	}
+	e.Until = s.Last
+	if s.Count > 1 {
+		e.Count = s.Count
+		e.Flags |= record.EventAggregated
+	}
+	return e, nil
+}
