@@ -39,12 +39,13 @@ var credsCalls = []uint32{
 
 // backbone works on every kernel with BTF and is required.
 func backbone(mode Mode) []cover {
-	exec := cover{class: record.ClassProcessExec, needs: []program{progExec}, extra: progCgroups}
-	if mode == ModeLSM {
-		exec.anyOf = [][]program{{progPrepareExec, progCommitting}}
-	} else {
-		exec.extra = append(progCgroups[:len(progCgroups):len(progCgroups)], progPrepareExec)
+	before := progCommitting
+	if mode != ModeLSM {
+		// The program of exec itself, without the one that looks at what is gained.
+		before = progExec
+		before.lacks = "what an execution gains is concluded from the credentials that were known before; of 64-bit programs 32-bit calls are not marked"
 	}
+	exec := cover{class: record.ClassProcessExec, needs: []program{progExec}, anyOf: [][]program{{progPrepareExec, before}}, extra: progCgroups}
 	return []cover{
 		exec,
 		{class: record.ClassProcessFork, needs: []program{progFork}},

@@ -67,9 +67,11 @@ var required = []bpf.ProbeEventType{
 }
 
 func joined(programs []program) string {
-	names := make([]string, len(programs))
-	for i, p := range programs {
-		names[i] = p.hook
+	var names []string
+	for _, p := range programs {
+		if !slices.Contains(names, p.hook) {
+			names = append(names, p.hook)
+		}
 	}
 	return strings.Join(names, ",")
 }

@@ -26,8 +26,9 @@ type kernel struct {
 	programs map[string]*ebpf.Program
 	failed   map[string]error // programs that this kernel refused
 	links    map[string]link.Link
-	jumps    map[string]bool // programs in a table of jumps
-	cgroup   int             // directory of the root control group, -1: not open
+	jumps    map[string]bool   // programs in a table of jumps
+	calls    map[uint32]string // which program has the end of a system call
+	cgroup   int               // directory of the root control group, -1: not open
 }
 
 // newKernel makes the maps. lru says that nothing deletes the entries of
@@ -56,7 +57,7 @@ func newKernel(cfg Config, lru bool) (*kernel, error) {
 		spec.Maps["wr"].Type = ebpf.LRUHash
 	}
 	k := &kernel{spec: spec, maps: map[string]*ebpf.Map{}, programs: map[string]*ebpf.Program{},
-		failed: map[string]error{}, links: map[string]link.Link{}, jumps: map[string]bool{}, cgroup: -1}
+		failed: map[string]error{}, links: map[string]link.Link{}, jumps: map[string]bool{}, calls: map[uint32]string{}, cgroup: -1}
 	for name, m := range spec.Maps {
 		if k.maps[name], err = ebpf.NewMap(m); err != nil {
 			k.Close()
@@ -161,6 +162,10 @@ func (k *kernel) link(name string) error {
 // system call looks into.
 func (k *kernel) jump(p program) error {
 	for _, nr := range p.calls {
+		if other, ok := k.calls[nr]; ok {
+			return fmt.Errorf("enter for system call %d: %s has it", nr, other)
+		}
+		k.calls[nr] = p.name
 		if err := k.maps["exit_calls"].Put(nr, k.programs[p.name]); err != nil {
 			return fmt.Errorf("enter for system call %d: %w", nr, err)
 		}
