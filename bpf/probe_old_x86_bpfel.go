@@ -22,6 +22,7 @@ const (
 	OldMapExitCalls           = "exit_calls"
 	OldMapGains               = "gains"
 	OldMapGone                = "gone"
+	OldMapPace                = "pace"
 	OldMapScratch             = "scratch"
 	OldMapStats               = "stats"
 	OldMapSums                = "sums"
@@ -246,6 +247,7 @@ type OldMapSpecs struct {
 	ExitCalls *ebpf.MapSpec `ebpf:"exit_calls"`
 	Gains     *ebpf.MapSpec `ebpf:"gains"`
 	Gone      *ebpf.MapSpec `ebpf:"gone"`
+	Pace      *ebpf.MapSpec `ebpf:"pace"`
 	Scratch   *ebpf.MapSpec `ebpf:"scratch"`
 	Stats     *ebpf.MapSpec `ebpf:"stats"`
 	Sums      *ebpf.MapSpec `ebpf:"sums"`
@@ -320,6 +322,7 @@ type OldMaps struct {
 	ExitCalls *ebpf.Map `ebpf:"exit_calls"`
 	Gains     *ebpf.Map `ebpf:"gains"`
 	Gone      *ebpf.Map `ebpf:"gone"`
+	Pace      *ebpf.Map `ebpf:"pace"`
 	Scratch   *ebpf.Map `ebpf:"scratch"`
 	Stats     *ebpf.Map `ebpf:"stats"`
 	Sums      *ebpf.Map `ebpf:"sums"`
@@ -335,6 +338,7 @@ func (m *OldMaps) Close() error {
 		m.ExitCalls,
 		m.Gains,
 		m.Gone,
+		m.Pace,
 		m.Scratch,
 		m.Stats,
 		m.Sums,

@@ -567,6 +567,7 @@ const (
 	ProbeMapExitCalls           = "exit_calls"
 	ProbeMapGains               = "gains"
 	ProbeMapGone                = "gone"
+	ProbeMapPace                = "pace"
 	ProbeMapScratch             = "scratch"
 	ProbeMapStats               = "stats"
 	ProbeMapSums                = "sums"
@@ -791,6 +792,7 @@ type ProbeMapSpecs struct {
 	ExitCalls *ebpf.MapSpec `ebpf:"exit_calls"`
 	Gains     *ebpf.MapSpec `ebpf:"gains"`
 	Gone      *ebpf.MapSpec `ebpf:"gone"`
+	Pace      *ebpf.MapSpec `ebpf:"pace"`
 	Scratch   *ebpf.MapSpec `ebpf:"scratch"`
 	Stats     *ebpf.MapSpec `ebpf:"stats"`
 	Sums      *ebpf.MapSpec `ebpf:"sums"`
@@ -865,6 +867,7 @@ type ProbeMaps struct {
 	ExitCalls *ebpf.Map `ebpf:"exit_calls"`
 	Gains     *ebpf.Map `ebpf:"gains"`
 	Gone      *ebpf.Map `ebpf:"gone"`
+	Pace      *ebpf.Map `ebpf:"pace"`
 	Scratch   *ebpf.Map `ebpf:"scratch"`
 	Stats     *ebpf.Map `ebpf:"stats"`
 	Sums      *ebpf.Map `ebpf:"sums"`
@@ -880,6 +883,7 @@ func (m *ProbeMaps) Close() error {
 		m.ExitCalls,
 		m.Gains,
 		m.Gone,
+		m.Pace,
 		m.Scratch,
 		m.Stats,
 		m.Sums,

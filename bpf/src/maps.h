@@ -18,8 +18,8 @@
 #define CRIT_BYTES (1 << 20)
 #define BULK_BYTES (8 << 20)
 
-/* A quiet reader is woken by the first event; a busy one polls. */
-#define WAKE_EVERY_NS 5000000
+/* A reader that is woken twice within this time has not been able to run. */
+#define WAKE_EVERY_NS 500000
 
 #ifdef OLD
 /* Kernels before 5.12 know no atomic operation that gives a value back. They
@@ -80,6 +80,17 @@ struct {
 	__type(key, __u32);
 	__type(value, struct cpu_stats);
 } stats SEC(".maps");
+
+/* Until when the reader looks into the rings by itself, boot time: it writes
+ * this, and 0 before it goes to sleep. A quiet reader is so woken by the first
+ * event, a busy one by none. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} pace SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -297,8 +308,8 @@ static __always_inline void emit(void *e, __u32 len, __u32 flags, __u32 ring)
 {
 	struct event_head *h = e;
 	struct cpu_stats *s;
-	__u32 cpu;
-	__u64 wake = BPF_RB_NO_WAKEUP, fill = 0;
+	__u32 cpu, zero = 0;
+	__u64 wake = BPF_RB_NO_WAKEUP, fill = 0, *until;
 	long err;
 
 	s = my_stats(&cpu);
@@ -318,13 +329,12 @@ static __always_inline void emit(void *e, __u32 len, __u32 flags, __u32 ring)
 	h->time = bpf_ktime_get_boot_ns();
 	if (!(flags & FL_NOTE))
 		h->seq = fetch_add(&s->seq[ring & 1], 1);
-	if (h->time - s->woken > WAKE_EVERY_NS ||
-	    fill >= (ring == RING_CRIT ? CRIT_BYTES / 4 : BULK_BYTES / 4)) {
-		if (h->time - s->woken > WAKE_EVERY_NS / 10) {
-			s->woken = h->time;
-			s->wakes++;
-			wake = BPF_RB_FORCE_WAKEUP;
-		}
+	until = bpf_map_lookup_elem(&pace, &zero);
+	if ((!until || h->time > *until || fill >= (ring == RING_CRIT ? CRIT_BYTES / 4 : BULK_BYTES / 4)) &&
+	    h->time - s->woken > WAKE_EVERY_NS) {
+		s->woken = h->time;
+		s->wakes++;
+		wake = BPF_RB_FORCE_WAKEUP;
 	}
 	err = ring == RING_CRIT ? bpf_ringbuf_output(&crit, e, len, wake)
 				: bpf_ringbuf_output(&bulk, e, len, wake);

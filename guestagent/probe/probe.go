@@ -65,6 +65,7 @@ type Probe struct {
 	k     *kernel
 	stats *stats
 	rings *rings
+	pace  *pace
 	sums  *sums
 	dec   decoder
 	enc   encoder
@@ -112,6 +113,9 @@ func open(cfg Config, mode Mode, why string) (_ *Probe, err error) {
 		}
 	}()
 	if p.stats, err = newStats(k.maps["stats"]); err != nil {
+		return nil, fmt.Errorf("open probe: %w", err)
+	}
+	if p.pace, err = newPace(k.maps["pace"]); err != nil {
 		return nil, fmt.Errorf("open probe: %w", err)
 	}
 	if p.rings, err = newRings(k); err != nil {
@@ -236,6 +240,7 @@ func (p *Probe) Run(ctx context.Context, sink Sink) error {
 	defer stop()
 	defer runtime.KeepAlive(p) // the links detach when they are collected
 	var lastTold uint64
+	quiet := false
 	last := 16 // rounds at the end: what is there, and no race with who makes more
 	for {
 		ended := ctx.Err() != nil
@@ -264,8 +269,15 @@ func (p *Probe) Run(ctx context.Context, sink Sink) error {
 		case ended:
 			last--
 		case more:
-		case n > 0:
+		case n > 0 || p.rings.holds():
+			quiet = false
+			p.pace.until(bootTime() + 2*uint64(busyPoll))
 			p.rings.wait(busyPoll)
+		case !quiet:
+			// From now on the programs wake us: one more look at what they
+			// brought before they knew.
+			quiet = true
+			p.pace.until(0)
 		default:
 			p.rings.wait(idlePoll)
 		}

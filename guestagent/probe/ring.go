@@ -17,7 +17,8 @@ import (
 
 const (
 	// busyPoll is how long the reader lets a busy ring fill. The programs
-	// wake it earlier when a quarter is full.
+	// wake it earlier when a quarter is full. Records may wait for it twice:
+	// those of an instant come together, so that their order is certain.
 	busyPoll = 5 * time.Millisecond
 	// idlePoll is how long it sleeps when nothing happens: the first event
 	// wakes it. It only matters if that wake-up got lost.
@@ -188,8 +189,8 @@ func (r *rings) drain(i int) (empty bool, newest uint64, err error) {
 
 // next does one round: it reads what is there and calls f for every record
 // that no older one can follow any more, in the order of their times. Records
-// read before their order is certain are kept for the next round. More says
-// that there is something to do at once.
+// read before their order is certain are kept for the next round (see holds).
+// More says that there is something to do at once.
 func (r *rings) next(final bool, f func(ring int, b []byte)) (n int, more bool, err error) {
 	// All records with a time up to now have been reserved, so both rings
 	// give everything that old, except what a program that was interrupted
@@ -227,8 +228,11 @@ func (r *rings) next(final bool, f func(ring int, b []byte)) (n int, more bool, 
 		n++
 	}
 	r.cur.samples = slices.Delete(r.cur.samples, 0, n)
-	return n, more || len(r.cur.samples) > 0, nil
+	return n, more, nil
 }
+
+// holds reports whether records were read whose order is not certain yet.
+func (r *rings) holds() bool { return len(r.cur.samples) > 0 }
 
 func (r *rings) newestOf(ring int) uint64 {
 	var t uint64
