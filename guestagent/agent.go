@@ -34,6 +34,7 @@ type Agent struct {
 
 	mu       sync.Mutex // guards all below
 	queue    queue
+	spool    *spooler // nil: none. What it holds is older than the queue
 	losses   losses
 	retained []*frame // not acknowledged, oldest first
 	sent     int      // how many of retained have been written in this conversation
@@ -74,6 +75,9 @@ func New(cfg Config) (*Agent, error) {
 		return nil, fmt.Errorf("make agent: %w", err)
 	}
 	a := &Agent{cfg: cfg, kick: make(chan struct{}, 1), ending: make(chan struct{}), lanes: newLanes(), queue: queue{limit: cfg.QueueBytes}}
+	if a.spool, err = newSpooler(&cfg); err != nil {
+		return nil, fmt.Errorf("make agent: %w", err)
+	}
 	if a.hooks, err = record.Encode(cfg.Hooks); err != nil {
 		return nil, fmt.Errorf("make agent: %w", err)
 	}
@@ -111,7 +115,10 @@ func (a *Agent) Observe(h record.Header, payload []byte) {
 	a.mu.Lock()
 	before := a.queue.bytes
 	if !a.queue.push(queued{h, payload}) {
-		a.losses.add(lossKey{h.Lane, h.Class, record.LossReason_LOSS_REASON_QUEUE_FULL}, 1, h.Time)
+		a.losses.add(lossKey{h.Lane, h.Class, a.fullReason()}, 1, h.Time)
+	}
+	if a.spool != nil && a.queue.bytes > a.queue.limit/4 {
+		a.spool.nudge()
 	}
 	// Once: a writer that may not write now would be woken for nothing.
 	half := before <= a.queue.limit/2 && a.queue.bytes > a.queue.limit/2
@@ -147,6 +154,14 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer stopPort()
 	var served sync.WaitGroup
 	served.Go(func() { a.servePorts(portCtx) })
+	if a.spool != nil {
+		spooled := make(chan struct{})
+		go func() {
+			defer close(spooled)
+			a.runSpool(portCtx)
+		}()
+		defer a.closeSpool(ctx, spooled, a.cfg.Grace)
+	}
 
 	sourceCtx, stopSource := context.WithCancel(ctx)
 	defer stopSource()
@@ -191,7 +206,7 @@ func (a *Agent) finish(ctx context.Context, grace time.Duration) {
 	case <-t.C:
 		a.mu.Lock()
 		a.cfg.Log.WarnContext(ctx, "host did not take everything before the end",
-			"records", a.queue.len(), "frames", len(a.retained))
+			"records", a.queue.len(), "frames", len(a.retained), "spool", a.spool)
 		a.mu.Unlock()
 	case <-ctx.Done():
 	}
@@ -199,7 +214,7 @@ func (a *Agent) finish(ctx context.Context, grace time.Duration) {
 
 // settle tells finish when nothing is left. The lock is held.
 func (a *Agent) settle() {
-	if a.drained && a.idle != nil && !a.packing && a.queue.len() == 0 && !a.losses.any() && len(a.retained) == 0 && len(a.results) == 0 {
+	if a.drained && a.idle != nil && !a.packing && a.queue.len() == 0 && !a.spool.holds() && !a.losses.any() && len(a.retained) == 0 && len(a.results) == 0 {
 		close(a.idle)
 		a.idle = nil
 	}

@@ -1,6 +1,7 @@
 package guestagent_test
 
 import (
+	"strings"
 	"sync"
 	"testing"
 
@@ -118,4 +119,22 @@ func TestHostStopsReading(t *testing.T) {
 	if lost[classLane{1 << 16, record.ClassFileModify}] == 0 {
 		t.Error("nothing was lost: the test did not fill the queue")
 	}
+}
+
+// lockedBuffer is a log that several goroutines write to.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }

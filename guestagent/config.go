@@ -45,6 +45,12 @@ type Config struct {
 	// Frames that wait for an acknowledgement come on top, bounded by the
 	// host's window and by MaxWindowBytes.
 	QueueBytes int
+	// SpoolBytes bounds what may be put aside on a disk when the queue fills,
+	// encrypted with a key that lives as long as this run. Zero: nothing is.
+	// At least spool.MinBytes.
+	SpoolBytes int64
+	// SpoolDirectory is where. It is made when it is first needed.
+	SpoolDirectory string
 	// FrameBytes bounds a frame. Zero: 256 KiB. A frame holds at least one record.
 	FrameBytes int
 	// Grace is how long Run goes on sending after ctx has ended. Zero: 1 s.

@@ -140,6 +140,7 @@ func (a *Agent) take(ctx context.Context, e wire.Envelope) error {
 		}
 		a.conv.welcomed, a.conv.welcome = true, w
 		resend := len(a.retained)
+		a.spool.nudge() // the writer wants what is on the disk
 		a.mu.Unlock()
 		a.cfg.Log.InfoContext(ctx, "connected to the host", "resend", resend)
 	case wire.TypeAck:

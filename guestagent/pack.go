@@ -94,16 +94,20 @@ func (a *Agent) takeBatch() []queued {
 	clear(a.batch)     // the payloads of the frame before
 	batch, memory := a.batch[:0], a.batchBytes[:0]
 	size, limit := fixed, a.frameLimit()
-	for a.queue.len() > 0 && len(batch) < wire.MaxRecords-1 {
-		next := a.queue.head().size()
+	for len(batch) < wire.MaxRecords-1 {
+		from := a.source()
+		if from == nil {
+			break
+		}
+		next := from.size()
 		if len(batch) > 0 && size+next > limit {
 			break
 		}
 		size += next
-		r := a.queue.take()
-		from := len(memory)
+		r := a.takeRecord()
+		at := len(memory)
 		memory = append(memory, r.payload...) // where it grows, what stands already stays in the old array
-		r.payload = memory[from:len(memory):len(memory)]
+		r.payload = memory[at:len(memory):len(memory)]
 		batch = append(batch, r)
 	}
 	a.batch, a.batchBytes = batch, memory

@@ -125,6 +125,13 @@ func (q *queue) detach() *chunk {
 	return c
 }
 
+// attach gives back what detach removed, before anything else was taken.
+func (q *queue) attach(c *chunk) {
+	q.chunks = append([]*chunk{c}, q.chunks...)
+	q.bytes += len(c.bytes) - c.read
+	q.count += c.count
+}
+
 func (q *queue) drop() {
 	q.chunks[0] = nil
 	if q.chunks = q.chunks[1:]; len(q.chunks) == 0 {

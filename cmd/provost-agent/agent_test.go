@@ -82,12 +82,15 @@ func TestSettings(t *testing.T) {
 
 func TestSettingsRefused(t *testing.T) {
 	for text, want := range map[string]string{
-		"prot = x":                "no setting \"prot\"",
-		"port":                    ":1: \"port\" is not of the form",
-		"\nport = a\nport = b":    ":3: port is set twice",
-		"queue-bytes = many":      "set queue-bytes",
-		"queue-bytes = 5":         "want 65536",
-		"protect = maybe":         "want on or off",
+		"prot = x":             "no setting \"prot\"",
+		"port":                 ":1: \"port\" is not of the form",
+		"\nport = a\nport = b": ":3: port is set twice",
+		"queue-bytes = many":   "set queue-bytes",
+		"queue-bytes = 5":      "want 65536",
+		"protect = maybe":      "want on or off",
+		"spool-bytes = 5":      "want 0, or 1048576",
+		"spool-bytes = 1048576\nqueue-bytes = 65536":       "with a spool want at least",
+		"spool-bytes = 1048576\nspool-directory = var/lib": "want an absolute path",
 		"mode = fanotify":         "want auto, lsm or tracepoint",
 		"log-level = loud":        "want debug, info, warn or error",
 		"port =":                  "port is empty",
@@ -141,7 +144,7 @@ func TestDeployed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(set) != 8 || got != want {
+	if len(set) != 10 || got != want {
 		t.Errorf("sample says %v: %+v, defaults are %+v", set, got, want)
 	}
 	unit, err := os.ReadFile("../../deploy/provost-agent.service")

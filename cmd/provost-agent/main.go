@@ -69,9 +69,10 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 		Version:    version,
 		BootID:     boot,
 		QueueBytes: s.queueBytes,
-		Protector:  protector(p, s.protect),
-		GoingDown:  goingDown,
-		Log:        log,
+		SpoolBytes: s.spoolBytes, SpoolDirectory: s.spoolDir,
+		Protector: protector(p, s.protect),
+		GoingDown: goingDown,
+		Log:       log,
 	})
 	if err != nil {
 		return errors.Join(err, p.Close())

@@ -9,9 +9,11 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/provostd/provost/guestagent/probe"
+	"github.com/provostd/provost/guestagent/spool"
 	"github.com/provostd/provost/guestagent/wire"
 )
 
@@ -25,8 +27,19 @@ type settings struct {
 	allocate    uint64
 	budget      uint64
 	protect     bool
+	spoolBytes  int64
+	spoolDir    string
 	showVersion bool
 }
+
+const (
+	// maxSpool bounds what is kept in memory about the spool: some hundred
+	// bytes for each 64 KiB.
+	maxSpool = 16 << 30
+	// minSpoolQueue is what the queue needs beside a spool: memory in which
+	// records wait while the disk is slow.
+	minSpoolQueue = 1 << 20
+)
 
 // defaultConfig is read if it is there; one that is named must be there.
 const defaultConfig = "/etc/provost/agent.conf"
@@ -42,6 +55,8 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	classes := f.String("classes", "none", "optional classes of events, separated by commas: signals, unix, dns, renames, digests; or none")
 	f.Uint64Var(&s.allocate, "allocate-bytes", 64<<20, "growth of a process's memory by one call from which on it is told, in bytes; 0: none")
 	f.Uint64Var(&s.budget, "budget", 50000, "file and network events a process may make in a second before they are told as sums; 0: any number")
+	f.Int64Var(&s.spoolBytes, "spool-bytes", 0, "disk for records that wait for the host when memory fills, encrypted, in bytes; 0: none, else at least 1048576")
+	f.StringVar(&s.spoolDir, "spool-directory", "/var/lib/provost-agent", "where they are put")
 	protect := f.String("protect", "on", "on: refuse to be killed, traced or detached, where the kernel allows it, until the host stops the agent; off: obey signals")
 	config := f.String("config", defaultConfig, "configuration file: lines of NAME = VALUE, with the names of these flags")
 	f.BoolVar(&s.showVersion, "version", false, "print the version and end")
@@ -70,6 +85,15 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	}
 	if s.options, err = probe.ParseOptions(*classes); err != nil {
 		errs = append(errs, err)
+	}
+	switch {
+	case s.spoolBytes == 0:
+	case s.spoolBytes < spool.MinBytes || s.spoolBytes > maxSpool:
+		errs = append(errs, fmt.Errorf("spool-bytes is %d: want 0, or %d to %d", s.spoolBytes, spool.MinBytes, int64(maxSpool)))
+	case s.queueBytes < minSpoolQueue:
+		errs = append(errs, fmt.Errorf("queue-bytes is %d: with a spool want at least %d", s.queueBytes, minSpoolQueue))
+	case !filepath.IsAbs(s.spoolDir):
+		errs = append(errs, fmt.Errorf("spool-directory is %q: want an absolute path", s.spoolDir))
 	}
 	switch *protect {
 	case "on", "off":

@@ -1,0 +1,9 @@
+package guestagent
+
+// Waiting says how many bytes wait in the queue and how many chunks are on the
+// disk, for tests that must not outrun the spooler.
+func (a *Agent) Waiting() (bytes, chunks int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.queue.bytes, a.spool.away
+}
