@@ -58,6 +58,7 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 	signals := make(chan os.Signal, 1) // full: one is waiting already
 	signal.Notify(signals, endings...)
 	defer signal.Stop(signals)
+	debug.SetGCPercent(loadingPercent)
 	p, err := probe.Open(probe.Config{Mode: s.mode, Options: s.options, Allocate: s.allocate, Budget: s.budget, Log: log})
 	if err != nil {
 		return err
@@ -77,8 +78,9 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 	if err != nil {
 		return errors.Join(err, p.Close())
 	}
-	// Loading took far more memory than observing does.
-	debug.FreeOSMemory()
+	if err := settle(); err != nil {
+		log.WarnContext(ctx, "memory that loading took is kept", "error", err)
+	}
 	log.InfoContext(ctx, "observing", "mode", string(p.Mode()), "version", version, "session", fmt.Sprintf("%016x", a.Session()))
 	watching, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup

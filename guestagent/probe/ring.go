@@ -9,7 +9,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/sys/unix"
 
 	"github.com/provostd/provost/bpf"
@@ -23,8 +22,11 @@ const (
 	// idlePoll is how long it sleeps when nothing happens: the first event
 	// wakes it. It only matters if that wake-up got lost.
 	idlePoll = 100 * time.Millisecond
-	// roundBytes bounds what is read of one ring in one round.
-	roundBytes = 2 << 20
+	// roundBytes bounds what is read of one ring in one round, and so the
+	// memory that rounds take.
+	roundBytes = 512 << 10
+	// releaseBytes is how much is read before the programs get the room back.
+	releaseBytes = 64 << 10
 )
 
 // sample is one record of a ring, in a round's memory.
@@ -36,13 +38,12 @@ type sample struct {
 
 // rings reads both rings and gives their records in the order of their times.
 type rings struct {
-	readers [2]*ringbuf.Reader
-	epoll   *os.File
-	poll    syscall.RawConn // of epoll
-	wake    int             // eventfd: stop waiting
-	rec     ringbuf.Record
-	cur     round
-	old     round
+	maps  [2]*ringMap
+	epoll *os.File
+	poll  syscall.RawConn // of epoll
+	wake  int             // eventfd: stop waiting
+	cur   round
+	old   round
 }
 
 type round struct {
@@ -65,12 +66,10 @@ func newRings(k *kernel) (*rings, error) {
 		return nil, err
 	}
 	for i, name := range []string{"crit", "bulk"} {
-		if r.readers[i], err = ringbuf.NewReader(k.maps[name]); err != nil {
+		if r.maps[i], err = mapRing(k.maps[name]); err != nil {
 			r.Close()
 			return nil, fmt.Errorf("read ring %s: %w", name, err)
 		}
-		// A deadline long past: reading never waits, see wait.
-		r.readers[i].SetDeadline(time.Unix(1, 0))
 		// Edge: only a wake-up of the programs counts, not that data is
 		// there. Else a busy ring would be read record by record.
 		if err := r.add(k.maps[name].FD(), unix.EPOLLIN|unix.EPOLLET); err != nil {
@@ -117,12 +116,12 @@ func (r *rings) add(fd int, events uint32) error {
 	return nil
 }
 
-// Close releases the readers. No other method may run.
+// Close unmaps the rings. No other method may run.
 func (r *rings) Close() error {
 	var errs []error
-	for _, rd := range r.readers {
-		if rd != nil {
-			errs = append(errs, rd.Close())
+	for _, m := range r.maps {
+		if m != nil {
+			errs = append(errs, m.Close())
 		}
 	}
 	if r.wake >= 0 {
@@ -166,18 +165,24 @@ func bootTime() uint64 {
 // drain reads a ring into the current round. It returns whether the ring was
 // emptied, and the time of the newest record otherwise.
 func (r *rings) drain(i int) (empty bool, newest uint64, err error) {
-	limit := len(r.cur.mem) + roundBytes
+	limit, released := len(r.cur.mem)+roundBytes, len(r.cur.mem)
+	defer r.maps[i].release()
 	for len(r.cur.mem) < limit {
-		if err := r.readers[i].ReadInto(&r.rec); err != nil {
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				return true, 0, nil
-			}
+		from := len(r.cur.mem)
+		if from-released > releaseBytes {
+			r.maps[i].release()
+			released = from
+		}
+		mem, ok, err := r.maps[i].next(r.cur.mem)
+		if err != nil {
 			return false, 0, fmt.Errorf("read ring: %w", err)
 		}
-		s := sample{ring: i, from: len(r.cur.mem)}
-		r.cur.mem = append(r.cur.mem, r.rec.RawSample...)
-		s.to = len(r.cur.mem)
-		h, err := as[bpf.ProbeEventHead](r.rec.RawSample)
+		if !ok {
+			return true, 0, nil
+		}
+		r.cur.mem = mem
+		s := sample{ring: i, from: from, to: len(mem)}
+		h, err := as[bpf.ProbeEventHead](mem[from:])
 		if err == nil {
 			s.time = h.Time
 		}
@@ -205,7 +210,7 @@ func (r *rings) next(final bool, f func(ring int, b []byte)) (n int, more bool, 
 		held[s.ring] += s.to - s.from
 		r.cur.samples = append(r.cur.samples, sample{s.time, s.ring, from, len(r.cur.mem)})
 	}
-	for i := range r.readers {
+	for i := range r.maps {
 		if held[i] > roundBytes {
 			// The other ring lags behind: read that one first.
 			horizon = min(horizon, r.newestOf(i))
