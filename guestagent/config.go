@@ -41,7 +41,7 @@ type Config struct {
 	Version string
 	// BootID is the guest's /proc/sys/kernel/random/boot_id.
 	BootID [16]byte
-	// QueueBytes bounds the records that wait for a frame. Zero: 16 MiB.
+	// QueueBytes bounds the records that wait for a frame. Zero: 8 MiB.
 	// Frames that wait for an acknowledgement come on top, bounded by the
 	// host's window and by MaxWindowBytes.
 	QueueBytes int
@@ -73,7 +73,7 @@ type Config struct {
 }
 
 const (
-	defaultQueueBytes = 16 << 20
+	defaultQueueBytes = 8 << 20
 	defaultFrameBytes = 256 << 10
 	// MaxWindowBytes bounds the frames kept for resending, whatever window
 	// the host announces.

@@ -75,7 +75,7 @@ func TestSettings(t *testing.T) {
 		t.Errorf("settings %+v", s)
 	}
 	s, err = parse(nil, io.Discard)
-	if err != nil || s.port != "org.provost.0" || s.mode != probe.ModeAuto || s.queueBytes != 16<<20 {
+	if err != nil || s.port != "org.provost.0" || s.mode != probe.ModeAuto || s.queueBytes != 8<<20 {
 		t.Errorf("defaults %+v, %v", s, err)
 	}
 }

@@ -60,23 +60,28 @@ func percentFor(live uint64) int {
 func settle() error {
 	debug.FreeOSMemory()
 	keepSmall()
-	return dropPages("/proc/self/maps")
+	return dropPages("/proc/self/smaps")
 }
 
-// dropPages lets go of the pages of this program's file that are mapped read
-// only, so never changed by us.
-func dropPages(maps string) error {
+// dropPages lets go of the pages of this program's file that nobody has ever
+// changed. Mapped read only is not enough: a loader may have relocated them.
+func dropPages(smaps string) error {
 	exe, err := os.Readlink("/proc/self/exe")
 	if err != nil {
 		return fmt.Errorf("find own program: %w", err)
 	}
-	b, err := os.ReadFile(maps)
+	b, err := os.ReadFile(smaps)
 	if err != nil {
 		return fmt.Errorf("read own mappings: %w", err)
 	}
+	var from, to uintptr
 	for in := bufio.NewScanner(bytes.NewReader(b)); in.Scan(); {
-		from, to, ok := readOnlyOf(in.Text(), exe)
-		if !ok {
+		key, value, detail := strings.Cut(in.Text(), ":")
+		if !detail || strings.Contains(key, " ") { // a mapping's own line, its details follow
+			from, to = readOnlyOf(in.Text(), exe)
+			continue
+		}
+		if key != "Anonymous" || from == to || strings.TrimSpace(value) != "0 kB" {
 			continue
 		}
 		if _, _, errno := unix.Syscall(unix.SYS_MADVISE, from, to-from, unix.MADV_DONTNEED); errno != 0 {
@@ -87,17 +92,20 @@ func dropPages(maps string) error {
 }
 
 // readOnlyOf returns the range of a line of /proc/PID/maps, if it is a mapping
-// of the file exe that nobody can write to.
-func readOnlyOf(line, exe string) (from, to uintptr, ok bool) {
+// of the file exe that nobody can write to, and an empty one otherwise.
+func readOnlyOf(line, exe string) (from, to uintptr) {
 	var span, perms, offset, dev, inode string
 	if n, _ := fmt.Sscan(line, &span, &perms, &offset, &dev, &inode); n != 5 || len(perms) != 4 || perms[1] != '-' || perms[3] != 'p' {
-		return 0, 0, false
+		return 0, 0
 	}
 	if inode == "0" || !strings.HasSuffix(line, " "+exe) {
-		return 0, 0, false
+		return 0, 0
 	}
 	first, behind, _ := strings.Cut(span, "-")
 	a, errA := strconv.ParseUint(first, 16, 64)
 	b, errB := strconv.ParseUint(behind, 16, 64)
-	return uintptr(a), uintptr(b), errA == nil && errB == nil && a < b
+	if errA != nil || errB != nil || a >= b {
+		return 0, 0
+	}
+	return uintptr(a), uintptr(b)
 }

@@ -51,7 +51,7 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	f.StringVar(&s.port, "port", wire.PortName, "virtio-serial port: its name, or the path of its device or of a unix socket")
 	mode := f.String("mode", string(probe.ModeAuto), "where file events come from: auto, lsm or tracepoint")
 	level := f.String("log-level", "info", "debug, info, warn or error")
-	f.IntVar(&s.queueBytes, "queue-bytes", 16<<20, "memory for records that wait for the host, in bytes; at least 65536")
+	f.IntVar(&s.queueBytes, "queue-bytes", 8<<20, "memory for records that wait for the host, in bytes; at least 65536")
 	classes := f.String("classes", "none", "optional classes of events, separated by commas: signals, unix, dns, renames, digests; or none")
 	f.Uint64Var(&s.allocate, "allocate-bytes", 64<<20, "growth of a process's memory by one call from which on it is told, in bytes; 0: none")
 	f.Uint64Var(&s.budget, "budget", 50000, "file and network events a process may make in a second before they are told as sums; 0: any number")
