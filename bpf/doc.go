@@ -19,6 +19,7 @@
 //	net.h      sockets: what their sources share
 //	net_lsm.h  sockets, on functions of the kernel and hooks of BPF LSM
 //	net_call.h sockets, from the ends of system calls
+//	net_cgroup.h packets: datagrams without LSM, and DNS
 //	syscall.h  files where there is no BPF LSM, from the ends of system calls
 //	sum.h      acts that are told as sums
 //	path.h     names of files by a walk over dentries and mounts

@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	OldMapAskers              = "askers"
 	OldMapBulk                = "bulk"
 	OldMapConf                = "conf"
 	OldMapCrit                = "crit"
@@ -40,6 +41,8 @@ const (
 	OldProgOnCommittingCreds  = "on_committing_creds"
 	OldProgOnConnected        = "on_connected"
 	OldProgOnDgramConnect     = "on_dgram_connect"
+	OldProgOnDnsAnswer        = "on_dns_answer"
+	OldProgOnDnsQuery         = "on_dns_query"
 	OldProgOnEgress           = "on_egress"
 	OldProgOnExec             = "on_exec"
 	OldProgOnExit             = "on_exit"
@@ -183,6 +186,8 @@ type OldProgramSpecs struct {
 	OnCommittingCreds  *ebpf.ProgramSpec `ebpf:"on_committing_creds"`
 	OnConnected        *ebpf.ProgramSpec `ebpf:"on_connected"`
 	OnDgramConnect     *ebpf.ProgramSpec `ebpf:"on_dgram_connect"`
+	OnDnsAnswer        *ebpf.ProgramSpec `ebpf:"on_dns_answer"`
+	OnDnsQuery         *ebpf.ProgramSpec `ebpf:"on_dns_query"`
 	OnEgress           *ebpf.ProgramSpec `ebpf:"on_egress"`
 	OnExec             *ebpf.ProgramSpec `ebpf:"on_exec"`
 	OnExit             *ebpf.ProgramSpec `ebpf:"on_exit"`
@@ -241,6 +246,7 @@ type OldProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type OldMapSpecs struct {
+	Askers    *ebpf.MapSpec `ebpf:"askers"`
 	Bulk      *ebpf.MapSpec `ebpf:"bulk"`
 	Conf      *ebpf.MapSpec `ebpf:"conf"`
 	Crit      *ebpf.MapSpec `ebpf:"crit"`
@@ -316,6 +322,7 @@ func (o *OldObjects) Close() error {
 //
 // It can be passed to LoadOldObjects or ebpf.CollectionSpec.LoadAndAssign.
 type OldMaps struct {
+	Askers    *ebpf.Map `ebpf:"askers"`
 	Bulk      *ebpf.Map `ebpf:"bulk"`
 	Conf      *ebpf.Map `ebpf:"conf"`
 	Crit      *ebpf.Map `ebpf:"crit"`
@@ -332,6 +339,7 @@ type OldMaps struct {
 
 func (m *OldMaps) Close() error {
 	return _OldClose(
+		m.Askers,
 		m.Bulk,
 		m.Conf,
 		m.Crit,
@@ -404,6 +412,8 @@ type OldPrograms struct {
 	OnCommittingCreds  *ebpf.Program `ebpf:"on_committing_creds"`
 	OnConnected        *ebpf.Program `ebpf:"on_connected"`
 	OnDgramConnect     *ebpf.Program `ebpf:"on_dgram_connect"`
+	OnDnsAnswer        *ebpf.Program `ebpf:"on_dns_answer"`
+	OnDnsQuery         *ebpf.Program `ebpf:"on_dns_query"`
 	OnEgress           *ebpf.Program `ebpf:"on_egress"`
 	OnExec             *ebpf.Program `ebpf:"on_exec"`
 	OnExit             *ebpf.Program `ebpf:"on_exit"`
@@ -472,6 +482,8 @@ func (p *OldPrograms) Close() error {
 		p.OnCommittingCreds,
 		p.OnConnected,
 		p.OnDgramConnect,
+		p.OnDnsAnswer,
+		p.OnDnsQuery,
 		p.OnEgress,
 		p.OnExec,
 		p.OnExit,

@@ -131,6 +131,8 @@ type ProbeEventDns struct {
 	DataLen uint16
 	Port    uint16
 	Answer  uint16
+	Netns   uint32
+	Pad     uint32
 }
 
 type ProbeEventExec struct {
@@ -561,6 +563,7 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	ProbeMapAskers              = "askers"
 	ProbeMapBulk                = "bulk"
 	ProbeMapConf                = "conf"
 	ProbeMapCrit                = "crit"
@@ -585,6 +588,8 @@ const (
 	ProbeProgOnCommittingCreds  = "on_committing_creds"
 	ProbeProgOnConnected        = "on_connected"
 	ProbeProgOnDgramConnect     = "on_dgram_connect"
+	ProbeProgOnDnsAnswer        = "on_dns_answer"
+	ProbeProgOnDnsQuery         = "on_dns_query"
 	ProbeProgOnEgress           = "on_egress"
 	ProbeProgOnExec             = "on_exec"
 	ProbeProgOnExit             = "on_exit"
@@ -728,6 +733,8 @@ type ProbeProgramSpecs struct {
 	OnCommittingCreds  *ebpf.ProgramSpec `ebpf:"on_committing_creds"`
 	OnConnected        *ebpf.ProgramSpec `ebpf:"on_connected"`
 	OnDgramConnect     *ebpf.ProgramSpec `ebpf:"on_dgram_connect"`
+	OnDnsAnswer        *ebpf.ProgramSpec `ebpf:"on_dns_answer"`
+	OnDnsQuery         *ebpf.ProgramSpec `ebpf:"on_dns_query"`
 	OnEgress           *ebpf.ProgramSpec `ebpf:"on_egress"`
 	OnExec             *ebpf.ProgramSpec `ebpf:"on_exec"`
 	OnExit             *ebpf.ProgramSpec `ebpf:"on_exit"`
@@ -786,6 +793,7 @@ type ProbeProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProbeMapSpecs struct {
+	Askers    *ebpf.MapSpec `ebpf:"askers"`
 	Bulk      *ebpf.MapSpec `ebpf:"bulk"`
 	Conf      *ebpf.MapSpec `ebpf:"conf"`
 	Crit      *ebpf.MapSpec `ebpf:"crit"`
@@ -861,6 +869,7 @@ func (o *ProbeObjects) Close() error {
 //
 // It can be passed to LoadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProbeMaps struct {
+	Askers    *ebpf.Map `ebpf:"askers"`
 	Bulk      *ebpf.Map `ebpf:"bulk"`
 	Conf      *ebpf.Map `ebpf:"conf"`
 	Crit      *ebpf.Map `ebpf:"crit"`
@@ -877,6 +886,7 @@ type ProbeMaps struct {
 
 func (m *ProbeMaps) Close() error {
 	return _ProbeClose(
+		m.Askers,
 		m.Bulk,
 		m.Conf,
 		m.Crit,
@@ -949,6 +959,8 @@ type ProbePrograms struct {
 	OnCommittingCreds  *ebpf.Program `ebpf:"on_committing_creds"`
 	OnConnected        *ebpf.Program `ebpf:"on_connected"`
 	OnDgramConnect     *ebpf.Program `ebpf:"on_dgram_connect"`
+	OnDnsAnswer        *ebpf.Program `ebpf:"on_dns_answer"`
+	OnDnsQuery         *ebpf.Program `ebpf:"on_dns_query"`
 	OnEgress           *ebpf.Program `ebpf:"on_egress"`
 	OnExec             *ebpf.Program `ebpf:"on_exec"`
 	OnExit             *ebpf.Program `ebpf:"on_exit"`
@@ -1017,6 +1029,8 @@ func (p *ProbePrograms) Close() error {
 		p.OnCommittingCreds,
 		p.OnConnected,
 		p.OnDgramConnect,
+		p.OnDnsAnswer,
+		p.OnDnsQuery,
 		p.OnEgress,
 		p.OnExec,
 		p.OnExit,

@@ -44,4 +44,6 @@ struct event_dns {
 	__u16 data_len;
 	__u16 port; /* of this side */
 	__u16 answer;
+	__u32 netns;
+	__u32 pad;
 };

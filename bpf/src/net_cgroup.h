@@ -78,3 +78,113 @@ int on_egress(struct __sk_buff *skb)
 	tell_flow(&e, e.cookie, skb->len > at ? skb->len - at : 0);
 	return 1;
 }
+
+#define PORT_DNS 53
+#define DNS_BYTES 2048
+
+struct asker {
+	__u64 start;
+	__u32 tgid, tid, euid, mntns;
+};
+
+/* Who asked last through a socket, by its cookie: an answer comes without its
+ * task. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u64);
+	__type(value, struct asker);
+} askers SEC(".maps");
+
+/* dns tells of a datagram to or from port 53: all of it, for the agent to
+ * read. */
+static __always_inline void dns(struct __sk_buff *skb, bool answer)
+{
+	struct bpf_sock *sk = skb->sk;
+	struct event_net e = {};
+	struct event_dns *d;
+	struct scratch *s;
+	struct asker *who, me = {};
+	__be16 ports[2];
+	__u32 at, n;
+	__u64 cookie;
+	__u8 next;
+
+	if (!sk)
+		return;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk || sk->type != SOCK_DGRAM || sk->protocol != IPPROTO_UDP)
+		return;
+	at = packet(skb, &e, &next);
+	if (!at || next != IPPROTO_UDP || bpf_skb_load_bytes(skb, at, ports, 4))
+		return;
+	if (ports[answer ? 0 : 1] != bpf_htons(PORT_DNS))
+		return;
+	at += UDP_HEADER;
+	if (skb->len <= at)
+		return;
+	n = skb->len - at;
+	cookie = bpf_get_socket_cookie(skb);
+	if (!answer && (!by_process(kernel_sock(sk)) || left_out(EV_DNS)))
+		return;
+	s = take(EV_DNS, RING_BULK);
+	if (!s)
+		return;
+	d = (struct event_dns *)s->data;
+	__builtin_memset(d, 0, sizeof(*d));
+	if (answer) {
+		who = bpf_map_lookup_elem(&askers, &cookie);
+		if (!who) {
+			give(s); /* nobody that we know asked */
+			return;
+		}
+		d->h.type = EV_DNS;
+		d->h.tgid = who->tgid;
+		d->h.tid = who->tid;
+		d->h.start = who->start;
+		d->h.euid = who->euid;
+		d->h.mntns = who->mntns;
+	} else {
+		head(&d->h, EV_DNS, (struct task_struct *)bpf_get_current_task());
+		me.start = d->h.start;
+		me.tgid = d->h.tgid;
+		me.tid = d->h.tid;
+		me.euid = d->h.euid;
+		me.mntns = d->h.mntns;
+		bpf_map_update_elem(&askers, &cookie, &me, BPF_ANY);
+	}
+	d->cookie = cookie;
+	d->netns = BPF_CORE_READ(kernel_sock(sk), __sk_common.skc_net.net, ns.inum);
+	d->family = e.family;
+	d->answer = answer;
+	d->port = bpf_ntohs(ports[answer ? 1 : 0]);
+	__builtin_memcpy(d->server, answer ? e.saddr : e.daddr, 16);
+	if (n > DNS_BYTES) {
+		n = DNS_BYTES;
+		s->flags |= FL_ARGS_TRUNC;
+	}
+	n = ((n - 1) & (DNS_BYTES - 1)) + 1;
+	if (bpf_skb_load_bytes(skb, at, s->data + sizeof(*d), n)) {
+		drop_unsequenced(EV_DNS, RING_BULK, DROP_FAULT);
+		give(s);
+		return;
+	}
+	d->data_len = n;
+	s->off = sizeof(*d) + n;
+	send(s, RING_BULK);
+	give(s);
+}
+
+SEC("cgroup_skb/egress")
+int on_dns_query(struct __sk_buff *skb)
+{
+	dns(skb, false);
+	return 1;
+}
+
+SEC("cgroup_skb/ingress")
+int on_dns_answer(struct __sk_buff *skb)
+{
+	dns(skb, true);
+	return 1;
+}

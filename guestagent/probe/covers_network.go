@@ -45,6 +45,21 @@ const (
 	asSums   = "as sums for some seconds; SCTP, vsock and unix datagrams are not seen"
 )
 
+var (
+	progQuery  = program{name: "on_dns_query", hook: "cgroup_skb/egress(53)"}
+	progAnswer = program{name: "on_dns_answer", hook: "cgroup_skb/ingress(53)"}
+)
+
+const noSecure = "only datagrams of UDP port 53, of which 2048 bytes are read; DNS over TCP, TLS, HTTPS and QUIC is not seen"
+
+func wantDNS(o Options) bool { return o.DNS }
+
+// dnsCovers are the same in both modes.
+var dnsCovers = []cover{
+	{class: record.ClassDNSQuery, needs: []program{progQuery}, option: wantDNS, limit: noSecure},
+	{class: record.ClassDNSAnswer, needs: []program{progAnswer, progQuery}, option: wantDNS, limit: noSecure},
+}
+
 func wantUnix(o Options) bool { return o.Unix }
 
 const (

@@ -77,7 +77,8 @@ func (t *tail) next(n uint16) []byte {
 // decoder makes events of samples, with what the table knows of their
 // processes. It must be given the samples in the order of their times.
 type decoder struct {
-	pins   pins // processes that sums will be told of; nil: none
+	pins   pins         // processes that sums will be told of; nil: none
+	names  addressNames // by DNS; nil: none
 	table  *table
 	groups *groups
 	// class is that of the event decoded last, where its kind does not say.

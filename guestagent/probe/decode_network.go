@@ -18,6 +18,7 @@ var networkKinds = map[bpf.ProbeEventType]kind{
 	bpf.ProbeEventTypeEV_RAW:     {record.ClassNetworkRaw, (*decoder).network},
 	bpf.ProbeEventTypeEV_SEND:    {record.ClassNetworkSend, (*decoder).network},
 	bpf.ProbeEventTypeEV_FLOW:    {record.ClassNetworkFlow, (*decoder).network},
+	bpf.ProbeEventTypeEV_DNS:     {record.ClassDNSQuery, (*decoder).dns}, // or the answer
 	bpf.ProbeEventTypeEV_UNIX:    {record.ClassNetworkUnix, (*decoder).unix},
 }
 
@@ -54,6 +55,7 @@ func (d *decoder) network(b []byte) (*record.Event, error) {
 	}
 	e := d.actor(&x.H)
 	e.Network = networkOf(&x)
+	d.name(e, &x.H)
 	if bpf.ProbeEventType(x.H.Type) == bpf.ProbeEventTypeEV_SEND && d.pins != nil {
 		d.pins.hold(x.H.Tgid, d.known(&x.H), x.H.Time) // what follows is told as a sum
 	}
@@ -99,6 +101,56 @@ func networkOf(x *bpf.ProbeEventNet) *record.Network {
 		n.SourceCid, n.DestinationCid = n.DestinationCid, n.SourceCid
 	}
 	return n
+}
+
+// name tells what the destination is called.
+func (d *decoder) name(e *record.Event, h *bpf.ProbeEventHead) {
+	if n := e.Network; n.Direction == "egress" {
+		n.Name = d.names.name(identity{h.Tgid, h.Start}, n.Namespace, n.DestinationIp, h.Time)
+	}
+}
+
+// dns tells of a question to a server or of its answer, and takes note of the
+// latter's addresses.
+func (d *decoder) dns(b []byte) (*record.Event, error) {
+	x, err := as[bpf.ProbeEventDns](b)
+	if err != nil {
+		return nil, err
+	}
+	t := tailOf[bpf.ProbeEventDns](b)
+	data := t.next(x.DataLen)
+	if t.err != nil {
+		return nil, t.err
+	}
+	n := &record.Network{Family: 4, Protocol: "udp", Number: unix.IPPROTO_UDP, Type: "dgram", DestinationIp: x.Server[:4], DestinationPort: 53,
+		SourcePort: uint32(x.Port), Direction: "egress", Cookie: x.Cookie, Namespace: x.Netns, Bytes: uint64(x.DataLen)}
+	if x.Family == unix.AF_INET6 {
+		n.Family, n.DestinationIp = 6, x.Server[:]
+	}
+	// Whoever sent it last through the socket: it may be gone by now.
+	p := d.then(x.H.Tgid, x.H.Start, x.H.Time)
+	e := &record.Event{Process: p.subject(x.H.Tid, x.H.Euid, x.H.Mntns), Network: n}
+	p.kin(e)
+	if x.Answer != 0 {
+		d.class = record.ClassDNSAnswer
+		n.Direction = "ingress"
+		n.SourceIp, n.SourcePort, n.DestinationIp, n.DestinationPort = n.DestinationIp, n.DestinationPort, nil, n.SourcePort
+	}
+	m, err := parseDNS(data)
+	if err != nil || m.response != (x.Answer != 0) {
+		// Anyone may send anything to that port: it is told as what it is.
+		e.Dns = &record.DNS{Answer: x.Answer != 0}
+		e.Reason = "malformed"
+		return e, nil
+	}
+	e.Dns = &record.DNS{Question: []byte(m.question), Type: uint32(m.qtype), Code: uint32(m.code), Addresses: m.addresses, Answer: m.response, Id: uint32(m.id)}
+	for _, name := range m.names {
+		e.Dns.Names = append(e.Dns.Names, []byte(name))
+	}
+	if m.response && d.names != nil {
+		d.names.learn(identity{x.H.Tgid, x.H.Start}, x.Netns, &m, x.H.Time)
+	}
+	return e, nil
 }
 
 // mapped reports whether a is an IPv4 address in IPv6's clothes.

@@ -130,7 +130,7 @@ func open(cfg Config, mode Mode, why string) (_ *Probe, err error) {
 	t := newTable(nil)
 	t.lookup = t.fromProc
 	p.dec = newDecoder(t, newGroups(k.groupLookup()))
-	p.dec.pins = pins{}
+	p.dec.pins, p.dec.names = pins{}, addressNames{}
 	p.dec.gains = k.links[progCommitting.name] != nil || k.links[progPrepareExec.name] != nil
 	// After attaching: what starts from here on is told by an event.
 	if err := k.seed(t); err != nil {

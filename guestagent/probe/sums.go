@@ -142,6 +142,7 @@ func (d *decoder) sum(k *bpf.ProbeSumKey, s *bpf.ProbeSum) (*record.Event, error
 		x.Packets, x.Bytes = s.Count, s.Bytes
 		e = d.actorThen(&x.H, s)
 		e.Network = networkOf(&x)
+		d.name(e, &x.H)
 	default:
 		return nil, fmt.Errorf("sum of unknown layout %d", k.Layout)
 	}
