@@ -26,6 +26,7 @@ type settings struct {
 	options     probe.Options
 	allocate    uint64
 	budget      uint64
+	digestBytes uint64
 	protect     bool
 	spoolBytes  int64
 	spoolDir    string
@@ -57,6 +58,7 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	f.Uint64Var(&s.budget, "budget", 50000, "file and network events a process may make in a second before they are told as sums; 0: any number")
 	f.Int64Var(&s.spoolBytes, "spool-bytes", 0, "disk for records that wait for the host when memory fills, encrypted, in bytes; 0: none, else at least 1048576")
 	f.StringVar(&s.spoolDir, "spool-directory", "/var/lib/provost-agent", "where they are put")
+	f.Uint64Var(&s.digestBytes, "digest-bytes", 64<<20, "size of the largest executable or written file whose SHA-256 is told, in bytes; 0: none is read")
 	protect := f.String("protect", "on", "on: refuse to be killed, traced or detached, where the kernel allows it, until the host stops the agent; off: obey signals")
 	config := f.String("config", defaultConfig, "configuration file: lines of NAME = VALUE, with the names of these flags")
 	f.BoolVar(&s.showVersion, "version", false, "print the version and end")

@@ -1,7 +1,6 @@
 package probe
 
 import (
-	"container/list"
 	"encoding/binary"
 	"os"
 	"strconv"
@@ -31,14 +30,13 @@ type group struct {
 // again. The programs tell of new ones; all else is looked up in the file
 // system. It is not safe for concurrent use.
 type groups struct {
-	byID map[uint64]*list.Element // of *group
-	used *list.List               // the newest first
+	known *lru[uint64, *group]
 	// lookup gives the path of a group that still is there; nil without.
 	lookup func(id uint64) []byte
 }
 
 func newGroups(lookup func(uint64) []byte) *groups {
-	return &groups{byID: map[uint64]*list.Element{}, used: list.New(), lookup: lookup}
+	return &groups{known: newLRU[uint64, *group](maxGroups), lookup: lookup}
 }
 
 // made enters a group.
@@ -47,17 +45,7 @@ func (g *groups) made(id uint64, path []byte) *group {
 		path = path[n-maxGroupPath:]
 	}
 	x := &group{id: id, path: path, container: containerOf(string(path))}
-	if e := g.byID[id]; e != nil {
-		e.Value = x
-		g.used.MoveToFront(e)
-		return x
-	}
-	if len(g.byID) >= maxGroups {
-		last := g.used.Back()
-		delete(g.byID, last.Value.(*group).id)
-		g.used.Remove(last)
-	}
-	g.byID[id] = g.used.PushFront(x)
+	g.known.put(id, x)
 	return x
 }
 
@@ -67,9 +55,8 @@ func (g *groups) find(id uint64) *group {
 	if id == 0 {
 		return &group{}
 	}
-	if e := g.byID[id]; e != nil {
-		g.used.MoveToFront(e)
-		return e.Value.(*group)
+	if x, ok := g.known.get(id); ok {
+		return x
 	}
 	var path []byte
 	if g.lookup != nil {

@@ -70,8 +70,8 @@ func TestGroups(t *testing.T) {
 		g.made(id, fmt.Appendf(nil, "/%s/%d", strings.Repeat("x", 2*maxGroupPath), id))
 		g.find(7)
 	}
-	if len(g.byID) != maxGroups || g.used.Len() != maxGroups || asked != 2 {
-		t.Errorf("%d groups, %d in order, asked %d times", len(g.byID), g.used.Len(), asked)
+	if len(g.known.all) != maxGroups || g.known.used.Len() != maxGroups || asked != 2 {
+		t.Errorf("%d groups, %d in order, asked %d times", len(g.known.all), g.known.used.Len(), asked)
 	}
 	if x := g.find(101 + maxGroups); len(x.path) != maxGroupPath {
 		t.Errorf("path of %d bytes", len(x.path))

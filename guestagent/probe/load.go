@@ -89,10 +89,10 @@ func object() (*ebpf.CollectionSpec, error) {
 		},
 	})
 	if err != nil {
-		return bpf.LoadOld()
+		return bpf.Programs(true)
 	}
 	p.Close()
-	return bpf.LoadProbe()
+	return bpf.Programs(false)
 }
 
 // load brings one program into the kernel, once. What is refused stays

@@ -44,7 +44,10 @@ type Config struct {
 	// Budget is how many file and network events a process may make in a
 	// second before they are told as sums. Zero value: any number.
 	Budget uint64
-	Log    *slog.Logger // zero value: no log
+	// DigestBytes is the size of the largest file whose SHA-256 is told. Zero
+	// value: none is read.
+	DigestBytes uint64
+	Log         *slog.Logger // zero value: no log
 }
 
 // Sink takes what the probe made. Its methods are called from one goroutine,
@@ -61,15 +64,16 @@ type Sink interface {
 
 // Probe is a set of attached programs.
 type Probe struct {
-	cfg   Config
-	k     *kernel
-	stats *stats
-	rings *rings
-	pace  *pace
-	sums  *sums
-	dec   decoder
-	enc   encoder
-	hooks *record.Hooks
+	cfg     Config
+	k       *kernel
+	stats   *stats
+	rings   *rings
+	pace    *pace
+	sums    *sums
+	dec     decoder
+	digests *digests
+	enc     encoder
+	hooks   *record.Hooks
 
 	sequences map[uint32]uint64 // largest of each lane
 }
@@ -106,7 +110,7 @@ func open(cfg Config, mode Mode, why string) (_ *Probe, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open probe: %w", err)
 	}
-	p := &Probe{cfg: cfg, k: k, sequences: map[uint32]uint64{}}
+	p := &Probe{cfg: cfg, k: k, digests: newDigests(cfg.DigestBytes, cfg.Options.Digests), sequences: map[uint32]uint64{}}
 	defer func() {
 		if err != nil {
 			p.Close()
@@ -241,6 +245,13 @@ func (p *Probe) Run(ctx context.Context, sink Sink) error {
 	defer runtime.KeepAlive(p) // the links detach when they are collected
 	var lastTold uint64
 	quiet := false
+	hashing, cancel := context.WithCancel(ctx)
+	p.digests.start(hashing)
+	defer func() {
+		cancel()
+		p.digests.finish(sink)
+		sink.Flush()
+	}()
 	last := 16 // rounds at the end: what is there, and no race with who makes more
 	for {
 		ended := ctx.Err() != nil
@@ -260,6 +271,7 @@ func (p *Probe) Run(ctx context.Context, sink Sink) error {
 				n++
 			}
 		}
+		n += p.digests.collect(sink)
 		if n > 0 || ended {
 			sink.Flush()
 		}
@@ -302,6 +314,7 @@ func (p *Probe) observe(ring int, b []byte, sink Sink) {
 	class := classOf(h.Type)
 	if err == nil {
 		class = p.dec.class
+		p.digests.observe(class, e, sink)
 		payload, err = p.enc.encode(e)
 	}
 	if err != nil {

@@ -1,0 +1,48 @@
+package bpf
+
+import (
+	"bytes"
+	"compress/gzip"
+	_ "embed"
+	"fmt"
+	"io"
+
+	"github.com/cilium/ebpf"
+)
+
+// The objects are mostly type information and compress to a sixth, which a
+// program that is to be small in every guest makes use of. The linker leaves
+// out the generated functions, and with them the objects as they are.
+//
+//go:generate gzip -9nkf probe_x86_bpfel.o probe_old_x86_bpfel.o
+
+//go:embed probe_x86_bpfel.o.gz
+var packedProbe []byte
+
+//go:embed probe_old_x86_bpfel.o.gz
+var packedOld []byte
+
+// Programs returns the object for this kernel: old for those before 5.12.
+func Programs(old bool) (*ebpf.CollectionSpec, error) {
+	b := packedProbe
+	if old {
+		b = packedOld
+	}
+	object, err := unpack(b)
+	if err != nil {
+		return nil, fmt.Errorf("unpack BPF object: %w", err)
+	}
+	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(object))
+	if err != nil {
+		return nil, fmt.Errorf("read BPF object: %w", err)
+	}
+	return spec, nil
+}
+
+func unpack(b []byte) ([]byte, error) {
+	z, err := gzip.NewReader(bytes.NewReader(b))
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(z)
+}

@@ -1,0 +1,207 @@
+package probe
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/provostd/provost/chain/record"
+)
+
+// listed is an event about a file as exec or close would tell it.
+func listed(t *testing.T, path string) (fileKey, *record.Process, *record.File) {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	k := keyOf(&st)
+	return k, &record.Process{Pid: uint32(os.Getpid()), Ppid: uint32(os.Getppid()), Start: 9, Executable: []byte(path), Device: k.device, Inode: k.inode, Size: k.size, Mtime: k.mtime, Ctime: k.ctime},
+		&record.File{Path: []byte(path), Device: k.device, Inode: k.inode, Size: k.size, Mtime: k.mtime, Ctime: k.ctime}
+}
+
+func write(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(content), 0o700); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// running starts digests and returns how to wait for n records, and to end.
+func running(t *testing.T, d *digests) (c *collector, wait func(n int) []seen, stop func()) {
+	t.Helper()
+	c = &collector{lost: map[uint32]uint64{}}
+	ctx, cancel := context.WithCancel(t.Context())
+	d.start(ctx)
+	stop = func() { cancel(); d.finish(c) }
+	wait = func(n int) []seen {
+		t.Helper()
+		for end := time.Now().Add(20 * time.Second); len(c.all) < n; <-time.After(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("%d records, want %d", len(c.all), n)
+			}
+			d.collect(c)
+		}
+		return c.all
+	}
+	return c, wait, stop
+}
+
+func TestDigests(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "x")
+	write(t, path, "hello")
+	want := sha256.Sum256([]byte("hello"))
+	d := newDigests(100, true)
+	c, wait, stop := running(t, d)
+	defer stop()
+
+	// Not known yet: the exec has none, and a record follows, for each exec.
+	for range 2 {
+		_, p, _ := listed(t, path)
+		e := &record.Event{Process: p}
+		d.observe(record.ClassProcessExec, e, c)
+		if e.Process.Sha256 != nil {
+			t.Error("digest of a file that nobody read")
+		}
+	}
+	for _, s := range wait(2) {
+		p := s.e.Process
+		if s.h.Class != record.ClassProcessDigest || s.h.Lane != record.NoLane || !bytes.Equal(p.Sha256, want[:]) || p.Start != 9 ||
+			string(p.Executable) != path || p.Size != 5 || s.e.Reason != "" {
+			t.Errorf("digest: %v %v", s.h, s.e)
+		}
+	}
+	// Known: the exec carries it, and nothing follows.
+	_, p, f := listed(t, path)
+	e := &record.Event{Process: p}
+	d.observe(record.ClassProcessExec, e, c)
+	if !bytes.Equal(e.Process.Sha256, want[:]) || d.count != 0 {
+		t.Errorf("digest of a known file: %x, %d awaited", e.Process.Sha256, d.count)
+	}
+	// A file that was written: the record is its own, at once where it is known.
+	d.observe(record.ClassFileClose, &record.Event{Process: p, File: f}, c)
+	if s := wait(3)[2]; s.h.Class != record.ClassFileDigest || !bytes.Equal(s.e.File.Sha256, want[:]) || string(s.e.File.Path) != path || s.e.Process.Start != 9 {
+		t.Errorf("digest of a written file: %v", s.e)
+	}
+	// Other classes have none.
+	d.observe(record.ClassFileModify, &record.Event{Process: p, File: f}, c)
+
+	// Too large: told once.
+	big := filepath.Join(dir, "big")
+	write(t, big, string(make([]byte, 101)))
+	for range 2 {
+		_, p, _ := listed(t, big)
+		d.observe(record.ClassProcessExec, &record.Event{Process: p}, c)
+	}
+	if all := wait(4); len(all) != 4 || all[3].e.Reason != reasonTooLarge || all[3].e.Process.Sha256 != nil {
+		t.Errorf("large file: %v", all[3:])
+	}
+	if len(c.lost) != 0 || d.count != 0 {
+		t.Errorf("lost %v, awaited %d", c.lost, d.count)
+	}
+}
+
+// What a name leads to by now is read only if it is the file that was meant,
+// with the content that it had.
+func TestHash(t *testing.T) {
+	dir := t.TempDir()
+	x := filepath.Join(dir, "x")
+	h := newHasher()
+	make := func(content string) fileKey {
+		write(t, x, content)
+		k, _, _ := listed(t, x)
+		return k
+	}
+	hash := func(k fileKey, names ...string) hashed { return h.hash(t.Context(), hashJob{k, names}) }
+
+	k := make("one")
+	if got := hash(k, filepath.Join(dir, "none"), x); len(got.sum) != 32 {
+		t.Errorf("second name: %+v", got)
+	}
+	if err := os.Rename(x, filepath.Join(dir, "y")); err != nil {
+		t.Fatal(err)
+	}
+	if got := hash(k, x); got.reason != reasonGone {
+		t.Errorf("no name: %+v", got)
+	}
+	make("two")
+	if got := hash(k, x); got.reason != reasonChanged {
+		t.Errorf("another file: %+v", got)
+	}
+	if err := os.Remove(x); err != nil {
+		t.Fatal(err)
+	}
+	// Opening a pipe for reading would wait for ever.
+	if err := unix.Mkfifo(x, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := hash(k, x); got.reason != reasonChanged {
+		t.Errorf("a pipe: %+v", got)
+	}
+	if err := os.Remove(x); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/dev/zero", x); err != nil {
+		t.Fatal(err)
+	}
+	if got := hash(k, x); got.reason != reasonChanged {
+		t.Errorf("a device: %+v", got)
+	}
+	// Changed while it is read.
+	if err := os.Remove(x); err != nil {
+		t.Fatal(err)
+	}
+	k = make("three")
+	h.now = func() func() time.Time {
+		var n atomic.Int64
+		return func() time.Time { return time.Unix(n.Add(1), 0) }
+	}()
+	paused := time.Duration(0)
+	h.pause = func(_ context.Context, took time.Duration) {
+		paused += took
+		if err := errors.Join(os.Truncate(x, 1), os.Chtimes(x, time.Unix(0, k.mtime), time.Unix(0, k.mtime))); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := hash(k, x); got.reason != reasonChanged {
+		t.Errorf("changed: %+v", got)
+	}
+	if paused != 3*time.Second {
+		t.Errorf("paused %v after a second of work, want 3 s", paused)
+	}
+}
+
+// A queue that is full is told as loss, and what nobody came to at the end is
+// told too.
+func TestDigestsFull(t *testing.T) {
+	d := newDigests(1000, false)
+	c := &collector{lost: map[uint32]uint64{}}
+	observe := func(inode uint64) {
+		d.observe(record.ClassProcessExec, &record.Event{Process: &record.Process{Pid: 1, Inode: inode, Executable: []byte("/x")}}, c)
+	}
+	for i := range uint64(maxHashJobs + 10) {
+		observe(i)
+	}
+	if c.lost[record.NoLane] != 10 || d.count != maxHashJobs {
+		t.Errorf("lost %v, %d awaited", c.lost, d.count)
+	}
+	for range 2 * maxAwaiting {
+		observe(0) // of one file: no further job
+	}
+	if d.count != maxAwaiting || c.lost[record.NoLane] != 10+maxHashJobs+maxAwaiting {
+		t.Errorf("lost %v, %d awaited", c.lost, d.count)
+	}
+	d.finish(c) // the hasher never ran
+	if len(c.all) != maxAwaiting || c.all[0].e.Reason != reasonStopped || d.count != 0 || len(d.awaiting) != 0 || len(d.jobs) != 0 {
+		t.Errorf("%d told at the end", len(c.all))
+	}
+}

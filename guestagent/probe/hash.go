@@ -1,0 +1,228 @@
+package probe
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"runtime"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// fileKey is one content of one file, as far as the kernel tells without
+// reading it. Whoever changes the content changes the time of change, unless
+// they set the clock.
+type fileKey struct {
+	device, inode, size uint64
+	mtime, ctime        int64
+}
+
+func keyOf(st *unix.Stat_t) fileKey {
+	return fileKey{device: st.Dev, inode: st.Ino, size: uint64(st.Size), mtime: st.Mtim.Nano(), ctime: st.Ctim.Nano()}
+}
+
+// hashed is what became of a file: its SHA-256, or why there is none.
+type hashed struct {
+	sum    []byte
+	reason string
+}
+
+// Reasons why a file has no digest.
+const (
+	reasonTooLarge = "too large"
+	reasonGone     = "gone"    // no name leads to it any more
+	reasonChanged  = "changed" // while it was read, or before
+	reasonStopped  = "agent stops"
+)
+
+// hasher reads files in a goroutine of its own. It takes no more than a
+// quarter of one processor, and lets everything else go first at the disk.
+type hasher struct {
+	now   func() time.Time
+	pause func(context.Context, time.Duration)
+	sum   hash.Hash
+	buf   []byte
+}
+
+func newHasher() *hasher {
+	return &hasher{now: time.Now, pause: pause, sum: sha256.New(), buf: make([]byte, 64<<10)}
+}
+
+// pause waits, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+const (
+	ioprioWhoProcess = 1
+	ioprioIdle       = 3 << 13
+)
+
+// run hashes what comes until ctx ends.
+func (h *hasher) run(ctx context.Context, jobs <-chan hashJob, done chan<- hashDone) {
+	// The priority is the thread's. It is not unlocked, so that the thread
+	// ends with the goroutine and nobody else gets it.
+	runtime.LockOSThread()
+	_, _, _ = unix.Syscall(unix.SYS_IOPRIO_SET, ioprioWhoProcess, 0, ioprioIdle) // where it fails, the pauses remain
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case j := <-jobs:
+			d := hashDone{key: j.key, hashed: h.hash(ctx, j)}
+			select {
+			case done <- d:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+// hashJob is a file and the names that may lead to it.
+type hashJob struct {
+	key   fileKey
+	names []string
+}
+
+type hashDone struct {
+	key fileKey
+	hashed
+}
+
+// names are those that a file may be opened by: that of the image, if a
+// process has it; and its path, as this process sees it, or one that stands
+// in the right mount namespace.
+func fileNames(image bool, pid, relative uint32, path []byte) []string {
+	var names []string
+	if image {
+		names = append(names, "/proc/"+strconv.Itoa(int(pid))+"/exe")
+	}
+	if len(path) == 0 || path[0] != '/' {
+		return names
+	}
+	names = append(names, string(path))
+	if !image {
+		names = append(names, "/proc/"+strconv.Itoa(int(pid))+"/root"+string(path))
+	}
+	return append(names, "/proc/"+strconv.Itoa(int(relative))+"/root"+string(path))
+}
+
+// hash tries the names in turn. Whoever a name leads to by now, only the file
+// with that key is read.
+func (h *hasher) hash(ctx context.Context, j hashJob) hashed {
+	reason := reasonGone
+	for _, name := range j.names {
+		f, err := openSame(name, j.key)
+		if err == nil {
+			var sum []byte
+			sum, err = h.read(ctx, f, j.key)
+			_ = f.Close()
+			if err == nil {
+				return hashed{sum: sum}
+			}
+		}
+		switch {
+		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ESRCH), errors.Is(err, unix.ENOTDIR):
+		case errors.Is(err, errOther):
+			reason = reasonChanged
+		case ctx.Err() != nil:
+			return hashed{reason: reasonStopped}
+		default:
+			reason = brief(err)
+		}
+	}
+	return hashed{reason: reason}
+}
+
+// errOther says that a name leads to another file, or another content.
+var errOther = errors.New("it is another file")
+
+// openSame opens a name if it leads to the file of a key. To find out it opens
+// nothing: a device would act, a pipe would wait.
+func openSame(name string, key fileKey) (*os.File, error) {
+	fd, err := unix.Open(name, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("find file: %w", err)
+	}
+	defer unix.Close(fd)
+	if err := same(fd, key); err != nil {
+		return nil, err
+	}
+	again := "/proc/self/fd/" + strconv.Itoa(fd)
+	f, err := os.OpenFile(again, os.O_RDONLY|unix.O_NOATIME|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open file: %w", err)
+	}
+	return f, nil
+}
+
+// same compares an open file with a key. Two file systems number differently
+// inside: Btrfs has devices that only stat(2) shows, overlayfs numbers too.
+func same(fd int, key fileKey) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return fmt.Errorf("examine file: %w", err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return errOther
+	}
+	k := keyOf(&st)
+	if k == key {
+		return nil
+	}
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fs); err != nil {
+		return fmt.Errorf("examine file system: %w", err)
+	}
+	switch fs.Type {
+	case unix.OVERLAYFS_SUPER_MAGIC:
+		k.inode = key.inode
+		fallthrough
+	case unix.BTRFS_SUPER_MAGIC:
+		k.device = key.device
+	}
+	if k != key {
+		return errOther
+	}
+	return nil
+}
+
+func (h *hasher) read(ctx context.Context, f *os.File, key fileKey) ([]byte, error) {
+	h.sum.Reset()
+	// Whoever makes the file grow meanwhile does not make this endless.
+	r := io.LimitReader(f, int64(key.size)+1)
+	for {
+		began := h.now()
+		n, err := r.Read(h.buf)
+		h.sum.Write(h.buf[:n])
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read file: %w", err)
+		}
+		if took := h.now().Sub(began); took > 0 {
+			h.pause(ctx, 3*took)
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+	}
+	// It was read as it is only if it still is what it was.
+	if err := same(int(f.Fd()), key); err != nil {
+		return nil, err
+	}
+	return h.sum.Sum(nil), nil
+}

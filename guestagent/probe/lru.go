@@ -1,0 +1,43 @@
+package probe
+
+import "container/list"
+
+// lru is a bounded table: a new entry beyond its size pushes out the one that
+// was used least recently. It is not safe for concurrent use.
+type lru[K comparable, V any] struct {
+	size int
+	all  map[K]*list.Element // of *entry[K, V]
+	used *list.List          // the newest first
+}
+
+type entry[K comparable, V any] struct {
+	key   K
+	value V
+}
+
+func newLRU[K comparable, V any](size int) *lru[K, V] {
+	return &lru[K, V]{size: size, all: map[K]*list.Element{}, used: list.New()}
+}
+
+func (l *lru[K, V]) get(k K) (v V, ok bool) {
+	e := l.all[k]
+	if e == nil {
+		return v, false
+	}
+	l.used.MoveToFront(e)
+	return e.Value.(*entry[K, V]).value, true
+}
+
+func (l *lru[K, V]) put(k K, v V) {
+	if e := l.all[k]; e != nil {
+		e.Value.(*entry[K, V]).value = v
+		l.used.MoveToFront(e)
+		return
+	}
+	if len(l.all) >= l.size {
+		last := l.used.Back()
+		delete(l.all, last.Value.(*entry[K, V]).key)
+		l.used.Remove(last)
+	}
+	l.all[k] = l.used.PushFront(&entry[K, V]{k, v})
+}
