@@ -20,6 +20,11 @@
 //	net_lsm.h  sockets, on functions of the kernel and hooks of BPF LSM
 //	net_call.h sockets, from the ends of system calls
 //	net_cgroup.h packets: datagrams without LSM, and DNS
+//	attr.h     what files carry besides their content
+//	written.h  writes: the first, and the sum at the end
+//	mount.h    mounts
+//	acts.h     what a thread is about to do
+//	call.h     the system call that a task is in
 //	syscall.h  files where there is no BPF LSM, from the ends of system calls
 //	sum.h      acts that are told as sums
 //	path.h     names of files by a walk over dentries and mounts
@@ -31,5 +36,5 @@
 // helpers they use to no others; the sources are GPL-2.0.
 package bpf
 
-//go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -target amd64 -go-package bpf -no-global-types -output-stem probe -type event_head -type event_task -type event_exec -type event_fork -type event_exit -type event_creds -type event_comm -type event_namespace -type event_target -type event_cgroup -type event_file -type event_close -type event_rename -type event_mount -type event_net -type event_unix -type event_dns -type event_memory -type event_kernel -type event_auth -type event_tamper -type event_aggregate -type sum_key -type sum -type sum_layout -type cpu_stats -type config -type event_type -type drop_reason -type event_flag -type optional -type gained -type trace_how -type write_how -type mount_operation -type mount_api -type net_bits -type memory_kind -type tamper_kind Probe src/probe.bpf.c -- -mcpu=v3 -O2 -Wall -Werror -Wno-missing-declarations -I/usr/include/x86_64-linux-gnu
+//go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -target amd64 -go-package bpf -no-global-types -output-stem probe -type event_head -type event_task -type event_exec -type event_fork -type event_exit -type event_creds -type event_comm -type event_namespace -type event_target -type event_cgroup -type event_file -type event_close -type file_times -type event_rename -type event_mount -type event_net -type event_unix -type event_dns -type event_memory -type event_kernel -type event_auth -type event_tamper -type event_aggregate -type sum_key -type sum -type sum_layout -type cpu_stats -type config -type event_type -type drop_reason -type event_flag -type optional -type gained -type trace_how -type write_how -type mount_operation -type mount_api -type net_bits -type memory_kind -type tamper_kind Probe src/probe.bpf.c -- -mcpu=v3 -O2 -Wall -Werror -Wno-missing-declarations -I/usr/include/x86_64-linux-gnu
 //go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -target amd64 -go-package bpf -no-global-types -output-stem probe_old Old src/probe.bpf.c -- -mcpu=v3 -O2 -Wall -Werror -Wno-missing-declarations -I/usr/include/x86_64-linux-gnu -DOLD

@@ -15,6 +15,7 @@ var layouts = map[string]reflect.Type{
 	"event_target":    reflect.TypeFor[ProbeEventTarget](),
 	"event_cgroup":    reflect.TypeFor[ProbeEventCgroup](),
 	"event_file":      reflect.TypeFor[ProbeEventFile](),
+	"file_times":      reflect.TypeFor[ProbeFileTimes](),
 	"event_close":     reflect.TypeFor[ProbeEventClose](),
 	"event_rename":    reflect.TypeFor[ProbeEventRename](),
 	"event_mount":     reflect.TypeFor[ProbeEventMount](),

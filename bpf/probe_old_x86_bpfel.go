@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	OldMapActs                = "acts"
 	OldMapAskers              = "askers"
 	OldMapBulk                = "bulk"
 	OldMapConf                = "conf"
@@ -40,28 +41,46 @@ const (
 	OldProgOnCommitCreds      = "on_commit_creds"
 	OldProgOnCommittingCreds  = "on_committing_creds"
 	OldProgOnConnected        = "on_connected"
+	OldProgOnD_instantiate    = "on_d_instantiate"
 	OldProgOnDgramConnect     = "on_dgram_connect"
 	OldProgOnDnsAnswer        = "on_dns_answer"
 	OldProgOnDnsQuery         = "on_dns_query"
 	OldProgOnEgress           = "on_egress"
 	OldProgOnExec             = "on_exec"
 	OldProgOnExit             = "on_exit"
+	OldProgOnFileIoctl        = "on_file_ioctl"
 	OldProgOnFileOpen         = "on_file_open"
 	OldProgOnFilePermission   = "on_file_permission"
 	OldProgOnFileRelease      = "on_file_release"
-	OldProgOnFileTruncate     = "on_file_truncate"
+	OldProgOnFileattrSet      = "on_fileattr_set"
 	OldProgOnFork             = "on_fork"
 	OldProgOnFput             = "on_fput"
 	OldProgOnInet6Bind        = "on_inet6_bind"
 	OldProgOnInetBind         = "on_inet_bind"
 	OldProgOnInetListen       = "on_inet_listen"
+	OldProgOnInodeLink        = "on_inode_link"
+	OldProgOnInodeRemoveAcl   = "on_inode_remove_acl"
+	OldProgOnInodeRemovexattr = "on_inode_removexattr"
+	OldProgOnInodeRename      = "on_inode_rename"
+	OldProgOnInodeRmdir       = "on_inode_rmdir"
+	OldProgOnInodeSetAcl      = "on_inode_set_acl"
+	OldProgOnInodeSetxattr    = "on_inode_setxattr"
+	OldProgOnInodeUnlink      = "on_inode_unlink"
 	OldProgOnMade             = "on_made"
+	OldProgOnMapped           = "on_mapped"
+	OldProgOnMarked           = "on_marked"
+	OldProgOnMarkedFile       = "on_marked_file"
+	OldProgOnMmapShared       = "on_mmap_shared"
+	OldProgOnMount            = "on_mount"
+	OldProgOnMountSetattr     = "on_mount_setattr"
+	OldProgOnMounts           = "on_mounts"
+	OldProgOnMoveMount        = "on_move_mount"
+	OldProgOnMoved            = "on_moved"
+	OldProgOnMprotectShared   = "on_mprotect_shared"
 	OldProgOnNamed            = "on_named"
 	OldProgOnNetlinkSend      = "on_netlink_send"
 	OldProgOnOpened           = "on_opened"
 	OldProgOnPacketSendmsg    = "on_packet_sendmsg"
-	OldProgOnPathChmod        = "on_path_chmod"
-	OldProgOnPathChown        = "on_path_chown"
 	OldProgOnPathChroot       = "on_path_chroot"
 	OldProgOnPathLink         = "on_path_link"
 	OldProgOnPathMkdir        = "on_path_mkdir"
@@ -69,17 +88,20 @@ const (
 	OldProgOnPathRename       = "on_path_rename"
 	OldProgOnPathRmdir        = "on_path_rmdir"
 	OldProgOnPathSymlink      = "on_path_symlink"
-	OldProgOnPathTruncate     = "on_path_truncate"
 	OldProgOnPathUnlink       = "on_path_unlink"
 	OldProgOnPingV4Sendmsg    = "on_ping_v4_sendmsg"
 	OldProgOnPingV6Sendmsg    = "on_ping_v6_sendmsg"
+	OldProgOnPivotRoot        = "on_pivot_root"
 	OldProgOnPrepareExec      = "on_prepare_exec"
 	OldProgOnRawSendmsg       = "on_raw_sendmsg"
 	OldProgOnRawv6Sendmsg     = "on_rawv6_sendmsg"
+	OldProgOnReconfigure      = "on_reconfigure"
 	OldProgOnRenamed          = "on_renamed"
 	OldProgOnSent             = "on_sent"
 	OldProgOnSetCreds         = "on_set_creds"
 	OldProgOnSetNamespaces    = "on_set_namespaces"
+	OldProgOnSetattr          = "on_setattr"
+	OldProgOnSetattrDone      = "on_setattr_done"
 	OldProgOnSignalAsked      = "on_signal_asked"
 	OldProgOnSignalSent       = "on_signal_sent"
 	OldProgOnSockGraft        = "on_sock_graft"
@@ -88,12 +110,17 @@ const (
 	OldProgOnSocketConnect    = "on_socket_connect"
 	OldProgOnSocketListen     = "on_socket_listen"
 	OldProgOnSocketPostCreate = "on_socket_post_create"
+	OldProgOnSubmitted        = "on_submitted"
 	OldProgOnSwitchNamespaces = "on_switch_namespaces"
 	OldProgOnSysExit          = "on_sys_exit"
 	OldProgOnTcpV4Connect     = "on_tcp_v4_connect"
 	OldProgOnTcpV6Connect     = "on_tcp_v6_connect"
 	OldProgOnUdpSendmsg       = "on_udp_sendmsg"
 	OldProgOnUdpv6Sendmsg     = "on_udpv6_sendmsg"
+	OldProgOnUmount           = "on_umount"
+	OldProgOnUringRequest     = "on_uring_request"
+	OldProgOnWantWrite        = "on_want_write"
+	OldProgOnWantWriteFile    = "on_want_write_file"
 	OldProgOnWritten          = "on_written"
 	OldVarTypeAggregate       = "type_aggregate"
 	OldVarTypeApi             = "type_api"
@@ -127,6 +154,7 @@ const (
 	OldVarTypeTamper          = "type_tamper"
 	OldVarTypeTamperKind      = "type_tamper_kind"
 	OldVarTypeTarget          = "type_target"
+	OldVarTypeTimes           = "type_times"
 	OldVarTypeTraceHow        = "type_trace_how"
 	OldVarTypeType            = "type_type"
 	OldVarTypeUnix            = "type_unix"
@@ -185,28 +213,46 @@ type OldProgramSpecs struct {
 	OnCommitCreds      *ebpf.ProgramSpec `ebpf:"on_commit_creds"`
 	OnCommittingCreds  *ebpf.ProgramSpec `ebpf:"on_committing_creds"`
 	OnConnected        *ebpf.ProgramSpec `ebpf:"on_connected"`
+	OnD_instantiate    *ebpf.ProgramSpec `ebpf:"on_d_instantiate"`
 	OnDgramConnect     *ebpf.ProgramSpec `ebpf:"on_dgram_connect"`
 	OnDnsAnswer        *ebpf.ProgramSpec `ebpf:"on_dns_answer"`
 	OnDnsQuery         *ebpf.ProgramSpec `ebpf:"on_dns_query"`
 	OnEgress           *ebpf.ProgramSpec `ebpf:"on_egress"`
 	OnExec             *ebpf.ProgramSpec `ebpf:"on_exec"`
 	OnExit             *ebpf.ProgramSpec `ebpf:"on_exit"`
+	OnFileIoctl        *ebpf.ProgramSpec `ebpf:"on_file_ioctl"`
 	OnFileOpen         *ebpf.ProgramSpec `ebpf:"on_file_open"`
 	OnFilePermission   *ebpf.ProgramSpec `ebpf:"on_file_permission"`
 	OnFileRelease      *ebpf.ProgramSpec `ebpf:"on_file_release"`
-	OnFileTruncate     *ebpf.ProgramSpec `ebpf:"on_file_truncate"`
+	OnFileattrSet      *ebpf.ProgramSpec `ebpf:"on_fileattr_set"`
 	OnFork             *ebpf.ProgramSpec `ebpf:"on_fork"`
 	OnFput             *ebpf.ProgramSpec `ebpf:"on_fput"`
 	OnInet6Bind        *ebpf.ProgramSpec `ebpf:"on_inet6_bind"`
 	OnInetBind         *ebpf.ProgramSpec `ebpf:"on_inet_bind"`
 	OnInetListen       *ebpf.ProgramSpec `ebpf:"on_inet_listen"`
+	OnInodeLink        *ebpf.ProgramSpec `ebpf:"on_inode_link"`
+	OnInodeRemoveAcl   *ebpf.ProgramSpec `ebpf:"on_inode_remove_acl"`
+	OnInodeRemovexattr *ebpf.ProgramSpec `ebpf:"on_inode_removexattr"`
+	OnInodeRename      *ebpf.ProgramSpec `ebpf:"on_inode_rename"`
+	OnInodeRmdir       *ebpf.ProgramSpec `ebpf:"on_inode_rmdir"`
+	OnInodeSetAcl      *ebpf.ProgramSpec `ebpf:"on_inode_set_acl"`
+	OnInodeSetxattr    *ebpf.ProgramSpec `ebpf:"on_inode_setxattr"`
+	OnInodeUnlink      *ebpf.ProgramSpec `ebpf:"on_inode_unlink"`
 	OnMade             *ebpf.ProgramSpec `ebpf:"on_made"`
+	OnMapped           *ebpf.ProgramSpec `ebpf:"on_mapped"`
+	OnMarked           *ebpf.ProgramSpec `ebpf:"on_marked"`
+	OnMarkedFile       *ebpf.ProgramSpec `ebpf:"on_marked_file"`
+	OnMmapShared       *ebpf.ProgramSpec `ebpf:"on_mmap_shared"`
+	OnMount            *ebpf.ProgramSpec `ebpf:"on_mount"`
+	OnMountSetattr     *ebpf.ProgramSpec `ebpf:"on_mount_setattr"`
+	OnMounts           *ebpf.ProgramSpec `ebpf:"on_mounts"`
+	OnMoveMount        *ebpf.ProgramSpec `ebpf:"on_move_mount"`
+	OnMoved            *ebpf.ProgramSpec `ebpf:"on_moved"`
+	OnMprotectShared   *ebpf.ProgramSpec `ebpf:"on_mprotect_shared"`
 	OnNamed            *ebpf.ProgramSpec `ebpf:"on_named"`
 	OnNetlinkSend      *ebpf.ProgramSpec `ebpf:"on_netlink_send"`
 	OnOpened           *ebpf.ProgramSpec `ebpf:"on_opened"`
 	OnPacketSendmsg    *ebpf.ProgramSpec `ebpf:"on_packet_sendmsg"`
-	OnPathChmod        *ebpf.ProgramSpec `ebpf:"on_path_chmod"`
-	OnPathChown        *ebpf.ProgramSpec `ebpf:"on_path_chown"`
 	OnPathChroot       *ebpf.ProgramSpec `ebpf:"on_path_chroot"`
 	OnPathLink         *ebpf.ProgramSpec `ebpf:"on_path_link"`
 	OnPathMkdir        *ebpf.ProgramSpec `ebpf:"on_path_mkdir"`
@@ -214,17 +260,20 @@ type OldProgramSpecs struct {
 	OnPathRename       *ebpf.ProgramSpec `ebpf:"on_path_rename"`
 	OnPathRmdir        *ebpf.ProgramSpec `ebpf:"on_path_rmdir"`
 	OnPathSymlink      *ebpf.ProgramSpec `ebpf:"on_path_symlink"`
-	OnPathTruncate     *ebpf.ProgramSpec `ebpf:"on_path_truncate"`
 	OnPathUnlink       *ebpf.ProgramSpec `ebpf:"on_path_unlink"`
 	OnPingV4Sendmsg    *ebpf.ProgramSpec `ebpf:"on_ping_v4_sendmsg"`
 	OnPingV6Sendmsg    *ebpf.ProgramSpec `ebpf:"on_ping_v6_sendmsg"`
+	OnPivotRoot        *ebpf.ProgramSpec `ebpf:"on_pivot_root"`
 	OnPrepareExec      *ebpf.ProgramSpec `ebpf:"on_prepare_exec"`
 	OnRawSendmsg       *ebpf.ProgramSpec `ebpf:"on_raw_sendmsg"`
 	OnRawv6Sendmsg     *ebpf.ProgramSpec `ebpf:"on_rawv6_sendmsg"`
+	OnReconfigure      *ebpf.ProgramSpec `ebpf:"on_reconfigure"`
 	OnRenamed          *ebpf.ProgramSpec `ebpf:"on_renamed"`
 	OnSent             *ebpf.ProgramSpec `ebpf:"on_sent"`
 	OnSetCreds         *ebpf.ProgramSpec `ebpf:"on_set_creds"`
 	OnSetNamespaces    *ebpf.ProgramSpec `ebpf:"on_set_namespaces"`
+	OnSetattr          *ebpf.ProgramSpec `ebpf:"on_setattr"`
+	OnSetattrDone      *ebpf.ProgramSpec `ebpf:"on_setattr_done"`
 	OnSignalAsked      *ebpf.ProgramSpec `ebpf:"on_signal_asked"`
 	OnSignalSent       *ebpf.ProgramSpec `ebpf:"on_signal_sent"`
 	OnSockGraft        *ebpf.ProgramSpec `ebpf:"on_sock_graft"`
@@ -233,12 +282,17 @@ type OldProgramSpecs struct {
 	OnSocketConnect    *ebpf.ProgramSpec `ebpf:"on_socket_connect"`
 	OnSocketListen     *ebpf.ProgramSpec `ebpf:"on_socket_listen"`
 	OnSocketPostCreate *ebpf.ProgramSpec `ebpf:"on_socket_post_create"`
+	OnSubmitted        *ebpf.ProgramSpec `ebpf:"on_submitted"`
 	OnSwitchNamespaces *ebpf.ProgramSpec `ebpf:"on_switch_namespaces"`
 	OnSysExit          *ebpf.ProgramSpec `ebpf:"on_sys_exit"`
 	OnTcpV4Connect     *ebpf.ProgramSpec `ebpf:"on_tcp_v4_connect"`
 	OnTcpV6Connect     *ebpf.ProgramSpec `ebpf:"on_tcp_v6_connect"`
 	OnUdpSendmsg       *ebpf.ProgramSpec `ebpf:"on_udp_sendmsg"`
 	OnUdpv6Sendmsg     *ebpf.ProgramSpec `ebpf:"on_udpv6_sendmsg"`
+	OnUmount           *ebpf.ProgramSpec `ebpf:"on_umount"`
+	OnUringRequest     *ebpf.ProgramSpec `ebpf:"on_uring_request"`
+	OnWantWrite        *ebpf.ProgramSpec `ebpf:"on_want_write"`
+	OnWantWriteFile    *ebpf.ProgramSpec `ebpf:"on_want_write_file"`
 	OnWritten          *ebpf.ProgramSpec `ebpf:"on_written"`
 }
 
@@ -246,6 +300,7 @@ type OldProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type OldMapSpecs struct {
+	Acts      *ebpf.MapSpec `ebpf:"acts"`
 	Askers    *ebpf.MapSpec `ebpf:"askers"`
 	Bulk      *ebpf.MapSpec `ebpf:"bulk"`
 	Conf      *ebpf.MapSpec `ebpf:"conf"`
@@ -297,6 +352,7 @@ type OldVariableSpecs struct {
 	TypeTamper     *ebpf.VariableSpec `ebpf:"type_tamper"`
 	TypeTamperKind *ebpf.VariableSpec `ebpf:"type_tamper_kind"`
 	TypeTarget     *ebpf.VariableSpec `ebpf:"type_target"`
+	TypeTimes      *ebpf.VariableSpec `ebpf:"type_times"`
 	TypeTraceHow   *ebpf.VariableSpec `ebpf:"type_trace_how"`
 	TypeType       *ebpf.VariableSpec `ebpf:"type_type"`
 	TypeUnix       *ebpf.VariableSpec `ebpf:"type_unix"`
@@ -322,6 +378,7 @@ func (o *OldObjects) Close() error {
 //
 // It can be passed to LoadOldObjects or ebpf.CollectionSpec.LoadAndAssign.
 type OldMaps struct {
+	Acts      *ebpf.Map `ebpf:"acts"`
 	Askers    *ebpf.Map `ebpf:"askers"`
 	Bulk      *ebpf.Map `ebpf:"bulk"`
 	Conf      *ebpf.Map `ebpf:"conf"`
@@ -339,6 +396,7 @@ type OldMaps struct {
 
 func (m *OldMaps) Close() error {
 	return _OldClose(
+		m.Acts,
 		m.Askers,
 		m.Bulk,
 		m.Conf,
@@ -391,6 +449,7 @@ type OldVariables struct {
 	TypeTamper     *ebpf.Variable `ebpf:"type_tamper"`
 	TypeTamperKind *ebpf.Variable `ebpf:"type_tamper_kind"`
 	TypeTarget     *ebpf.Variable `ebpf:"type_target"`
+	TypeTimes      *ebpf.Variable `ebpf:"type_times"`
 	TypeTraceHow   *ebpf.Variable `ebpf:"type_trace_how"`
 	TypeType       *ebpf.Variable `ebpf:"type_type"`
 	TypeUnix       *ebpf.Variable `ebpf:"type_unix"`
@@ -411,28 +470,46 @@ type OldPrograms struct {
 	OnCommitCreds      *ebpf.Program `ebpf:"on_commit_creds"`
 	OnCommittingCreds  *ebpf.Program `ebpf:"on_committing_creds"`
 	OnConnected        *ebpf.Program `ebpf:"on_connected"`
+	OnD_instantiate    *ebpf.Program `ebpf:"on_d_instantiate"`
 	OnDgramConnect     *ebpf.Program `ebpf:"on_dgram_connect"`
 	OnDnsAnswer        *ebpf.Program `ebpf:"on_dns_answer"`
 	OnDnsQuery         *ebpf.Program `ebpf:"on_dns_query"`
 	OnEgress           *ebpf.Program `ebpf:"on_egress"`
 	OnExec             *ebpf.Program `ebpf:"on_exec"`
 	OnExit             *ebpf.Program `ebpf:"on_exit"`
+	OnFileIoctl        *ebpf.Program `ebpf:"on_file_ioctl"`
 	OnFileOpen         *ebpf.Program `ebpf:"on_file_open"`
 	OnFilePermission   *ebpf.Program `ebpf:"on_file_permission"`
 	OnFileRelease      *ebpf.Program `ebpf:"on_file_release"`
-	OnFileTruncate     *ebpf.Program `ebpf:"on_file_truncate"`
+	OnFileattrSet      *ebpf.Program `ebpf:"on_fileattr_set"`
 	OnFork             *ebpf.Program `ebpf:"on_fork"`
 	OnFput             *ebpf.Program `ebpf:"on_fput"`
 	OnInet6Bind        *ebpf.Program `ebpf:"on_inet6_bind"`
 	OnInetBind         *ebpf.Program `ebpf:"on_inet_bind"`
 	OnInetListen       *ebpf.Program `ebpf:"on_inet_listen"`
+	OnInodeLink        *ebpf.Program `ebpf:"on_inode_link"`
+	OnInodeRemoveAcl   *ebpf.Program `ebpf:"on_inode_remove_acl"`
+	OnInodeRemovexattr *ebpf.Program `ebpf:"on_inode_removexattr"`
+	OnInodeRename      *ebpf.Program `ebpf:"on_inode_rename"`
+	OnInodeRmdir       *ebpf.Program `ebpf:"on_inode_rmdir"`
+	OnInodeSetAcl      *ebpf.Program `ebpf:"on_inode_set_acl"`
+	OnInodeSetxattr    *ebpf.Program `ebpf:"on_inode_setxattr"`
+	OnInodeUnlink      *ebpf.Program `ebpf:"on_inode_unlink"`
 	OnMade             *ebpf.Program `ebpf:"on_made"`
+	OnMapped           *ebpf.Program `ebpf:"on_mapped"`
+	OnMarked           *ebpf.Program `ebpf:"on_marked"`
+	OnMarkedFile       *ebpf.Program `ebpf:"on_marked_file"`
+	OnMmapShared       *ebpf.Program `ebpf:"on_mmap_shared"`
+	OnMount            *ebpf.Program `ebpf:"on_mount"`
+	OnMountSetattr     *ebpf.Program `ebpf:"on_mount_setattr"`
+	OnMounts           *ebpf.Program `ebpf:"on_mounts"`
+	OnMoveMount        *ebpf.Program `ebpf:"on_move_mount"`
+	OnMoved            *ebpf.Program `ebpf:"on_moved"`
+	OnMprotectShared   *ebpf.Program `ebpf:"on_mprotect_shared"`
 	OnNamed            *ebpf.Program `ebpf:"on_named"`
 	OnNetlinkSend      *ebpf.Program `ebpf:"on_netlink_send"`
 	OnOpened           *ebpf.Program `ebpf:"on_opened"`
 	OnPacketSendmsg    *ebpf.Program `ebpf:"on_packet_sendmsg"`
-	OnPathChmod        *ebpf.Program `ebpf:"on_path_chmod"`
-	OnPathChown        *ebpf.Program `ebpf:"on_path_chown"`
 	OnPathChroot       *ebpf.Program `ebpf:"on_path_chroot"`
 	OnPathLink         *ebpf.Program `ebpf:"on_path_link"`
 	OnPathMkdir        *ebpf.Program `ebpf:"on_path_mkdir"`
@@ -440,17 +517,20 @@ type OldPrograms struct {
 	OnPathRename       *ebpf.Program `ebpf:"on_path_rename"`
 	OnPathRmdir        *ebpf.Program `ebpf:"on_path_rmdir"`
 	OnPathSymlink      *ebpf.Program `ebpf:"on_path_symlink"`
-	OnPathTruncate     *ebpf.Program `ebpf:"on_path_truncate"`
 	OnPathUnlink       *ebpf.Program `ebpf:"on_path_unlink"`
 	OnPingV4Sendmsg    *ebpf.Program `ebpf:"on_ping_v4_sendmsg"`
 	OnPingV6Sendmsg    *ebpf.Program `ebpf:"on_ping_v6_sendmsg"`
+	OnPivotRoot        *ebpf.Program `ebpf:"on_pivot_root"`
 	OnPrepareExec      *ebpf.Program `ebpf:"on_prepare_exec"`
 	OnRawSendmsg       *ebpf.Program `ebpf:"on_raw_sendmsg"`
 	OnRawv6Sendmsg     *ebpf.Program `ebpf:"on_rawv6_sendmsg"`
+	OnReconfigure      *ebpf.Program `ebpf:"on_reconfigure"`
 	OnRenamed          *ebpf.Program `ebpf:"on_renamed"`
 	OnSent             *ebpf.Program `ebpf:"on_sent"`
 	OnSetCreds         *ebpf.Program `ebpf:"on_set_creds"`
 	OnSetNamespaces    *ebpf.Program `ebpf:"on_set_namespaces"`
+	OnSetattr          *ebpf.Program `ebpf:"on_setattr"`
+	OnSetattrDone      *ebpf.Program `ebpf:"on_setattr_done"`
 	OnSignalAsked      *ebpf.Program `ebpf:"on_signal_asked"`
 	OnSignalSent       *ebpf.Program `ebpf:"on_signal_sent"`
 	OnSockGraft        *ebpf.Program `ebpf:"on_sock_graft"`
@@ -459,12 +539,17 @@ type OldPrograms struct {
 	OnSocketConnect    *ebpf.Program `ebpf:"on_socket_connect"`
 	OnSocketListen     *ebpf.Program `ebpf:"on_socket_listen"`
 	OnSocketPostCreate *ebpf.Program `ebpf:"on_socket_post_create"`
+	OnSubmitted        *ebpf.Program `ebpf:"on_submitted"`
 	OnSwitchNamespaces *ebpf.Program `ebpf:"on_switch_namespaces"`
 	OnSysExit          *ebpf.Program `ebpf:"on_sys_exit"`
 	OnTcpV4Connect     *ebpf.Program `ebpf:"on_tcp_v4_connect"`
 	OnTcpV6Connect     *ebpf.Program `ebpf:"on_tcp_v6_connect"`
 	OnUdpSendmsg       *ebpf.Program `ebpf:"on_udp_sendmsg"`
 	OnUdpv6Sendmsg     *ebpf.Program `ebpf:"on_udpv6_sendmsg"`
+	OnUmount           *ebpf.Program `ebpf:"on_umount"`
+	OnUringRequest     *ebpf.Program `ebpf:"on_uring_request"`
+	OnWantWrite        *ebpf.Program `ebpf:"on_want_write"`
+	OnWantWriteFile    *ebpf.Program `ebpf:"on_want_write_file"`
 	OnWritten          *ebpf.Program `ebpf:"on_written"`
 }
 
@@ -481,28 +566,46 @@ func (p *OldPrograms) Close() error {
 		p.OnCommitCreds,
 		p.OnCommittingCreds,
 		p.OnConnected,
+		p.OnD_instantiate,
 		p.OnDgramConnect,
 		p.OnDnsAnswer,
 		p.OnDnsQuery,
 		p.OnEgress,
 		p.OnExec,
 		p.OnExit,
+		p.OnFileIoctl,
 		p.OnFileOpen,
 		p.OnFilePermission,
 		p.OnFileRelease,
-		p.OnFileTruncate,
+		p.OnFileattrSet,
 		p.OnFork,
 		p.OnFput,
 		p.OnInet6Bind,
 		p.OnInetBind,
 		p.OnInetListen,
+		p.OnInodeLink,
+		p.OnInodeRemoveAcl,
+		p.OnInodeRemovexattr,
+		p.OnInodeRename,
+		p.OnInodeRmdir,
+		p.OnInodeSetAcl,
+		p.OnInodeSetxattr,
+		p.OnInodeUnlink,
 		p.OnMade,
+		p.OnMapped,
+		p.OnMarked,
+		p.OnMarkedFile,
+		p.OnMmapShared,
+		p.OnMount,
+		p.OnMountSetattr,
+		p.OnMounts,
+		p.OnMoveMount,
+		p.OnMoved,
+		p.OnMprotectShared,
 		p.OnNamed,
 		p.OnNetlinkSend,
 		p.OnOpened,
 		p.OnPacketSendmsg,
-		p.OnPathChmod,
-		p.OnPathChown,
 		p.OnPathChroot,
 		p.OnPathLink,
 		p.OnPathMkdir,
@@ -510,17 +613,20 @@ func (p *OldPrograms) Close() error {
 		p.OnPathRename,
 		p.OnPathRmdir,
 		p.OnPathSymlink,
-		p.OnPathTruncate,
 		p.OnPathUnlink,
 		p.OnPingV4Sendmsg,
 		p.OnPingV6Sendmsg,
+		p.OnPivotRoot,
 		p.OnPrepareExec,
 		p.OnRawSendmsg,
 		p.OnRawv6Sendmsg,
+		p.OnReconfigure,
 		p.OnRenamed,
 		p.OnSent,
 		p.OnSetCreds,
 		p.OnSetNamespaces,
+		p.OnSetattr,
+		p.OnSetattrDone,
 		p.OnSignalAsked,
 		p.OnSignalSent,
 		p.OnSockGraft,
@@ -529,12 +635,17 @@ func (p *OldPrograms) Close() error {
 		p.OnSocketConnect,
 		p.OnSocketListen,
 		p.OnSocketPostCreate,
+		p.OnSubmitted,
 		p.OnSwitchNamespaces,
 		p.OnSysExit,
 		p.OnTcpV4Connect,
 		p.OnTcpV6Connect,
 		p.OnUdpSendmsg,
 		p.OnUdpv6Sendmsg,
+		p.OnUmount,
+		p.OnUringRequest,
+		p.OnWantWrite,
+		p.OnWantWriteFile,
 		p.OnWritten,
 	)
 }

@@ -87,11 +87,11 @@ type ProbeEventClose struct {
 	Uid      uint32
 	Gid      uint32
 	Hows     uint32
+	Links    uint32
 	PathLen  uint16
 	InnerLen uint16
 	PlaceLen uint16
 	Pad      uint16
-	Pad2     uint32
 }
 
 type ProbeEventComm struct {
@@ -175,11 +175,14 @@ type ProbeEventFile struct {
 	Uid      uint32
 	Gid      uint32
 	Arg      uint32
+	Rdev     uint32
+	Links    uint32
 	PathLen  uint16
 	NameLen  uint16
+	ExtraLen uint16
 	InnerLen uint16
 	PlaceLen uint16
-	Pad      uint32
+	Pad      uint16
 }
 
 type ProbeEventFlag uint32
@@ -260,18 +263,21 @@ type ProbeEventMemory struct {
 }
 
 type ProbeEventMount struct {
-	_         structs.HostLayout
-	H         ProbeEventHead
-	Flags     uint64
-	Ino       uint64
-	Dev       uint32
-	Operation uint32
-	Api       uint32
-	PathLen   uint16
-	SourceLen uint16
-	TypeLen   uint16
-	FromLen   uint16
-	Pad       uint32
+	_           structs.HostLayout
+	H           ProbeEventHead
+	Flags       uint64
+	Ino         uint64
+	Dev         uint32
+	Mode        uint32
+	Operation   uint32
+	Api         uint32
+	PathLen     uint16
+	NameLen     uint16
+	SourceLen   uint16
+	TypeLen     uint16
+	FromLen     uint16
+	FromNameLen uint16
+	Pad         uint32
 }
 
 type ProbeEventNamespace struct {
@@ -319,6 +325,7 @@ type ProbeEventRename struct {
 	Uid          uint32
 	Gid          uint32
 	Flags        uint32
+	Links        uint32
 	OldLen       uint16
 	NewLen       uint16
 	OldNameLen   uint16
@@ -326,7 +333,7 @@ type ProbeEventRename struct {
 	OldInner     uint16
 	NewInner     uint16
 	PlaceLen     uint16
-	Pad          uint16
+	Pad          [3]uint16
 }
 
 type ProbeEventTamper struct {
@@ -402,30 +409,31 @@ const (
 	ProbeEventTypeEV_UTIME         ProbeEventType = 22
 	ProbeEventTypeEV_MOUNT         ProbeEventType = 23
 	ProbeEventTypeEV_UNMOUNT       ProbeEventType = 24
-	ProbeEventTypeEV_CONNECT       ProbeEventType = 25
-	ProbeEventTypeEV_ACCEPT        ProbeEventType = 26
-	ProbeEventTypeEV_LISTEN        ProbeEventType = 27
-	ProbeEventTypeEV_BIND          ProbeEventType = 28
-	ProbeEventTypeEV_SEND          ProbeEventType = 29
-	ProbeEventTypeEV_FLOW          ProbeEventType = 30
-	ProbeEventTypeEV_RAW           ProbeEventType = 31
-	ProbeEventTypeEV_UNIX          ProbeEventType = 32
-	ProbeEventTypeEV_DNS           ProbeEventType = 33
-	ProbeEventTypeEV_MAP           ProbeEventType = 34
-	ProbeEventTypeEV_PROTECT       ProbeEventType = 35
-	ProbeEventTypeEV_MEMFD         ProbeEventType = 36
-	ProbeEventTypeEV_ALLOCATE      ProbeEventType = 37
-	ProbeEventTypeEV_MODULE_LOAD   ProbeEventType = 38
-	ProbeEventTypeEV_MODULE_UNLOAD ProbeEventType = 39
-	ProbeEventTypeEV_PARAM         ProbeEventType = 40
-	ProbeEventTypeEV_BPF           ProbeEventType = 41
-	ProbeEventTypeEV_PERF          ProbeEventType = 42
-	ProbeEventTypeEV_KEXEC         ProbeEventType = 43
-	ProbeEventTypeEV_USERFAULT     ProbeEventType = 44
-	ProbeEventTypeEV_URING         ProbeEventType = 45
-	ProbeEventTypeEV_AUTH          ProbeEventType = 46
-	ProbeEventTypeEV_TAMPER        ProbeEventType = 47
-	ProbeEventTypeEV_AGGREGATE     ProbeEventType = 48
+	ProbeEventTypeEV_PIVOT         ProbeEventType = 25
+	ProbeEventTypeEV_CONNECT       ProbeEventType = 26
+	ProbeEventTypeEV_ACCEPT        ProbeEventType = 27
+	ProbeEventTypeEV_LISTEN        ProbeEventType = 28
+	ProbeEventTypeEV_BIND          ProbeEventType = 29
+	ProbeEventTypeEV_SEND          ProbeEventType = 30
+	ProbeEventTypeEV_FLOW          ProbeEventType = 31
+	ProbeEventTypeEV_RAW           ProbeEventType = 32
+	ProbeEventTypeEV_UNIX          ProbeEventType = 33
+	ProbeEventTypeEV_DNS           ProbeEventType = 34
+	ProbeEventTypeEV_MAP           ProbeEventType = 35
+	ProbeEventTypeEV_PROTECT       ProbeEventType = 36
+	ProbeEventTypeEV_MEMFD         ProbeEventType = 37
+	ProbeEventTypeEV_ALLOCATE      ProbeEventType = 38
+	ProbeEventTypeEV_MODULE_LOAD   ProbeEventType = 39
+	ProbeEventTypeEV_MODULE_UNLOAD ProbeEventType = 40
+	ProbeEventTypeEV_PARAM         ProbeEventType = 41
+	ProbeEventTypeEV_BPF           ProbeEventType = 42
+	ProbeEventTypeEV_PERF          ProbeEventType = 43
+	ProbeEventTypeEV_KEXEC         ProbeEventType = 44
+	ProbeEventTypeEV_USERFAULT     ProbeEventType = 45
+	ProbeEventTypeEV_URING         ProbeEventType = 46
+	ProbeEventTypeEV_AUTH          ProbeEventType = 47
+	ProbeEventTypeEV_TAMPER        ProbeEventType = 48
+	ProbeEventTypeEV_AGGREGATE     ProbeEventType = 49
 	ProbeEventTypeEV_TYPES         ProbeEventType = 64
 )
 
@@ -435,6 +443,13 @@ type ProbeEventUnix struct {
 	NameLen uint16
 	Type    uint16
 	Peer    uint32
+}
+
+type ProbeFileTimes struct {
+	_     structs.HostLayout
+	Atime int64
+	Mtime int64
+	Ctime int64
 }
 
 type ProbeGained uint32
@@ -460,8 +475,10 @@ const (
 type ProbeMountApi uint32
 
 const (
-	ProbeMountApiAPI_MOUNT   ProbeMountApi = 1
-	ProbeMountApiAPI_FSMOUNT ProbeMountApi = 2
+	ProbeMountApiAPI_MOUNT         ProbeMountApi = 1
+	ProbeMountApiAPI_MOVE_MOUNT    ProbeMountApi = 2
+	ProbeMountApiAPI_FSCONFIG      ProbeMountApi = 3
+	ProbeMountApiAPI_MOUNT_SETATTR ProbeMountApi = 4
 )
 
 type ProbeMountOperation uint32
@@ -563,6 +580,7 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	ProbeMapActs                = "acts"
 	ProbeMapAskers              = "askers"
 	ProbeMapBulk                = "bulk"
 	ProbeMapConf                = "conf"
@@ -587,28 +605,46 @@ const (
 	ProbeProgOnCommitCreds      = "on_commit_creds"
 	ProbeProgOnCommittingCreds  = "on_committing_creds"
 	ProbeProgOnConnected        = "on_connected"
+	ProbeProgOnD_instantiate    = "on_d_instantiate"
 	ProbeProgOnDgramConnect     = "on_dgram_connect"
 	ProbeProgOnDnsAnswer        = "on_dns_answer"
 	ProbeProgOnDnsQuery         = "on_dns_query"
 	ProbeProgOnEgress           = "on_egress"
 	ProbeProgOnExec             = "on_exec"
 	ProbeProgOnExit             = "on_exit"
+	ProbeProgOnFileIoctl        = "on_file_ioctl"
 	ProbeProgOnFileOpen         = "on_file_open"
 	ProbeProgOnFilePermission   = "on_file_permission"
 	ProbeProgOnFileRelease      = "on_file_release"
-	ProbeProgOnFileTruncate     = "on_file_truncate"
+	ProbeProgOnFileattrSet      = "on_fileattr_set"
 	ProbeProgOnFork             = "on_fork"
 	ProbeProgOnFput             = "on_fput"
 	ProbeProgOnInet6Bind        = "on_inet6_bind"
 	ProbeProgOnInetBind         = "on_inet_bind"
 	ProbeProgOnInetListen       = "on_inet_listen"
+	ProbeProgOnInodeLink        = "on_inode_link"
+	ProbeProgOnInodeRemoveAcl   = "on_inode_remove_acl"
+	ProbeProgOnInodeRemovexattr = "on_inode_removexattr"
+	ProbeProgOnInodeRename      = "on_inode_rename"
+	ProbeProgOnInodeRmdir       = "on_inode_rmdir"
+	ProbeProgOnInodeSetAcl      = "on_inode_set_acl"
+	ProbeProgOnInodeSetxattr    = "on_inode_setxattr"
+	ProbeProgOnInodeUnlink      = "on_inode_unlink"
 	ProbeProgOnMade             = "on_made"
+	ProbeProgOnMapped           = "on_mapped"
+	ProbeProgOnMarked           = "on_marked"
+	ProbeProgOnMarkedFile       = "on_marked_file"
+	ProbeProgOnMmapShared       = "on_mmap_shared"
+	ProbeProgOnMount            = "on_mount"
+	ProbeProgOnMountSetattr     = "on_mount_setattr"
+	ProbeProgOnMounts           = "on_mounts"
+	ProbeProgOnMoveMount        = "on_move_mount"
+	ProbeProgOnMoved            = "on_moved"
+	ProbeProgOnMprotectShared   = "on_mprotect_shared"
 	ProbeProgOnNamed            = "on_named"
 	ProbeProgOnNetlinkSend      = "on_netlink_send"
 	ProbeProgOnOpened           = "on_opened"
 	ProbeProgOnPacketSendmsg    = "on_packet_sendmsg"
-	ProbeProgOnPathChmod        = "on_path_chmod"
-	ProbeProgOnPathChown        = "on_path_chown"
 	ProbeProgOnPathChroot       = "on_path_chroot"
 	ProbeProgOnPathLink         = "on_path_link"
 	ProbeProgOnPathMkdir        = "on_path_mkdir"
@@ -616,17 +652,20 @@ const (
 	ProbeProgOnPathRename       = "on_path_rename"
 	ProbeProgOnPathRmdir        = "on_path_rmdir"
 	ProbeProgOnPathSymlink      = "on_path_symlink"
-	ProbeProgOnPathTruncate     = "on_path_truncate"
 	ProbeProgOnPathUnlink       = "on_path_unlink"
 	ProbeProgOnPingV4Sendmsg    = "on_ping_v4_sendmsg"
 	ProbeProgOnPingV6Sendmsg    = "on_ping_v6_sendmsg"
+	ProbeProgOnPivotRoot        = "on_pivot_root"
 	ProbeProgOnPrepareExec      = "on_prepare_exec"
 	ProbeProgOnRawSendmsg       = "on_raw_sendmsg"
 	ProbeProgOnRawv6Sendmsg     = "on_rawv6_sendmsg"
+	ProbeProgOnReconfigure      = "on_reconfigure"
 	ProbeProgOnRenamed          = "on_renamed"
 	ProbeProgOnSent             = "on_sent"
 	ProbeProgOnSetCreds         = "on_set_creds"
 	ProbeProgOnSetNamespaces    = "on_set_namespaces"
+	ProbeProgOnSetattr          = "on_setattr"
+	ProbeProgOnSetattrDone      = "on_setattr_done"
 	ProbeProgOnSignalAsked      = "on_signal_asked"
 	ProbeProgOnSignalSent       = "on_signal_sent"
 	ProbeProgOnSockGraft        = "on_sock_graft"
@@ -635,12 +674,17 @@ const (
 	ProbeProgOnSocketConnect    = "on_socket_connect"
 	ProbeProgOnSocketListen     = "on_socket_listen"
 	ProbeProgOnSocketPostCreate = "on_socket_post_create"
+	ProbeProgOnSubmitted        = "on_submitted"
 	ProbeProgOnSwitchNamespaces = "on_switch_namespaces"
 	ProbeProgOnSysExit          = "on_sys_exit"
 	ProbeProgOnTcpV4Connect     = "on_tcp_v4_connect"
 	ProbeProgOnTcpV6Connect     = "on_tcp_v6_connect"
 	ProbeProgOnUdpSendmsg       = "on_udp_sendmsg"
 	ProbeProgOnUdpv6Sendmsg     = "on_udpv6_sendmsg"
+	ProbeProgOnUmount           = "on_umount"
+	ProbeProgOnUringRequest     = "on_uring_request"
+	ProbeProgOnWantWrite        = "on_want_write"
+	ProbeProgOnWantWriteFile    = "on_want_write_file"
 	ProbeProgOnWritten          = "on_written"
 	ProbeVarTypeAggregate       = "type_aggregate"
 	ProbeVarTypeApi             = "type_api"
@@ -674,6 +718,7 @@ const (
 	ProbeVarTypeTamper          = "type_tamper"
 	ProbeVarTypeTamperKind      = "type_tamper_kind"
 	ProbeVarTypeTarget          = "type_target"
+	ProbeVarTypeTimes           = "type_times"
 	ProbeVarTypeTraceHow        = "type_trace_how"
 	ProbeVarTypeType            = "type_type"
 	ProbeVarTypeUnix            = "type_unix"
@@ -732,28 +777,46 @@ type ProbeProgramSpecs struct {
 	OnCommitCreds      *ebpf.ProgramSpec `ebpf:"on_commit_creds"`
 	OnCommittingCreds  *ebpf.ProgramSpec `ebpf:"on_committing_creds"`
 	OnConnected        *ebpf.ProgramSpec `ebpf:"on_connected"`
+	OnD_instantiate    *ebpf.ProgramSpec `ebpf:"on_d_instantiate"`
 	OnDgramConnect     *ebpf.ProgramSpec `ebpf:"on_dgram_connect"`
 	OnDnsAnswer        *ebpf.ProgramSpec `ebpf:"on_dns_answer"`
 	OnDnsQuery         *ebpf.ProgramSpec `ebpf:"on_dns_query"`
 	OnEgress           *ebpf.ProgramSpec `ebpf:"on_egress"`
 	OnExec             *ebpf.ProgramSpec `ebpf:"on_exec"`
 	OnExit             *ebpf.ProgramSpec `ebpf:"on_exit"`
+	OnFileIoctl        *ebpf.ProgramSpec `ebpf:"on_file_ioctl"`
 	OnFileOpen         *ebpf.ProgramSpec `ebpf:"on_file_open"`
 	OnFilePermission   *ebpf.ProgramSpec `ebpf:"on_file_permission"`
 	OnFileRelease      *ebpf.ProgramSpec `ebpf:"on_file_release"`
-	OnFileTruncate     *ebpf.ProgramSpec `ebpf:"on_file_truncate"`
+	OnFileattrSet      *ebpf.ProgramSpec `ebpf:"on_fileattr_set"`
 	OnFork             *ebpf.ProgramSpec `ebpf:"on_fork"`
 	OnFput             *ebpf.ProgramSpec `ebpf:"on_fput"`
 	OnInet6Bind        *ebpf.ProgramSpec `ebpf:"on_inet6_bind"`
 	OnInetBind         *ebpf.ProgramSpec `ebpf:"on_inet_bind"`
 	OnInetListen       *ebpf.ProgramSpec `ebpf:"on_inet_listen"`
+	OnInodeLink        *ebpf.ProgramSpec `ebpf:"on_inode_link"`
+	OnInodeRemoveAcl   *ebpf.ProgramSpec `ebpf:"on_inode_remove_acl"`
+	OnInodeRemovexattr *ebpf.ProgramSpec `ebpf:"on_inode_removexattr"`
+	OnInodeRename      *ebpf.ProgramSpec `ebpf:"on_inode_rename"`
+	OnInodeRmdir       *ebpf.ProgramSpec `ebpf:"on_inode_rmdir"`
+	OnInodeSetAcl      *ebpf.ProgramSpec `ebpf:"on_inode_set_acl"`
+	OnInodeSetxattr    *ebpf.ProgramSpec `ebpf:"on_inode_setxattr"`
+	OnInodeUnlink      *ebpf.ProgramSpec `ebpf:"on_inode_unlink"`
 	OnMade             *ebpf.ProgramSpec `ebpf:"on_made"`
+	OnMapped           *ebpf.ProgramSpec `ebpf:"on_mapped"`
+	OnMarked           *ebpf.ProgramSpec `ebpf:"on_marked"`
+	OnMarkedFile       *ebpf.ProgramSpec `ebpf:"on_marked_file"`
+	OnMmapShared       *ebpf.ProgramSpec `ebpf:"on_mmap_shared"`
+	OnMount            *ebpf.ProgramSpec `ebpf:"on_mount"`
+	OnMountSetattr     *ebpf.ProgramSpec `ebpf:"on_mount_setattr"`
+	OnMounts           *ebpf.ProgramSpec `ebpf:"on_mounts"`
+	OnMoveMount        *ebpf.ProgramSpec `ebpf:"on_move_mount"`
+	OnMoved            *ebpf.ProgramSpec `ebpf:"on_moved"`
+	OnMprotectShared   *ebpf.ProgramSpec `ebpf:"on_mprotect_shared"`
 	OnNamed            *ebpf.ProgramSpec `ebpf:"on_named"`
 	OnNetlinkSend      *ebpf.ProgramSpec `ebpf:"on_netlink_send"`
 	OnOpened           *ebpf.ProgramSpec `ebpf:"on_opened"`
 	OnPacketSendmsg    *ebpf.ProgramSpec `ebpf:"on_packet_sendmsg"`
-	OnPathChmod        *ebpf.ProgramSpec `ebpf:"on_path_chmod"`
-	OnPathChown        *ebpf.ProgramSpec `ebpf:"on_path_chown"`
 	OnPathChroot       *ebpf.ProgramSpec `ebpf:"on_path_chroot"`
 	OnPathLink         *ebpf.ProgramSpec `ebpf:"on_path_link"`
 	OnPathMkdir        *ebpf.ProgramSpec `ebpf:"on_path_mkdir"`
@@ -761,17 +824,20 @@ type ProbeProgramSpecs struct {
 	OnPathRename       *ebpf.ProgramSpec `ebpf:"on_path_rename"`
 	OnPathRmdir        *ebpf.ProgramSpec `ebpf:"on_path_rmdir"`
 	OnPathSymlink      *ebpf.ProgramSpec `ebpf:"on_path_symlink"`
-	OnPathTruncate     *ebpf.ProgramSpec `ebpf:"on_path_truncate"`
 	OnPathUnlink       *ebpf.ProgramSpec `ebpf:"on_path_unlink"`
 	OnPingV4Sendmsg    *ebpf.ProgramSpec `ebpf:"on_ping_v4_sendmsg"`
 	OnPingV6Sendmsg    *ebpf.ProgramSpec `ebpf:"on_ping_v6_sendmsg"`
+	OnPivotRoot        *ebpf.ProgramSpec `ebpf:"on_pivot_root"`
 	OnPrepareExec      *ebpf.ProgramSpec `ebpf:"on_prepare_exec"`
 	OnRawSendmsg       *ebpf.ProgramSpec `ebpf:"on_raw_sendmsg"`
 	OnRawv6Sendmsg     *ebpf.ProgramSpec `ebpf:"on_rawv6_sendmsg"`
+	OnReconfigure      *ebpf.ProgramSpec `ebpf:"on_reconfigure"`
 	OnRenamed          *ebpf.ProgramSpec `ebpf:"on_renamed"`
 	OnSent             *ebpf.ProgramSpec `ebpf:"on_sent"`
 	OnSetCreds         *ebpf.ProgramSpec `ebpf:"on_set_creds"`
 	OnSetNamespaces    *ebpf.ProgramSpec `ebpf:"on_set_namespaces"`
+	OnSetattr          *ebpf.ProgramSpec `ebpf:"on_setattr"`
+	OnSetattrDone      *ebpf.ProgramSpec `ebpf:"on_setattr_done"`
 	OnSignalAsked      *ebpf.ProgramSpec `ebpf:"on_signal_asked"`
 	OnSignalSent       *ebpf.ProgramSpec `ebpf:"on_signal_sent"`
 	OnSockGraft        *ebpf.ProgramSpec `ebpf:"on_sock_graft"`
@@ -780,12 +846,17 @@ type ProbeProgramSpecs struct {
 	OnSocketConnect    *ebpf.ProgramSpec `ebpf:"on_socket_connect"`
 	OnSocketListen     *ebpf.ProgramSpec `ebpf:"on_socket_listen"`
 	OnSocketPostCreate *ebpf.ProgramSpec `ebpf:"on_socket_post_create"`
+	OnSubmitted        *ebpf.ProgramSpec `ebpf:"on_submitted"`
 	OnSwitchNamespaces *ebpf.ProgramSpec `ebpf:"on_switch_namespaces"`
 	OnSysExit          *ebpf.ProgramSpec `ebpf:"on_sys_exit"`
 	OnTcpV4Connect     *ebpf.ProgramSpec `ebpf:"on_tcp_v4_connect"`
 	OnTcpV6Connect     *ebpf.ProgramSpec `ebpf:"on_tcp_v6_connect"`
 	OnUdpSendmsg       *ebpf.ProgramSpec `ebpf:"on_udp_sendmsg"`
 	OnUdpv6Sendmsg     *ebpf.ProgramSpec `ebpf:"on_udpv6_sendmsg"`
+	OnUmount           *ebpf.ProgramSpec `ebpf:"on_umount"`
+	OnUringRequest     *ebpf.ProgramSpec `ebpf:"on_uring_request"`
+	OnWantWrite        *ebpf.ProgramSpec `ebpf:"on_want_write"`
+	OnWantWriteFile    *ebpf.ProgramSpec `ebpf:"on_want_write_file"`
 	OnWritten          *ebpf.ProgramSpec `ebpf:"on_written"`
 }
 
@@ -793,6 +864,7 @@ type ProbeProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProbeMapSpecs struct {
+	Acts      *ebpf.MapSpec `ebpf:"acts"`
 	Askers    *ebpf.MapSpec `ebpf:"askers"`
 	Bulk      *ebpf.MapSpec `ebpf:"bulk"`
 	Conf      *ebpf.MapSpec `ebpf:"conf"`
@@ -844,6 +916,7 @@ type ProbeVariableSpecs struct {
 	TypeTamper     *ebpf.VariableSpec `ebpf:"type_tamper"`
 	TypeTamperKind *ebpf.VariableSpec `ebpf:"type_tamper_kind"`
 	TypeTarget     *ebpf.VariableSpec `ebpf:"type_target"`
+	TypeTimes      *ebpf.VariableSpec `ebpf:"type_times"`
 	TypeTraceHow   *ebpf.VariableSpec `ebpf:"type_trace_how"`
 	TypeType       *ebpf.VariableSpec `ebpf:"type_type"`
 	TypeUnix       *ebpf.VariableSpec `ebpf:"type_unix"`
@@ -869,6 +942,7 @@ func (o *ProbeObjects) Close() error {
 //
 // It can be passed to LoadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProbeMaps struct {
+	Acts      *ebpf.Map `ebpf:"acts"`
 	Askers    *ebpf.Map `ebpf:"askers"`
 	Bulk      *ebpf.Map `ebpf:"bulk"`
 	Conf      *ebpf.Map `ebpf:"conf"`
@@ -886,6 +960,7 @@ type ProbeMaps struct {
 
 func (m *ProbeMaps) Close() error {
 	return _ProbeClose(
+		m.Acts,
 		m.Askers,
 		m.Bulk,
 		m.Conf,
@@ -938,6 +1013,7 @@ type ProbeVariables struct {
 	TypeTamper     *ebpf.Variable `ebpf:"type_tamper"`
 	TypeTamperKind *ebpf.Variable `ebpf:"type_tamper_kind"`
 	TypeTarget     *ebpf.Variable `ebpf:"type_target"`
+	TypeTimes      *ebpf.Variable `ebpf:"type_times"`
 	TypeTraceHow   *ebpf.Variable `ebpf:"type_trace_how"`
 	TypeType       *ebpf.Variable `ebpf:"type_type"`
 	TypeUnix       *ebpf.Variable `ebpf:"type_unix"`
@@ -958,28 +1034,46 @@ type ProbePrograms struct {
 	OnCommitCreds      *ebpf.Program `ebpf:"on_commit_creds"`
 	OnCommittingCreds  *ebpf.Program `ebpf:"on_committing_creds"`
 	OnConnected        *ebpf.Program `ebpf:"on_connected"`
+	OnD_instantiate    *ebpf.Program `ebpf:"on_d_instantiate"`
 	OnDgramConnect     *ebpf.Program `ebpf:"on_dgram_connect"`
 	OnDnsAnswer        *ebpf.Program `ebpf:"on_dns_answer"`
 	OnDnsQuery         *ebpf.Program `ebpf:"on_dns_query"`
 	OnEgress           *ebpf.Program `ebpf:"on_egress"`
 	OnExec             *ebpf.Program `ebpf:"on_exec"`
 	OnExit             *ebpf.Program `ebpf:"on_exit"`
+	OnFileIoctl        *ebpf.Program `ebpf:"on_file_ioctl"`
 	OnFileOpen         *ebpf.Program `ebpf:"on_file_open"`
 	OnFilePermission   *ebpf.Program `ebpf:"on_file_permission"`
 	OnFileRelease      *ebpf.Program `ebpf:"on_file_release"`
-	OnFileTruncate     *ebpf.Program `ebpf:"on_file_truncate"`
+	OnFileattrSet      *ebpf.Program `ebpf:"on_fileattr_set"`
 	OnFork             *ebpf.Program `ebpf:"on_fork"`
 	OnFput             *ebpf.Program `ebpf:"on_fput"`
 	OnInet6Bind        *ebpf.Program `ebpf:"on_inet6_bind"`
 	OnInetBind         *ebpf.Program `ebpf:"on_inet_bind"`
 	OnInetListen       *ebpf.Program `ebpf:"on_inet_listen"`
+	OnInodeLink        *ebpf.Program `ebpf:"on_inode_link"`
+	OnInodeRemoveAcl   *ebpf.Program `ebpf:"on_inode_remove_acl"`
+	OnInodeRemovexattr *ebpf.Program `ebpf:"on_inode_removexattr"`
+	OnInodeRename      *ebpf.Program `ebpf:"on_inode_rename"`
+	OnInodeRmdir       *ebpf.Program `ebpf:"on_inode_rmdir"`
+	OnInodeSetAcl      *ebpf.Program `ebpf:"on_inode_set_acl"`
+	OnInodeSetxattr    *ebpf.Program `ebpf:"on_inode_setxattr"`
+	OnInodeUnlink      *ebpf.Program `ebpf:"on_inode_unlink"`
 	OnMade             *ebpf.Program `ebpf:"on_made"`
+	OnMapped           *ebpf.Program `ebpf:"on_mapped"`
+	OnMarked           *ebpf.Program `ebpf:"on_marked"`
+	OnMarkedFile       *ebpf.Program `ebpf:"on_marked_file"`
+	OnMmapShared       *ebpf.Program `ebpf:"on_mmap_shared"`
+	OnMount            *ebpf.Program `ebpf:"on_mount"`
+	OnMountSetattr     *ebpf.Program `ebpf:"on_mount_setattr"`
+	OnMounts           *ebpf.Program `ebpf:"on_mounts"`
+	OnMoveMount        *ebpf.Program `ebpf:"on_move_mount"`
+	OnMoved            *ebpf.Program `ebpf:"on_moved"`
+	OnMprotectShared   *ebpf.Program `ebpf:"on_mprotect_shared"`
 	OnNamed            *ebpf.Program `ebpf:"on_named"`
 	OnNetlinkSend      *ebpf.Program `ebpf:"on_netlink_send"`
 	OnOpened           *ebpf.Program `ebpf:"on_opened"`
 	OnPacketSendmsg    *ebpf.Program `ebpf:"on_packet_sendmsg"`
-	OnPathChmod        *ebpf.Program `ebpf:"on_path_chmod"`
-	OnPathChown        *ebpf.Program `ebpf:"on_path_chown"`
 	OnPathChroot       *ebpf.Program `ebpf:"on_path_chroot"`
 	OnPathLink         *ebpf.Program `ebpf:"on_path_link"`
 	OnPathMkdir        *ebpf.Program `ebpf:"on_path_mkdir"`
@@ -987,17 +1081,20 @@ type ProbePrograms struct {
 	OnPathRename       *ebpf.Program `ebpf:"on_path_rename"`
 	OnPathRmdir        *ebpf.Program `ebpf:"on_path_rmdir"`
 	OnPathSymlink      *ebpf.Program `ebpf:"on_path_symlink"`
-	OnPathTruncate     *ebpf.Program `ebpf:"on_path_truncate"`
 	OnPathUnlink       *ebpf.Program `ebpf:"on_path_unlink"`
 	OnPingV4Sendmsg    *ebpf.Program `ebpf:"on_ping_v4_sendmsg"`
 	OnPingV6Sendmsg    *ebpf.Program `ebpf:"on_ping_v6_sendmsg"`
+	OnPivotRoot        *ebpf.Program `ebpf:"on_pivot_root"`
 	OnPrepareExec      *ebpf.Program `ebpf:"on_prepare_exec"`
 	OnRawSendmsg       *ebpf.Program `ebpf:"on_raw_sendmsg"`
 	OnRawv6Sendmsg     *ebpf.Program `ebpf:"on_rawv6_sendmsg"`
+	OnReconfigure      *ebpf.Program `ebpf:"on_reconfigure"`
 	OnRenamed          *ebpf.Program `ebpf:"on_renamed"`
 	OnSent             *ebpf.Program `ebpf:"on_sent"`
 	OnSetCreds         *ebpf.Program `ebpf:"on_set_creds"`
 	OnSetNamespaces    *ebpf.Program `ebpf:"on_set_namespaces"`
+	OnSetattr          *ebpf.Program `ebpf:"on_setattr"`
+	OnSetattrDone      *ebpf.Program `ebpf:"on_setattr_done"`
 	OnSignalAsked      *ebpf.Program `ebpf:"on_signal_asked"`
 	OnSignalSent       *ebpf.Program `ebpf:"on_signal_sent"`
 	OnSockGraft        *ebpf.Program `ebpf:"on_sock_graft"`
@@ -1006,12 +1103,17 @@ type ProbePrograms struct {
 	OnSocketConnect    *ebpf.Program `ebpf:"on_socket_connect"`
 	OnSocketListen     *ebpf.Program `ebpf:"on_socket_listen"`
 	OnSocketPostCreate *ebpf.Program `ebpf:"on_socket_post_create"`
+	OnSubmitted        *ebpf.Program `ebpf:"on_submitted"`
 	OnSwitchNamespaces *ebpf.Program `ebpf:"on_switch_namespaces"`
 	OnSysExit          *ebpf.Program `ebpf:"on_sys_exit"`
 	OnTcpV4Connect     *ebpf.Program `ebpf:"on_tcp_v4_connect"`
 	OnTcpV6Connect     *ebpf.Program `ebpf:"on_tcp_v6_connect"`
 	OnUdpSendmsg       *ebpf.Program `ebpf:"on_udp_sendmsg"`
 	OnUdpv6Sendmsg     *ebpf.Program `ebpf:"on_udpv6_sendmsg"`
+	OnUmount           *ebpf.Program `ebpf:"on_umount"`
+	OnUringRequest     *ebpf.Program `ebpf:"on_uring_request"`
+	OnWantWrite        *ebpf.Program `ebpf:"on_want_write"`
+	OnWantWriteFile    *ebpf.Program `ebpf:"on_want_write_file"`
 	OnWritten          *ebpf.Program `ebpf:"on_written"`
 }
 
@@ -1028,28 +1130,46 @@ func (p *ProbePrograms) Close() error {
 		p.OnCommitCreds,
 		p.OnCommittingCreds,
 		p.OnConnected,
+		p.OnD_instantiate,
 		p.OnDgramConnect,
 		p.OnDnsAnswer,
 		p.OnDnsQuery,
 		p.OnEgress,
 		p.OnExec,
 		p.OnExit,
+		p.OnFileIoctl,
 		p.OnFileOpen,
 		p.OnFilePermission,
 		p.OnFileRelease,
-		p.OnFileTruncate,
+		p.OnFileattrSet,
 		p.OnFork,
 		p.OnFput,
 		p.OnInet6Bind,
 		p.OnInetBind,
 		p.OnInetListen,
+		p.OnInodeLink,
+		p.OnInodeRemoveAcl,
+		p.OnInodeRemovexattr,
+		p.OnInodeRename,
+		p.OnInodeRmdir,
+		p.OnInodeSetAcl,
+		p.OnInodeSetxattr,
+		p.OnInodeUnlink,
 		p.OnMade,
+		p.OnMapped,
+		p.OnMarked,
+		p.OnMarkedFile,
+		p.OnMmapShared,
+		p.OnMount,
+		p.OnMountSetattr,
+		p.OnMounts,
+		p.OnMoveMount,
+		p.OnMoved,
+		p.OnMprotectShared,
 		p.OnNamed,
 		p.OnNetlinkSend,
 		p.OnOpened,
 		p.OnPacketSendmsg,
-		p.OnPathChmod,
-		p.OnPathChown,
 		p.OnPathChroot,
 		p.OnPathLink,
 		p.OnPathMkdir,
@@ -1057,17 +1177,20 @@ func (p *ProbePrograms) Close() error {
 		p.OnPathRename,
 		p.OnPathRmdir,
 		p.OnPathSymlink,
-		p.OnPathTruncate,
 		p.OnPathUnlink,
 		p.OnPingV4Sendmsg,
 		p.OnPingV6Sendmsg,
+		p.OnPivotRoot,
 		p.OnPrepareExec,
 		p.OnRawSendmsg,
 		p.OnRawv6Sendmsg,
+		p.OnReconfigure,
 		p.OnRenamed,
 		p.OnSent,
 		p.OnSetCreds,
 		p.OnSetNamespaces,
+		p.OnSetattr,
+		p.OnSetattrDone,
 		p.OnSignalAsked,
 		p.OnSignalSent,
 		p.OnSockGraft,
@@ -1076,12 +1199,17 @@ func (p *ProbePrograms) Close() error {
 		p.OnSocketConnect,
 		p.OnSocketListen,
 		p.OnSocketPostCreate,
+		p.OnSubmitted,
 		p.OnSwitchNamespaces,
 		p.OnSysExit,
 		p.OnTcpV4Connect,
 		p.OnTcpV6Connect,
 		p.OnUdpSendmsg,
 		p.OnUdpv6Sendmsg,
+		p.OnUmount,
+		p.OnUringRequest,
+		p.OnWantWrite,
+		p.OnWantWriteFile,
 		p.OnWritten,
 	)
 }

@@ -34,6 +34,7 @@ enum event_type {
 	EV_UTIME,
 	EV_MOUNT,
 	EV_UNMOUNT,
+	EV_PIVOT, /* sealed as a change of the root */
 
 	EV_CONNECT,
 	EV_ACCEPT,

@@ -4,21 +4,29 @@
 
 #include "event.h"
 
-/* One file; strings: path (leaf first), name, place. */
+/* One file; strings: path (leaf first), name, extra, place. */
 struct event_file {
 	struct event_head h;
 	__u64 ino;
 	__u64 size;
-	__u64 arg2; /* truncate: new length; chown: new gid<<32|uid; xattr: length of the value */
+	__u64 arg2; /* truncate: size before; chown by names: new gid<<32|uid; xattr: length of the value */
 	__u32 dev;
 	__u32 mode;
 	__u32 uid, gid;
-	__u32 arg; /* chmod: new mode; mknod: device; how it was written */
+	__u32 arg; /* chmod: mode before; write: how; xattr: 1 when removed; attributes: the flags */
+	__u32 rdev; /* of a device node */
+	__u32 links;
 	__u16 path_len;
-	__u16 name_len; /* with FL_USER_PATH the name; else of an attribute, or what a symbolic link holds */
+	__u16 name_len; /* with FL_USER_PATH the name */
+	__u16 extra_len; /* name of an attribute, what a symbolic link holds, or struct file_times */
 	__u16 inner_len; /* how much of path lies within the mount */
 	__u16 place_len; /* where the mount's root lies in its file system; 0: at its root */
-	__u32 pad;
+	__u16 pad;
+};
+
+/* What a file's times were set to, Unix nanoseconds. */
+struct file_times {
+	__s64 atime, mtime, ctime;
 };
 
 /* The last close of a description that was written through; strings: path, place. */
@@ -34,11 +42,11 @@ struct event_close {
 	__u32 mode;
 	__u32 uid, gid;
 	__u32 hows; /* bits of enum write_how */
+	__u32 links;
 	__u16 path_len;
 	__u16 inner_len;
 	__u16 place_len;
 	__u16 pad;
-	__u32 pad2;
 };
 
 /* Two paths; strings: old, new. With FL_USER_PATH: old directory, old name,
@@ -53,22 +61,26 @@ struct event_rename {
 	__u32 replaced_mode;
 	__u32 uid, gid;
 	__u32 flags; /* of renameat2 */
+	__u32 links;
 	__u16 old_len, new_len;
 	__u16 old_name_len, new_name_len;
 	__u16 old_inner, new_inner;
 	__u16 place_len;
-	__u16 pad;
+	__u16 pad[3];
 };
 
-/* Strings: place it is at (path, leaf first), source as passed, type, path of the source (leaf first). */
+/* Strings: place it is at (path, leaf first), name, source as passed, type, path
+ * of the source (leaf first), its name. With FL_USER_PATH path and from are the
+ * directories that the names start at. */
 struct event_mount {
 	struct event_head h;
 	__u64 flags;
 	__u64 ino;
 	__u32 dev;
+	__u32 mode;
 	__u32 operation; /* enum mount_operation */
 	__u32 api; /* enum mount_api */
-	__u16 path_len, source_len, type_len, from_len;
+	__u16 path_len, name_len, source_len, type_len, from_len, from_name_len;
 	__u32 pad;
 };
 
@@ -85,7 +97,9 @@ enum mount_operation {
 
 enum mount_api {
 	API_MOUNT = 1,
-	API_FSMOUNT,
+	API_MOVE_MOUNT,
+	API_FSCONFIG,
+	API_MOUNT_SETATTR,
 };
 
 enum write_how {

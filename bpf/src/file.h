@@ -2,6 +2,7 @@
 /* What all sources of file events share. */
 #pragma once
 
+#include "call.h"
 #include "path.h"
 
 static __always_inline bool left_out(__u32 type)
@@ -16,10 +17,12 @@ static __always_inline bool left_out(__u32 type)
 static __always_inline struct event_file *begin_file(struct scratch *s, __u32 type)
 {
 	struct event_file *e = (struct event_file *)s->data;
+	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
 
 	__builtin_memset(e, 0, sizeof(*e));
 	s->off = sizeof(*e);
-	head(&e->h, type, (struct task_struct *)bpf_get_current_task());
+	s->flags = act_flags(t);
+	head(&e->h, type, t);
 	return e;
 }
 
@@ -31,16 +34,94 @@ static __always_inline void fill_inode(struct event_file *e, struct inode *i)
 	e->mode = BPF_CORE_READ(i, i_mode);
 	e->uid = BPF_CORE_READ(i, i_uid.val);
 	e->gid = BPF_CORE_READ(i, i_gid.val);
+	e->links = BPF_CORE_READ(i, i_nlink);
+	e->rdev = BPF_CORE_READ(i, i_rdev);
 }
 
-/* tell emits an event about one dentry seen through one mount. A dentry that
- * names nothing yet (mknod) takes its device from dir. */
-static __always_inline void tell(__u32 type, struct vfsmount *mnt, struct dentry *d, struct dentry *dir, __u32 arg,
-				 __u64 arg2)
+/* A file without a directory, in memory only: memfd, and what is shared
+ * between processes without a name. */
+static __always_inline bool in_memory(struct dentry *d)
+{
+	unsigned long magic;
+
+	if (BPF_CORE_READ(d, d_parent) != d)
+		return false;
+	magic = BPF_CORE_READ(d, d_sb, s_magic);
+	if (magic != TMPFS_MAGIC && magic != HUGETLBFS_MAGIC)
+		return false;
+	return (BPF_CORE_READ(d, d_inode, i_mode) & S_IFMT) == S_IFREG;
+}
+
+/* What the file systems show is not stored in them: writing such a file is an
+ * act upon the kernel. */
+static __always_inline bool of_kernel(struct super_block *sb)
+{
+	switch (BPF_CORE_READ(sb, s_magic)) {
+	case PROC_SUPER_MAGIC:
+	case SYSFS_MAGIC:
+	case CGROUP_SUPER_MAGIC:
+	case CGROUP2_SUPER_MAGIC:
+	case DEBUGFS_MAGIC:
+	case TRACEFS_MAGIC:
+	case SECURITYFS_MAGIC:
+	case SELINUX_MAGIC:
+	case CONFIGFS_MAGIC:
+	case BINFMTFS_MAGIC:
+	case ANON_INODE_FS_MAGIC: /* eventfd and its kin look like regular files on new kernels */
+		return true;
+	}
+	return false;
+}
+
+/* A mount that no name space holds belongs to the kernel: layers of overlayfs
+ * are reached through such. */
+#define KERNELS_OWN ((struct mnt_namespace *)-22L)
+
+static __always_inline bool kernels_own(struct vfsmount *vfs)
+{
+	return BPF_CORE_READ(container_of_mount(vfs), mnt_ns) == KERNELS_OWN;
+}
+
+/* What an event says beside its file. */
+struct more {
+	__u32 arg;
+	__u32 flags;
+	__u64 arg2;
+	__u32 mode; /* of what does not exist yet */
+	__u32 dev;
+	const void *extra; /* a string, or, with extra_len, bytes */
+	__u32 extra_len;
+	bool of_user; /* extra is in the process's memory */
+};
+
+static __always_inline void append_extra(struct scratch *s, struct event_file *e, struct more *m)
+{
+	__u32 off = s->off & (DATA_BYTES - 1);
+	long n;
+
+	if (!m->extra)
+		return;
+	if (m->extra_len == sizeof(struct file_times)) {
+		n = bpf_probe_read_kernel(&s->data[off], sizeof(struct file_times), m->extra);
+		n = n ? 0 : sizeof(struct file_times);
+	} else if (m->of_user) {
+		n = bpf_probe_read_user_str(&s->data[off], 4096, m->extra);
+	} else {
+		n = bpf_probe_read_kernel_str(&s->data[off], 4096, m->extra);
+	}
+	if (n <= 0)
+		return;
+	e->extra_len = n;
+	s->off = off + n;
+}
+
+/* tell_more emits an event about one dentry seen through one mount, whose inode
+ * is i; a dentry that names nothing yet (i is 0) takes its device from dir. */
+static __always_inline void tell_more(__u32 type, struct vfsmount *mnt, struct dentry *d, struct inode *i,
+				      struct dentry *dir, struct more *m)
 {
 	struct scratch *s;
 	struct event_file *e;
-	struct inode *i;
 
 	if (left_out(type))
 		return;
@@ -48,64 +129,60 @@ static __always_inline void tell(__u32 type, struct vfsmount *mnt, struct dentry
 	if (!s)
 		return;
 	e = begin_file(s, type);
-	e->arg = arg;
-	e->arg2 = arg2;
-	i = BPF_CORE_READ(d, d_inode);
+	s->flags |= m->flags;
+	e->arg = m->arg;
+	e->arg2 = m->arg2;
 	if (i) {
 		fill_inode(e, i);
-		note_deleted(s, d, i);
-	} else if (dir) {
-		e->dev = BPF_CORE_READ(dir, d_inode, i_sb, s_dev);
+		if (in_memory(d))
+			s->flags |= FL_MEMORY;
+		else if (!(m->flags & FL_TEMPORARY))
+			note_deleted(s, d, i);
+	} else {
+		e->mode = m->mode;
+		e->rdev = m->dev;
+		if (dir)
+			e->dev = BPF_CORE_READ(dir, d_inode, i_sb, s_dev);
 	}
 	e->path_len = walk(s, mnt, d);
 	e->inner_len = s->inner;
+	append_extra(s, e, m);
 	e->place_len = walk_place(s);
 	send(s, RING_BULK);
 	give(s);
 }
 
-static __always_inline void tell_file(__u32 type, struct file *f, __u32 arg, __u64 arg2)
+/* tell is tell_more with little to say. */
+static __always_inline void tell(__u32 type, struct vfsmount *mnt, struct dentry *d, struct dentry *dir, __u32 arg,
+				 __u64 arg2)
 {
-	tell(type, BPF_CORE_READ(f, f_path.mnt), BPF_CORE_READ(f, f_path.dentry), 0, arg, arg2);
+	struct more m = { .arg = arg, .arg2 = arg2 };
+
+	tell_more(type, mnt, d, BPF_CORE_READ(d, d_inode), dir, &m);
 }
 
-/* first_write emits once for each open file description. */
-static __always_inline void first_write(struct file *f, __u32 how)
+static __always_inline void tell_file(__u32 type, struct file *f, struct more *m)
 {
-	struct inode *i = BPF_CORE_READ(f, f_inode);
-	__u64 key = (__u64)f, now;
+	struct dentry *d = BPF_CORE_READ(f, f_path.dentry);
 
-	if ((BPF_CORE_READ(i, i_mode) & S_IFMT) != S_IFREG)
-		return;
-	if (bpf_map_lookup_elem(&wr, &key))
-		return;
-	/* eventfd and its kin look like regular files on new kernels. */
-	if (BPF_CORE_READ(i, i_sb, s_magic) == ANON_INODE_FS_MAGIC)
-		return;
-	now = bpf_ktime_get_boot_ns();
-	bpf_map_update_elem(&wr, &key, &now, BPF_ANY);
-	tell_file(EV_WRITE, f, how, 0);
-}
-
-static __always_inline void forget_writes(struct file *f)
-{
-	__u64 key = (__u64)f;
-
-	bpf_map_delete_elem(&wr, &key);
+	/* The file's own inode: overlayfs has others below the same path. */
+	tell_more(type, BPF_CORE_READ(f, f_path.mnt), d, BPF_CORE_READ(f, f_inode), 0, m);
 }
 
 static __always_inline struct event_rename *begin_rename(struct scratch *s, __u32 type)
 {
 	struct event_rename *e = (struct event_rename *)s->data;
+	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
 
 	__builtin_memset(e, 0, sizeof(*e));
 	s->off = sizeof(*e);
-	head(&e->h, type, (struct task_struct *)bpf_get_current_task());
+	s->flags = act_flags(t);
+	head(&e->h, type, t);
 	return e;
 }
 
-static __always_inline void tell_two(__u32 type, struct vfsmount *old_mnt, struct dentry *old, struct vfsmount *new_mnt,
-				     struct dentry *new, __u32 flags)
+static __always_inline void tell_two(__u32 type, struct vfsmount *mnt, struct dentry *old, struct dentry *new,
+				     __u32 flags)
 {
 	struct scratch *s;
 	struct event_rename *e;
@@ -125,17 +202,18 @@ static __always_inline void tell_two(__u32 type, struct vfsmount *old_mnt, struc
 	e->mode = BPF_CORE_READ(i, i_mode);
 	e->uid = BPF_CORE_READ(i, i_uid.val);
 	e->gid = BPF_CORE_READ(i, i_gid.val);
+	e->links = BPF_CORE_READ(i, i_nlink);
 	e->flags = flags;
 	i = BPF_CORE_READ(new, d_inode);
 	if (i) {
 		e->replaced_ino = BPF_CORE_READ(i, i_ino);
 		e->replaced_mode = BPF_CORE_READ(i, i_mode);
 	}
-	e->old_len = walk(s, old_mnt, old);
+	e->old_len = walk(s, mnt, old);
 	e->old_inner = s->inner;
 	first = s->flags;
 	s->flags = 0;
-	e->new_len = walk(s, new_mnt, new);
+	e->new_len = walk(s, mnt, new);
 	e->new_inner = s->inner;
 	if (s->flags & FL_PATH_TRUNC)
 		first |= FL_PATH2_TRUNC;

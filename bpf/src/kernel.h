@@ -23,9 +23,19 @@ struct qstr {
 	const unsigned char *name;
 };
 
+struct list_head {
+	struct list_head *next, *prev;
+};
+
+struct file_system_type {
+	const char *name;
+};
+
 struct super_block {
 	__u32 s_dev;
 	unsigned long s_magic;
+	struct file_system_type *s_type;
+	struct list_head s_mounts;
 };
 
 typedef struct {
@@ -43,6 +53,7 @@ struct inode {
 	struct super_block *i_sb;
 	unsigned long i_ino;
 	unsigned int i_nlink;
+	__u32 i_rdev;
 	long long i_size;
 };
 
@@ -53,20 +64,41 @@ struct timespec64 {
 
 /* The times of an inode have changed their names twice. */
 struct inode___until_6_5 {
+	struct timespec64 i_atime;
 	struct timespec64 i_mtime;
 	struct timespec64 i_ctime;
 };
 
 struct inode___until_6_10 {
+	struct timespec64 __i_atime;
 	struct timespec64 __i_mtime;
 	struct timespec64 __i_ctime;
 };
 
 struct inode___now {
+	__s64 i_atime_sec;
+	__u32 i_atime_nsec;
 	__s64 i_mtime_sec;
 	__s64 i_ctime_sec;
 	__u32 i_mtime_nsec;
 	__u32 i_ctime_nsec;
+};
+
+/* What notify_change is to change, and vfs_fileattr_set. */
+struct iattr {
+	unsigned int ia_valid;
+	long long ia_size;
+	struct timespec64 ia_atime;
+	struct timespec64 ia_mtime;
+	struct file *ia_file;
+};
+
+struct fileattr {
+	__u32 flags;
+};
+
+struct posix_acl {
+	unsigned int a_count;
 };
 
 struct hlist_bl_node {
@@ -78,16 +110,35 @@ struct dentry {
 	struct dentry *d_parent;
 	struct qstr d_name;
 	struct inode *d_inode;
+	struct super_block *d_sb;
 };
 
 struct vfsmount {
 	struct dentry *mnt_root;
+	struct super_block *mnt_sb;
 };
+
+/* Which of them a kernel has tells whether functions that change a file are
+ * given a mapping of ids first: since 5.12, renamed in 6.2. */
+struct vfsmount___users {
+	void *mnt_userns;
+};
+
+struct vfsmount___idmap {
+	void *mnt_idmap;
+};
+
+struct mnt_namespace;
 
 struct mount {
 	struct mount *mnt_parent;
 	struct dentry *mnt_mountpoint;
 	struct vfsmount mnt;
+	struct list_head mnt_mounts;
+	struct list_head mnt_child;
+	struct list_head mnt_instance;
+	const char *mnt_devname;
+	struct mnt_namespace *mnt_ns;
 };
 
 struct path {
@@ -115,6 +166,15 @@ struct files_struct {
 struct fs_struct {
 	struct path root;
 	struct path pwd;
+};
+
+struct fs_context {
+	struct dentry *root;
+};
+
+struct vm_area_struct {
+	unsigned long vm_flags;
+	struct file *vm_file;
 };
 
 struct mm_struct {
@@ -155,6 +215,7 @@ struct user_namespace {
 
 struct mnt_namespace {
 	struct ns_common ns;
+	__u64 seq; /* 0: of mounts that are attached nowhere yet */
 };
 
 struct uts_namespace {
@@ -303,6 +364,19 @@ struct pt_regs {
 	unsigned long r10;
 	unsigned long r8;
 	unsigned long orig_ax;
+	unsigned long cs;
+};
+
+/* A request of io_uring. */
+struct io_cqe {
+	int fd;
+};
+
+struct io_kiocb {
+	struct file *file;
+	__u8 opcode;
+	unsigned int flags;
+	struct io_cqe cqe;
 };
 
 struct kernel_siginfo {
@@ -335,12 +409,56 @@ struct bpf_iter__task {
 #define S_IFIFO 0010000
 
 #define PF_KTHREAD 0x00200000
+#define PF_IO_WORKER 0x10
+#define FMODE_WRITE 2
 #define FMODE_CREATED 0x100000
+#define FMODE_NOACCOUNT 0x20000000
+#define O_TMPFILE_BIT 020000000
 #define MAY_WRITE 2
 #define SIGNAL_GROUP_EXIT 4
 #define TS_COMPAT 2
 #define THREAD_SIZE 16384
+
+/* Of file systems (linux/magic.h has most of them). */
 #define ANON_INODE_FS_MAGIC 0x09041934
+#define TMPFS_MAGIC 0x01021994
+#define HUGETLBFS_MAGIC 0x958458f6
+#define PROC_SUPER_MAGIC 0x9fa0
+#define SYSFS_MAGIC 0x62656572
+#define CGROUP_SUPER_MAGIC 0x27e0eb
+#define CGROUP2_SUPER_MAGIC 0x63677270
+#define DEBUGFS_MAGIC 0x64626720
+#define TRACEFS_MAGIC 0x74726163
+#define SECURITYFS_MAGIC 0x73636673
+#define SELINUX_MAGIC 0xf97cff8c
+#define CONFIGFS_MAGIC 0x62656570
+#define BINFMTFS_MAGIC 0x42494e4d
+
+#define ATTR_MODE 1
+#define ATTR_UID 2
+#define ATTR_GID 4
+#define ATTR_SIZE 8
+#define ATTR_ATIME 16
+#define ATTR_MTIME 32
+#define ATTR_FILE 8192
+
+#define O_TRUNC_BIT 01000
+#define MAP_ANONYMOUS_BIT 0x20
+#define MAP_SHARED_BIT 1 /* of MAP_SHARED and MAP_SHARED_VALIDATE */
+#define PROT_WRITE 2
+#define VM_WRITE 2
+#define VM_SHARED 8
+
+#define MS_REMOUNT 32
+#define MS_BIND 4096
+#define MS_MOVE 8192
+#define MS_PROPAGATION (1 << 17 | 1 << 18 | 1 << 19 | 1 << 20)
+#define MS_MGC_VAL 0xC0ED0000
+#define MS_MGC_MSK 0xffff0000
+
+#define FS_IOC_SETFLAGS 0x40086602
+#define FS_IOC32_SETFLAGS 0x40046602
+#define FS_IOC_FSSETXATTR 0x401c5820
 
 #define CAP_AUDIT_WRITE 29
 #define NETLINK_AUDIT 9

@@ -54,7 +54,7 @@ struct scratch {
 	__u32 flags;
 	__u32 start;
 	__u32 inner; /* see walk */
-	__u32 pad;
+	__u32 ended; /* see rounds */
 	__u64 dentry;
 	__u64 mnt;
 	__u64 root;
@@ -105,15 +105,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct config);
 } conf SEC(".maps");
-
-/* Open file descriptions that have been written through, by their address.
- * Full: events are emitted unsuppressed, more and never fewer. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 65536);
-	__type(key, __u64);
-	__type(value, __u64);
-} wr SEC(".maps");
 
 struct exit_key {
 	__u64 start;
@@ -268,6 +259,20 @@ static __always_inline __s64 changed(struct inode *inode)
 	return BPF_CORE_READ(old, i_ctime.tv_sec) * SECOND + BPF_CORE_READ(old, i_ctime.tv_nsec);
 }
 
+/* When the content of an inode was read last, Unix nanoseconds. */
+static __always_inline __s64 accessed(struct inode *inode)
+{
+	struct inode___now *now = (void *)inode;
+	struct inode___until_6_10 *mid = (void *)inode;
+	struct inode___until_6_5 *old = (void *)inode;
+
+	if (bpf_core_field_exists(now->i_atime_sec))
+		return BPF_CORE_READ(now, i_atime_sec) * SECOND + BPF_CORE_READ(now, i_atime_nsec);
+	if (bpf_core_field_exists(mid->__i_atime))
+		return BPF_CORE_READ(mid, __i_atime.tv_sec) * SECOND + BPF_CORE_READ(mid, __i_atime.tv_nsec);
+	return BPF_CORE_READ(old, i_atime.tv_sec) * SECOND + BPF_CORE_READ(old, i_atime.tv_nsec);
+}
+
 static __always_inline void head(struct event_head *h, __u32 type, struct task_struct *t)
 {
 	__u64 id = bpf_get_current_pid_tgid();
@@ -288,7 +293,7 @@ static __always_inline void head(struct event_head *h, __u32 type, struct task_s
 #define HALF_OF_CRIT (BIT(EV_FORK) | BIT(EV_EXIT) | BIT(EV_SIGNAL) | BIT(EV_COMM) | BIT(EV_BPF) | BIT(EV_CGROUP))
 #define MOST_OF_CRIT \
 	(BIT(EV_EXEC) | BIT(EV_CREDS) | BIT(EV_NAMESPACE) | BIT(EV_CHROOT) | BIT(EV_TRACE) | BIT(EV_PERF) | \
-	 BIT(EV_URING) | BIT(EV_USERFAULT) | BIT(EV_MEMFD) | BIT(EV_MOUNT) | BIT(EV_UNMOUNT))
+	 BIT(EV_URING) | BIT(EV_USERFAULT) | BIT(EV_MEMFD) | BIT(EV_MOUNT) | BIT(EV_UNMOUNT) | BIT(EV_PIVOT))
 
 static __always_inline __u64 crit_limit(__u32 type)
 {

@@ -32,7 +32,7 @@ static __always_inline void append_name(struct scratch *s, const void *name)
 /* step does one round of walk: 0 to go on, 1 at the end. It is a function of its
  * own because kernels up to 6.1 take no loop whose end falls through to its
  * head, which clang likes to make of the whole. */
-static __noinline int step(struct scratch *s)
+static __always_inline int step(struct scratch *s)
 {
 	struct dentry *d = (struct dentry *)s->dentry;
 	struct dentry *parent;
@@ -66,12 +66,53 @@ static __noinline int step(struct scratch *s)
 	return 0;
 }
 
+/* rounds does a walk, at most so many steps of it, and says whether it came to
+ * its end. Kernels from 5.17 on check one round for all, which makes loading
+ * much faster; the others take them one by one. */
+#ifdef OLD
+#define rounds(s, n, f)                                                                            \
+	({                                                                                         \
+		int left = (n);                                                                    \
+		struct scratch *held = (s);                                                        \
+		(s)->ended = 0;                                                                    \
+		while (left-- > 0)                                                                 \
+			if (f##_in_loop(left, &held))                                                  \
+				break;                                                             \
+		(s)->ended;                                                                        \
+	})
+#else
+enum bpf_func_id___loops { BPF_FUNC_loop___loops = 181 };
+
+#define rounds(s, n, f)                                                                            \
+	({                                                                                         \
+		int left = (n);                                                                    \
+		struct scratch *held = (s);                                                        \
+		(s)->ended = 0;                                                                    \
+		if (bpf_core_enum_value_exists(enum bpf_func_id___loops, BPF_FUNC_loop___loops))   \
+			bpf_loop(left, f##_in_loop, &held, 0);                                         \
+		else                                                                               \
+			while (left-- > 0)                                                         \
+				if (f##_in_loop(left, &held))                                          \
+					break;                                                     \
+		(s)->ended;                                                                        \
+	})
+#endif
+
+static __noinline long step_in_loop(__u32 i, struct scratch **held)
+{
+	struct scratch *s = *held;
+
+	if (!step(s))
+		return 0;
+	s->ended = 1;
+	return 1;
+}
+
 /* walk appends the path of leaf as seen through vfs and returns its length.
  * s->inner then says how much of that lies within the leaf's own mount. */
 static __always_inline __u32 walk(struct scratch *s, struct vfsmount *vfs, struct dentry *leaf)
 {
 	struct mount *m = container_of_mount(vfs);
-	int i;
 
 	s->start = s->off;
 	s->inner = NOT_YET;
@@ -79,17 +120,14 @@ static __always_inline __u32 walk(struct scratch *s, struct vfsmount *vfs, struc
 	s->mnt = (__u64)m;
 	s->root = (__u64)BPF_CORE_READ(m, mnt.mnt_root);
 	s->place = s->root;
-	for (i = 0; i < MAX_COMPONENTS + 16; i++)
-		if (step(s))
-			goto end;
-	s->flags |= FL_PATH_TRUNC;
-end:
+	if (!rounds(s, MAX_COMPONENTS + 16, step)) /* mounts on the way take one each */
+		s->flags |= FL_PATH_TRUNC;
 	if (s->inner == NOT_YET)
 		s->inner = s->off - s->start;
 	return s->off - s->start;
 }
 
-static __noinline int step_place(struct scratch *s)
+static __always_inline int step_place(struct scratch *s)
 {
 	struct dentry *d = (struct dentry *)s->dentry;
 	struct dentry *parent = BPF_CORE_READ(d, d_parent);
@@ -105,20 +143,26 @@ static __noinline int step_place(struct scratch *s)
 	return 0;
 }
 
+static __noinline long step_place_in_loop(__u32 i, struct scratch **held)
+{
+	struct scratch *s = *held;
+
+	if (!step_place(s))
+		return 0;
+	s->ended = 1;
+	return 1;
+}
+
 /* walk_place appends where in its file system the root of the mount lies that
  * walk went out from: nothing, but for bind mounts, subvolumes and containers.
  * Together with the inner part of the path it names the file however it was
  * reached. */
 static __always_inline __u32 walk_place(struct scratch *s)
 {
-	int i;
-
 	s->start = s->off;
 	s->dentry = s->place;
-	for (i = 0; i < MAX_COMPONENTS; i++)
-		if (step_place(s))
-			return s->off - s->start;
-	s->flags |= FL_PATH_TRUNC;
+	if (!rounds(s, MAX_COMPONENTS, step_place))
+		s->flags |= FL_PATH_TRUNC;
 	return s->off - s->start;
 }
 
@@ -139,6 +183,18 @@ static __always_inline __u32 append_user(struct scratch *s, const void *from)
 		s->flags |= FL_PATH_TRUNC;
 		return 0;
 	}
+	s->off = off + n;
+	return n;
+}
+
+/* append_user_text appends a string that need not be there, and is no path. */
+static __always_inline __u32 append_user_text(struct scratch *s, const void *from)
+{
+	__u32 off = s->off & (DATA_BYTES - 1);
+	long n = bpf_probe_read_user_str(&s->data[off], NAME_BYTES, from);
+
+	if (n <= 0)
+		return 0;
 	s->off = off + n;
 	return n;
 }

@@ -2,10 +2,12 @@
 /* The guest probe: one object, from which user space loads the programs that
  * this kernel can run. With OLD defined it is the object for kernels before
  * 5.12 (see maps.h). */
+#include "attr.h"
 #include "auth.h"
 #include "cgroup.h"
 #include "creds.h"
 #include "lsm.h"
+#include "mount.h"
 #include "net_call.h"
 #include "net_cgroup.h"
 #include "net_lsm.h"
@@ -25,6 +27,7 @@ const struct event_target *type_target;
 const struct event_cgroup *type_cgroup;
 const struct event_file *type_file;
 const struct event_close *type_close;
+const struct file_times *type_times;
 const struct event_rename *type_rename;
 const struct event_mount *type_mount;
 const struct event_net *type_net;

@@ -6,46 +6,11 @@
  * 32-bit programs and io_uring do not come by here. */
 #pragma once
 
-#include "file.h"
+#include "mount.h"
+#include "written.h"
 
-/* Numbers of x86-64. */
-#define NR_write 1
-#define NR_open 2
-#define NR_pwrite64 18
-#define NR_writev 20
-#define NR_sendfile 40
-#define NR_truncate 76
-#define NR_ftruncate 77
-#define NR_rename 82
-#define NR_mkdir 83
-#define NR_rmdir 84
-#define NR_creat 85
-#define NR_link 86
-#define NR_unlink 87
-#define NR_symlink 88
-#define NR_chmod 90
-#define NR_fchmod 91
-#define NR_chown 92
-#define NR_fchown 93
-#define NR_lchown 94
-#define NR_mknod 133
-#define NR_openat 257
-#define NR_mkdirat 258
-#define NR_mknodat 259
-#define NR_fchownat 260
-#define NR_unlinkat 263
-#define NR_renameat 264
-#define NR_linkat 265
-#define NR_symlinkat 266
-#define NR_fchmodat 268
-#define NR_splice 275
-#define NR_fallocate 285
-#define NR_pwritev 296
-#define NR_renameat2 316
-#define NR_copy_file_range 326
-#define NR_pwritev2 328
-#define NR_openat2 437
-#define NR_fchmodat2 452
+#include <linux/aio_abi.h>
+#include <linux/io_uring.h>
 
 #define AT_FDCWD -100
 
@@ -61,17 +26,30 @@ static __always_inline struct file *file_of(struct task_struct *t, int fd)
 	return f;
 }
 
-/* append_dir appends the directory a relative name starts at. */
-static __always_inline __u32 append_dir(struct scratch *s, struct task_struct *t, int fd)
+/* append_dir appends the directory that a name starts at: of an absolute one
+ * the process's root, which need not be the name space's. */
+static __always_inline __u32 append_dir(struct scratch *s, struct task_struct *t, int fd, const void *name)
 {
+	struct vfsmount *mnt;
+	struct dentry *d;
 	struct file *f;
+	char first = 0;
 
-	if (fd == AT_FDCWD)
-		return walk(s, BPF_CORE_READ(t, fs, pwd.mnt), BPF_CORE_READ(t, fs, pwd.dentry));
-	f = file_of(t, fd);
-	if (!f)
-		return 0;
-	return walk(s, BPF_CORE_READ(f, f_path.mnt), BPF_CORE_READ(f, f_path.dentry));
+	bpf_probe_read_user(&first, sizeof(first), name);
+	if (first == '/') {
+		mnt = BPF_CORE_READ(t, fs, root.mnt);
+		d = BPF_CORE_READ(t, fs, root.dentry);
+	} else if (fd == AT_FDCWD) {
+		mnt = BPF_CORE_READ(t, fs, pwd.mnt);
+		d = BPF_CORE_READ(t, fs, pwd.dentry);
+	} else {
+		f = file_of(t, fd);
+		if (!f)
+			return 0;
+		mnt = BPF_CORE_READ(f, f_path.mnt);
+		d = BPF_CORE_READ(f, f_path.dentry);
+	}
+	return walk(s, mnt, d);
 }
 
 struct call {
@@ -80,8 +58,13 @@ struct call {
 	const void *name;
 	int fd2;
 	const void *name2;
+	const void *extra; /* a string of the process's */
 	__u32 arg;
+	__u32 mode;
+	__u32 dev;
+	__u32 uid, gid;
 	__u64 arg2;
+	__u64 size;
 };
 
 static __always_inline void tell_named(struct task_struct *t, struct call *c)
@@ -97,9 +80,16 @@ static __always_inline void tell_named(struct task_struct *t, struct call *c)
 	e = begin_file(s, c->type);
 	e->arg = c->arg;
 	e->arg2 = c->arg2;
-	e->path_len = append_dir(s, t, c->fd);
+	e->mode = c->mode;
+	e->rdev = c->dev;
+	e->uid = c->uid;
+	e->gid = c->gid;
+	e->size = c->size;
+	e->path_len = append_dir(s, t, c->fd, c->name);
 	e->name_len = append_user(s, c->name);
-	s->flags |= FL_USER_PATH;
+	if (c->extra)
+		e->extra_len = append_user(s, c->extra);
+	s->flags |= FL_USER_PATH | FL_RESULT;
 	send(s, RING_BULK);
 	give(s);
 }
@@ -119,12 +109,12 @@ static __always_inline void tell_two_named(struct task_struct *t, struct call *c
 	e->flags = c->arg;
 	/* Two directories and two names do not fit at their longest; the
 	 * second pair then is marked as cut. */
-	e->old_len = append_dir(s, t, c->fd);
+	e->old_len = append_dir(s, t, c->fd, c->name);
 	e->old_name_len = append_user(s, c->name);
 	first = s->flags;
 	s->flags = 0;
 	if (s->off < DATA_BYTES - MAX_PATH_BYTES)
-		e->new_len = append_dir(s, t, c->fd2);
+		e->new_len = append_dir(s, t, c->fd2, c->name2);
 	else
 		s->flags |= FL_PATH_TRUNC;
 	if (s->off < DATA_BYTES - 4096)
@@ -133,7 +123,7 @@ static __always_inline void tell_two_named(struct task_struct *t, struct call *c
 		s->flags |= FL_PATH_TRUNC;
 	if (s->flags & FL_PATH_TRUNC)
 		first |= FL_PATH2_TRUNC;
-	s->flags = first | FL_USER_PATH;
+	s->flags = first | FL_USER_PATH | FL_RESULT;
 	send(s, RING_BULK);
 	give(s);
 }
@@ -164,21 +154,35 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
 	return 0;
 }
 
+/* open_flags are what open(2) and its kin were called with. */
+static __always_inline __u64 open_flags(struct pt_regs *regs)
+{
+	__u64 flags = 0;
+
+	switch (BPF_CORE_READ(regs, orig_ax)) {
+	case NR_open:
+		return BPF_CORE_READ(regs, si);
+	case NR_openat:
+	case NR_open_by_handle_at:
+		return BPF_CORE_READ(regs, dx);
+	case NR_creat:
+		return O_TRUNC_BIT;
+	case NR_openat2:
+		bpf_probe_read_user(&flags, sizeof(flags), (void *)BPF_CORE_READ(regs, dx));
+	}
+	return flags;
+}
+
 SEC("tp_btf/sys_exit")
 int BPF_PROG(on_opened, struct pt_regs *regs, long ret)
 {
 	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+	struct more m = { .flags = FL_RESULT };
 	struct file *f;
+	struct inode *i;
+	__u64 key;
+	__u32 type = EV_CREATE;
 
-	switch (BPF_CORE_READ(regs, orig_ax)) {
-	case NR_open:
-	case NR_openat:
-	case NR_openat2:
-	case NR_creat:
-		break;
-	default:
-		return 0;
-	}
 	if (failed(ret))
 		return 0;
 	f = file_of(t, ret);
@@ -186,10 +190,26 @@ int BPF_PROG(on_opened, struct pt_regs *regs, long ret)
 		return 0;
 	/* Nothing tells when a description ends, so its address starts anew
 	 * when the next is opened. */
-	forget_writes(f);
-	if (BPF_CORE_READ(f, f_mode) & FMODE_CREATED)
-		tell_file(EV_CREATE, f, 0, 0);
+	key = (__u64)f;
+	bpf_map_delete_elem(&wr, &key);
+	i = BPF_CORE_READ(f, f_inode);
+	if (BPF_CORE_READ(f, f_flags) & O_TMPFILE_BIT) {
+		m.flags |= temporary(f, i);
+	} else if (!(BPF_CORE_READ(f, f_mode) & FMODE_CREATED)) {
+		if (!(open_flags(regs) & O_TRUNC_BIT) || !(BPF_CORE_READ(f, f_mode) & FMODE_WRITE))
+			return 0;
+		if ((BPF_CORE_READ(i, i_mode) & S_IFMT) != S_IFREG || of_kernel(BPF_CORE_READ(i, i_sb)))
+			return 0;
+		type = EV_TRUNCATE;
+	}
+	tell_file(type, f, &m);
 	return 0;
+}
+
+static __always_inline void wrote(struct file *f, __u32 how, __u64 bytes)
+{
+	if (f && (BPF_CORE_READ(f, f_inode, i_mode) & S_IFMT) == S_IFREG)
+		written(f, how, bytes);
 }
 
 SEC("tp_btf/sys_exit")
@@ -197,19 +217,10 @@ int BPF_PROG(on_written, struct pt_regs *regs, long ret)
 {
 	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
 	__u32 how = HOW_WRITE;
-	struct file *f;
-	int fd;
+	int fd = BPF_CORE_READ(regs, di);
 
 	switch (BPF_CORE_READ(regs, orig_ax)) {
-	case NR_write:
-	case NR_pwrite64:
-	case NR_writev:
-	case NR_pwritev:
-	case NR_pwritev2:
-		fd = BPF_CORE_READ(regs, di);
-		break;
 	case NR_sendfile:
-		fd = BPF_CORE_READ(regs, di);
 		how = HOW_COPY;
 		break;
 	case NR_copy_file_range:
@@ -218,27 +229,97 @@ int BPF_PROG(on_written, struct pt_regs *regs, long ret)
 		how = HOW_COPY;
 		break;
 	case NR_fallocate:
-		fd = BPF_CORE_READ(regs, di);
 		how = HOW_FALLOCATE;
 		break;
-	default:
-		return 0;
 	}
 	if (failed(ret) || (ret == 0 && how != HOW_FALLOCATE))
 		return 0;
-	f = file_of(t, fd);
-	if (f)
-		first_write(f, how);
+	wrote(file_of(t, fd), how, ret);
 	return 0;
 }
 
 SEC("tp_btf/sys_exit")
+int BPF_PROG(on_mapped, struct pt_regs *regs, long ret)
+{
+	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+	unsigned long flags = BPF_CORE_READ(regs, r10);
+
+	if (!(flags & MAP_SHARED_BIT) || !(BPF_CORE_READ(regs, dx) & PROT_WRITE) || failed(ret))
+		return 0;
+	if (!(flags & MAP_ANONYMOUS_BIT))
+		wrote(file_of(t, BPF_CORE_READ(regs, r8)), HOW_MMAP, 0);
+	return 0;
+}
+
+/* Linux AIO: the first that io_submit(2) took, as the process's memory has it still. */
+#define MAX_IOCBS 4
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(on_submitted, struct pt_regs *regs, long ret)
+{
+	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+	const void *list = (void *)BPF_CORE_READ(regs, dx);
+	struct iocb cb;
+	const void *at;
+	int i;
+
+	for (i = 0; i < MAX_IOCBS; i++) {
+		if (i >= ret)
+			return 0;
+		if (bpf_probe_read_user(&at, sizeof(at), list + i * sizeof(at)) || bpf_probe_read_user(&cb, sizeof(cb), at))
+			return 0;
+		if (cb.aio_lio_opcode == IOCB_CMD_PWRITE || cb.aio_lio_opcode == IOCB_CMD_PWRITEV)
+			wrote(file_of(t, cb.aio_fildes), HOW_WRITE, 0);
+	}
+	return 0;
+}
+
+#define REQ_F_FIXED_FILE 1
+
+/* io_uring, when a request is taken: 6.4 and later have this with the request
+ * as its only argument. */
+SEC("tp_btf/io_uring_submit_req")
+int BPF_PROG(on_uring_request, struct io_kiocb *req)
+{
+	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+	__u32 how = HOW_WRITE;
+	struct file *f;
+
+	switch (BPF_CORE_READ(req, opcode)) {
+	case IORING_OP_FALLOCATE:
+		how = HOW_FALLOCATE;
+		break;
+	case IORING_OP_SPLICE:
+		how = HOW_COPY;
+		break;
+	case IORING_OP_WRITEV:
+	case IORING_OP_WRITE_FIXED:
+	case IORING_OP_WRITE:
+		break;
+	default:
+		return 0;
+	}
+	f = BPF_CORE_READ(req, file);
+	if (!f && !(BPF_CORE_READ(req, flags) & REQ_F_FIXED_FILE))
+		f = file_of(t, BPF_CORE_READ(req, cqe.fd));
+	wrote(f, how, 0);
+	return 0;
+}
+
+/* Changes through a descriptor. */
+SEC("tp_btf/sys_exit")
 int BPF_PROG(on_changed, struct pt_regs *regs, long ret)
 {
 	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+	struct more m = { .flags = FL_RESULT };
 	__u32 type;
 	struct file *f;
 
+	if (failed(ret))
+		return 0;
+	f = file_of(t, BPF_CORE_READ(regs, di));
+	if (!f)
+		return 0;
 	switch (BPF_CORE_READ(regs, orig_ax)) {
 	case NR_ftruncate:
 		type = EV_TRUNCATE;
@@ -249,19 +330,26 @@ int BPF_PROG(on_changed, struct pt_regs *regs, long ret)
 	case NR_fchown:
 		type = EV_CHOWN;
 		break;
+	case NR_ioctl:
+		if ((__u32)BPF_CORE_READ(regs, si) == FS_IOC_SETFLAGS)
+			bpf_probe_read_user(&m.arg, sizeof(m.arg), (void *)BPF_CORE_READ(regs, dx));
+		else if ((__u32)BPF_CORE_READ(regs, si) == FS_IOC_FSSETXATTR)
+			m.arg2 = 1; /* other numbers: which flags they make is not known */
+		else
+			return 0;
+		type = EV_ATTRIBUTES;
+		break;
 	default:
 		return 0;
 	}
-	if (failed(ret))
-		return 0;
-	f = file_of(t, BPF_CORE_READ(regs, di));
-	if (!f)
-		return 0;
-	if (type == EV_CHOWN)
-		tell_file(type, f, 0, BPF_CORE_READ(regs, dx) << 32 | (BPF_CORE_READ(regs, si) & 0xffffffff));
-	else
-		tell_file(type, f, BPF_CORE_READ(regs, si), BPF_CORE_READ(regs, si));
+	tell_file(type, f, &m);
 	return 0;
+}
+
+/* new_device turns the number that a program passes into the kernel's own. */
+static __always_inline __u32 new_device(__u32 dev)
+{
+	return (dev & 0xfff00) << 12 | (dev & 0xff) | (dev >> 12 & 0xfff00);
 }
 
 SEC("tp_btf/sys_exit")
@@ -288,66 +376,70 @@ int BPF_PROG(on_named, struct pt_regs *regs, long ret)
 	case NR_truncate:
 		c.type = EV_TRUNCATE;
 		c.name = (void *)a;
-		c.arg2 = b;
+		c.size = b;
 		break;
 	case NR_mkdir:
 		c.type = EV_CREATE;
 		c.name = (void *)a;
-		c.arg = (b & 07777) | S_IFDIR;
+		c.mode = (b & 07777) | S_IFDIR;
 		break;
 	case NR_mkdirat:
 		c.type = EV_CREATE;
 		c.fd = a;
 		c.name = (void *)b;
-		c.arg = (d & 07777) | S_IFDIR;
+		c.mode = (d & 07777) | S_IFDIR;
 		break;
 	case NR_mknod:
 		c.type = EV_CREATE;
 		c.name = (void *)a;
-		c.arg = b;
-		c.arg2 = d;
+		c.mode = b;
+		c.dev = new_device(d);
 		break;
 	case NR_mknodat:
 		c.type = EV_CREATE;
 		c.fd = a;
 		c.name = (void *)b;
-		c.arg = d;
-		c.arg2 = e;
+		c.mode = d;
+		c.dev = new_device(e);
 		break;
 	case NR_symlink:
 		c.type = EV_CREATE;
 		c.name = (void *)b;
-		c.arg = S_IFLNK | 0777;
+		c.extra = (void *)a;
+		c.mode = S_IFLNK | 0777;
 		break;
 	case NR_symlinkat:
 		c.type = EV_CREATE;
 		c.fd = b;
 		c.name = (void *)d;
-		c.arg = S_IFLNK | 0777;
+		c.extra = (void *)a;
+		c.mode = S_IFLNK | 0777;
 		break;
 	case NR_chmod:
 		c.type = EV_CHMOD;
 		c.name = (void *)a;
-		c.arg = b;
+		c.mode = b & 07777;
 		break;
 	case NR_fchmodat:
 	case NR_fchmodat2:
 		c.type = EV_CHMOD;
 		c.fd = a;
 		c.name = (void *)b;
-		c.arg = d;
+		c.mode = d & 07777;
 		break;
 	case NR_chown:
 	case NR_lchown:
 		c.type = EV_CHOWN;
 		c.name = (void *)a;
-		c.arg2 = d << 32 | (b & 0xffffffff);
+		c.uid = b;
+		c.gid = d;
 		break;
 	case NR_fchownat:
 		c.type = EV_CHOWN;
 		c.fd = a;
 		c.name = (void *)b;
-		c.arg2 = e << 32 | (d & 0xffffffff);
+		c.uid = d;
+		c.gid = e;
 		break;
 	default:
 		return 0;
@@ -356,6 +448,99 @@ int BPF_PROG(on_named, struct pt_regs *regs, long ret)
 	return 0;
 }
 
+/* Extended attributes and times, of a descriptor. */
+/* marked tells of new times of an open file. */
+static __noinline int marked(struct task_struct *t, int fd)
+{
+	struct more m = { .flags = FL_RESULT, .extra_len = sizeof(struct file_times) };
+	struct file_times times;
+	struct file *f = file_of(t, fd);
+	struct inode *i;
+
+	if (!f)
+		return 0;
+	i = BPF_CORE_READ(f, f_inode);
+	times.atime = accessed(i);
+	times.mtime = modified(i);
+	times.ctime = changed(i);
+	m.extra = &times;
+	tell_file(EV_UTIME, f, &m);
+	return 0;
+}
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(on_marked_file, struct pt_regs *regs, long ret)
+{
+	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+	struct more m = { .flags = FL_RESULT };
+	unsigned long b = BPF_CORE_READ(regs, si);
+	struct file *f;
+
+	if (failed(ret))
+		return 0;
+	f = file_of(t, BPF_CORE_READ(regs, di));
+	if (!f)
+		return 0;
+	switch (BPF_CORE_READ(regs, orig_ax)) {
+	case NR_fsetxattr:
+		m.arg2 = BPF_CORE_READ(regs, r10);
+		m.extra = (void *)b;
+		m.of_user = true;
+		break;
+	case NR_fremovexattr:
+		m.arg = 1;
+		m.extra = (void *)b;
+		m.of_user = true;
+		break;
+	default:
+		return 0;
+	}
+	tell_file(EV_XATTR, f, &m);
+	return 0;
+}
+
+/* Of a name. */
+SEC("tp_btf/sys_exit")
+int BPF_PROG(on_marked, struct pt_regs *regs, long ret)
+{
+	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+	struct call c = { .fd = AT_FDCWD };
+	unsigned long a = BPF_CORE_READ(regs, di), b = BPF_CORE_READ(regs, si);
+
+	if (failed(ret))
+		return 0;
+	c.name = (void *)a;
+	switch (BPF_CORE_READ(regs, orig_ax)) {
+	case NR_setxattr:
+	case NR_lsetxattr:
+		c.type = EV_XATTR;
+		c.extra = (void *)b;
+		c.arg2 = BPF_CORE_READ(regs, r10);
+		break;
+	case NR_removexattr:
+	case NR_lremovexattr:
+		c.type = EV_XATTR;
+		c.extra = (void *)b;
+		c.arg = 1;
+		break;
+	case NR_utime:
+	case NR_utimes:
+		c.type = EV_UTIME;
+		break;
+	case NR_futimesat:
+	case NR_utimensat:
+		if (!b)
+			return marked(t, a);
+		c.type = EV_UTIME;
+		c.fd = a;
+		c.name = (void *)b;
+		break;
+	default:
+		return 0;
+	}
+	tell_named(t, &c);
+	return 0;
+}
 SEC("tp_btf/sys_exit")
 int BPF_PROG(on_renamed, struct pt_regs *regs, long ret)
 {
@@ -391,5 +576,137 @@ int BPF_PROG(on_renamed, struct pt_regs *regs, long ret)
 		return 0;
 	}
 	tell_two_named(t, &c);
+	return 0;
+}
+
+/* Changes of the tree of mounts, by names. */
+struct mount_call {
+	__u32 type;
+	__u32 operation;
+	__u32 api;
+	int fd, fd2;
+	const void *place;
+	const void *source;
+	const void *fs; /* type */
+	const void *from;
+	__u64 flags;
+};
+
+static __always_inline void tell_mount_named(struct task_struct *t, struct mount_call *c)
+{
+	struct event_mount *e;
+	struct scratch *s;
+
+	if (left_out(c->type))
+		return;
+	s = take(c->type, RING_CRIT);
+	if (!s)
+		return;
+	e = begin_mount(s, c->type, c->operation, c->api, c->flags);
+	e->path_len = append_dir(s, t, c->fd, c->place);
+	e->name_len = append_user(s, c->place);
+	s->flags |= FL_USER_PATH | FL_RESULT;
+	if (c->source)
+		e->source_len = append_user_text(s, c->source);
+	if (c->fs)
+		e->type_len = append_user_text(s, c->fs);
+	if (c->from) {
+		__u32 flags = s->flags;
+
+		s->flags = 0;
+		if (s->off < DATA_BYTES - MAX_PATH_BYTES)
+			e->from_len = append_dir(s, t, c->fd2, c->from);
+		else
+			s->flags |= FL_PATH_TRUNC;
+		if (s->off < DATA_BYTES - 4096)
+			e->from_name_len = append_user(s, c->from);
+		else
+			s->flags |= FL_PATH_TRUNC;
+		if (s->flags & FL_PATH_TRUNC)
+			flags |= FL_PATH2_TRUNC;
+		s->flags = flags;
+	}
+	send(s, RING_CRIT);
+	give(s);
+}
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(on_mounts, struct pt_regs *regs, long ret)
+{
+	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+	struct mount_call c = { .type = EV_MOUNT, .api = API_MOUNT, .fd = AT_FDCWD, .fd2 = AT_FDCWD };
+	unsigned long a = BPF_CORE_READ(regs, di), b = BPF_CORE_READ(regs, si);
+	unsigned long d = BPF_CORE_READ(regs, dx), e = BPF_CORE_READ(regs, r10);
+
+	if (failed(ret))
+		return 0;
+	switch (BPF_CORE_READ(regs, orig_ax)) {
+	case NR_mount:
+		c.flags = (e & MS_MGC_MSK) == MS_MGC_VAL ? e & ~MS_MGC_MSK : e;
+		c.operation = operation_of(c.flags);
+		c.source = (void *)a;
+		c.place = (void *)b;
+		if (c.operation == MOUNT_NEW)
+			c.fs = (void *)d;
+		break;
+	case NR_umount2:
+		c.type = EV_UNMOUNT;
+		c.operation = MOUNT_UNMOUNT;
+		c.place = (void *)a;
+		c.flags = b;
+		break;
+	case NR_mount_setattr:
+		c.operation = MOUNT_SETATTR;
+		c.api = API_MOUNT_SETATTR;
+		c.fd = a;
+		c.place = (void *)b;
+		bpf_probe_read_user(&c.flags, sizeof(c.flags), (void *)e); /* attributes that are set */
+		break;
+	default:
+		return 0;
+	}
+	tell_mount_named(t, &c);
+	return 0;
+}
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(on_moved, struct pt_regs *regs, long ret)
+{
+	struct mount_call c = { .fd = AT_FDCWD, .fd2 = AT_FDCWD };
+	unsigned long a = BPF_CORE_READ(regs, di), b = BPF_CORE_READ(regs, si);
+
+	if (failed(ret))
+		return 0;
+	c.from = (void *)b;
+	if (BPF_CORE_READ(regs, orig_ax) == NR_pivot_root) {
+		c.type = EV_PIVOT;
+		c.operation = MOUNT_PIVOT;
+		c.api = API_MOUNT;
+		c.place = (void *)a;
+	} else {
+		c.type = EV_MOUNT;
+		c.operation = MOUNT_MOVE;
+		c.api = API_MOVE_MOUNT;
+		c.fd = BPF_CORE_READ(regs, dx);
+		c.place = (void *)BPF_CORE_READ(regs, r10);
+		c.fd2 = a;
+		c.flags = BPF_CORE_READ(regs, r8);
+	}
+	tell_mount_named((struct task_struct *)bpf_get_current_task(), &c);
+	return 0;
+}
+
+/* For mode lsm as well: no other hook has it. */
+SEC("fexit/__x64_sys_mount_setattr")
+int BPF_PROG(on_mount_setattr, struct pt_regs *regs, long ret)
+{
+	struct mount_call c = { .type = EV_MOUNT, .operation = MOUNT_SETATTR, .api = API_MOUNT_SETATTR };
+
+	if (failed(ret))
+		return 0;
+	c.fd = BPF_CORE_READ(regs, di);
+	c.place = (void *)BPF_CORE_READ(regs, si);
+	bpf_probe_read_user(&c.flags, sizeof(c.flags), (void *)BPF_CORE_READ(regs, r10));
+	tell_mount_named((struct task_struct *)bpf_get_current_task(), &c);
 	return 0;
 }

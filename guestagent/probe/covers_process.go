@@ -65,7 +65,7 @@ func wantSignals(o Options) bool { return o.Signals }
 var processLSM = append([]cover{
 	{class: record.ClassProcessCreds, event: bpf.ProbeEventTypeEV_CREDS, needs: []program{progCommit}},
 	{class: record.ClassProcessNamespace, needs: []program{progSwitch, progCommit, progFork}},
-	{class: record.ClassProcessChroot, needs: []program{lsm("path_chroot")}, limit: attemptsOf},
+	{class: record.ClassProcessChroot, needs: []program{lsm("path_chroot"), progPivot}, limit: attemptsOf},
 	{class: record.ClassProcessSignal, needs: []program{progSignalLSM}, option: wantSignals, limit: attemptsOf},
 }, auth(progAudit, auditOnly)...)
 
@@ -75,7 +75,7 @@ var processTracepoint = append([]cover{
 			"changes by prctl(2) and keyctl(2) are not seen; " + noCompatCalls},
 	{class: record.ClassProcessNamespace, needs: []program{progSetNS, progFork},
 		limit: "of unshare(2) and setns(2) by 32-bit programs nothing is seen"},
-	{class: record.ClassProcessChroot, needs: []program{progChrooted}, limit: noCompatCalls},
+	{class: record.ClassProcessChroot, needs: []program{progChrooted, progMoved}, limit: "the names of pivot_root(2) are read from the process after the call; " + noCompatCalls},
 	{class: record.ClassProcessSignal, needs: []program{progSignal}, option: wantSignals,
 		limit: "signals that are queued with an invented code are not seen"},
 }, auth(progSent, auditOnly+"; messages are read from the process after the call; those by sendmsg(2) and write(2) are not seen; "+noCompatCalls)...)

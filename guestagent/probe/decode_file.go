@@ -1,6 +1,8 @@
 package probe
 
 import (
+	"strings"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/provostd/provost/bpf"
@@ -8,19 +10,37 @@ import (
 )
 
 var fileKinds = map[bpf.ProbeEventType]kind{
-	bpf.ProbeEventTypeEV_CREATE:   {record.ClassFileCreate, (*decoder).file},
-	bpf.ProbeEventTypeEV_WRITE:    {record.ClassFileModify, (*decoder).file},
-	bpf.ProbeEventTypeEV_UNLINK:   {record.ClassFileDelete, (*decoder).file},
-	bpf.ProbeEventTypeEV_TRUNCATE: {record.ClassFileTruncate, (*decoder).file},
-	bpf.ProbeEventTypeEV_CHMOD:    {record.ClassFileChmod, (*decoder).file},
-	bpf.ProbeEventTypeEV_CHOWN:    {record.ClassFileChown, (*decoder).file},
-	bpf.ProbeEventTypeEV_RENAME:   {record.ClassFileRename, (*decoder).rename},
-	bpf.ProbeEventTypeEV_LINK:     {record.ClassFileLink, (*decoder).rename},
+	bpf.ProbeEventTypeEV_CREATE:     {record.ClassFileCreate, (*decoder).file},
+	bpf.ProbeEventTypeEV_WRITE:      {record.ClassFileModify, (*decoder).file},
+	bpf.ProbeEventTypeEV_CLOSE:      {record.ClassFileClose, (*decoder).closed},
+	bpf.ProbeEventTypeEV_UNLINK:     {record.ClassFileDelete, (*decoder).file},
+	bpf.ProbeEventTypeEV_TRUNCATE:   {record.ClassFileTruncate, (*decoder).file},
+	bpf.ProbeEventTypeEV_CHMOD:      {record.ClassFileChmod, (*decoder).file},
+	bpf.ProbeEventTypeEV_CHOWN:      {record.ClassFileChown, (*decoder).file},
+	bpf.ProbeEventTypeEV_XATTR:      {record.ClassFileXattr, (*decoder).file},
+	bpf.ProbeEventTypeEV_ATTRIBUTES: {record.ClassFileAttributes, (*decoder).file},
+	bpf.ProbeEventTypeEV_UTIME:      {record.ClassFileUtime, (*decoder).file},
+	bpf.ProbeEventTypeEV_RENAME:     {record.ClassFileRename, (*decoder).rename},
+	bpf.ProbeEventTypeEV_LINK:       {record.ClassFileLink, (*decoder).rename},
+	bpf.ProbeEventTypeEV_MOUNT:      {record.ClassFileMount, (*decoder).mount},
+	bpf.ProbeEventTypeEV_UNMOUNT:    {record.ClassFileUnmount, (*decoder).mount},
+	bpf.ProbeEventTypeEV_PIVOT:      {record.ClassProcessChroot, (*decoder).mount},
 }
 
 var hows = [...]string{
 	bpf.ProbeWriteHowHOW_WRITE: "write", bpf.ProbeWriteHowHOW_COPY: "copy",
 	bpf.ProbeWriteHowHOW_FALLOCATE: "falloc", bpf.ProbeWriteHowHOW_MMAP: "mmap",
+}
+
+// howsOf names the ways of writing in a set of bits.
+func howsOf(bits uint32) string {
+	var out []string
+	for i, name := range hows {
+		if bits&(1<<i) != 0 {
+			out = append(out, name)
+		}
+	}
+	return strings.Join(out, ",")
 }
 
 func fileFlags(f bpf.ProbeEventFlag) uint32 {
@@ -37,6 +57,13 @@ func fileFlags(f bpf.ProbeEventFlag) uint32 {
 	if f&bpf.ProbeEventFlagFL_USER_PATH != 0 {
 		out |= record.FileUserPath
 	}
+	if f&bpf.ProbeEventFlagFL_TEMPORARY != 0 {
+		out |= record.FileTemporary
+	}
+	if f&bpf.ProbeEventFlagFL_MEMORY != 0 {
+		out |= record.FileMemory
+		out &^= record.FileDeleted // it never had a name
+	}
 	return out
 }
 
@@ -46,7 +73,7 @@ func (d *decoder) file(b []byte) (*record.Event, error) {
 		return nil, err
 	}
 	t := tailOf[bpf.ProbeEventFile](b)
-	names, name, place := t.next(x.PathLen), t.next(x.NameLen), t.next(x.PlaceLen)
+	names, name, extra, place := t.next(x.PathLen), t.next(x.NameLen), t.next(x.ExtraLen), t.next(x.PlaceLen)
 	if t.err != nil {
 		return nil, t.err
 	}
@@ -56,32 +83,57 @@ func (d *decoder) file(b []byte) (*record.Event, error) {
 		p = userPath(p, name)
 	}
 	e := d.actor(&x.H)
-	e.File = &record.File{Path: p, Device: device(x.Dev), Inode: x.Ino, Mode: x.Mode, Size: x.Size,
+	e.File = &record.File{Path: p, Device: device(x.Dev), Inode: x.Ino, Mode: x.Mode, Size: x.Size, Links: x.Links,
 		Flags: fileFlags(f), Uid: x.Uid, Gid: x.Gid, FilesystemPath: filesystemPath(names, x.InnerLen, place)}
-	e.ResultKnown = f&bpf.ProbeEventFlagFL_USER_PATH != 0 // those are told after success
 	switch bpf.ProbeEventType(x.H.Type) {
 	case bpf.ProbeEventTypeEV_CREATE:
-		if x.Arg != 0 {
-			e.File.Mode = x.Arg
-		}
-		e.File.Rdev = device(uint32(x.Arg2))
+		e.File.Rdev = device(x.Rdev)
+		e.File.LinkTarget = cstring(extra)
 	case bpf.ProbeEventTypeEV_WRITE:
 		e.File.SizeBefore = x.Size
 		if int(x.Arg) < len(hows) {
 			e.File.How = hows[x.Arg]
 		}
 	case bpf.ProbeEventTypeEV_TRUNCATE:
-		e.File.SizeBefore, e.File.Size = x.Size, x.Arg2
+		e.File.SizeBefore = x.Arg2
 	case bpf.ProbeEventTypeEV_CHMOD:
-		e.File.ModeBefore = x.Mode
-		e.File.Mode = x.Mode&^0o7777 | x.Arg&0o7777
-	case bpf.ProbeEventTypeEV_CHOWN:
-		if uid := uint32(x.Arg2); uid != noID {
-			e.File.Uid = uid
+		e.File.ModeBefore = x.Arg
+	case bpf.ProbeEventTypeEV_XATTR:
+		e.File.Attribute, e.File.AttributeSize = cstring(extra), x.Arg2
+		if x.Arg != 0 {
+			e.Reason = "removed"
 		}
-		if gid := uint32(x.Arg2 >> 32); gid != noID {
-			e.File.Gid = gid
+	case bpf.ProbeEventTypeEV_ATTRIBUTES:
+		e.File.Attributes = uint64(x.Arg)
+	case bpf.ProbeEventTypeEV_UTIME:
+		if len(extra) > 0 {
+			v, err := as[bpf.ProbeFileTimes](extra)
+			if err != nil {
+				return nil, err
+			}
+			e.File.Atime, e.File.Mtime, e.File.Ctime = v.Atime, v.Mtime, v.Ctime
 		}
+	}
+	return e, nil
+}
+
+func (d *decoder) closed(b []byte) (*record.Event, error) {
+	x, err := as[bpf.ProbeEventClose](b)
+	if err != nil {
+		return nil, err
+	}
+	t := tailOf[bpf.ProbeEventClose](b)
+	names, place := t.next(x.PathLen), t.next(x.PlaceLen)
+	if t.err != nil {
+		return nil, t.err
+	}
+	f := bpf.ProbeEventFlag(x.H.Flags)
+	e := d.actor(&x.H)
+	e.File = &record.File{
+		Path:   pathOf(names, f&bpf.ProbeEventFlagFL_PATH_TRUNC != 0, f&bpf.ProbeEventFlagFL_DETACHED != 0),
+		Device: device(x.Dev), Inode: x.Ino, Mode: x.Mode, Uid: x.Uid, Gid: x.Gid, Links: x.Links, Flags: fileFlags(f),
+		FilesystemPath: filesystemPath(names, x.InnerLen, place), How: howsOf(x.Hows), Operations: x.Ops, Bytes: x.Bytes,
+		SizeBefore: x.Size0, Size: x.Size1, CtimeBefore: x.Ctime0, Ctime: x.Ctime1, Mtime: x.Mtime,
 	}
 	return e, nil
 }
@@ -108,8 +160,7 @@ func (d *decoder) rename(b []byte) (*record.Event, error) {
 		return nil, t.err
 	}
 	e := d.actor(&x.H)
-	e.ResultKnown = f&bpf.ProbeEventFlagFL_USER_PATH != 0
-	e.File = &record.File{Path: from, Device: device(x.Dev), Inode: x.Ino, Mode: x.Mode, Size: x.Size,
+	e.File = &record.File{Path: from, Device: device(x.Dev), Inode: x.Ino, Mode: x.Mode, Size: x.Size, Links: x.Links,
 		Flags: fileFlags(f), Uid: x.Uid, Gid: x.Gid, FilesystemPath: filesystemPath(oldNames, x.OldInner, place)}
 	e.Target = &record.File{Path: to, Device: device(x.Dev), Inode: x.Ino, Mode: x.Mode,
 		FilesystemPath: filesystemPath(newNames, x.NewInner, place)}

@@ -32,7 +32,8 @@ func TestPathOf(t *testing.T) {
 func TestUserPath(t *testing.T) {
 	for _, c := range [][3]string{
 		{"/etc", "passwd\x00", "/etc/passwd"},
-		{"/etc", "/tmp/../x\x00", "/x"},
+		{"/", "/tmp/../x\x00", "/x"},
+		{"/jail", "/../x\x00", "/jail/x"},
 		{"/a/b", "../c\x00", "/a/c"},
 		{"/", "./x\x00", "/x"},
 	} {

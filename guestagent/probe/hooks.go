@@ -47,9 +47,9 @@ const switchedOff = "switched off by the configuration"
 // coversOf joins what the parts of the probe cover in a mode.
 func coversOf(mode Mode) []cover {
 	if mode == ModeTracepoint {
-		return slices.Concat(processTracepoint, fileTracepoint, networkTracepoint, dnsCovers)
+		return slices.Concat(processTracepoint, fileTracepoint, mountTracepoint, networkTracepoint, dnsCovers)
 	}
-	return slices.Concat(processLSM, fileLSM, networkLSM, dnsCovers)
+	return slices.Concat(processLSM, fileLSM, mountLSM, networkLSM, dnsCovers)
 }
 
 // uncovered are the classes that guests may report and this probe does not,

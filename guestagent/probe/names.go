@@ -3,6 +3,7 @@ package probe
 import (
 	"bytes"
 	"path"
+	"strings"
 )
 
 // pathOf makes a path of names that stand leaf first, each with its NUL.
@@ -51,14 +52,15 @@ func filesystemPath(names []byte, inner uint16, place []byte) []byte {
 // the longest paths; one that is cut has lost its slash at the front.
 const maxFilesystemPath = 2048
 
-// userPath joins a directory with a name as a process passed it. Dots are
-// resolved as text: what symbolic links would make of them is not known.
+// userPath joins a directory with a name as a process passed it; of an absolute
+// name the directory is the process's root. Dots are resolved as text: what
+// symbolic links would make of them is not known.
 func userPath(dir, name []byte) []byte {
-	name = cstring(name)
-	if len(name) > 0 && name[0] == '/' {
-		return []byte(path.Clean(string(name)))
+	n := string(cstring(name))
+	if strings.HasPrefix(n, "/") {
+		n = path.Clean(n) // no dots lead out of the root
 	}
-	return []byte(path.Clean(string(dir) + "/" + string(name)))
+	return []byte(path.Clean(string(dir) + "/" + n))
 }
 
 // cstring cuts b at its first NUL.

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What a thread is about to do, from where its mount is known to where it is
+ * known that the act is permitted, or done. */
+#pragma once
+
+#include "file.h"
+
+struct act {
+	__u64 mnt;
+	__u64 dentry; /* acted upon; 0: not known yet, or told */
+	__u64 dentry2; /* rename, link: the new name */
+	__u64 dir;
+	__u64 text; /* symlink: what it holds */
+	__u64 size; /* before */
+	__u32 type;
+	__u32 mode; /* create: kind; attributes: mode before */
+	__u32 flags; /* rename: RENAME bits; attributes: ATTR bits */
+	__u32 pad;
+};
+
+/* By thread. An act that fails leaves its entry until the thread's next one, so
+ * it takes more threads at work at once than there is room to lose any. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u64);
+	__type(value, struct act);
+} acts SEC(".maps");
+
+static __always_inline void remember(struct act *a)
+{
+	__u64 key = bpf_get_current_pid_tgid();
+
+	if (bpf_map_update_elem(&acts, &key, a, BPF_ANY))
+		drop_unsequenced(a->type, RING_BULK, DROP_MAP);
+}
+
+static __always_inline struct act *remembered(void)
+{
+	__u64 key = bpf_get_current_pid_tgid();
+
+	return bpf_map_lookup_elem(&acts, &key);
+}
+
+static __always_inline bool by_kernel(void)
+{
+	return BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), flags) & PF_KTHREAD;
+}
+
+/* given_mapping says whether the kernel's functions on files are given a mapping of
+ * ids as their first argument (since 5.12). */
+static __always_inline bool given_mapping(void)
+{
+	return bpf_core_field_exists(((struct vfsmount___idmap *)0)->mnt_idmap) ||
+	       bpf_core_field_exists(((struct vfsmount___users *)0)->mnt_userns);
+}

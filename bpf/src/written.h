@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Writes, told at the first through each open file description and summed up
+ * at its end. */
+#pragma once
+
+#include "file.h"
+
+struct written {
+	__u64 first; /* time */
+	__u64 size0;
+	__s64 ctime0;
+	__u64 ops;
+	__u64 bytes;
+	__u64 start; /* of the process that wrote first, for an end that the kernel brings about later */
+	__u32 tgid;
+	__u32 tid;
+	__u32 euid;
+	__u32 mntns;
+	__u32 hows;
+	__u32 pad;
+};
+
+/* Open file descriptions that have been written through, by their address.
+ * Full: writes are told unsuppressed, more and never fewer, and for each the
+ * sum at the end counts as lost. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, __u64);
+	__type(value, struct written);
+} wr SEC(".maps");
+
+static __always_inline void add_write(struct written *w, __u32 how, __u64 bytes)
+{
+	__sync_fetch_and_add(&w->ops, 1);
+	if (bytes)
+		__sync_fetch_and_add(&w->bytes, bytes);
+	/* Two writers at once may lose a bit of each other's: a word of what
+	 * the sum says, never the sum. */
+	if (!(w->hows & (1U << how)))
+		w->hows |= 1U << how;
+}
+
+/* Files that the kernel itself opened to serve an open one: the layer below
+ * overlayfs. Copying a file up from there is no act of the process. */
+static __always_inline bool kernels_file(struct file *f)
+{
+	struct vfsmount *mnt;
+
+	if (BPF_CORE_READ(f, f_mode) & FMODE_NOACCOUNT)
+		return true;
+	mnt = BPF_CORE_READ(f, f_path.mnt);
+	return kernels_own(mnt) && !in_memory(BPF_CORE_READ(f, f_path.dentry));
+}
+
+static __always_inline __u32 temporary(struct file *f, struct inode *i)
+{
+	if ((BPF_CORE_READ(f, f_flags) & O_TMPFILE_BIT) && !BPF_CORE_READ(i, i_nlink))
+		return FL_TEMPORARY;
+	return 0;
+}
+
+/* written takes in one write through f, a regular file. */
+static __always_inline void written(struct file *f, __u32 how, __u64 bytes)
+{
+	struct inode *i = BPF_CORE_READ(f, f_inode);
+	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+	struct written n = {}, *w;
+	struct more m = { .arg = how };
+	__u64 key = (__u64)f, id;
+	long err;
+
+	w = bpf_map_lookup_elem(&wr, &key);
+	if (w) {
+		add_write(w, how, bytes);
+		return;
+	}
+	if ((BPF_CORE_READ(t, flags) & PF_KTHREAD) || of_kernel(BPF_CORE_READ(i, i_sb)) || kernels_file(f))
+		return;
+	id = bpf_get_current_pid_tgid();
+	n.first = bpf_ktime_get_boot_ns();
+	n.size0 = BPF_CORE_READ(i, i_size);
+	n.ctime0 = changed(i);
+	n.ops = 1;
+	n.bytes = bytes;
+	n.start = BPF_CORE_READ(t, group_leader, start_boottime);
+	n.tgid = id >> 32;
+	n.tid = id;
+	n.euid = BPF_CORE_READ(t, cred, euid.val);
+	n.mntns = mount_namespace(t);
+	n.hows = 1U << how;
+	err = bpf_map_update_elem(&wr, &key, &n, BPF_NOEXIST);
+	if (err == -EEXIST) { /* another thread was first */
+		w = bpf_map_lookup_elem(&wr, &key);
+		if (w)
+			add_write(w, how, bytes);
+		return;
+	}
+	if (err)
+		drop_unsequenced(EV_CLOSE, RING_BULK, DROP_MAP);
+	m.flags = temporary(f, i);
+	tell_file(EV_WRITE, f, &m);
+}
+
+static __always_inline bool agents(__u32 tgid)
+{
+	struct config *c = configuration();
+
+	return c && c->self == tgid;
+}
+
+/* closed tells the sum of what was written through f, which ends now. */
+static __always_inline void closed(struct file *f)
+{
+	__u64 key = (__u64)f;
+	struct written *w;
+	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+	struct event_close *e;
+	struct scratch *s;
+	struct inode *i;
+	struct dentry *d;
+
+	w = bpf_map_lookup_elem(&wr, &key);
+	if (!w)
+		return;
+	if (agents(w->tgid)) {
+		own(EV_CLOSE);
+		goto forget;
+	}
+	s = take(EV_CLOSE, RING_BULK);
+	if (!s)
+		goto forget;
+	e = (struct event_close *)s->data;
+	__builtin_memset(e, 0, sizeof(*e));
+	s->off = sizeof(*e);
+	s->flags = act_flags(t);
+	head(&e->h, EV_CLOSE, t);
+	if (BPF_CORE_READ(t, flags) & PF_KTHREAD) {
+		e->h.tgid = w->tgid;
+		e->h.tid = w->tid;
+		e->h.start = w->start;
+		e->h.euid = w->euid;
+	}
+	/* A process that ends has left its name spaces before its files close. */
+	if (!e->h.mntns || (BPF_CORE_READ(t, flags) & PF_KTHREAD))
+		e->h.mntns = w->mntns;
+	i = BPF_CORE_READ(f, f_inode);
+	d = BPF_CORE_READ(f, f_path.dentry);
+	e->dev = BPF_CORE_READ(i, i_sb, s_dev);
+	e->ino = BPF_CORE_READ(i, i_ino);
+	e->mode = BPF_CORE_READ(i, i_mode);
+	e->uid = BPF_CORE_READ(i, i_uid.val);
+	e->gid = BPF_CORE_READ(i, i_gid.val);
+	e->links = BPF_CORE_READ(i, i_nlink);
+	e->size0 = w->size0;
+	e->size1 = BPF_CORE_READ(i, i_size);
+	e->ctime0 = w->ctime0;
+	e->ctime1 = changed(i);
+	e->mtime = modified(i);
+	e->ops = w->ops;
+	e->bytes = w->bytes;
+	e->first = w->first;
+	e->hows = w->hows;
+	if (in_memory(d))
+		s->flags |= FL_MEMORY;
+	else if (temporary(f, i))
+		s->flags |= FL_TEMPORARY;
+	else
+		note_deleted(s, d, i);
+	e->path_len = walk(s, BPF_CORE_READ(f, f_path.mnt), d);
+	e->inner_len = s->inner;
+	e->place_len = walk_place(s);
+	send(s, RING_BULK);
+	give(s);
+forget:
+	bpf_map_delete_elem(&wr, &key);
+}
