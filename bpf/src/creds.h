@@ -222,7 +222,9 @@ static __always_inline void tell_signal(struct task_struct *target, int sig)
 	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
 	struct event_target e = {};
 
-	if (!sig || own(EV_SIGNAL)) /* 0 only asks */
+	/* 0 only asks. Within a process they are its own affair, and some
+	 * run-time systems live on them. */
+	if (!sig || BPF_CORE_READ(target, tgid) == bpf_get_current_pid_tgid() >> 32 || own(EV_SIGNAL))
 		return;
 	head(&e.h, EV_SIGNAL, t);
 	fill_target(&e, target);

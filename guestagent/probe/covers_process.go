@@ -60,13 +60,15 @@ const (
 	auditOnly     = "programs that do not tell the kernel's audit are not seen"
 )
 
+const ownSignals = "signals within a process are not told; "
+
 func wantSignals(o Options) bool { return o.Signals }
 
 var processLSM = append([]cover{
 	{class: record.ClassProcessCreds, event: bpf.ProbeEventTypeEV_CREDS, needs: []program{progCommit}},
 	{class: record.ClassProcessNamespace, needs: []program{progSwitch, progCommit, progFork}},
 	{class: record.ClassProcessChroot, needs: []program{lsm("path_chroot"), progPivot}, limit: attemptsOf},
-	{class: record.ClassProcessSignal, needs: []program{progSignalLSM}, option: wantSignals, limit: attemptsOf},
+	{class: record.ClassProcessSignal, needs: []program{progSignalLSM}, option: wantSignals, limit: ownSignals + attemptsOf},
 }, auth(progAudit, auditOnly)...)
 
 var processTracepoint = append([]cover{
@@ -77,7 +79,7 @@ var processTracepoint = append([]cover{
 		limit: "of unshare(2) and setns(2) by 32-bit programs nothing is seen"},
 	{class: record.ClassProcessChroot, needs: []program{progChrooted, progMoved}, limit: "the names of pivot_root(2) are read from the process after the call; " + noCompatCalls},
 	{class: record.ClassProcessSignal, needs: []program{progSignal}, option: wantSignals,
-		limit: "signals that are queued with an invented code are not seen"},
+		limit: ownSignals + "signals that are queued with an invented code are not seen"},
 }, auth(progSent, auditOnly+"; messages are read from the process after the call; those by sendmsg(2) and write(2) are not seen; "+noCompatCalls)...)
 
 // auth covers all classes of logins by one program.

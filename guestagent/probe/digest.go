@@ -63,11 +63,11 @@ func (d *digests) observe(class record.Class, e *record.Event, sink Sink) {
 		case ok:
 			p.Sha256 = h.sum // none where the reason has been told
 		default:
-			d.want(key, record.ClassProcessDigest, &record.Event{Process: image(p)}, fileNames(true, p.Pid, p.Ppid, p.Executable), sink)
+			d.want(key, record.ClassProcessDigest, &record.Event{Process: image(p), Parent: e.Parent, Ancestors: e.Ancestors}, fileNames(true, p.Pid, p.Ppid, p.Executable), sink)
 		}
 	case class == record.ClassFileClose && d.files && f != nil:
 		key := fileKey{f.Device, f.Inode, f.Size, f.Mtime, f.Ctime}
-		about := &record.Event{Process: identityOf(p), File: &record.File{Path: bytes.Clone(f.Path), FilesystemPath: bytes.Clone(f.FilesystemPath),
+		about := &record.Event{Process: identityOf(p), Parent: e.Parent, Ancestors: e.Ancestors, File: &record.File{Path: bytes.Clone(f.Path), FilesystemPath: bytes.Clone(f.FilesystemPath),
 			Device: f.Device, Inode: f.Inode, Size: f.Size, Mode: f.Mode, Mtime: f.Mtime, Ctime: f.Ctime, Flags: f.Flags}}
 		if h, ok := d.known.get(key); ok {
 			d.tell(&awaited{record.ClassFileDigest, about}, h, sink)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -47,7 +48,7 @@ func (g guest) test(t *testing.T) {
 	}
 	l, err := lab.New(ctx, lab.Config{
 		Dir: fmt.Sprintf("/run/pv-mx-%d", os.Getpid()), Bin: bin, Kernel: g.kernel, NoBPFLSM: g.noLSM, Channel: true, Out: t.Logf, AgentArgs: agentArgs,
-		Files: map[string]string{"/bin/act": build(t, bin, "act", "./integration/cmd/act")}, Modules: load, SpareModules: spare,
+		Files: linked(t, map[string]string{"/bin/act": build(t, bin, "act", "./integration/cmd/act")}), Modules: load, SpareModules: spare,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -210,4 +211,24 @@ func (h labHost) RestartAgent(ctx context.Context) error {
 func (h labHost) Shell(ctx context.Context, script string) error {
 	_, err := h.l.Guest.Output(ctx, script)
 	return err
+}
+
+// linked adds the programs that rows need, and what they are linked with.
+func linked(t *testing.T, files map[string]string) map[string]string {
+	t.Helper()
+	for _, r := range Rows() {
+		for _, p := range r.Programs {
+			out, err := exec.Command("ldd", p).CombinedOutput()
+			if err != nil {
+				t.Fatalf("row %d needs %s: ldd: %v: %s", r.ID, p, err, out)
+			}
+			files[p] = p
+			for word := range strings.FieldsSeq(string(out)) {
+				if strings.HasPrefix(word, "/") {
+					files[word] = word
+				}
+			}
+		}
+	}
+	return files
 }

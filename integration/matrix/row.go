@@ -27,6 +27,9 @@ type Row struct {
 	// GuestOnly is the reason why the act is not done natively: it would touch
 	// the machine outside the namespaces that an act can have of its own.
 	GuestOnly string
+	// Programs are programs and libraries of this machine that the guest must
+	// have, with all that they are linked with.
+	Programs []string
 	// Needs are kernel modules that the guest must have loaded.
 	Needs []string
 	// Spare are kernel modules that lie in /lib/modules of the guest, not loaded.

@@ -85,7 +85,7 @@ func init() {
 			user := c.One(record.ClassProcessNamespace, pid(c), Is("namespaces.changed", unix.CLONE_NEWUSER), Not("namespaces.user", made.Namespaces.GetUser()),
 				NonZero("namespaces.user"))
 			c.Order(made, back, user)
-			c.One(record.ClassProcessCreds, pid(c), Is("reason", "unshare"), Has("process.credentials.cap_effective", 1<<unix.CAP_SYS_ADMIN))
+			c.One(record.ClassProcessCreds, pid(c), Is("reason", "unshare"), Is("credentials_before.cap_effective", 0), Has("process.credentials.cap_effective", 1<<unix.CAP_SYS_ADMIN))
 			child := c.One(record.ClassProcessNamespace, Is("process.pid", c.Number("child")), Is("namespaces.operation", "clone"),
 				Is("namespaces.changed", unix.CLONE_NEWNS|unix.CLONE_NEWPID), Is("namespaces.uts", c.Number("uts")), Not("namespaces.mount", c.Number("mnt")))
 			// What the child does later is told from where it is.
@@ -178,6 +178,7 @@ func changeNamespaces(e *Env) error {
 		call(unix.SYS_UNSHARE, unix.CLONE_NEWUTS|unix.CLONE_NEWIPC),
 		call(unix.SYS_SETNS, uintptr(fd), 0),
 		call(unix.SYS_UNSHARE, unix.CLONE_FS), // no namespace
+		call(unix.SYS_SETRESUID, 1000, 1000, 1000),
 		call(unix.SYS_UNSHARE, unix.CLONE_NEWUSER),
 	})
 	if err != nil {

@@ -2,7 +2,9 @@ package matrix
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"os"
@@ -10,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -103,6 +106,40 @@ func init() {
 		}},
 	)
 	registerSub("thread-exec", threadExec)
+	register(Row{ID: 230, Name: "run a program whose content nobody knows yet", Do: runNew, Check: func(c *Checker) {
+		sum := That("process.sha256", "the digest of the program", func(v any) bool { s, ok := v.(string); return ok && hex.EncodeToString([]byte(s)) == c.Text("sha256") })
+		file := []Field{Is("process.executable", c.Text("dir")+"/i386"), Is("process.inode", c.Inode("file").Ino), Is("process.device", c.Inode("file").Dev),
+			Is("process.size", c.Inode("file").Size), NonZero("process.mtime"), NonZero("process.ctime")}
+		first := c.One(record.ClassProcessExec, file, Is("process.pid", c.Number("first")), Is("process.sha256", ""))
+		follows := c.One(record.ClassProcessDigest, file, sum, Is("process.pid", c.Number("first")), Is("process.start", first.Process.GetStart()),
+			Is("process.exec_count", first.Process.GetExecCount()), Is("reason", ""), Is("header.lane", record.NoLane))
+		c.Order(first, follows)
+		c.One(record.ClassProcessExec, file, sum, Is("process.pid", c.Number("pid")))
+		c.None(record.ClassProcessDigest, Is("process.pid", c.Number("pid")))
+	}})
+}
+
+// runNew runs a program again and again while the agent reads it.
+func runNew(e *Env) error {
+	program := i386()
+	if err := os.WriteFile(e.Path("i386"), program, 0o755); err != nil {
+		return err
+	}
+	if err := e.Stat("file", e.Path("i386")); err != nil {
+		return err
+	}
+	sum := sha256.Sum256(program)
+	e.Fact("sha256", hex.EncodeToString(sum[:]))
+	for i := range 40 {
+		if err := e.Run(e.Path("i386")); err != nil {
+			return err
+		}
+		if i == 0 {
+			e.facts["first"] = e.facts["pid"]
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return nil
 }
 
 // execAt is a call that runs an open file with act's own arguments.
