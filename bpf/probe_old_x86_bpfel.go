@@ -18,10 +18,12 @@ import (
 const (
 	OldMapActs                = "acts"
 	OldMapAskers              = "askers"
+	OldMapBuckets             = "buckets"
 	OldMapBulk                = "bulk"
 	OldMapConf                = "conf"
 	OldMapCrit                = "crit"
 	OldMapExitCalls           = "exit_calls"
+	OldMapFolding             = "folding"
 	OldMapGains               = "gains"
 	OldMapGone                = "gone"
 	OldMapPace                = "pace"
@@ -302,10 +304,12 @@ type OldProgramSpecs struct {
 type OldMapSpecs struct {
 	Acts      *ebpf.MapSpec `ebpf:"acts"`
 	Askers    *ebpf.MapSpec `ebpf:"askers"`
+	Buckets   *ebpf.MapSpec `ebpf:"buckets"`
 	Bulk      *ebpf.MapSpec `ebpf:"bulk"`
 	Conf      *ebpf.MapSpec `ebpf:"conf"`
 	Crit      *ebpf.MapSpec `ebpf:"crit"`
 	ExitCalls *ebpf.MapSpec `ebpf:"exit_calls"`
+	Folding   *ebpf.MapSpec `ebpf:"folding"`
 	Gains     *ebpf.MapSpec `ebpf:"gains"`
 	Gone      *ebpf.MapSpec `ebpf:"gone"`
 	Pace      *ebpf.MapSpec `ebpf:"pace"`
@@ -380,10 +384,12 @@ func (o *OldObjects) Close() error {
 type OldMaps struct {
 	Acts      *ebpf.Map `ebpf:"acts"`
 	Askers    *ebpf.Map `ebpf:"askers"`
+	Buckets   *ebpf.Map `ebpf:"buckets"`
 	Bulk      *ebpf.Map `ebpf:"bulk"`
 	Conf      *ebpf.Map `ebpf:"conf"`
 	Crit      *ebpf.Map `ebpf:"crit"`
 	ExitCalls *ebpf.Map `ebpf:"exit_calls"`
+	Folding   *ebpf.Map `ebpf:"folding"`
 	Gains     *ebpf.Map `ebpf:"gains"`
 	Gone      *ebpf.Map `ebpf:"gone"`
 	Pace      *ebpf.Map `ebpf:"pace"`
@@ -398,10 +404,12 @@ func (m *OldMaps) Close() error {
 	return _OldClose(
 		m.Acts,
 		m.Askers,
+		m.Buckets,
 		m.Bulk,
 		m.Conf,
 		m.Crit,
 		m.ExitCalls,
+		m.Folding,
 		m.Gains,
 		m.Gone,
 		m.Pace,

@@ -582,10 +582,12 @@ const (
 const (
 	ProbeMapActs                = "acts"
 	ProbeMapAskers              = "askers"
+	ProbeMapBuckets             = "buckets"
 	ProbeMapBulk                = "bulk"
 	ProbeMapConf                = "conf"
 	ProbeMapCrit                = "crit"
 	ProbeMapExitCalls           = "exit_calls"
+	ProbeMapFolding             = "folding"
 	ProbeMapGains               = "gains"
 	ProbeMapGone                = "gone"
 	ProbeMapPace                = "pace"
@@ -866,10 +868,12 @@ type ProbeProgramSpecs struct {
 type ProbeMapSpecs struct {
 	Acts      *ebpf.MapSpec `ebpf:"acts"`
 	Askers    *ebpf.MapSpec `ebpf:"askers"`
+	Buckets   *ebpf.MapSpec `ebpf:"buckets"`
 	Bulk      *ebpf.MapSpec `ebpf:"bulk"`
 	Conf      *ebpf.MapSpec `ebpf:"conf"`
 	Crit      *ebpf.MapSpec `ebpf:"crit"`
 	ExitCalls *ebpf.MapSpec `ebpf:"exit_calls"`
+	Folding   *ebpf.MapSpec `ebpf:"folding"`
 	Gains     *ebpf.MapSpec `ebpf:"gains"`
 	Gone      *ebpf.MapSpec `ebpf:"gone"`
 	Pace      *ebpf.MapSpec `ebpf:"pace"`
@@ -944,10 +948,12 @@ func (o *ProbeObjects) Close() error {
 type ProbeMaps struct {
 	Acts      *ebpf.Map `ebpf:"acts"`
 	Askers    *ebpf.Map `ebpf:"askers"`
+	Buckets   *ebpf.Map `ebpf:"buckets"`
 	Bulk      *ebpf.Map `ebpf:"bulk"`
 	Conf      *ebpf.Map `ebpf:"conf"`
 	Crit      *ebpf.Map `ebpf:"crit"`
 	ExitCalls *ebpf.Map `ebpf:"exit_calls"`
+	Folding   *ebpf.Map `ebpf:"folding"`
 	Gains     *ebpf.Map `ebpf:"gains"`
 	Gone      *ebpf.Map `ebpf:"gone"`
 	Pace      *ebpf.Map `ebpf:"pace"`
@@ -962,10 +968,12 @@ func (m *ProbeMaps) Close() error {
 	return _ProbeClose(
 		m.Acts,
 		m.Askers,
+		m.Buckets,
 		m.Bulk,
 		m.Conf,
 		m.Crit,
 		m.ExitCalls,
+		m.Folding,
 		m.Gains,
 		m.Gone,
 		m.Pace,

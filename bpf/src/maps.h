@@ -145,10 +145,10 @@ static __always_inline void drop_unsequenced(__u32 type, __u32 ring, __u32 reaso
 	add_drop(s, type, ring, reason);
 }
 
-/* take claims a scratch buffer of this CPU. Programs of one CPU interrupt each
+/* take_quietly claims a scratch buffer of this CPU. Programs of one CPU interrupt each
  * other (they may be preempted), and not in a stack's order, so each buffer
  * carries its own lock. */
-static __always_inline struct scratch *take(__u32 type, __u32 ring)
+static __always_inline struct scratch *take_quietly(void)
 {
 #pragma unroll
 	for (__u32 i = 0; i < SLOTS; i++) {
@@ -160,8 +160,17 @@ static __always_inline struct scratch *take(__u32 type, __u32 ring)
 			return s;
 		}
 	}
-	drop_unsequenced(type, ring, DROP_NESTED);
 	return 0;
+}
+
+/* take is for an event: without a buffer it is dropped. */
+static __always_inline struct scratch *take(__u32 type, __u32 ring)
+{
+	struct scratch *s = take_quietly();
+
+	if (!s)
+		drop_unsequenced(type, ring, DROP_NESTED);
+	return s;
 }
 
 static __always_inline void give(struct scratch *s)
@@ -290,7 +299,7 @@ static __always_inline void head(struct event_head *h, __u32 type, struct task_s
 /* A storm of what any process can make must not push out what tells of an
  * intrusion: such types may fill the critical ring only so far, and go into the
  * other one from there on. */
-#define HALF_OF_CRIT (BIT(EV_FORK) | BIT(EV_EXIT) | BIT(EV_SIGNAL) | BIT(EV_COMM) | BIT(EV_BPF) | BIT(EV_CGROUP))
+#define HALF_OF_CRIT (BIT(EV_FORK) | BIT(EV_EXIT) | BIT(EV_SIGNAL) | BIT(EV_COMM) | BIT(EV_BPF) | BIT(EV_CGROUP) | BIT(EV_AGGREGATE))
 #define MOST_OF_CRIT \
 	(BIT(EV_EXEC) | BIT(EV_CREDS) | BIT(EV_NAMESPACE) | BIT(EV_CHROOT) | BIT(EV_TRACE) | BIT(EV_PERF) | \
 	 BIT(EV_URING) | BIT(EV_USERFAULT) | BIT(EV_MEMFD) | BIT(EV_MOUNT) | BIT(EV_UNMOUNT) | BIT(EV_PIVOT))

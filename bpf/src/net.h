@@ -2,8 +2,8 @@
 /* What all sources of events about sockets share. */
 #pragma once
 
+#include "budget.h"
 #include "file.h"
-#include "sum.h"
 
 #include <bpf/bpf_endian.h>
 
@@ -159,6 +159,31 @@ static __always_inline __u16 fast_open(struct sock *sk)
 	return 0;
 }
 
+/* emit_net sends an event, or counts it where its process has gone over its
+ * budget. Connections are folded by where they go, those that are
+ * taken by the port here and where they come from. */
+static __always_inline void emit_net(struct event_net *e, __u32 flags)
+{
+	struct bucket *b = over_budget();
+
+	if (b) {
+		struct sum_key k = {
+			.start = e->h.start,
+			.tgid = e->h.tgid,
+			.place = e->h.type == EV_ACCEPT ? e->sport : e->dport,
+			.protocol = e->protocol,
+			.type = e->h.type,
+			.layout = SUM_NET,
+			.netns = e->netns,
+		};
+
+		__builtin_memcpy(k.address, e->daddr, 16);
+		if (fold_fixed(b, &k, e, sizeof(*e), e->bytes))
+			return;
+	}
+	emit(e, sizeof(*e), flags, RING_BULK);
+}
+
 #ifdef OLD
 /* Not to be had before 5.12 outside of packets. */
 #define cookie_of(sk) 0
@@ -223,7 +248,7 @@ static __always_inline void tell_raw(struct sock *sk, int family, int type, int 
 	e.family = family;
 	e.type = type & SOCK_TYPE_MASK;
 	e.protocol = family == AF_PACKET ? bpf_ntohs(protocol) : protocol;
-	emit(&e, sizeof(e), flags, RING_BULK);
+	emit_net(&e, flags);
 }
 
 /* tell_flow counts a datagram of a process through a socket to a destination:
@@ -253,7 +278,7 @@ static __always_inline void tell_flow(struct event_net *e, __u64 object, __u64 b
 		e->h.type = EV_SEND;
 		e->bits |= NET_FIRST;
 		e->bytes = bytes;
-		emit(e, sizeof(*e), FL_RESULT, RING_BULK);
+		emit_net(e, FL_RESULT);
 		e->bits &= ~NET_FIRST;
 	}
 	e->h.type = EV_FLOW;
@@ -290,6 +315,6 @@ int BPF_PROG(on_sock_state, struct sock *sk, int old, int new)
 		bpf_core_read(e.saddr + 12, 4, &sk->__sk_common.skc_rcv_saddr);
 	}
 	e.bits = fast_open(sk);
-	emit(&e, sizeof(e), 0, RING_BULK);
+	emit_net(&e, 0);
 	return 0;
 }

@@ -60,7 +60,7 @@ int BPF_PROG(on_connected, struct pt_regs *regs, long ret)
 		remote_end(&e, sk);
 	else
 		parse_address(&a, e.daddr, &e.dport);
-	emit(&e, sizeof(e), set_result(&e, ret), RING_BULK);
+	emit_net(&e, set_result(&e, ret));
 	return 0;
 }
 
@@ -87,7 +87,7 @@ int BPF_PROG(on_accepted, struct pt_regs *regs, long ret)
 	local_end(&e, sk);
 	remote_end(&e, sk);
 	e.bits = NET_INGRESS;
-	emit(&e, sizeof(e), FL_RESULT, RING_BULK);
+	emit_net(&e, FL_RESULT);
 	return 0;
 }
 
@@ -122,7 +122,7 @@ int BPF_PROG(on_bound, struct pt_regs *regs, long ret)
 	} else {
 		local_end(&e, sk);
 	}
-	emit(&e, sizeof(e), set_result(&e, ret), RING_BULK);
+	emit_net(&e, set_result(&e, ret));
 	return 0;
 }
 

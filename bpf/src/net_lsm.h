@@ -30,7 +30,7 @@ static __always_inline void tell_tcp(struct sock *sk, const void *to, __u16 fami
 	else if (!e.bits && nonblocking(sk))
 		flags = set_result(&e, -EINPROGRESS);
 	e.cookie = cookie_of(sk);
-	emit(&e, sizeof(e), flags, RING_BULK);
+	emit_net(&e, flags);
 }
 
 /* These return when the first packet is on its way. Fast open comes by too. */
@@ -70,7 +70,7 @@ int BPF_PROG(on_dgram_connect, struct socket *sock, void *to, int len, int flags
 	if (e.family == AF_INET6 && a.family == AF_INET)
 		e.family = AF_INET;
 	local_end(&e, sk);
-	emit(&e, sizeof(e), set_result(&e, ret), RING_BULK);
+	emit_net(&e, set_result(&e, ret));
 	return 0;
 }
 
@@ -115,7 +115,7 @@ int BPF_PROG(on_socket_connect, struct socket *sock, void *to, int len)
 	begin_net(&e, EV_CONNECT, sk);
 	local_end(&e, sk);
 	parse_address(&a, e.daddr, &e.dport);
-	emit(&e, sizeof(e), 0, RING_BULK);
+	emit_net(&e, 0);
 	return 0;
 }
 
@@ -138,7 +138,7 @@ int BPF_PROG(on_sock_graft, struct sock *sk, struct socket *parent)
 	remote_end(&e, sk);
 	e.bits = NET_INGRESS;
 	e.cookie = cookie_of(sk);
-	emit(&e, sizeof(e), FL_RESULT, RING_BULK);
+	emit_net(&e, FL_RESULT);
 	return 0;
 }
 
@@ -159,7 +159,7 @@ static __always_inline void tell_bind(struct socket *sock, const void *to, int r
 	} else {
 		local_end(&e, sk);
 	}
-	emit(&e, sizeof(e), set_result(&e, ret), RING_BULK);
+	emit_net(&e, set_result(&e, ret));
 }
 
 SEC("fexit/inet_bind")
@@ -190,7 +190,7 @@ int BPF_PROG(on_socket_bind, struct socket *sock, void *to, int len)
 	read_address(&a, to);
 	begin_net(&e, EV_BIND, sk);
 	parse_address(&a, e.saddr, &e.sport);
-	emit(&e, sizeof(e), 0, RING_BULK);
+	emit_net(&e, 0);
 	return 0;
 }
 
@@ -205,7 +205,7 @@ int BPF_PROG(on_inet_listen, struct socket *sock, int backlog, int ret)
 	begin_net(&e, EV_LISTEN, sk);
 	local_end(&e, sk);
 	e.backlog = backlog;
-	emit(&e, sizeof(e), set_result(&e, ret), RING_BULK);
+	emit_net(&e, set_result(&e, ret));
 	return 0;
 }
 
@@ -220,7 +220,7 @@ int BPF_PROG(on_socket_listen, struct socket *sock, int backlog)
 	begin_net(&e, EV_LISTEN, sk);
 	local_end(&e, sk);
 	e.backlog = backlog;
-	emit(&e, sizeof(e), 0, RING_BULK);
+	emit_net(&e, 0);
 	return 0;
 }
 

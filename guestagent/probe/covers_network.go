@@ -54,6 +54,9 @@ const noSecure = "only datagrams of UDP port 53, of which 2048 bytes are read; D
 
 func wantDNS(o Options) bool { return o.DNS }
 
+// foldLimit says what a process beyond its budget is told as.
+const foldLimit = "beyond its budget the network acts of a process are told as sums by destination; unix sockets and DNS are told one by one, and so are files"
+
 // dnsCovers are the same in both modes.
 var dnsCovers = []cover{
 	{class: record.ClassDNSQuery, needs: []program{progQuery}, option: wantDNS, limit: noSecure},
@@ -78,6 +81,7 @@ var networkLSM = []cover{
 	{class: record.ClassNetworkRaw, needs: []program{lsm("socket_post_create")}},
 	{class: record.ClassNetworkSend, needs: []program{progUDP4}, extra: append([]program{progUDP6}, progOthers...), limit: onceSent},
 	{class: record.ClassNetworkFlow, needs: []program{progUDP4}, extra: append([]program{progUDP6}, progOthers...), limit: asSums},
+	{class: record.ClassAgentAggregating, needs: []program{lsm("file_permission"), progDgram}, limit: foldLimit},
 	{class: record.ClassNetworkUnix, needs: []program{lsm("socket_connect")}, option: wantUnix,
 		limit: noDatagrams + "; attempts are told, their result is not"},
 }
@@ -90,5 +94,6 @@ var networkTracepoint = []cover{
 	{class: record.ClassNetworkRaw, needs: []program{callSocket}},
 	{class: record.ClassNetworkSend, needs: []program{progEgress}, limit: onceSent},
 	{class: record.ClassNetworkFlow, needs: []program{progEgress}, limit: asSums},
+	{class: record.ClassAgentAggregating, needs: []program{progOpened, callConnect}, limit: foldLimit},
 	{class: record.ClassNetworkUnix, needs: []program{callConnect}, option: wantUnix, limit: noDatagrams},
 }

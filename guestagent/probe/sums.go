@@ -143,13 +143,65 @@ func (d *decoder) sum(k *bpf.ProbeSumKey, s *bpf.ProbeSum) (*record.Event, error
 		e = d.actorThen(&x.H, s)
 		e.Network = networkOf(&x)
 		d.name(e, &x.H)
+	case bpf.ProbeSumLayoutSUM_NET:
+		x, err := as[bpf.ProbeEventNet](b)
+		if err != nil {
+			return nil, err
+		}
+		e = d.actorThen(&x.H, s)
+		e.Network = networkOf(&x)
+		d.name(e, &x.H)
+	case bpf.ProbeSumLayoutSUM_FILE:
+		x, err := as[bpf.ProbeEventFile](b)
+		if err != nil {
+			return nil, err
+		}
+		t := tailOf[bpf.ProbeEventFile](b)
+		names := t.next(x.PathLen)
+		if t.err != nil {
+			return nil, t.err
+		}
+		f := bpf.ProbeEventFlag(s.Flags)
+		e = d.actorThen(&x.H, s)
+		// What the acts have in common is the directory.
+		e.File = &record.File{Path: pathOf(names, f&bpf.ProbeEventFlagFL_PATH_TRUNC != 0, f&bpf.ProbeEventFlagFL_DETACHED != 0),
+			Device: device(x.Dev), Inode: x.Ino, Mode: x.Mode, Flags: fileFlags(f), Bytes: s.Bytes}
+	case bpf.ProbeSumLayoutSUM_HEAD:
+		h, err := as[bpf.ProbeEventHead](b)
+		if err != nil {
+			return nil, err
+		}
+		e = d.actorThen(&h, s)
 	default:
 		return nil, fmt.Errorf("sum of unknown layout %d", k.Layout)
 	}
 	e.Until = s.Last
-	if s.Count > 1 {
+	if layout := bpf.ProbeSumLayout(k.Layout); layout != bpf.ProbeSumLayoutSUM_FLOW || s.Count > 1 {
 		e.Count = s.Count
 		e.Flags |= record.EventAggregated
 	}
+	return e, nil
+}
+
+var sumKinds = map[bpf.ProbeEventType]kind{
+	bpf.ProbeEventTypeEV_AGGREGATE: {record.ClassAgentAggregating, (*decoder).aggregating},
+}
+
+// aggregating tells that a process went over its budget, so that what follows
+// is told as sums, or that it is within its budget again.
+func (d *decoder) aggregating(b []byte) (*record.Event, error) {
+	x, err := as[bpf.ProbeEventAggregate](b)
+	if err != nil {
+		return nil, err
+	}
+	e := d.actor(&x.H)
+	e.Reason = "ended"
+	if x.H.Arg != 0 {
+		e.Reason = "began"
+		if d.pins != nil {
+			d.pins.hold(x.H.Tgid, d.known(&x.H), x.H.Time)
+		}
+	}
+	e.Count = x.Count
 	return e, nil
 }

@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What a process does beyond its budget is told as sums: the first act upon
+ * each object whole, the rest counted. Nothing is left out: an act for which
+ * there is no room among the sums is told like any other. */
+#pragma once
+
+#include "sum.h"
+
+/* A process may do twice what its budget allows in a second at once; when it
+ * has, its acts are folded until it has let half of that go by. */
+#define BURST_NS (2 * SECOND)
+#define RELIEF_NS SECOND
+
+struct bucket {
+	__u64 full; /* time at which all that was done is paid for */
+	__u64 folded; /* acts, since it went over */
+	__u32 over;
+	__u32 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct exit_key);
+	__type(value, struct bucket);
+} buckets SEC(".maps");
+
+/* Objects of which the first act beyond a budget was told. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct sum_key);
+	__type(value, __u8);
+} folding SEC(".maps");
+
+static __always_inline void tell_aggregate(struct bucket *b, __u32 over)
+{
+	struct event_aggregate e = {};
+
+	head(&e.h, EV_AGGREGATE, (struct task_struct *)bpf_get_current_task());
+	e.h.arg = over;
+	e.count = b->folded;
+	emit(&e, sizeof(e), 0, RING_CRIT);
+}
+
+/* over_budget books an act of the current process and says whether it goes
+ * beyond what the process may do. Processors that book at the same time may
+ * lose an act or two from the books: the budget is no exact number, what is
+ * told of acts is. */
+static __always_inline struct bucket *over_budget(void)
+{
+	struct config *c = configuration();
+	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+	struct exit_key k = {};
+	struct bucket *b, fresh = {};
+	__u64 now, cost, full;
+
+	if (!c || !c->budget)
+		return 0;
+	cost = SECOND / c->budget;
+	now = bpf_ktime_get_boot_ns();
+	k.start = BPF_CORE_READ(t, group_leader, start_boottime);
+	k.tgid = bpf_get_current_pid_tgid() >> 32;
+	b = bpf_map_lookup_elem(&buckets, &k);
+	if (!b) {
+		fresh.full = now + cost;
+		bpf_map_update_elem(&buckets, &k, &fresh, BPF_ANY);
+		return 0;
+	}
+	full = b->full > now ? b->full : now;
+	if (full + cost <= now + BURST_NS)
+		full += cost;
+	b->full = full;
+	if (!b->over) {
+		if (full + cost <= now + BURST_NS)
+			return 0;
+		b->over = 1;
+		b->folded = 0;
+		tell_aggregate(b, 1);
+	} else if (full < now + RELIEF_NS) {
+		b->over = 0;
+		tell_aggregate(b, 0);
+		return 0;
+	}
+	return b;
+}
+
+/* first_fold says whether an object is new: its first act is told whole. */
+static __always_inline bool first_fold(struct sum_key *k)
+{
+	__u8 one = 1;
+
+	if (bpf_map_lookup_elem(&folding, k))
+		return false;
+	return bpf_map_update_elem(&folding, k, &one, BPF_NOEXIST) != -EEXIST;
+}
+
+static __always_inline bool note_fold(struct bucket *b, __u32 type)
+{
+	struct cpu_stats *s;
+	__u32 cpu;
+
+	__sync_fetch_and_add(&b->folded, 1);
+	s = my_stats(&cpu);
+	if (s)
+		__sync_fetch_and_add(&s->folded[type & (EV_TYPES - 1)], 1);
+	return true;
+}
+
+/* fold_fixed folds an event that has its whole size: e, and what it is about
+ * in k. */
+static __always_inline bool fold_fixed(struct bucket *b, struct sum_key *k, void *e, __u32 len, __u64 bytes)
+{
+	void *m = current_sums();
+	struct scratch *s;
+	bool room;
+
+	if (!m || first_fold(k))
+		return false;
+	if (add_up(m, k, bytes))
+		return note_fold(b, k->type);
+	s = take_quietly();
+	if (!s)
+		return false;
+	__builtin_memcpy(((struct sum *)s->data)->event, e, len);
+	room = enter_sum(s, m, k, bytes);
+	give(s);
+	return room && note_fold(b, k->type);
+}
+
+#define FOLD_PATH_BYTES (SUM_EVENT_BYTES - sizeof(struct event_file))
+
+static __always_inline bool new_file_sum(struct scratch *s, void *m, struct sum_key *k, struct vfsmount *vfs,
+					 struct dentry *dir, __u64 bytes)
+{
+	struct event_file *e = (struct event_file *)((struct sum *)s->data)->event;
+	__u32 n;
+
+	__builtin_memset(e, 0, sizeof(*e));
+	head(&e->h, k->type, (struct task_struct *)bpf_get_current_task());
+	e->ino = k->object;
+	e->dev = k->place;
+	e->mode = BPF_CORE_READ(dir, d_inode, i_mode);
+	s->off = offsetof(struct sum, event) + sizeof(*e);
+	n = walk(s, vfs, dir);
+	if (n > FOLD_PATH_BYTES) {
+		n = FOLD_PATH_BYTES;
+		s->flags |= FL_PATH_TRUNC;
+	}
+	e->path_len = n;
+	return enter_sum(s, m, k, bytes);
+}
+
+/* fold_file folds an act upon a file in a directory of a mount. */
+static __always_inline bool fold_file(struct bucket *b, __u32 type, struct vfsmount *vfs, struct dentry *dir, __u64 bytes)
+{
+	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+	struct sum_key k = { .type = type, .layout = SUM_FILE };
+	void *m = current_sums();
+	struct scratch *s;
+	bool room;
+
+	if (!m)
+		return false;
+	k.start = BPF_CORE_READ(t, group_leader, start_boottime);
+	k.tgid = bpf_get_current_pid_tgid() >> 32;
+	k.object = BPF_CORE_READ(dir, d_inode, i_ino);
+	k.place = BPF_CORE_READ(dir, d_inode, i_sb, s_dev);
+	if (first_fold(&k))
+		return false;
+	if (add_up(m, &k, bytes))
+		return note_fold(b, type);
+	s = take_quietly();
+	if (!s)
+		return false;
+	room = new_file_sum(s, m, &k, vfs, dir, bytes);
+	give(s);
+	return room && note_fold(b, type);
+}
