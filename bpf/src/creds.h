@@ -45,7 +45,7 @@ static __noinline int tell_user_namespace(struct task_struct *t, const struct cr
 SEC("fentry/commit_creds")
 int BPF_PROG(on_commit_creds, struct cred *new)
 {
-	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+	struct task_struct *t = current_task();
 	const struct cred *old = BPF_CORE_READ(t, cred);
 	struct event_creds e = {};
 
@@ -97,7 +97,7 @@ static __always_inline void tell_creds(struct task_struct *t, __u32 call)
 SEC("tp_btf/sys_exit")
 int BPF_PROG(on_set_creds, struct pt_regs *regs, long ret)
 {
-	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+	struct task_struct *t = current_task();
 
 	/* setfsuid and setfsgid return the old id, whatever it is. */
 	if ((int)ret < 0 && (int)ret >= -4095)
@@ -148,7 +148,7 @@ static __always_inline __u32 entered(struct event_namespace *e, struct task_stru
 SEC("tp_btf/sys_exit")
 int BPF_PROG(on_set_namespaces, struct pt_regs *regs, long ret)
 {
-	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+	struct task_struct *t = current_task();
 	struct event_namespace e = {};
 
 	if (failed(ret) || own(EV_NAMESPACE))
@@ -202,7 +202,7 @@ int BPF_PROG(on_path_chroot, struct path *path)
 SEC("tp_btf/sys_exit")
 int BPF_PROG(on_chrooted, struct pt_regs *regs, long ret)
 {
-	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+	struct task_struct *t = current_task();
 
 	if (!failed(ret))
 		tell_root(BPF_CORE_READ(t, fs, root.mnt), BPF_CORE_READ(t, fs, root.dentry));
@@ -219,7 +219,7 @@ static __always_inline void fill_target(struct event_target *e, struct task_stru
 
 static __always_inline void tell_signal(struct task_struct *target, int sig)
 {
-	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+	struct task_struct *t = current_task();
 	struct event_target e = {};
 
 	/* 0 only asks. Within a process they are its own affair, and some

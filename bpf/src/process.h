@@ -5,14 +5,7 @@
 
 #include "namespace.h"
 #include "path.h"
-
-static __always_inline __u64 capabilities(const kernel_cap_t *from)
-{
-	__u64 c = 0;
-
-	bpf_core_read(&c, sizeof(c), from);
-	return c;
-}
+#include "task.h"
 
 static __always_inline void fill_ids(struct event_task *e, const struct cred *c)
 {
@@ -25,27 +18,6 @@ static __always_inline void fill_ids(struct event_task *e, const struct cred *c)
 	e->fsuid = BPF_CORE_READ(c, fsuid.val);
 	e->fsgid = BPF_CORE_READ(c, fsgid.val);
 	e->cap_effective = capabilities(&c->cap_effective);
-}
-
-static __always_inline void fill_task(struct event_task *e, struct task_struct *t)
-{
-	struct task_struct *parent = BPF_CORE_READ(t, real_parent);
-
-	e->start = BPF_CORE_READ(t, group_leader, start_boottime);
-	e->parent_start = BPF_CORE_READ(parent, group_leader, start_boottime);
-	e->tgid = BPF_CORE_READ(t, tgid);
-	e->ppid = BPF_CORE_READ(parent, tgid);
-	fill_ids(e, BPF_CORE_READ(t, cred));
-	e->cgroup = BPF_CORE_READ(t, cgroups, dfl_cgrp, kn, id);
-	e->mntns = mount_namespace(t);
-	e->flags = (BPF_CORE_READ(t, flags) & PF_KTHREAD) != 0;
-	e->loginuid = -1;
-	e->sessionid = -1;
-	if (bpf_core_field_exists(t->loginuid)) {
-		e->loginuid = BPF_CORE_READ(t, loginuid.val);
-		e->sessionid = BPF_CORE_READ(t, sessionid);
-	}
-	bpf_core_read(&e->comm, sizeof(e->comm), &t->comm);
 }
 
 static __always_inline void exec_arguments(struct scratch *s, struct event_exec *e, struct mm_struct *mm)
@@ -147,7 +119,7 @@ int BPF_PROG(on_exec, struct task_struct *p, int old_pid, struct linux_binprm *b
 	e = (struct event_exec *)s->data;
 	__builtin_memset(e, 0, sizeof(*e));
 	s->off = sizeof(*e);
-	head(&e->h, EV_EXEC, p);
+	head_of(&e->h, EV_EXEC, p);
 	fill_task(&e->t, p);
 
 	f = BPF_CORE_READ(bprm, file);
@@ -255,13 +227,12 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 {
 	struct event_fork e = {};
 
-	if (BPF_CORE_READ(child, pid) != BPF_CORE_READ(child, tgid))
+	if (field(child, pid) != field(child, tgid))
 		return 0; /* a thread */
-	head(&e.h, EV_FORK, parent);
+	head_of(&e.h, EV_FORK, parent);
 	fill_task(&e.t, child);
 	emit(&e, sizeof(e), 0, RING_CRIT);
-	if (BPF_CORE_READ(parent, nsproxy) != BPF_CORE_READ(child, nsproxy) ||
-	    BPF_CORE_READ(parent, cred, user_ns) != BPF_CORE_READ(child, cred, user_ns))
+	if (field(parent, nsproxy) != field(child, nsproxy) || user_namespace_of(parent) != user_namespace_of(child))
 		tell_new_namespaces(parent, child);
 	return 0;
 }
@@ -274,7 +245,7 @@ int BPF_PROG(on_exit, struct task_struct *p)
 
 	if (BPF_CORE_READ(sig, live.counter) != 0)
 		return 0; /* other threads go on */
-	head(&e.h, EV_EXIT, p);
+	head_of(&e.h, EV_EXIT, p);
 	if (BPF_CORE_READ(sig, nr_threads) > 1) {
 		/* Two last threads may both find that none is left. */
 		struct exit_key key = { .start = e.h.start, .tgid = e.h.tgid };

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "mount.h"
+#include "task.h"
 #include "written.h"
 
 #include <linux/aio_abi.h>
@@ -146,11 +147,11 @@ struct {
 SEC("tp_btf/sys_exit")
 int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
 {
-	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+	struct task_struct *t = current_task();
 
-	if (BPF_CORE_READ(t, thread_info.status) & TS_COMPAT)
+	if (field(t, thread_info.status) & TS_COMPAT)
 		return 0;
-	bpf_tail_call(ctx, &exit_calls, BPF_CORE_READ(regs, orig_ax));
+	bpf_tail_call(ctx, &exit_calls, field(regs, orig_ax));
 	return 0;
 }
 
