@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/integration/harness"
 )
 
@@ -225,6 +226,11 @@ func checkRows(t *testing.T, ctx context.Context, runs []attempt, storm int, rea
 			break
 		}
 		books()
+	}
+	if t.Failed() && b.hooks != nil {
+		for _, h := range b.hooks.Hooks {
+			t.Logf("hooks: %s: %q %q", record.Class(h.Class), h.Name, h.Error)
+		}
 	}
 	t.Logf("%d rows, %d declared gaps, %d sealed records", len(runs), gaps, len(b.Records))
 }
