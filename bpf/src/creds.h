@@ -236,7 +236,12 @@ static __always_inline void tell_signal(struct task_struct *target, int sig)
 SEC("lsm/task_kill")
 int BPF_PROG(on_signal_asked, struct task_struct *target, struct kernel_siginfo *info, int sig, const struct cred *cred)
 {
-	if (!cred)
+	__u64 on_behalf = 1;
+
+	/* Newer verifiers take every argument of a security hook for a pointer that
+	 * is not null, and drop a test of it: it is read as a number. */
+	bpf_probe_read_kernel(&on_behalf, sizeof(on_behalf), ctx + 3);
+	if (!on_behalf)
 		tell_signal(target, sig);
 	return 0;
 }
