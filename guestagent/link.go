@@ -148,7 +148,9 @@ func (a *Agent) take(ctx context.Context, e wire.Envelope) error {
 		if err != nil {
 			return err
 		}
-		a.acknowledged(ctx, &ack)
+		if !a.acknowledged(ctx, &ack) {
+			return nil // nothing waits for room in the window
+		}
 	case wire.TypeHeartbeat:
 		h, err := wire.ParseHeartbeat(e.Body)
 		if err != nil {
@@ -223,10 +225,11 @@ func (a *Agent) release(ctx context.Context, number uint64, hash *record.Hash) {
 }
 
 // acknowledged takes an answer to a frame. Answers come in the order of the
-// frames, so one speaks for all before it.
-func (a *Agent) acknowledged(ctx context.Context, ack *wire.Ack) {
+// frames, so one speaks for all before it. It reports whether the writer may
+// have something to do now.
+func (a *Agent) acknowledged(ctx context.Context, ack *wire.Ack) bool {
 	if ack.Session != a.session {
-		return // meant for another run of the agent
+		return false // meant for another run of the agent
 	}
 	if ack.Refused {
 		a.cfg.Log.ErrorContext(ctx, "host refuses a frame, its records are lost", "frame", ack.Frame, "reason", ack.Reason)
@@ -235,13 +238,14 @@ func (a *Agent) acknowledged(ctx context.Context, ack *wire.Ack) {
 	defer a.mu.Unlock()
 	// A frame that was not sent in this conversation cannot be answered in it.
 	if a.sent == 0 || ack.Frame > a.retained[a.sent-1].number {
-		return
+		return false
 	}
 	a.release(ctx, ack.Frame, nil)
 	if !ack.Hash.IsZero() && ack.Frame > a.acked.Frame {
 		a.acked = *ack
 	}
 	a.settle()
+	return a.sent < len(a.retained) || a.queue.len() > 0 || a.losses.any() || a.spool.holds()
 }
 
 // write sends what there is to send. Only this goroutine writes to the port.

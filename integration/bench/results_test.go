@@ -33,7 +33,7 @@ func TestBooks(t *testing.T) {
 	b := &bench{work: buildWork(t, dir), dir: dir, rnd: rand.New(rand.NewPCG(1, 2)), spare: 1}
 	bin := buildAgent(t, dir)
 	b.configs = []config{{name: "agent", start: func(ctx context.Context) (observer, error) { return startAgent(ctx, bin, b.work, dir) }}}
-	all := slices.DeleteFunc(workloads(40), func(w *workload) bool { return w.name == "postmark" })
+	all := slices.DeleteFunc(workloads(20), func(w *workload) bool { return w.name == "postmark" })
 	all = append(all, &workload{name: "mix", unit: "exec", args: []string{"mix", "1", "20"}, run: work},
 		&workload{name: "rate", unit: "chmod", args: []string{"rate", "2000", "300", "4"}, run: work})
 	got, sum, err := b.repeat(t.Context(), all, 1)
@@ -57,7 +57,7 @@ func TestResults(t *testing.T) {
 	}
 	began := time.Now()
 	dir := t.TempDir()
-	b := &bench{work: buildWork(t, dir), dir: dir, rnd: rand.New(rand.NewPCG(rand.Uint64(), 0)), spare: 200}
+	b := &bench{work: buildWork(t, dir), dir: dir, rnd: rand.New(rand.NewPCG(rand.Uint64(), 0)), spare: 100}
 	bin := buildAgent(t, dir)
 	start := func(ctx context.Context) (observer, error) { return startAgent(ctx, bin, b.work, dir) }
 	b.configs = []config{{name: "off", start: startNothing}, {name: "agent", start: start}}
@@ -336,7 +336,7 @@ func (b *bench) blocked(ctx context.Context, start func(context.Context) (observ
 	}
 	a := o.(*agent)
 	w := &workload{name: "mix", args: []string{"mix", strconv.Itoa(*blocked), "50"}, run: work}
-	rounds := map[bool][]float64{}
+	rounds, cpu := map[bool][]float64{}, map[bool][]float64{}
 	turns := []bool{false, true, true, false}
 	if b.rnd.IntN(2) == 0 {
 		turns = []bool{true, false, false, true}
@@ -348,6 +348,7 @@ func (b *bench) blocked(ctx context.Context, start func(context.Context) (observ
 		if err = e; err != nil {
 			break
 		}
+		cpu[shut] = append(cpu[shut], float64(d.cpu)/float64(len(d.rounds)))
 		for _, r := range d.rounds {
 			rounds[shut] = append(rounds[shut], float64(r))
 		}
@@ -363,6 +364,7 @@ func (b *bench) blocked(ctx context.Context, start func(context.Context) (observ
 	resultOf("probe.blocked.reading", reading, "ns/round", "")
 	resultOf("probe.blocked.shut", shut, "ns/round", "")
 	result("probe.blocked.shut_over_reading", shut.median/reading.median, "times", "target<=1.02")
+	result("probe.blocked.cpu_shut_over_reading", spreadOf(cpu[true]).median/spreadOf(cpu[false]).median, "times", "target<=1.02")
 	result("probe.blocked.lost", float64(lost), "records_all_declared", "-")
 	return nil
 }

@@ -154,16 +154,16 @@ func postmark(ctx context.Context, w *workload, _, dir string) (done, error) {
 	return d.withItself(), nil
 }
 
-// workloads are what is measured; their sizes take about half a second each.
+// workloads are what is measured; each takes some tenths of a second.
 func workloads(scale int) []*workload {
 	n := func(v int) string { return strconv.Itoa(max(1, v/scale)) }
 	return []*workload{
-		{name: "exec", unit: "exec", args: []string{"exec", n(4000)}, run: work},
-		{name: "postmark", unit: "file", args: []string{"set size 500 10000", "set number " + n(1000), "set transactions " + n(15000)}, run: postmark},
-		{name: "connect", unit: "connect", args: []string{"connect", n(40000)}, run: work},
-		{name: "udp", unit: "send", args: []string{"udp", n(600000)}, run: work},
-		{name: "write", unit: "write", args: []string{"write", n(2000000)}, run: work},
-		{name: "null", unit: "call", args: []string{"null", n(6000000)}, run: work},
+		{name: "exec", unit: "exec", args: []string{"exec", n(2000)}, run: work},
+		{name: "postmark", unit: "file", args: []string{"set size 500 10000", "set number " + n(1000), "set transactions " + n(8000)}, run: postmark},
+		{name: "connect", unit: "connect", args: []string{"connect", n(20000)}, run: work},
+		{name: "udp", unit: "send", args: []string{"udp", n(300000)}, run: work},
+		{name: "write", unit: "write", args: []string{"write", n(800000)}, run: work},
+		{name: "null", unit: "call", args: []string{"null", n(3000000)}, run: work},
 	}
 }
 
