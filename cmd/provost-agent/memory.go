@@ -25,7 +25,7 @@ const (
 	// room and roomPercent are what the heap may grow by afterwards: a
 	// constant, so that small heaps are not collected all the time, and a
 	// part of what lives, so that the collector's work stays in proportion.
-	room        = 3 << 20
+	room        = 2 << 20
 	roomPercent = 10
 )
 

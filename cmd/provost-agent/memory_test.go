@@ -8,11 +8,11 @@ import (
 
 func TestPercent(t *testing.T) {
 	for live, want := range map[uint64][2]uint64{ // what lives, and what the heap may become at least and at most
-		0:         {0, 4 << 20},
-		1 << 20:   {4 << 20, 5 << 20},
-		3 << 20:   {6 << 20, 7 << 20},
-		12 << 20:  {15 << 20, 17 << 20},
-		100 << 20: {110 << 20, 114 << 20},
+		0:         {0, 3 << 20},
+		1 << 20:   {3 << 20, 4 << 20},
+		3 << 20:   {5 << 20, 6 << 20},
+		12 << 20:  {15 << 20, 16 << 20},
+		100 << 20: {110 << 20, 113 << 20},
 	} {
 		got := live + live*uint64(percentFor(live))/100
 		if got < want[0] || got > want[1] {

@@ -24,7 +24,7 @@ const (
 	idlePoll = 100 * time.Millisecond
 	// roundBytes bounds what is read of one ring in one round, and so the
 	// memory that rounds take.
-	roundBytes = 512 << 10
+	roundBytes = 256 << 10
 	// releaseBytes is how much is read before the programs get the room back.
 	releaseBytes = 64 << 10
 )
