@@ -40,6 +40,7 @@ type Agent struct {
 	sent     int      // how many of retained have been written in this conversation
 	conv     conversation
 	acked    wire.Ack // newest, zero: none
+	pin      pin      // the command key that this run goes by
 	results  []wire.Result
 	packing  bool                 // the writer holds records that are in neither queue nor retained
 	greet    bool                 // let the host know that it has not said Hello to us

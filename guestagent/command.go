@@ -19,6 +19,44 @@ type hostClock struct {
 	boot uint64 // ours, CLOCK_BOOTTIME, when it was read
 }
 
+// pin is the command key of the first host that named one to this run. Whoever
+// gets hold of the port later is not believed another one, unless the domain
+// has come to another host or was defined anew, and that is told as well.
+type pin struct {
+	key         [32]byte // zero: none yet
+	incarnation uint64
+	refused     bool     // the newest Hello named another key for the same incarnation
+	told        [32]byte // which one: a Hello that repeats it is not told again
+}
+
+// pinKey looks at the key of a Hello and returns what is to be sealed about
+// it, if anything. The lock is held.
+func (a *Agent) pinKey(h *wire.Hello) *record.Tamper {
+	p := &a.pin
+	none := [32]byte{}
+	if h.CommandKey == none {
+		p.refused = false // there is nothing that could be believed
+		return nil
+	}
+	if p.key == none || h.CommandKey == p.key {
+		p.key, p.incarnation, p.refused = h.CommandKey, h.Incarnation, false
+		return nil
+	}
+	if h.Incarnation != p.incarnation {
+		t := &record.Tamper{Kind: "command_key",
+			Detail: fmt.Sprintf("command key %x of incarnation %d is replaced by %x of incarnation %d", p.key, p.incarnation, h.CommandKey, h.Incarnation)}
+		*p = pin{key: h.CommandKey, incarnation: h.Incarnation}
+		return t
+	}
+	p.refused = true
+	if p.told == h.CommandKey {
+		return nil
+	}
+	p.told = h.CommandKey
+	return &record.Tamper{Kind: "command_key", Refused: true,
+		Detail: fmt.Sprintf("a host names command key %x for incarnation %d, this run goes by %x", h.CommandKey, h.Incarnation, p.key)}
+}
+
 // command carries out a command of the host, or says why not. The answer waits
 // to be written; what the answer reports has happened or is certain to.
 func (a *Agent) command(ctx context.Context, body []byte) error {
@@ -67,6 +105,9 @@ func (a *Agent) judge(c *wire.Command) (wire.Request, uint8, string) {
 	}
 	if err := c.Verify(&hello.CommandKey); err != nil {
 		return refuse("%s", err)
+	}
+	if a.pin.refused {
+		return refuse("its key is not the one that this run of the agent goes by")
 	}
 	if c.Epoch != hello.Epoch {
 		return refuse("it is for epoch %x, this one is %x", c.Epoch, hello.Epoch)

@@ -53,6 +53,8 @@ type commander struct {
 	boot    atomic.Uint64
 	cut     func() error
 	told    bool // heartbeats tell the time
+
+	incarnation uint64
 }
 
 func command(t *testing.T, change func(*guestagent.Config)) *commander {
@@ -89,7 +91,7 @@ func (c *commander) again() {
 	}
 	n := len(c.books.View().Idents)
 	c.cut = c.connect(&agenttest.Host{
-		CommandKey: [32]byte(c.key.Public().(ed25519.PublicKey)), Commands: c.send,
+		Incarnation: c.incarnation, CommandKey: [32]byte(c.key.Public().(ed25519.PublicKey)), Commands: c.send,
 		Answered: func(r wire.Result) { c.results <- r },
 		Clock: func() uint64 {
 			if !c.told {
@@ -212,6 +214,51 @@ func TestCommandReplayed(t *testing.T) {
 	})
 	if r := c.give(func(h *wire.Hello) *wire.Command { return stopCommand(h, 10) }); r.Status != wire.ResultDone {
 		t.Errorf("behind a forgery of its id: status %d, %s", r.Status, r.Body)
+	}
+}
+
+// Whoever plays the host later, with a key of its own, commands nothing; a
+// domain that has come to another host goes by that host's key. Both are told.
+func TestAnotherCommandKey(t *testing.T) {
+	p := newProtection(true)
+	c := command(t, func(cfg *guestagent.Config) { cfg.Protector = p })
+	first := c.key
+	_, stranger, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.key = stranger
+	c.again()
+	if r := c.give(func(h *wire.Hello) *wire.Command { return stopCommand(h, 1) }); r.Status != wire.ResultRefused || !strings.Contains(string(r.Body), "not the one that this run") {
+		t.Errorf("status %d, %s", r.Status, r.Body)
+	}
+	told := func(refused bool) {
+		t.Helper()
+		c.until("it is told", func(v agenttest.View) bool {
+			m := lastOf(t, v, record.ClassAgentTamper)
+			return m != nil && m.(*record.Event).Tamper.Kind == "command_key" && m.(*record.Event).Tamper.Refused == refused
+		})
+	}
+	told(true)
+	// The first one is still believed.
+	c.key = first
+	c.again()
+	unknown := wire.Request{Kind: 77}
+	if r := c.give(func(h *wire.Hello) *wire.Command {
+		m := stopCommand(h, 2)
+		m.Body = unknown.AppendBinary(nil)
+		return m
+	}); r.Status != wire.ResultUnsupported {
+		t.Errorf("status %d, %s", r.Status, r.Body)
+	}
+	if len(p.released) > 0 {
+		t.Error("protection was released")
+	}
+	c.key, c.incarnation = stranger, 2
+	c.again()
+	told(false)
+	if r := c.give(func(h *wire.Hello) *wire.Command { return stopCommand(h, 3) }); r.Status != wire.ResultDone {
+		t.Errorf("the next host: status %d, %s", r.Status, r.Body)
 	}
 }
 

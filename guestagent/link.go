@@ -185,6 +185,13 @@ func (a *Agent) greeted(ctx context.Context, body []byte) error {
 		return fmt.Errorf("host speaks versions %d to %d, this agent speaks %d", h.MinVersion, h.MaxVersion, wire.Version)
 	}
 	a.mu.Lock()
+	tamper := a.pinKey(&h)
+	a.mu.Unlock()
+	if tamper != nil {
+		a.cfg.Log.WarnContext(ctx, "host has another command key", "detail", tamper.Detail, "refused", tamper.Refused)
+		a.tell(ctx, record.ClassAgentTamper, &record.Event{Tamper: tamper})
+	}
+	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.conv = conversation{number: a.conv.number + 1, hello: h, body: bytes.Clone(body), nonce: a.conv.nonce}
 	a.sent, a.greet = 0, false

@@ -11,17 +11,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OpenPort opens a virtio-serial port, given its name (org.provost.0) or, with
-// a slash in it, the path of its device or of a unix socket that stands in for
-// one. A port that does not exist is an error that may pass: it can be plugged
+// OpenPort opens a virtio-serial port, given its name (org.provost.0): it must
+// be that port then. Or, with a slash in it, the path of any device, or of a
+// unix socket that stands in for one: whoever sets that vouches for it. A port that does not exist is an error that may pass: it can be plugged
 // in at any time.
 func OpenPort(nameOrPath string) (Port, error) {
 	path, err := findPort(nameOrPath)
 	if err != nil {
 		return nil, err
 	}
+	named := !strings.Contains(nameOrPath, "/")
 	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err == nil && st.Mode&unix.S_IFMT == unix.S_IFSOCK {
+	if err := unix.Stat(path, &st); !named && err == nil && st.Mode&unix.S_IFMT == unix.S_IFSOCK {
 		return dialPort(path)
 	}
 	// Not blocking, so that a write waits in Go's poller: the driver's own
@@ -33,8 +34,50 @@ func OpenPort(nameOrPath string) (Port, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open port %s: %w", path, err)
 	}
+	if named {
+		if err := isVirtioPort(fd, nameOrPath, "/sys"); err != nil {
+			return nil, errors.Join(fmt.Errorf("open port %s: %w", path, err), unix.Close(fd))
+		}
+	}
 	f := os.NewFile(uintptr(fd), path)
 	return virtioPort{f}, nil
+}
+
+// isVirtioPort holds that an open file is the virtio-serial port of a name, as
+// the kernel says and not a directory entry: whoever may write to /dev could
+// put a terminal of their own in the port's place and play the host. What is
+// asked has to be sysfs itself, which nobody but the kernel fills.
+func isVirtioPort(fd int, name, sys string) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return fmt.Errorf("look at port: %w", err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFCHR {
+		return errors.New("it is no device; somebody has put something else in the port's place")
+	}
+	dir := fmt.Sprintf("%s/dev/char/%d:%d", sys, unix.Major(st.Rdev), unix.Minor(st.Rdev))
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return fmt.Errorf("ask for the device's kind: %w", err)
+	}
+	if fs.Type != unix.SYSFS_MAGIC {
+		return fmt.Errorf("%s is not in sysfs: what kind of device the port is cannot be told", dir)
+	}
+	device, err := os.Readlink(dir)
+	if err != nil {
+		return fmt.Errorf("ask for the device's kind: %w", err)
+	}
+	if filepath.Base(filepath.Dir(device)) != "virtio-ports" {
+		return fmt.Errorf("it is no virtio-serial port but %s; somebody has put another device in the port's place", device)
+	}
+	b, err := os.ReadFile(dir + "/name")
+	if err != nil {
+		return fmt.Errorf("ask for the port's name: %w", err)
+	}
+	if got := strings.TrimSpace(string(b)); got != name {
+		return fmt.Errorf("it is the port %q; somebody has put it in the place of %q", got, name)
+	}
+	return nil
 }
 
 func findPort(name string) (string, error) {

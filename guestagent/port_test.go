@@ -1,56 +1,51 @@
-package guestagent_test
+package guestagent
 
 import (
-	"bufio"
-	"errors"
-	"io"
-	"net"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
-
-	"github.com/provostd/provost/guestagent"
 )
 
-// A unix socket stands in for a port; its end of file is final.
-func TestOpenPortSocket(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "port")
-	if _, err := guestagent.OpenPort(path); err == nil {
-		t.Fatal("a port that does not exist is opened")
-	}
-	l, err := net.Listen("unix", path)
-	if err != nil {
+// What stands in the port's place is not taken for it. (That the port itself
+// is, every test in a guest shows.)
+func TestNotThePort(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "org.provost.0")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	p, err := guestagent.OpenPort(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.Close()
-	host, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan error, 1)
-	go func() {
-		s, err := bufio.NewReader(host).ReadString('\n')
-		if err == nil {
-			_, err = io.WriteString(host, s)
+	for _, x := range []struct{ path, sys, want string }{
+		{file, "/sys", "it is no device"},
+		{"/dev/null", "/sys", "no virtio-serial port but"},
+		{"/dev/ptmx", "/sys", "no virtio-serial port but"},
+		{"/dev/null", t.TempDir(), "ask for the device's kind"},
+	} {
+		f, err := os.Open(x.path)
+		if err != nil {
+			t.Fatal(err)
 		}
-		done <- errors.Join(err, host.Close())
-	}()
-	if _, err := io.WriteString(p, "to and fro\n"); err != nil {
+		if err := isVirtioPort(int(f.Fd()), "org.provost.0", x.sys); err == nil || !strings.Contains(err.Error(), x.want) {
+			t.Errorf("%s: %v, want %q", x.path, err, x.want)
+		}
+		f.Close()
+	}
+	// A directory that only looks like sysfs.
+	sys := t.TempDir()
+	if err := os.MkdirAll(sys+"/dev/char", 0o700); err != nil {
 		t.Fatal(err)
 	}
-	b, err := io.ReadAll(p)
-	if err != nil || string(b) != "to and fro\n" {
-		t.Errorf("read %q, %v", b, err)
+	if err := os.MkdirAll(sys+"/devices/x/virtio-ports/vport1p1", 0o700); err != nil {
+		t.Fatal(err)
 	}
-	if err := <-done; err != nil {
-		t.Error(err)
+	if err := os.Symlink("../../devices/x/virtio-ports/vport1p1", sys+"/dev/char/1:3"); err != nil {
+		t.Fatal(err)
 	}
-	l.Close()
-	if _, err := guestagent.OpenPort(path); err == nil {
-		t.Error("a socket that nobody listens at is opened")
+	f, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := isVirtioPort(int(f.Fd()), "org.provost.0", sys); err == nil || !strings.Contains(err.Error(), "not in sysfs") {
+		t.Errorf("a directory that looks like sysfs: %v", err)
 	}
 }

@@ -10,7 +10,7 @@ type tier uint8
 
 const (
 	tierBulk     tier = iota // what a busy guest makes by the thousand: files, connections
-	tierProcess              // forks, programs and ends of processes: a fork bomb's own
+	tierProcess              // forks, programs and ends of processes, and logins: a fork bomb's own, and a container's root's
 	tierCritical             // the rest: rare, and what an attack is made of
 )
 
@@ -23,7 +23,9 @@ var shares = [...]int{tierBulk: 60, tierProcess: 85, tierCritical: 100}
 // nobody thought of its name.
 func tierOf(c record.Class) tier {
 	switch c {
-	case record.ClassProcessExec, record.ClassProcessFork, record.ClassProcessExit, record.ClassProcessDigest:
+	case record.ClassProcessExec, record.ClassProcessFork, record.ClassProcessExit, record.ClassProcessDigest,
+		record.ClassAuthLogin, record.ClassAuthSudo, record.ClassAuthSu, record.ClassAuthAuthenticate,
+		record.ClassAuthSession, record.ClassAuthAccount:
 		return tierProcess
 	case record.ClassProcessRename, record.ClassProcessSignal,
 		record.ClassFileCreate, record.ClassFileModify, record.ClassFileDelete, record.ClassFileRename,

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -42,22 +44,39 @@ func obey(ctx context.Context, signals <-chan os.Signal, pause time.Duration, te
 	}
 }
 
+// takesDown are the programs that the first process becomes to take the
+// machine down.
+var takesDown = []string{"systemd-shutdown", "shutdown", "halt", "poweroff", "reboot", "kexec"}
+
 // watchInit returns what tells whether the machine is going down: the first
-// process has become another program then. systemd runs systemd-shutdown in
-// its place before it signals what is left; it keeps its own when it is only
-// replaced by a newer version of itself.
-func watchInit(link string) func() bool {
-	before, err := initProgram(link)
+// process, of which exe is the link in /proc, has executed a program that takes
+// it down. systemd does so before it signals what is left. The link's text
+// alone proves nothing, since it follows the renaming of the file; neither does
+// another file alone, since an upgrade of init replaces it.
+func watchInit(exe string) func() bool {
+	before, err := initProgram(exe)
 	return func() bool {
-		now, errNow := initProgram(link)
-		return err == nil && errNow == nil && now != before
+		now, errNow := initProgram(exe)
+		return err == nil && errNow == nil && now.file != before.file && now.path != before.path &&
+			slices.Contains(takesDown, filepath.Base(now.path))
 	}
 }
 
-func initProgram(link string) (string, error) {
-	s, err := os.Readlink(link)
-	if err != nil {
-		return "", fmt.Errorf("read program of the first process: %w", err)
+// program is what a process runs: the file itself, and where it lies now.
+type program struct {
+	file struct{ dev, ino uint64 }
+	path string
+}
+
+func initProgram(exe string) (p program, err error) {
+	if p.path, err = os.Readlink(exe); err != nil {
+		return program{}, fmt.Errorf("read program of the first process: %w", err)
 	}
-	return strings.TrimSuffix(s, " (deleted)"), nil
+	p.path = strings.TrimSuffix(p.path, " (deleted)")
+	var st unix.Stat_t
+	if err := unix.Stat(exe, &st); err != nil { // of the file that runs, wherever it is
+		return program{}, fmt.Errorf("look at program of the first process: %w", err)
+	}
+	p.file.dev, p.file.ino = st.Dev, st.Ino
+	return p, nil
 }

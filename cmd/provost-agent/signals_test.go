@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -44,35 +46,87 @@ func TestObey(t *testing.T) {
 	}
 }
 
+// A process becomes systemd-shutdown, and that is a shutdown. What only looks
+// like it is none: its program renamed, replaced, or another one executed.
 func TestWatchInit(t *testing.T) {
-	link := filepath.Join(t.TempDir(), "exe")
-	set := func(target string) {
+	dir := t.TempDir()
+	install := func(from, name string) string {
 		t.Helper()
-		_ = os.Remove(link)
-		if err := os.Symlink(target, link); err != nil {
+		b, err := os.ReadFile(from)
+		if err != nil {
 			t.Fatal(err)
 		}
+		to := filepath.Join(dir, name)
+		if err := os.WriteFile(to+".new", b, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(to+".new", to); err != nil { // another file, as an upgrade makes it
+			t.Fatal(err)
+		}
+		return to
 	}
-	set("/usr/lib/systemd/systemd")
-	down := watchInit(link)
+	shell := install("/bin/sh", "systemd")
+	// It executes what it is told to, line by line, and then waits.
+	first := exec.Command(shell, "-c", `read x; exec "$x" -c 'read x; exec "$x" -c "read x"'`)
+	in, err := first.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		in.Close()
+		_ = first.Wait() // it ends with its input, one way or the other
+	}()
+	exe := fmt.Sprintf("/proc/%d/exe", first.Process.Pid)
+	await := func(path string) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for to := ""; to != path; to, _ = os.Readlink(exe) {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				t.Fatalf("the process runs %s, want %s", to, path)
+			}
+		}
+	}
+	await(shell)
+	if err := os.Link(shell, filepath.Join(dir, "kept")); err != nil { // so that its number is not another file's soon
+		t.Fatal(err)
+	}
+	down := watchInit(exe)
 	if down() {
 		t.Error("going down from the start")
 	}
-	set("/usr/lib/systemd/systemd (deleted)")
-	if down() {
-		t.Error("an upgrade of systemd passes for a shutdown")
-	}
-	if err := os.Remove(link); err != nil {
+	if err := os.Rename(shell, filepath.Join(dir, "systemd-shutdown")); err != nil {
 		t.Fatal(err)
 	}
 	if down() {
-		t.Error("what cannot be read passes for a shutdown")
+		t.Error("renaming the program of init passes for a shutdown")
 	}
-	set("/usr/lib/systemd/systemd-shutdown")
+	if err := os.Remove(filepath.Join(dir, "systemd-shutdown")); err != nil {
+		t.Fatal(err)
+	}
+	if down() {
+		t.Error("an upgrade of init passes for a shutdown")
+	}
+	other := install("/bin/sh", "other")
+	fmt.Fprintln(in, other)
+	await(other)
+	if down() {
+		t.Error("any other program in the place of init passes for a shutdown")
+	}
+	last := install("/bin/sh", "systemd-shutdown")
+	fmt.Fprintln(in, last)
+	await(last)
 	if !down() {
-		t.Error("systemd-shutdown in the place of systemd passes for nothing")
+		t.Error("systemd-shutdown in the place of init passes for nothing")
 	}
-	if watchInit("/no/such/link")() {
+	if watchInit("/proc/self/no/such/link")() {
 		t.Error("without a first process there is a shutdown")
 	}
 }

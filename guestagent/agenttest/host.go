@@ -66,6 +66,8 @@ type Host struct {
 	// Settle: where the agent is timed on the same processors, a host's work
 	// must not be counted as the agent's.
 	Late bool
+	// Incarnation is the domain's, as the Hello names it.
+	Incarnation uint64
 	// CommandKey is what the Hello names as the key of commands.
 	CommandKey [32]byte
 	// Commands are bodies to send, made for the conversation that is under way
@@ -170,7 +172,7 @@ func (w *writer) write(t wire.Type, b []byte) error {
 func (h *Host) handshake(r *wire.Reader, w *writer) (wire.Ident, wire.Hello, error) {
 	b := h.Books
 	b.mu.Lock()
-	hello := wire.Hello{MinVersion: wire.Version, MaxVersion: wire.Version, Origin: "test/vm/0/1", Domain: b.Domain, Epoch: b.Epoch,
+	hello := wire.Hello{MinVersion: wire.Version, MaxVersion: wire.Version, Origin: "test/vm/0/1", Domain: b.Domain, Epoch: b.Epoch, Incarnation: h.Incarnation,
 		LastSession: b.session, LastFrame: b.frame, LastFrameHash: b.hash, CommandKey: h.CommandKey}
 	b.mu.Unlock()
 	_, _ = rand.Read(hello.Nonce[:])

@@ -36,14 +36,15 @@ type Config struct {
 	Directory string
 	// Bytes bounds what is taken of the disk.
 	Bytes int64
-	// Rand draws the key.
+	// Rand draws keys and nonces: the kernel's, which knows when the machine
+	// was restored or cloned.
 	Rand io.Reader
 }
 
 // Spool is a queue on a disk.
 type Spool struct {
 	dir      string
-	aead     cipher.AEAD
+	rand     io.Reader
 	segment  int64 // size of one
 	limit    int   // how many
 	segments []*segment
@@ -62,6 +63,7 @@ type file interface {
 
 type segment struct {
 	f     file
+	aead  cipher.AEAD // with a key of its own
 	used  int64
 	holds int // runs that were not taken
 }
@@ -72,27 +74,21 @@ type run struct {
 	at     int64
 	length int // sealed
 	number uint64
+	nonce  [nonceBytes]byte
 }
 
-// New draws the key. The disk is not touched before the first Put: it may not
+const (
+	nonceBytes = 12
+	tagBytes   = 16
+)
+
+// New makes a spool. The disk is not touched before the first Put: it may not
 // be there yet.
 func New(cfg Config) (*Spool, error) {
-	if cfg.Directory == "" || cfg.Bytes < MinBytes {
-		return nil, fmt.Errorf("make spool: directory %q with %d bytes, want a directory and at least %d", cfg.Directory, cfg.Bytes, MinBytes)
+	if cfg.Directory == "" || cfg.Bytes < MinBytes || cfg.Rand == nil {
+		return nil, fmt.Errorf("make spool: directory %q with %d bytes, want a directory, at least %d, and Rand", cfg.Directory, cfg.Bytes, MinBytes)
 	}
-	var key [32]byte
-	if _, err := io.ReadFull(cfg.Rand, key[:]); err != nil {
-		return nil, fmt.Errorf("make spool: draw key: %w", err)
-	}
-	block, err := aes.NewCipher(key[:])
-	if err != nil {
-		return nil, fmt.Errorf("make spool: %w", err)
-	}
-	aead, err := cipher.NewGCM(block)
-	if err != nil {
-		return nil, fmt.Errorf("make spool: %w", err)
-	}
-	s := &Spool{dir: cfg.Directory, aead: aead, segment: min(maxSegment, cfg.Bytes/segmentsAtLeast), open: openSegment}
+	s := &Spool{dir: cfg.Directory, rand: cfg.Rand, segment: min(maxSegment, cfg.Bytes/segmentsAtLeast), open: openSegment}
 	s.limit = int(cfg.Bytes / s.segment)
 	return s, nil
 }
@@ -103,7 +99,7 @@ func (s *Spool) Len() int { return len(s.runs) }
 // Put appends a run. On ErrFull, and on any error of the disk, the run is not
 // in the spool; what is in it stays as it is.
 func (s *Spool) Put(b []byte) error {
-	sealed := len(b) + s.aead.Overhead()
+	sealed := len(b) + tagBytes
 	if int64(sealed) > s.segment {
 		return fmt.Errorf("spool run of %d bytes: a segment has %d", len(b), s.segment)
 	}
@@ -112,9 +108,12 @@ func (s *Spool) Put(b []byte) error {
 		return err
 	}
 	r := run{in: in, at: in.used, length: sealed, number: s.number}
-	s.number++ // also if the write fails: what reached the disk has used the nonce
-	nonce, ad := r.position()
-	s.buf = s.aead.Seal(s.buf[:0], nonce[:], b, ad)
+	s.number++
+	if _, err := io.ReadFull(s.rand, r.nonce[:]); err != nil {
+		s.release(in)
+		return fmt.Errorf("spool: draw nonce: %w", err)
+	}
+	s.buf = in.aead.Seal(s.buf[:0], r.nonce[:], b, r.additional())
 	// What a failed write left behind is overwritten by the next.
 	if _, err := in.f.WriteAt(s.buf, in.used); err != nil {
 		s.release(in)
@@ -136,11 +135,15 @@ func (s *Spool) room(n int64) (*segment, error) {
 	if len(s.segments) >= s.limit {
 		return nil, ErrFull
 	}
+	aead, err := newCipher(s.rand)
+	if err != nil {
+		return nil, fmt.Errorf("spool: %w", err)
+	}
 	f, err := s.open(s.dir, s.segment)
 	if err != nil {
 		return nil, fmt.Errorf("spool: %w", err)
 	}
-	in := &segment{f: f}
+	in := &segment{f: f, aead: aead}
 	s.segments = append(s.segments, in)
 	return in, nil
 }
@@ -164,8 +167,7 @@ func (s *Spool) Take() ([]byte, error) {
 	if _, err := r.in.f.ReadAt(sealed, r.at); err != nil {
 		return nil, fmt.Errorf("%w: run %d cannot be read: %w", ErrDamaged, r.number, err)
 	}
-	nonce, ad := r.position()
-	b, err := s.aead.Open(make([]byte, 0, r.length), nonce[:], sealed, ad)
+	b, err := r.in.aead.Open(make([]byte, 0, r.length), r.nonce[:], sealed, r.additional())
 	if err != nil {
 		return nil, fmt.Errorf("%w: run %d is not what was written", ErrDamaged, r.number)
 	}
@@ -200,12 +202,27 @@ func (s *Spool) Close() error {
 	return nil
 }
 
-// position returns what binds a run to its place: nonce and additional data.
-func (r *run) position() (nonce [12]byte, ad []byte) {
-	binary.BigEndian.PutUint64(nonce[4:], r.number)
-	ad = append(ad, additional...)
+// additional returns what binds a run to its place.
+func (r *run) additional() []byte {
+	ad := append([]byte(nil), additional...)
 	ad = binary.BigEndian.AppendUint64(ad, r.number)
-	return nonce, binary.BigEndian.AppendUint64(ad, uint64(r.length))
+	return binary.BigEndian.AppendUint64(ad, uint64(r.length))
+}
+
+func newCipher(rand io.Reader) (cipher.AEAD, error) {
+	var key [32]byte
+	if _, err := io.ReadFull(rand, key[:]); err != nil {
+		return nil, fmt.Errorf("draw key: %w", err)
+	}
+	block, err := aes.NewCipher(key[:])
+	if err != nil {
+		return nil, fmt.Errorf("make cipher: %w", err)
+	}
+	aead, err := cipher.NewGCM(block)
+	if err != nil {
+		return nil, fmt.Errorf("make cipher: %w", err)
+	}
+	return aead, nil
 }
 
 var _ file = (*os.File)(nil)

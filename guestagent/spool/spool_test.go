@@ -356,9 +356,17 @@ func TestDirectoryOfOthers(t *testing.T) {
 
 func TestRefused(t *testing.T) {
 	for _, c := range []Config{{Bytes: MinBytes, Rand: rand.Reader}, {Directory: "x", Bytes: MinBytes - 1, Rand: rand.Reader},
-		{Directory: "x", Bytes: MinBytes, Rand: io.LimitReader(rand.Reader, 31)}} {
+		{Directory: "x", Bytes: MinBytes}} {
 		if _, err := New(c); err == nil {
 			t.Errorf("%+v is accepted", c)
+		}
+	}
+	// Without randomness nothing is written: 31 bytes are no key, 43 no nonce.
+	for _, n := range []int64{31, 43} {
+		s, err := New(Config{Directory: t.TempDir(), Bytes: MinBytes, Rand: io.LimitReader(rand.Reader, n)})
+		must(t, err)
+		if err := s.Put([]byte("x")); err == nil || s.Len() != 0 || len(s.segments) != 0 {
+			t.Errorf("with %d random bytes: %v, %d runs in %d segments", n, err, s.Len(), len(s.segments))
 		}
 	}
 	s := newSpool(t, MinBytes)

@@ -230,7 +230,7 @@ func (s *session) sealResult(ctx context.Context, d *Domain, o *order, m *wire.R
 	next := s.prog.clone()
 	stopped := o.kind == wire.KindStop && m.Status == wire.ResultDone
 	if stopped {
-		next.Stopped = &stopMark{Epoch: d.Epoch, Command: m.ID}
+		next.Stopped = &stopMark{Epoch: d.Epoch, Command: m.ID, At: s.cfg.Now().UnixNano()}
 	}
 	if err := s.seal(ctx, d, []chain.Entry{e}, next); err != nil {
 		return fmt.Errorf("seal result: %w", err)

@@ -161,6 +161,37 @@ func TestStopOutlivesConnection(t *testing.T) {
 	}
 }
 
+// An agent that says it stops and goes on is told of, and its silence is an
+// alarm again.
+func TestStopThatIsNone(t *testing.T) {
+	b := commandBench(t, nil)
+	p := b.accept()
+	h := p.greeted()
+	done := b.ask()
+	p.answer(&h, wire.ResultDone, b.key)
+	if a := <-done; a.err != nil {
+		t.Fatal(a.err)
+	}
+	for back := false; !back; { // it answers heartbeats as if nothing had been asked
+		e, err := p.in.Read()
+		b.must(err)
+		if e.Type == wire.TypeHeartbeat {
+			beat, err := wire.ParseHeartbeat(e.Body)
+			b.must(err)
+			beat.Session = b.session
+			b.must(p.out.Write(wire.TypeHeartbeat, beat.AppendBinary(nil)))
+		}
+		back = len(b.sealed()[record.ClassAgentHeartbeatBack]) > 0
+	}
+	if f := b.frame(1, record.Hash{}, 0, 1, nil); p.send(f).Refused {
+		t.Error("its frame is refused")
+	}
+	b.await(record.ClassAgentHeartbeatLost, 1)
+	if n := len(b.sealed()[record.ClassAgentStopped]); n != 0 {
+		t.Error("its silence is sealed as the stop that it did not make")
+	}
+}
+
 // A reset guest owes an agent again, whatever was asked of the one before.
 func TestStopEndsWithEpoch(t *testing.T) {
 	b := commandBench(t, func(c *Config) { c.BootGrace = 300 * time.Millisecond })

@@ -84,6 +84,9 @@ func (s *session) submitFrame(ctx context.Context, d *Domain, f *wire.Frame, st 
 	}
 	entries = append(entries, stmt)
 	next.consume(st, hash)
+	if !s.alive.stopping() {
+		next.Stopped = nil // an agent that went on, see watch
+	}
 	in, err := s.submit(ctx, d, entries, next)
 	if err != nil {
 		return nil, fmt.Errorf("seal frame %d: %w", st.Frame, err)

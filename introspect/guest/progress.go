@@ -35,6 +35,7 @@ type progress struct {
 type stopMark struct {
 	Epoch   [16]byte `json:"epoch"`
 	Command [16]byte `json:"command"`
+	At      int64    `json:"at"` // host wall time of the answer, nanoseconds since 1970
 }
 
 // maxSessionLanes bounds the lanes a session may name: two rings on 512 CPUs.

@@ -18,9 +18,10 @@ type aliveness struct {
 	nonce  uint64     // newest challenge
 	prev   uint64     // the one before: its answer may be on the way
 	last   time.Time
-	known  bool // it has been heard since the session began
-	silent bool // sealed as silent
-	heard  bool // there was a sign of life since the silence was sealed
+	spoke  time.Time // the newest sign of life, which last may be ahead of
+	known  bool      // it has been heard since the session began
+	silent bool      // sealed as silent
+	heard  bool      // there was a sign of life since the silence was sealed
 	// stopped is the authorised stop which explains the agent's silence, nil
 	// for none; gone says that the silence has come and was sealed.
 	stopped *stopMark
@@ -42,6 +43,13 @@ func (a *aliveness) isStopped() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.stopped != nil && a.gone
+}
+
+// stopping reports whether a stop explains silence.
+func (a *aliveness) stopping() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.stopped != nil
 }
 
 // inEpoch forgets a stop of another epoch: the guest has started anew and its
@@ -69,14 +77,14 @@ func (a *aliveness) answered(nonce uint64, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if nonce != 0 && (nonce == a.nonce || nonce == a.prev) {
-		a.last, a.known, a.heard = now, true, true
+		a.last, a.spoke, a.known, a.heard = now, now, true, true
 	}
 }
 
 func (a *aliveness) seen(now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.last, a.known, a.heard = now, true, true
+	a.last, a.spoke, a.known, a.heard = now, now, true, true
 }
 
 // restart gives the agent its full time again: the guest did not run.
@@ -100,6 +108,7 @@ const (
 	fellSilent
 	spokeAgain
 	endedAsTold // it is silent behind an authorised stop
+	wentOn      // it has answered a stop, and speaks long after
 )
 
 // turn says what changes now, how long the agent has been silent, and which
@@ -112,6 +121,10 @@ func (a *aliveness) turn(now time.Time, after, grace time.Duration) (change, tim
 	}
 	silence := now.Sub(a.last)
 	switch {
+	case a.stopped != nil && a.spoke.UnixNano() > a.stopped.At+2*int64(after):
+		// A stop does not excuse whatever comes a week later.
+		a.stopped, a.gone = nil, false
+		return wentOn, silence, nil
 	case a.stopped != nil && !a.silent:
 		if silence > after && !a.gone {
 			a.gone, a.heard = true, false
@@ -158,6 +171,10 @@ func (s *session) watch(ctx context.Context) error {
 			s.log.WarnContext(ctx, "agent is silent", "for", silence)
 		case spokeAgain:
 			class = record.ClassAgentHeartbeatBack
+		case wentOn:
+			class = record.ClassAgentHeartbeatBack
+			m = &record.AgentState{Session: s.status.Load().Session, Reason: "the agent has answered a stop and goes on: its silence will be an alarm again"}
+			s.log.WarnContext(ctx, "agent goes on though it was told to stop")
 		case endedAsTold:
 			class = record.ClassAgentStopped
 			m = &record.AgentStopped{Authorised: true, Command: stop.Command[:], Reason: "silent since the stop that it was told and has answered"}
