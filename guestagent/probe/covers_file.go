@@ -74,7 +74,7 @@ var fileLSM = []cover{
 }
 
 var fileTracepoint = []cover{
-	{class: record.ClassFileCreate, event: bpf.ProbeEventTypeEV_CREATE, needs: []program{progOpened, progNamed}, limit: userNames},
+	{class: record.ClassFileCreate, event: bpf.ProbeEventTypeEV_CREATE, needs: []program{progOpened, progNamed}, limit: "sockets that bind(2) makes are not seen; " + userNames},
 	{class: record.ClassFileModify, event: bpf.ProbeEventTypeEV_WRITE, needs: []program{progWritten, progOpened, progMapped, progSubmitted},
 		extra: []program{progUring}, limit: noAsync},
 	{class: record.ClassFileClose, limit: "no tracepoint tells when an open file description ends"},
