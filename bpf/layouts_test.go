@@ -29,4 +29,5 @@ var layouts = map[string]reflect.Type{
 	"event_aggregate": reflect.TypeFor[ProbeEventAggregate](),
 	"cpu_stats":       reflect.TypeFor[ProbeCpuStats](),
 	"config":          reflect.TypeFor[ProbeConfig](),
+	"owned_key":       reflect.TypeFor[ProbeOwnedKey](),
 }

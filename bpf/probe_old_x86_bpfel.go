@@ -26,15 +26,33 @@ const (
 	OldMapFolding             = "folding"
 	OldMapGains               = "gains"
 	OldMapGone                = "gone"
+	OldMapGuard               = "guard"
+	OldMapHeaps               = "heaps"
+	OldMapInterpreters        = "interpreters"
+	OldMapMappedFiles         = "mapped_files"
+	OldMapObjects             = "objects"
 	OldMapPace                = "pace"
+	OldMapReading             = "reading"
 	OldMapScratch             = "scratch"
 	OldMapStats               = "stats"
 	OldMapSums                = "sums"
 	OldMapTold                = "told"
+	OldMapTraced              = "traced"
 	OldMapWr                  = "wr"
+	OldProgGuardBpf           = "guard_bpf"
+	OldProgGuardPtrace        = "guard_ptrace"
+	OldProgGuardSetrlimit     = "guard_setrlimit"
+	OldProgGuardSetscheduler  = "guard_setscheduler"
+	OldProgGuardTaskKill      = "guard_task_kill"
 	OldProgListTasks          = "list_tasks"
 	OldProgOnAccepted         = "on_accepted"
+	OldProgOnAnonFd           = "on_anon_fd"
+	OldProgOnAnonInode        = "on_anon_inode"
 	OldProgOnBound            = "on_bound"
+	OldProgOnBpf              = "on_bpf"
+	OldProgOnBpfCall          = "on_bpf_call"
+	OldProgOnBrk              = "on_brk"
+	OldProgOnBrkCompat        = "on_brk_compat"
 	OldProgOnCgroupAttach     = "on_cgroup_attach"
 	OldProgOnCgroupMkdir      = "on_cgroup_mkdir"
 	OldProgOnChanged          = "on_changed"
@@ -57,6 +75,9 @@ const (
 	OldProgOnFileattrSet      = "on_fileattr_set"
 	OldProgOnFork             = "on_fork"
 	OldProgOnFput             = "on_fput"
+	OldProgOnGrown            = "on_grown"
+	OldProgOnHugetlb          = "on_hugetlb"
+	OldProgOnHugetlbOld       = "on_hugetlb_old"
 	OldProgOnInet6Bind        = "on_inet6_bind"
 	OldProgOnInetBind         = "on_inet_bind"
 	OldProgOnInetListen       = "on_inet_listen"
@@ -68,17 +89,31 @@ const (
 	OldProgOnInodeSetAcl      = "on_inode_set_acl"
 	OldProgOnInodeSetxattr    = "on_inode_setxattr"
 	OldProgOnInodeUnlink      = "on_inode_unlink"
+	OldProgOnInterpreter      = "on_interpreter"
+	OldProgOnKernelLoadData   = "on_kernel_load_data"
+	OldProgOnKernelReadFile   = "on_kernel_read_file"
+	OldProgOnKexec            = "on_kexec"
 	OldProgOnMade             = "on_made"
 	OldProgOnMapped           = "on_mapped"
+	OldProgOnMappedCode       = "on_mapped_code"
 	OldProgOnMarked           = "on_marked"
 	OldProgOnMarkedFile       = "on_marked_file"
+	OldProgOnMemOpen          = "on_mem_open"
+	OldProgOnMemoryFile       = "on_memory_file"
+	OldProgOnMmap             = "on_mmap"
 	OldProgOnMmapShared       = "on_mmap_shared"
+	OldProgOnModuleFailed     = "on_module_failed"
+	OldProgOnModuleFree       = "on_module_free"
+	OldProgOnModuleLoad       = "on_module_load"
 	OldProgOnMount            = "on_mount"
 	OldProgOnMountSetattr     = "on_mount_setattr"
 	OldProgOnMounts           = "on_mounts"
 	OldProgOnMoveMount        = "on_move_mount"
 	OldProgOnMoved            = "on_moved"
+	OldProgOnMprotect         = "on_mprotect"
 	OldProgOnMprotectShared   = "on_mprotect_shared"
+	OldProgOnMremap           = "on_mremap"
+	OldProgOnMremapCall       = "on_mremap_call"
 	OldProgOnNamed            = "on_named"
 	OldProgOnNetlinkSend      = "on_netlink_send"
 	OldProgOnOpened           = "on_opened"
@@ -91,36 +126,54 @@ const (
 	OldProgOnPathRmdir        = "on_path_rmdir"
 	OldProgOnPathSymlink      = "on_path_symlink"
 	OldProgOnPathUnlink       = "on_path_unlink"
+	OldProgOnPerfCall         = "on_perf_call"
+	OldProgOnPerfEvent        = "on_perf_event"
 	OldProgOnPingV4Sendmsg    = "on_ping_v4_sendmsg"
 	OldProgOnPingV6Sendmsg    = "on_ping_v6_sendmsg"
 	OldProgOnPivotRoot        = "on_pivot_root"
 	OldProgOnPrepareExec      = "on_prepare_exec"
+	OldProgOnProtected        = "on_protected"
+	OldProgOnPtraceAccess     = "on_ptrace_access"
+	OldProgOnPtraceCompat     = "on_ptrace_compat"
+	OldProgOnPtraceRequest    = "on_ptrace_request"
+	OldProgOnPtraceTraceme    = "on_ptrace_traceme"
 	OldProgOnRawSendmsg       = "on_raw_sendmsg"
 	OldProgOnRawv6Sendmsg     = "on_rawv6_sendmsg"
 	OldProgOnReconfigure      = "on_reconfigure"
 	OldProgOnRenamed          = "on_renamed"
+	OldProgOnReuseportBpf     = "on_reuseport_bpf"
+	OldProgOnReuseportFilter  = "on_reuseport_filter"
 	OldProgOnSent             = "on_sent"
 	OldProgOnSetCreds         = "on_set_creds"
 	OldProgOnSetNamespaces    = "on_set_namespaces"
 	OldProgOnSetattr          = "on_setattr"
 	OldProgOnSetattrDone      = "on_setattr_done"
+	OldProgOnShmat            = "on_shmat"
+	OldProgOnShmem            = "on_shmem"
 	OldProgOnSignalAsked      = "on_signal_asked"
 	OldProgOnSignalSent       = "on_signal_sent"
 	OldProgOnSockGraft        = "on_sock_graft"
 	OldProgOnSockState        = "on_sock_state"
 	OldProgOnSocketBind       = "on_socket_bind"
+	OldProgOnSocketBpf        = "on_socket_bpf"
 	OldProgOnSocketConnect    = "on_socket_connect"
+	OldProgOnSocketFilter     = "on_socket_filter"
 	OldProgOnSocketListen     = "on_socket_listen"
+	OldProgOnSocketOption     = "on_socket_option"
 	OldProgOnSocketPostCreate = "on_socket_post_create"
 	OldProgOnSubmitted        = "on_submitted"
 	OldProgOnSwitchNamespaces = "on_switch_namespaces"
 	OldProgOnSysExit          = "on_sys_exit"
+	OldProgOnSysctl           = "on_sysctl"
 	OldProgOnTcpV4Connect     = "on_tcp_v4_connect"
 	OldProgOnTcpV6Connect     = "on_tcp_v6_connect"
+	OldProgOnTraced           = "on_traced"
 	OldProgOnUdpSendmsg       = "on_udp_sendmsg"
 	OldProgOnUdpv6Sendmsg     = "on_udpv6_sendmsg"
 	OldProgOnUmount           = "on_umount"
+	OldProgOnUring            = "on_uring"
 	OldProgOnUringRequest     = "on_uring_request"
+	OldProgOnUserfaultCall    = "on_userfault_call"
 	OldProgOnWantWrite        = "on_want_write"
 	OldProgOnWantWriteFile    = "on_want_write_file"
 	OldProgOnWritten          = "on_written"
@@ -140,6 +193,7 @@ const (
 	OldVarTypeGained          = "type_gained"
 	OldVarTypeHow             = "type_how"
 	OldVarTypeKernel          = "type_kernel"
+	OldVarTypeKernelOperation = "type_kernel_operation"
 	OldVarTypeMemory          = "type_memory"
 	OldVarTypeMemoryKind      = "type_memory_kind"
 	OldVarTypeMount           = "type_mount"
@@ -148,6 +202,8 @@ const (
 	OldVarTypeNetBits         = "type_net_bits"
 	OldVarTypeOperation       = "type_operation"
 	OldVarTypeOptional        = "type_optional"
+	OldVarTypeOwned           = "type_owned"
+	OldVarTypeOwnedKey        = "type_owned_key"
 	OldVarTypeReason          = "type_reason"
 	OldVarTypeRename          = "type_rename"
 	OldVarTypeSum             = "type_sum"
@@ -204,9 +260,20 @@ type OldSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type OldProgramSpecs struct {
+	GuardBpf           *ebpf.ProgramSpec `ebpf:"guard_bpf"`
+	GuardPtrace        *ebpf.ProgramSpec `ebpf:"guard_ptrace"`
+	GuardSetrlimit     *ebpf.ProgramSpec `ebpf:"guard_setrlimit"`
+	GuardSetscheduler  *ebpf.ProgramSpec `ebpf:"guard_setscheduler"`
+	GuardTaskKill      *ebpf.ProgramSpec `ebpf:"guard_task_kill"`
 	ListTasks          *ebpf.ProgramSpec `ebpf:"list_tasks"`
 	OnAccepted         *ebpf.ProgramSpec `ebpf:"on_accepted"`
+	OnAnonFd           *ebpf.ProgramSpec `ebpf:"on_anon_fd"`
+	OnAnonInode        *ebpf.ProgramSpec `ebpf:"on_anon_inode"`
 	OnBound            *ebpf.ProgramSpec `ebpf:"on_bound"`
+	OnBpf              *ebpf.ProgramSpec `ebpf:"on_bpf"`
+	OnBpfCall          *ebpf.ProgramSpec `ebpf:"on_bpf_call"`
+	OnBrk              *ebpf.ProgramSpec `ebpf:"on_brk"`
+	OnBrkCompat        *ebpf.ProgramSpec `ebpf:"on_brk_compat"`
 	OnCgroupAttach     *ebpf.ProgramSpec `ebpf:"on_cgroup_attach"`
 	OnCgroupMkdir      *ebpf.ProgramSpec `ebpf:"on_cgroup_mkdir"`
 	OnChanged          *ebpf.ProgramSpec `ebpf:"on_changed"`
@@ -229,6 +296,9 @@ type OldProgramSpecs struct {
 	OnFileattrSet      *ebpf.ProgramSpec `ebpf:"on_fileattr_set"`
 	OnFork             *ebpf.ProgramSpec `ebpf:"on_fork"`
 	OnFput             *ebpf.ProgramSpec `ebpf:"on_fput"`
+	OnGrown            *ebpf.ProgramSpec `ebpf:"on_grown"`
+	OnHugetlb          *ebpf.ProgramSpec `ebpf:"on_hugetlb"`
+	OnHugetlbOld       *ebpf.ProgramSpec `ebpf:"on_hugetlb_old"`
 	OnInet6Bind        *ebpf.ProgramSpec `ebpf:"on_inet6_bind"`
 	OnInetBind         *ebpf.ProgramSpec `ebpf:"on_inet_bind"`
 	OnInetListen       *ebpf.ProgramSpec `ebpf:"on_inet_listen"`
@@ -240,17 +310,31 @@ type OldProgramSpecs struct {
 	OnInodeSetAcl      *ebpf.ProgramSpec `ebpf:"on_inode_set_acl"`
 	OnInodeSetxattr    *ebpf.ProgramSpec `ebpf:"on_inode_setxattr"`
 	OnInodeUnlink      *ebpf.ProgramSpec `ebpf:"on_inode_unlink"`
+	OnInterpreter      *ebpf.ProgramSpec `ebpf:"on_interpreter"`
+	OnKernelLoadData   *ebpf.ProgramSpec `ebpf:"on_kernel_load_data"`
+	OnKernelReadFile   *ebpf.ProgramSpec `ebpf:"on_kernel_read_file"`
+	OnKexec            *ebpf.ProgramSpec `ebpf:"on_kexec"`
 	OnMade             *ebpf.ProgramSpec `ebpf:"on_made"`
 	OnMapped           *ebpf.ProgramSpec `ebpf:"on_mapped"`
+	OnMappedCode       *ebpf.ProgramSpec `ebpf:"on_mapped_code"`
 	OnMarked           *ebpf.ProgramSpec `ebpf:"on_marked"`
 	OnMarkedFile       *ebpf.ProgramSpec `ebpf:"on_marked_file"`
+	OnMemOpen          *ebpf.ProgramSpec `ebpf:"on_mem_open"`
+	OnMemoryFile       *ebpf.ProgramSpec `ebpf:"on_memory_file"`
+	OnMmap             *ebpf.ProgramSpec `ebpf:"on_mmap"`
 	OnMmapShared       *ebpf.ProgramSpec `ebpf:"on_mmap_shared"`
+	OnModuleFailed     *ebpf.ProgramSpec `ebpf:"on_module_failed"`
+	OnModuleFree       *ebpf.ProgramSpec `ebpf:"on_module_free"`
+	OnModuleLoad       *ebpf.ProgramSpec `ebpf:"on_module_load"`
 	OnMount            *ebpf.ProgramSpec `ebpf:"on_mount"`
 	OnMountSetattr     *ebpf.ProgramSpec `ebpf:"on_mount_setattr"`
 	OnMounts           *ebpf.ProgramSpec `ebpf:"on_mounts"`
 	OnMoveMount        *ebpf.ProgramSpec `ebpf:"on_move_mount"`
 	OnMoved            *ebpf.ProgramSpec `ebpf:"on_moved"`
+	OnMprotect         *ebpf.ProgramSpec `ebpf:"on_mprotect"`
 	OnMprotectShared   *ebpf.ProgramSpec `ebpf:"on_mprotect_shared"`
+	OnMremap           *ebpf.ProgramSpec `ebpf:"on_mremap"`
+	OnMremapCall       *ebpf.ProgramSpec `ebpf:"on_mremap_call"`
 	OnNamed            *ebpf.ProgramSpec `ebpf:"on_named"`
 	OnNetlinkSend      *ebpf.ProgramSpec `ebpf:"on_netlink_send"`
 	OnOpened           *ebpf.ProgramSpec `ebpf:"on_opened"`
@@ -263,36 +347,54 @@ type OldProgramSpecs struct {
 	OnPathRmdir        *ebpf.ProgramSpec `ebpf:"on_path_rmdir"`
 	OnPathSymlink      *ebpf.ProgramSpec `ebpf:"on_path_symlink"`
 	OnPathUnlink       *ebpf.ProgramSpec `ebpf:"on_path_unlink"`
+	OnPerfCall         *ebpf.ProgramSpec `ebpf:"on_perf_call"`
+	OnPerfEvent        *ebpf.ProgramSpec `ebpf:"on_perf_event"`
 	OnPingV4Sendmsg    *ebpf.ProgramSpec `ebpf:"on_ping_v4_sendmsg"`
 	OnPingV6Sendmsg    *ebpf.ProgramSpec `ebpf:"on_ping_v6_sendmsg"`
 	OnPivotRoot        *ebpf.ProgramSpec `ebpf:"on_pivot_root"`
 	OnPrepareExec      *ebpf.ProgramSpec `ebpf:"on_prepare_exec"`
+	OnProtected        *ebpf.ProgramSpec `ebpf:"on_protected"`
+	OnPtraceAccess     *ebpf.ProgramSpec `ebpf:"on_ptrace_access"`
+	OnPtraceCompat     *ebpf.ProgramSpec `ebpf:"on_ptrace_compat"`
+	OnPtraceRequest    *ebpf.ProgramSpec `ebpf:"on_ptrace_request"`
+	OnPtraceTraceme    *ebpf.ProgramSpec `ebpf:"on_ptrace_traceme"`
 	OnRawSendmsg       *ebpf.ProgramSpec `ebpf:"on_raw_sendmsg"`
 	OnRawv6Sendmsg     *ebpf.ProgramSpec `ebpf:"on_rawv6_sendmsg"`
 	OnReconfigure      *ebpf.ProgramSpec `ebpf:"on_reconfigure"`
 	OnRenamed          *ebpf.ProgramSpec `ebpf:"on_renamed"`
+	OnReuseportBpf     *ebpf.ProgramSpec `ebpf:"on_reuseport_bpf"`
+	OnReuseportFilter  *ebpf.ProgramSpec `ebpf:"on_reuseport_filter"`
 	OnSent             *ebpf.ProgramSpec `ebpf:"on_sent"`
 	OnSetCreds         *ebpf.ProgramSpec `ebpf:"on_set_creds"`
 	OnSetNamespaces    *ebpf.ProgramSpec `ebpf:"on_set_namespaces"`
 	OnSetattr          *ebpf.ProgramSpec `ebpf:"on_setattr"`
 	OnSetattrDone      *ebpf.ProgramSpec `ebpf:"on_setattr_done"`
+	OnShmat            *ebpf.ProgramSpec `ebpf:"on_shmat"`
+	OnShmem            *ebpf.ProgramSpec `ebpf:"on_shmem"`
 	OnSignalAsked      *ebpf.ProgramSpec `ebpf:"on_signal_asked"`
 	OnSignalSent       *ebpf.ProgramSpec `ebpf:"on_signal_sent"`
 	OnSockGraft        *ebpf.ProgramSpec `ebpf:"on_sock_graft"`
 	OnSockState        *ebpf.ProgramSpec `ebpf:"on_sock_state"`
 	OnSocketBind       *ebpf.ProgramSpec `ebpf:"on_socket_bind"`
+	OnSocketBpf        *ebpf.ProgramSpec `ebpf:"on_socket_bpf"`
 	OnSocketConnect    *ebpf.ProgramSpec `ebpf:"on_socket_connect"`
+	OnSocketFilter     *ebpf.ProgramSpec `ebpf:"on_socket_filter"`
 	OnSocketListen     *ebpf.ProgramSpec `ebpf:"on_socket_listen"`
+	OnSocketOption     *ebpf.ProgramSpec `ebpf:"on_socket_option"`
 	OnSocketPostCreate *ebpf.ProgramSpec `ebpf:"on_socket_post_create"`
 	OnSubmitted        *ebpf.ProgramSpec `ebpf:"on_submitted"`
 	OnSwitchNamespaces *ebpf.ProgramSpec `ebpf:"on_switch_namespaces"`
 	OnSysExit          *ebpf.ProgramSpec `ebpf:"on_sys_exit"`
+	OnSysctl           *ebpf.ProgramSpec `ebpf:"on_sysctl"`
 	OnTcpV4Connect     *ebpf.ProgramSpec `ebpf:"on_tcp_v4_connect"`
 	OnTcpV6Connect     *ebpf.ProgramSpec `ebpf:"on_tcp_v6_connect"`
+	OnTraced           *ebpf.ProgramSpec `ebpf:"on_traced"`
 	OnUdpSendmsg       *ebpf.ProgramSpec `ebpf:"on_udp_sendmsg"`
 	OnUdpv6Sendmsg     *ebpf.ProgramSpec `ebpf:"on_udpv6_sendmsg"`
 	OnUmount           *ebpf.ProgramSpec `ebpf:"on_umount"`
+	OnUring            *ebpf.ProgramSpec `ebpf:"on_uring"`
 	OnUringRequest     *ebpf.ProgramSpec `ebpf:"on_uring_request"`
+	OnUserfaultCall    *ebpf.ProgramSpec `ebpf:"on_userfault_call"`
 	OnWantWrite        *ebpf.ProgramSpec `ebpf:"on_want_write"`
 	OnWantWriteFile    *ebpf.ProgramSpec `ebpf:"on_want_write_file"`
 	OnWritten          *ebpf.ProgramSpec `ebpf:"on_written"`
@@ -302,64 +404,74 @@ type OldProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type OldMapSpecs struct {
-	Acts      *ebpf.MapSpec `ebpf:"acts"`
-	Askers    *ebpf.MapSpec `ebpf:"askers"`
-	Buckets   *ebpf.MapSpec `ebpf:"buckets"`
-	Bulk      *ebpf.MapSpec `ebpf:"bulk"`
-	Conf      *ebpf.MapSpec `ebpf:"conf"`
-	Crit      *ebpf.MapSpec `ebpf:"crit"`
-	ExitCalls *ebpf.MapSpec `ebpf:"exit_calls"`
-	Folding   *ebpf.MapSpec `ebpf:"folding"`
-	Gains     *ebpf.MapSpec `ebpf:"gains"`
-	Gone      *ebpf.MapSpec `ebpf:"gone"`
-	Pace      *ebpf.MapSpec `ebpf:"pace"`
-	Scratch   *ebpf.MapSpec `ebpf:"scratch"`
-	Stats     *ebpf.MapSpec `ebpf:"stats"`
-	Sums      *ebpf.MapSpec `ebpf:"sums"`
-	Told      *ebpf.MapSpec `ebpf:"told"`
-	Wr        *ebpf.MapSpec `ebpf:"wr"`
+	Acts         *ebpf.MapSpec `ebpf:"acts"`
+	Askers       *ebpf.MapSpec `ebpf:"askers"`
+	Buckets      *ebpf.MapSpec `ebpf:"buckets"`
+	Bulk         *ebpf.MapSpec `ebpf:"bulk"`
+	Conf         *ebpf.MapSpec `ebpf:"conf"`
+	Crit         *ebpf.MapSpec `ebpf:"crit"`
+	ExitCalls    *ebpf.MapSpec `ebpf:"exit_calls"`
+	Folding      *ebpf.MapSpec `ebpf:"folding"`
+	Gains        *ebpf.MapSpec `ebpf:"gains"`
+	Gone         *ebpf.MapSpec `ebpf:"gone"`
+	Guard        *ebpf.MapSpec `ebpf:"guard"`
+	Heaps        *ebpf.MapSpec `ebpf:"heaps"`
+	Interpreters *ebpf.MapSpec `ebpf:"interpreters"`
+	MappedFiles  *ebpf.MapSpec `ebpf:"mapped_files"`
+	Objects      *ebpf.MapSpec `ebpf:"objects"`
+	Pace         *ebpf.MapSpec `ebpf:"pace"`
+	Reading      *ebpf.MapSpec `ebpf:"reading"`
+	Scratch      *ebpf.MapSpec `ebpf:"scratch"`
+	Stats        *ebpf.MapSpec `ebpf:"stats"`
+	Sums         *ebpf.MapSpec `ebpf:"sums"`
+	Told         *ebpf.MapSpec `ebpf:"told"`
+	Traced       *ebpf.MapSpec `ebpf:"traced"`
+	Wr           *ebpf.MapSpec `ebpf:"wr"`
 }
 
 // OldVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type OldVariableSpecs struct {
-	TypeAggregate  *ebpf.VariableSpec `ebpf:"type_aggregate"`
-	TypeApi        *ebpf.VariableSpec `ebpf:"type_api"`
-	TypeAuth       *ebpf.VariableSpec `ebpf:"type_auth"`
-	TypeCgroup     *ebpf.VariableSpec `ebpf:"type_cgroup"`
-	TypeClose      *ebpf.VariableSpec `ebpf:"type_close"`
-	TypeComm       *ebpf.VariableSpec `ebpf:"type_comm"`
-	TypeCreds      *ebpf.VariableSpec `ebpf:"type_creds"`
-	TypeDns        *ebpf.VariableSpec `ebpf:"type_dns"`
-	TypeExec       *ebpf.VariableSpec `ebpf:"type_exec"`
-	TypeExit       *ebpf.VariableSpec `ebpf:"type_exit"`
-	TypeFile       *ebpf.VariableSpec `ebpf:"type_file"`
-	TypeFlag       *ebpf.VariableSpec `ebpf:"type_flag"`
-	TypeFork       *ebpf.VariableSpec `ebpf:"type_fork"`
-	TypeGained     *ebpf.VariableSpec `ebpf:"type_gained"`
-	TypeHow        *ebpf.VariableSpec `ebpf:"type_how"`
-	TypeKernel     *ebpf.VariableSpec `ebpf:"type_kernel"`
-	TypeMemory     *ebpf.VariableSpec `ebpf:"type_memory"`
-	TypeMemoryKind *ebpf.VariableSpec `ebpf:"type_memory_kind"`
-	TypeMount      *ebpf.VariableSpec `ebpf:"type_mount"`
-	TypeNamespace  *ebpf.VariableSpec `ebpf:"type_namespace"`
-	TypeNet        *ebpf.VariableSpec `ebpf:"type_net"`
-	TypeNetBits    *ebpf.VariableSpec `ebpf:"type_net_bits"`
-	TypeOperation  *ebpf.VariableSpec `ebpf:"type_operation"`
-	TypeOptional   *ebpf.VariableSpec `ebpf:"type_optional"`
-	TypeReason     *ebpf.VariableSpec `ebpf:"type_reason"`
-	TypeRename     *ebpf.VariableSpec `ebpf:"type_rename"`
-	TypeSum        *ebpf.VariableSpec `ebpf:"type_sum"`
-	TypeSumKey     *ebpf.VariableSpec `ebpf:"type_sum_key"`
-	TypeSumLayout  *ebpf.VariableSpec `ebpf:"type_sum_layout"`
-	TypeTamper     *ebpf.VariableSpec `ebpf:"type_tamper"`
-	TypeTamperKind *ebpf.VariableSpec `ebpf:"type_tamper_kind"`
-	TypeTarget     *ebpf.VariableSpec `ebpf:"type_target"`
-	TypeTimes      *ebpf.VariableSpec `ebpf:"type_times"`
-	TypeTraceHow   *ebpf.VariableSpec `ebpf:"type_trace_how"`
-	TypeType       *ebpf.VariableSpec `ebpf:"type_type"`
-	TypeUnix       *ebpf.VariableSpec `ebpf:"type_unix"`
+	TypeAggregate       *ebpf.VariableSpec `ebpf:"type_aggregate"`
+	TypeApi             *ebpf.VariableSpec `ebpf:"type_api"`
+	TypeAuth            *ebpf.VariableSpec `ebpf:"type_auth"`
+	TypeCgroup          *ebpf.VariableSpec `ebpf:"type_cgroup"`
+	TypeClose           *ebpf.VariableSpec `ebpf:"type_close"`
+	TypeComm            *ebpf.VariableSpec `ebpf:"type_comm"`
+	TypeCreds           *ebpf.VariableSpec `ebpf:"type_creds"`
+	TypeDns             *ebpf.VariableSpec `ebpf:"type_dns"`
+	TypeExec            *ebpf.VariableSpec `ebpf:"type_exec"`
+	TypeExit            *ebpf.VariableSpec `ebpf:"type_exit"`
+	TypeFile            *ebpf.VariableSpec `ebpf:"type_file"`
+	TypeFlag            *ebpf.VariableSpec `ebpf:"type_flag"`
+	TypeFork            *ebpf.VariableSpec `ebpf:"type_fork"`
+	TypeGained          *ebpf.VariableSpec `ebpf:"type_gained"`
+	TypeHow             *ebpf.VariableSpec `ebpf:"type_how"`
+	TypeKernel          *ebpf.VariableSpec `ebpf:"type_kernel"`
+	TypeKernelOperation *ebpf.VariableSpec `ebpf:"type_kernel_operation"`
+	TypeMemory          *ebpf.VariableSpec `ebpf:"type_memory"`
+	TypeMemoryKind      *ebpf.VariableSpec `ebpf:"type_memory_kind"`
+	TypeMount           *ebpf.VariableSpec `ebpf:"type_mount"`
+	TypeNamespace       *ebpf.VariableSpec `ebpf:"type_namespace"`
+	TypeNet             *ebpf.VariableSpec `ebpf:"type_net"`
+	TypeNetBits         *ebpf.VariableSpec `ebpf:"type_net_bits"`
+	TypeOperation       *ebpf.VariableSpec `ebpf:"type_operation"`
+	TypeOptional        *ebpf.VariableSpec `ebpf:"type_optional"`
+	TypeOwned           *ebpf.VariableSpec `ebpf:"type_owned"`
+	TypeOwnedKey        *ebpf.VariableSpec `ebpf:"type_owned_key"`
+	TypeReason          *ebpf.VariableSpec `ebpf:"type_reason"`
+	TypeRename          *ebpf.VariableSpec `ebpf:"type_rename"`
+	TypeSum             *ebpf.VariableSpec `ebpf:"type_sum"`
+	TypeSumKey          *ebpf.VariableSpec `ebpf:"type_sum_key"`
+	TypeSumLayout       *ebpf.VariableSpec `ebpf:"type_sum_layout"`
+	TypeTamper          *ebpf.VariableSpec `ebpf:"type_tamper"`
+	TypeTamperKind      *ebpf.VariableSpec `ebpf:"type_tamper_kind"`
+	TypeTarget          *ebpf.VariableSpec `ebpf:"type_target"`
+	TypeTimes           *ebpf.VariableSpec `ebpf:"type_times"`
+	TypeTraceHow        *ebpf.VariableSpec `ebpf:"type_trace_how"`
+	TypeType            *ebpf.VariableSpec `ebpf:"type_type"`
+	TypeUnix            *ebpf.VariableSpec `ebpf:"type_unix"`
 }
 
 // OldObjects contains all objects after they have been loaded into the kernel.
@@ -382,22 +494,29 @@ func (o *OldObjects) Close() error {
 //
 // It can be passed to LoadOldObjects or ebpf.CollectionSpec.LoadAndAssign.
 type OldMaps struct {
-	Acts      *ebpf.Map `ebpf:"acts"`
-	Askers    *ebpf.Map `ebpf:"askers"`
-	Buckets   *ebpf.Map `ebpf:"buckets"`
-	Bulk      *ebpf.Map `ebpf:"bulk"`
-	Conf      *ebpf.Map `ebpf:"conf"`
-	Crit      *ebpf.Map `ebpf:"crit"`
-	ExitCalls *ebpf.Map `ebpf:"exit_calls"`
-	Folding   *ebpf.Map `ebpf:"folding"`
-	Gains     *ebpf.Map `ebpf:"gains"`
-	Gone      *ebpf.Map `ebpf:"gone"`
-	Pace      *ebpf.Map `ebpf:"pace"`
-	Scratch   *ebpf.Map `ebpf:"scratch"`
-	Stats     *ebpf.Map `ebpf:"stats"`
-	Sums      *ebpf.Map `ebpf:"sums"`
-	Told      *ebpf.Map `ebpf:"told"`
-	Wr        *ebpf.Map `ebpf:"wr"`
+	Acts         *ebpf.Map `ebpf:"acts"`
+	Askers       *ebpf.Map `ebpf:"askers"`
+	Buckets      *ebpf.Map `ebpf:"buckets"`
+	Bulk         *ebpf.Map `ebpf:"bulk"`
+	Conf         *ebpf.Map `ebpf:"conf"`
+	Crit         *ebpf.Map `ebpf:"crit"`
+	ExitCalls    *ebpf.Map `ebpf:"exit_calls"`
+	Folding      *ebpf.Map `ebpf:"folding"`
+	Gains        *ebpf.Map `ebpf:"gains"`
+	Gone         *ebpf.Map `ebpf:"gone"`
+	Guard        *ebpf.Map `ebpf:"guard"`
+	Heaps        *ebpf.Map `ebpf:"heaps"`
+	Interpreters *ebpf.Map `ebpf:"interpreters"`
+	MappedFiles  *ebpf.Map `ebpf:"mapped_files"`
+	Objects      *ebpf.Map `ebpf:"objects"`
+	Pace         *ebpf.Map `ebpf:"pace"`
+	Reading      *ebpf.Map `ebpf:"reading"`
+	Scratch      *ebpf.Map `ebpf:"scratch"`
+	Stats        *ebpf.Map `ebpf:"stats"`
+	Sums         *ebpf.Map `ebpf:"sums"`
+	Told         *ebpf.Map `ebpf:"told"`
+	Traced       *ebpf.Map `ebpf:"traced"`
+	Wr           *ebpf.Map `ebpf:"wr"`
 }
 
 func (m *OldMaps) Close() error {
@@ -412,11 +531,18 @@ func (m *OldMaps) Close() error {
 		m.Folding,
 		m.Gains,
 		m.Gone,
+		m.Guard,
+		m.Heaps,
+		m.Interpreters,
+		m.MappedFiles,
+		m.Objects,
 		m.Pace,
+		m.Reading,
 		m.Scratch,
 		m.Stats,
 		m.Sums,
 		m.Told,
+		m.Traced,
 		m.Wr,
 	)
 }
@@ -425,51 +551,65 @@ func (m *OldMaps) Close() error {
 //
 // It can be passed to LoadOldObjects or ebpf.CollectionSpec.LoadAndAssign.
 type OldVariables struct {
-	TypeAggregate  *ebpf.Variable `ebpf:"type_aggregate"`
-	TypeApi        *ebpf.Variable `ebpf:"type_api"`
-	TypeAuth       *ebpf.Variable `ebpf:"type_auth"`
-	TypeCgroup     *ebpf.Variable `ebpf:"type_cgroup"`
-	TypeClose      *ebpf.Variable `ebpf:"type_close"`
-	TypeComm       *ebpf.Variable `ebpf:"type_comm"`
-	TypeCreds      *ebpf.Variable `ebpf:"type_creds"`
-	TypeDns        *ebpf.Variable `ebpf:"type_dns"`
-	TypeExec       *ebpf.Variable `ebpf:"type_exec"`
-	TypeExit       *ebpf.Variable `ebpf:"type_exit"`
-	TypeFile       *ebpf.Variable `ebpf:"type_file"`
-	TypeFlag       *ebpf.Variable `ebpf:"type_flag"`
-	TypeFork       *ebpf.Variable `ebpf:"type_fork"`
-	TypeGained     *ebpf.Variable `ebpf:"type_gained"`
-	TypeHow        *ebpf.Variable `ebpf:"type_how"`
-	TypeKernel     *ebpf.Variable `ebpf:"type_kernel"`
-	TypeMemory     *ebpf.Variable `ebpf:"type_memory"`
-	TypeMemoryKind *ebpf.Variable `ebpf:"type_memory_kind"`
-	TypeMount      *ebpf.Variable `ebpf:"type_mount"`
-	TypeNamespace  *ebpf.Variable `ebpf:"type_namespace"`
-	TypeNet        *ebpf.Variable `ebpf:"type_net"`
-	TypeNetBits    *ebpf.Variable `ebpf:"type_net_bits"`
-	TypeOperation  *ebpf.Variable `ebpf:"type_operation"`
-	TypeOptional   *ebpf.Variable `ebpf:"type_optional"`
-	TypeReason     *ebpf.Variable `ebpf:"type_reason"`
-	TypeRename     *ebpf.Variable `ebpf:"type_rename"`
-	TypeSum        *ebpf.Variable `ebpf:"type_sum"`
-	TypeSumKey     *ebpf.Variable `ebpf:"type_sum_key"`
-	TypeSumLayout  *ebpf.Variable `ebpf:"type_sum_layout"`
-	TypeTamper     *ebpf.Variable `ebpf:"type_tamper"`
-	TypeTamperKind *ebpf.Variable `ebpf:"type_tamper_kind"`
-	TypeTarget     *ebpf.Variable `ebpf:"type_target"`
-	TypeTimes      *ebpf.Variable `ebpf:"type_times"`
-	TypeTraceHow   *ebpf.Variable `ebpf:"type_trace_how"`
-	TypeType       *ebpf.Variable `ebpf:"type_type"`
-	TypeUnix       *ebpf.Variable `ebpf:"type_unix"`
+	TypeAggregate       *ebpf.Variable `ebpf:"type_aggregate"`
+	TypeApi             *ebpf.Variable `ebpf:"type_api"`
+	TypeAuth            *ebpf.Variable `ebpf:"type_auth"`
+	TypeCgroup          *ebpf.Variable `ebpf:"type_cgroup"`
+	TypeClose           *ebpf.Variable `ebpf:"type_close"`
+	TypeComm            *ebpf.Variable `ebpf:"type_comm"`
+	TypeCreds           *ebpf.Variable `ebpf:"type_creds"`
+	TypeDns             *ebpf.Variable `ebpf:"type_dns"`
+	TypeExec            *ebpf.Variable `ebpf:"type_exec"`
+	TypeExit            *ebpf.Variable `ebpf:"type_exit"`
+	TypeFile            *ebpf.Variable `ebpf:"type_file"`
+	TypeFlag            *ebpf.Variable `ebpf:"type_flag"`
+	TypeFork            *ebpf.Variable `ebpf:"type_fork"`
+	TypeGained          *ebpf.Variable `ebpf:"type_gained"`
+	TypeHow             *ebpf.Variable `ebpf:"type_how"`
+	TypeKernel          *ebpf.Variable `ebpf:"type_kernel"`
+	TypeKernelOperation *ebpf.Variable `ebpf:"type_kernel_operation"`
+	TypeMemory          *ebpf.Variable `ebpf:"type_memory"`
+	TypeMemoryKind      *ebpf.Variable `ebpf:"type_memory_kind"`
+	TypeMount           *ebpf.Variable `ebpf:"type_mount"`
+	TypeNamespace       *ebpf.Variable `ebpf:"type_namespace"`
+	TypeNet             *ebpf.Variable `ebpf:"type_net"`
+	TypeNetBits         *ebpf.Variable `ebpf:"type_net_bits"`
+	TypeOperation       *ebpf.Variable `ebpf:"type_operation"`
+	TypeOptional        *ebpf.Variable `ebpf:"type_optional"`
+	TypeOwned           *ebpf.Variable `ebpf:"type_owned"`
+	TypeOwnedKey        *ebpf.Variable `ebpf:"type_owned_key"`
+	TypeReason          *ebpf.Variable `ebpf:"type_reason"`
+	TypeRename          *ebpf.Variable `ebpf:"type_rename"`
+	TypeSum             *ebpf.Variable `ebpf:"type_sum"`
+	TypeSumKey          *ebpf.Variable `ebpf:"type_sum_key"`
+	TypeSumLayout       *ebpf.Variable `ebpf:"type_sum_layout"`
+	TypeTamper          *ebpf.Variable `ebpf:"type_tamper"`
+	TypeTamperKind      *ebpf.Variable `ebpf:"type_tamper_kind"`
+	TypeTarget          *ebpf.Variable `ebpf:"type_target"`
+	TypeTimes           *ebpf.Variable `ebpf:"type_times"`
+	TypeTraceHow        *ebpf.Variable `ebpf:"type_trace_how"`
+	TypeType            *ebpf.Variable `ebpf:"type_type"`
+	TypeUnix            *ebpf.Variable `ebpf:"type_unix"`
 }
 
 // OldPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to LoadOldObjects or ebpf.CollectionSpec.LoadAndAssign.
 type OldPrograms struct {
+	GuardBpf           *ebpf.Program `ebpf:"guard_bpf"`
+	GuardPtrace        *ebpf.Program `ebpf:"guard_ptrace"`
+	GuardSetrlimit     *ebpf.Program `ebpf:"guard_setrlimit"`
+	GuardSetscheduler  *ebpf.Program `ebpf:"guard_setscheduler"`
+	GuardTaskKill      *ebpf.Program `ebpf:"guard_task_kill"`
 	ListTasks          *ebpf.Program `ebpf:"list_tasks"`
 	OnAccepted         *ebpf.Program `ebpf:"on_accepted"`
+	OnAnonFd           *ebpf.Program `ebpf:"on_anon_fd"`
+	OnAnonInode        *ebpf.Program `ebpf:"on_anon_inode"`
 	OnBound            *ebpf.Program `ebpf:"on_bound"`
+	OnBpf              *ebpf.Program `ebpf:"on_bpf"`
+	OnBpfCall          *ebpf.Program `ebpf:"on_bpf_call"`
+	OnBrk              *ebpf.Program `ebpf:"on_brk"`
+	OnBrkCompat        *ebpf.Program `ebpf:"on_brk_compat"`
 	OnCgroupAttach     *ebpf.Program `ebpf:"on_cgroup_attach"`
 	OnCgroupMkdir      *ebpf.Program `ebpf:"on_cgroup_mkdir"`
 	OnChanged          *ebpf.Program `ebpf:"on_changed"`
@@ -492,6 +632,9 @@ type OldPrograms struct {
 	OnFileattrSet      *ebpf.Program `ebpf:"on_fileattr_set"`
 	OnFork             *ebpf.Program `ebpf:"on_fork"`
 	OnFput             *ebpf.Program `ebpf:"on_fput"`
+	OnGrown            *ebpf.Program `ebpf:"on_grown"`
+	OnHugetlb          *ebpf.Program `ebpf:"on_hugetlb"`
+	OnHugetlbOld       *ebpf.Program `ebpf:"on_hugetlb_old"`
 	OnInet6Bind        *ebpf.Program `ebpf:"on_inet6_bind"`
 	OnInetBind         *ebpf.Program `ebpf:"on_inet_bind"`
 	OnInetListen       *ebpf.Program `ebpf:"on_inet_listen"`
@@ -503,17 +646,31 @@ type OldPrograms struct {
 	OnInodeSetAcl      *ebpf.Program `ebpf:"on_inode_set_acl"`
 	OnInodeSetxattr    *ebpf.Program `ebpf:"on_inode_setxattr"`
 	OnInodeUnlink      *ebpf.Program `ebpf:"on_inode_unlink"`
+	OnInterpreter      *ebpf.Program `ebpf:"on_interpreter"`
+	OnKernelLoadData   *ebpf.Program `ebpf:"on_kernel_load_data"`
+	OnKernelReadFile   *ebpf.Program `ebpf:"on_kernel_read_file"`
+	OnKexec            *ebpf.Program `ebpf:"on_kexec"`
 	OnMade             *ebpf.Program `ebpf:"on_made"`
 	OnMapped           *ebpf.Program `ebpf:"on_mapped"`
+	OnMappedCode       *ebpf.Program `ebpf:"on_mapped_code"`
 	OnMarked           *ebpf.Program `ebpf:"on_marked"`
 	OnMarkedFile       *ebpf.Program `ebpf:"on_marked_file"`
+	OnMemOpen          *ebpf.Program `ebpf:"on_mem_open"`
+	OnMemoryFile       *ebpf.Program `ebpf:"on_memory_file"`
+	OnMmap             *ebpf.Program `ebpf:"on_mmap"`
 	OnMmapShared       *ebpf.Program `ebpf:"on_mmap_shared"`
+	OnModuleFailed     *ebpf.Program `ebpf:"on_module_failed"`
+	OnModuleFree       *ebpf.Program `ebpf:"on_module_free"`
+	OnModuleLoad       *ebpf.Program `ebpf:"on_module_load"`
 	OnMount            *ebpf.Program `ebpf:"on_mount"`
 	OnMountSetattr     *ebpf.Program `ebpf:"on_mount_setattr"`
 	OnMounts           *ebpf.Program `ebpf:"on_mounts"`
 	OnMoveMount        *ebpf.Program `ebpf:"on_move_mount"`
 	OnMoved            *ebpf.Program `ebpf:"on_moved"`
+	OnMprotect         *ebpf.Program `ebpf:"on_mprotect"`
 	OnMprotectShared   *ebpf.Program `ebpf:"on_mprotect_shared"`
+	OnMremap           *ebpf.Program `ebpf:"on_mremap"`
+	OnMremapCall       *ebpf.Program `ebpf:"on_mremap_call"`
 	OnNamed            *ebpf.Program `ebpf:"on_named"`
 	OnNetlinkSend      *ebpf.Program `ebpf:"on_netlink_send"`
 	OnOpened           *ebpf.Program `ebpf:"on_opened"`
@@ -526,36 +683,54 @@ type OldPrograms struct {
 	OnPathRmdir        *ebpf.Program `ebpf:"on_path_rmdir"`
 	OnPathSymlink      *ebpf.Program `ebpf:"on_path_symlink"`
 	OnPathUnlink       *ebpf.Program `ebpf:"on_path_unlink"`
+	OnPerfCall         *ebpf.Program `ebpf:"on_perf_call"`
+	OnPerfEvent        *ebpf.Program `ebpf:"on_perf_event"`
 	OnPingV4Sendmsg    *ebpf.Program `ebpf:"on_ping_v4_sendmsg"`
 	OnPingV6Sendmsg    *ebpf.Program `ebpf:"on_ping_v6_sendmsg"`
 	OnPivotRoot        *ebpf.Program `ebpf:"on_pivot_root"`
 	OnPrepareExec      *ebpf.Program `ebpf:"on_prepare_exec"`
+	OnProtected        *ebpf.Program `ebpf:"on_protected"`
+	OnPtraceAccess     *ebpf.Program `ebpf:"on_ptrace_access"`
+	OnPtraceCompat     *ebpf.Program `ebpf:"on_ptrace_compat"`
+	OnPtraceRequest    *ebpf.Program `ebpf:"on_ptrace_request"`
+	OnPtraceTraceme    *ebpf.Program `ebpf:"on_ptrace_traceme"`
 	OnRawSendmsg       *ebpf.Program `ebpf:"on_raw_sendmsg"`
 	OnRawv6Sendmsg     *ebpf.Program `ebpf:"on_rawv6_sendmsg"`
 	OnReconfigure      *ebpf.Program `ebpf:"on_reconfigure"`
 	OnRenamed          *ebpf.Program `ebpf:"on_renamed"`
+	OnReuseportBpf     *ebpf.Program `ebpf:"on_reuseport_bpf"`
+	OnReuseportFilter  *ebpf.Program `ebpf:"on_reuseport_filter"`
 	OnSent             *ebpf.Program `ebpf:"on_sent"`
 	OnSetCreds         *ebpf.Program `ebpf:"on_set_creds"`
 	OnSetNamespaces    *ebpf.Program `ebpf:"on_set_namespaces"`
 	OnSetattr          *ebpf.Program `ebpf:"on_setattr"`
 	OnSetattrDone      *ebpf.Program `ebpf:"on_setattr_done"`
+	OnShmat            *ebpf.Program `ebpf:"on_shmat"`
+	OnShmem            *ebpf.Program `ebpf:"on_shmem"`
 	OnSignalAsked      *ebpf.Program `ebpf:"on_signal_asked"`
 	OnSignalSent       *ebpf.Program `ebpf:"on_signal_sent"`
 	OnSockGraft        *ebpf.Program `ebpf:"on_sock_graft"`
 	OnSockState        *ebpf.Program `ebpf:"on_sock_state"`
 	OnSocketBind       *ebpf.Program `ebpf:"on_socket_bind"`
+	OnSocketBpf        *ebpf.Program `ebpf:"on_socket_bpf"`
 	OnSocketConnect    *ebpf.Program `ebpf:"on_socket_connect"`
+	OnSocketFilter     *ebpf.Program `ebpf:"on_socket_filter"`
 	OnSocketListen     *ebpf.Program `ebpf:"on_socket_listen"`
+	OnSocketOption     *ebpf.Program `ebpf:"on_socket_option"`
 	OnSocketPostCreate *ebpf.Program `ebpf:"on_socket_post_create"`
 	OnSubmitted        *ebpf.Program `ebpf:"on_submitted"`
 	OnSwitchNamespaces *ebpf.Program `ebpf:"on_switch_namespaces"`
 	OnSysExit          *ebpf.Program `ebpf:"on_sys_exit"`
+	OnSysctl           *ebpf.Program `ebpf:"on_sysctl"`
 	OnTcpV4Connect     *ebpf.Program `ebpf:"on_tcp_v4_connect"`
 	OnTcpV6Connect     *ebpf.Program `ebpf:"on_tcp_v6_connect"`
+	OnTraced           *ebpf.Program `ebpf:"on_traced"`
 	OnUdpSendmsg       *ebpf.Program `ebpf:"on_udp_sendmsg"`
 	OnUdpv6Sendmsg     *ebpf.Program `ebpf:"on_udpv6_sendmsg"`
 	OnUmount           *ebpf.Program `ebpf:"on_umount"`
+	OnUring            *ebpf.Program `ebpf:"on_uring"`
 	OnUringRequest     *ebpf.Program `ebpf:"on_uring_request"`
+	OnUserfaultCall    *ebpf.Program `ebpf:"on_userfault_call"`
 	OnWantWrite        *ebpf.Program `ebpf:"on_want_write"`
 	OnWantWriteFile    *ebpf.Program `ebpf:"on_want_write_file"`
 	OnWritten          *ebpf.Program `ebpf:"on_written"`
@@ -563,9 +738,20 @@ type OldPrograms struct {
 
 func (p *OldPrograms) Close() error {
 	return _OldClose(
+		p.GuardBpf,
+		p.GuardPtrace,
+		p.GuardSetrlimit,
+		p.GuardSetscheduler,
+		p.GuardTaskKill,
 		p.ListTasks,
 		p.OnAccepted,
+		p.OnAnonFd,
+		p.OnAnonInode,
 		p.OnBound,
+		p.OnBpf,
+		p.OnBpfCall,
+		p.OnBrk,
+		p.OnBrkCompat,
 		p.OnCgroupAttach,
 		p.OnCgroupMkdir,
 		p.OnChanged,
@@ -588,6 +774,9 @@ func (p *OldPrograms) Close() error {
 		p.OnFileattrSet,
 		p.OnFork,
 		p.OnFput,
+		p.OnGrown,
+		p.OnHugetlb,
+		p.OnHugetlbOld,
 		p.OnInet6Bind,
 		p.OnInetBind,
 		p.OnInetListen,
@@ -599,17 +788,31 @@ func (p *OldPrograms) Close() error {
 		p.OnInodeSetAcl,
 		p.OnInodeSetxattr,
 		p.OnInodeUnlink,
+		p.OnInterpreter,
+		p.OnKernelLoadData,
+		p.OnKernelReadFile,
+		p.OnKexec,
 		p.OnMade,
 		p.OnMapped,
+		p.OnMappedCode,
 		p.OnMarked,
 		p.OnMarkedFile,
+		p.OnMemOpen,
+		p.OnMemoryFile,
+		p.OnMmap,
 		p.OnMmapShared,
+		p.OnModuleFailed,
+		p.OnModuleFree,
+		p.OnModuleLoad,
 		p.OnMount,
 		p.OnMountSetattr,
 		p.OnMounts,
 		p.OnMoveMount,
 		p.OnMoved,
+		p.OnMprotect,
 		p.OnMprotectShared,
+		p.OnMremap,
+		p.OnMremapCall,
 		p.OnNamed,
 		p.OnNetlinkSend,
 		p.OnOpened,
@@ -622,36 +825,54 @@ func (p *OldPrograms) Close() error {
 		p.OnPathRmdir,
 		p.OnPathSymlink,
 		p.OnPathUnlink,
+		p.OnPerfCall,
+		p.OnPerfEvent,
 		p.OnPingV4Sendmsg,
 		p.OnPingV6Sendmsg,
 		p.OnPivotRoot,
 		p.OnPrepareExec,
+		p.OnProtected,
+		p.OnPtraceAccess,
+		p.OnPtraceCompat,
+		p.OnPtraceRequest,
+		p.OnPtraceTraceme,
 		p.OnRawSendmsg,
 		p.OnRawv6Sendmsg,
 		p.OnReconfigure,
 		p.OnRenamed,
+		p.OnReuseportBpf,
+		p.OnReuseportFilter,
 		p.OnSent,
 		p.OnSetCreds,
 		p.OnSetNamespaces,
 		p.OnSetattr,
 		p.OnSetattrDone,
+		p.OnShmat,
+		p.OnShmem,
 		p.OnSignalAsked,
 		p.OnSignalSent,
 		p.OnSockGraft,
 		p.OnSockState,
 		p.OnSocketBind,
+		p.OnSocketBpf,
 		p.OnSocketConnect,
+		p.OnSocketFilter,
 		p.OnSocketListen,
+		p.OnSocketOption,
 		p.OnSocketPostCreate,
 		p.OnSubmitted,
 		p.OnSwitchNamespaces,
 		p.OnSysExit,
+		p.OnSysctl,
 		p.OnTcpV4Connect,
 		p.OnTcpV6Connect,
+		p.OnTraced,
 		p.OnUdpSendmsg,
 		p.OnUdpv6Sendmsg,
 		p.OnUmount,
+		p.OnUring,
 		p.OnUringRequest,
+		p.OnUserfaultCall,
 		p.OnWantWrite,
 		p.OnWantWriteFile,
 		p.OnWritten,

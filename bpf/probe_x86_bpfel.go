@@ -20,6 +20,8 @@ type ProbeConfig struct {
 	Classes  uint32
 	Protect  uint32
 	Allocate uint64
+	Canary   uint32
+	Pad      uint32
 	Budget   uint64
 }
 
@@ -240,8 +242,10 @@ type ProbeEventKernel struct {
 	Operation uint32
 	NameLen   uint16
 	ValueLen  uint16
+	BeforeLen uint16
 	PathLen   uint16
-	Pad       uint16
+	InnerLen  uint16
+	Pad       [3]uint16
 }
 
 type ProbeEventMemory struct {
@@ -461,6 +465,12 @@ const (
 	ProbeGainedGAINED_COMPAT ProbeGained = 8
 )
 
+type ProbeKernelOperation uint32
+
+const (
+	ProbeKernelOperationKERNEL_SOCKET_FILTER ProbeKernelOperation = 256
+)
+
 type ProbeMemoryKind uint32
 
 const (
@@ -470,6 +480,8 @@ const (
 	ProbeMemoryKindMEM_MMAP    ProbeMemoryKind = 4
 	ProbeMemoryKindMEM_BRK     ProbeMemoryKind = 5
 	ProbeMemoryKindMEM_REMAP   ProbeMemoryKind = 6
+	ProbeMemoryKindMEM_SHM     ProbeMemoryKind = 7
+	ProbeMemoryKindMEM_SECRET  ProbeMemoryKind = 8
 )
 
 type ProbeMountApi uint32
@@ -511,6 +523,20 @@ const (
 	ProbeOptionalOPT_COMM   ProbeOptional = 8
 )
 
+type ProbeOwned uint32
+
+const (
+	ProbeOwnedOWNED_PROGRAM ProbeOwned = 1
+	ProbeOwnedOWNED_MAP     ProbeOwned = 2
+	ProbeOwnedOWNED_LINK    ProbeOwned = 3
+)
+
+type ProbeOwnedKey struct {
+	_    structs.HostLayout
+	Kind uint32
+	Id   uint32
+}
+
 type ProbeSum struct {
 	_     structs.HostLayout
 	Count uint64
@@ -547,10 +573,12 @@ const (
 type ProbeTamperKind uint32
 
 const (
-	ProbeTamperKindTAMPER_SIGNAL ProbeTamperKind = 1
-	ProbeTamperKindTAMPER_TRACE  ProbeTamperKind = 2
-	ProbeTamperKindTAMPER_BPF    ProbeTamperKind = 3
-	ProbeTamperKindTAMPER_FTRACE ProbeTamperKind = 4
+	ProbeTamperKindTAMPER_SIGNAL    ProbeTamperKind = 1
+	ProbeTamperKindTAMPER_TRACE     ProbeTamperKind = 2
+	ProbeTamperKindTAMPER_BPF       ProbeTamperKind = 3
+	ProbeTamperKindTAMPER_FTRACE    ProbeTamperKind = 4
+	ProbeTamperKindTAMPER_LIMIT     ProbeTamperKind = 5
+	ProbeTamperKindTAMPER_SCHEDULER ProbeTamperKind = 6
 )
 
 type ProbeTraceHow uint32
@@ -590,15 +618,33 @@ const (
 	ProbeMapFolding             = "folding"
 	ProbeMapGains               = "gains"
 	ProbeMapGone                = "gone"
+	ProbeMapGuard               = "guard"
+	ProbeMapHeaps               = "heaps"
+	ProbeMapInterpreters        = "interpreters"
+	ProbeMapMappedFiles         = "mapped_files"
+	ProbeMapObjects             = "objects"
 	ProbeMapPace                = "pace"
+	ProbeMapReading             = "reading"
 	ProbeMapScratch             = "scratch"
 	ProbeMapStats               = "stats"
 	ProbeMapSums                = "sums"
 	ProbeMapTold                = "told"
+	ProbeMapTraced              = "traced"
 	ProbeMapWr                  = "wr"
+	ProbeProgGuardBpf           = "guard_bpf"
+	ProbeProgGuardPtrace        = "guard_ptrace"
+	ProbeProgGuardSetrlimit     = "guard_setrlimit"
+	ProbeProgGuardSetscheduler  = "guard_setscheduler"
+	ProbeProgGuardTaskKill      = "guard_task_kill"
 	ProbeProgListTasks          = "list_tasks"
 	ProbeProgOnAccepted         = "on_accepted"
+	ProbeProgOnAnonFd           = "on_anon_fd"
+	ProbeProgOnAnonInode        = "on_anon_inode"
 	ProbeProgOnBound            = "on_bound"
+	ProbeProgOnBpf              = "on_bpf"
+	ProbeProgOnBpfCall          = "on_bpf_call"
+	ProbeProgOnBrk              = "on_brk"
+	ProbeProgOnBrkCompat        = "on_brk_compat"
 	ProbeProgOnCgroupAttach     = "on_cgroup_attach"
 	ProbeProgOnCgroupMkdir      = "on_cgroup_mkdir"
 	ProbeProgOnChanged          = "on_changed"
@@ -621,6 +667,9 @@ const (
 	ProbeProgOnFileattrSet      = "on_fileattr_set"
 	ProbeProgOnFork             = "on_fork"
 	ProbeProgOnFput             = "on_fput"
+	ProbeProgOnGrown            = "on_grown"
+	ProbeProgOnHugetlb          = "on_hugetlb"
+	ProbeProgOnHugetlbOld       = "on_hugetlb_old"
 	ProbeProgOnInet6Bind        = "on_inet6_bind"
 	ProbeProgOnInetBind         = "on_inet_bind"
 	ProbeProgOnInetListen       = "on_inet_listen"
@@ -632,17 +681,31 @@ const (
 	ProbeProgOnInodeSetAcl      = "on_inode_set_acl"
 	ProbeProgOnInodeSetxattr    = "on_inode_setxattr"
 	ProbeProgOnInodeUnlink      = "on_inode_unlink"
+	ProbeProgOnInterpreter      = "on_interpreter"
+	ProbeProgOnKernelLoadData   = "on_kernel_load_data"
+	ProbeProgOnKernelReadFile   = "on_kernel_read_file"
+	ProbeProgOnKexec            = "on_kexec"
 	ProbeProgOnMade             = "on_made"
 	ProbeProgOnMapped           = "on_mapped"
+	ProbeProgOnMappedCode       = "on_mapped_code"
 	ProbeProgOnMarked           = "on_marked"
 	ProbeProgOnMarkedFile       = "on_marked_file"
+	ProbeProgOnMemOpen          = "on_mem_open"
+	ProbeProgOnMemoryFile       = "on_memory_file"
+	ProbeProgOnMmap             = "on_mmap"
 	ProbeProgOnMmapShared       = "on_mmap_shared"
+	ProbeProgOnModuleFailed     = "on_module_failed"
+	ProbeProgOnModuleFree       = "on_module_free"
+	ProbeProgOnModuleLoad       = "on_module_load"
 	ProbeProgOnMount            = "on_mount"
 	ProbeProgOnMountSetattr     = "on_mount_setattr"
 	ProbeProgOnMounts           = "on_mounts"
 	ProbeProgOnMoveMount        = "on_move_mount"
 	ProbeProgOnMoved            = "on_moved"
+	ProbeProgOnMprotect         = "on_mprotect"
 	ProbeProgOnMprotectShared   = "on_mprotect_shared"
+	ProbeProgOnMremap           = "on_mremap"
+	ProbeProgOnMremapCall       = "on_mremap_call"
 	ProbeProgOnNamed            = "on_named"
 	ProbeProgOnNetlinkSend      = "on_netlink_send"
 	ProbeProgOnOpened           = "on_opened"
@@ -655,36 +718,54 @@ const (
 	ProbeProgOnPathRmdir        = "on_path_rmdir"
 	ProbeProgOnPathSymlink      = "on_path_symlink"
 	ProbeProgOnPathUnlink       = "on_path_unlink"
+	ProbeProgOnPerfCall         = "on_perf_call"
+	ProbeProgOnPerfEvent        = "on_perf_event"
 	ProbeProgOnPingV4Sendmsg    = "on_ping_v4_sendmsg"
 	ProbeProgOnPingV6Sendmsg    = "on_ping_v6_sendmsg"
 	ProbeProgOnPivotRoot        = "on_pivot_root"
 	ProbeProgOnPrepareExec      = "on_prepare_exec"
+	ProbeProgOnProtected        = "on_protected"
+	ProbeProgOnPtraceAccess     = "on_ptrace_access"
+	ProbeProgOnPtraceCompat     = "on_ptrace_compat"
+	ProbeProgOnPtraceRequest    = "on_ptrace_request"
+	ProbeProgOnPtraceTraceme    = "on_ptrace_traceme"
 	ProbeProgOnRawSendmsg       = "on_raw_sendmsg"
 	ProbeProgOnRawv6Sendmsg     = "on_rawv6_sendmsg"
 	ProbeProgOnReconfigure      = "on_reconfigure"
 	ProbeProgOnRenamed          = "on_renamed"
+	ProbeProgOnReuseportBpf     = "on_reuseport_bpf"
+	ProbeProgOnReuseportFilter  = "on_reuseport_filter"
 	ProbeProgOnSent             = "on_sent"
 	ProbeProgOnSetCreds         = "on_set_creds"
 	ProbeProgOnSetNamespaces    = "on_set_namespaces"
 	ProbeProgOnSetattr          = "on_setattr"
 	ProbeProgOnSetattrDone      = "on_setattr_done"
+	ProbeProgOnShmat            = "on_shmat"
+	ProbeProgOnShmem            = "on_shmem"
 	ProbeProgOnSignalAsked      = "on_signal_asked"
 	ProbeProgOnSignalSent       = "on_signal_sent"
 	ProbeProgOnSockGraft        = "on_sock_graft"
 	ProbeProgOnSockState        = "on_sock_state"
 	ProbeProgOnSocketBind       = "on_socket_bind"
+	ProbeProgOnSocketBpf        = "on_socket_bpf"
 	ProbeProgOnSocketConnect    = "on_socket_connect"
+	ProbeProgOnSocketFilter     = "on_socket_filter"
 	ProbeProgOnSocketListen     = "on_socket_listen"
+	ProbeProgOnSocketOption     = "on_socket_option"
 	ProbeProgOnSocketPostCreate = "on_socket_post_create"
 	ProbeProgOnSubmitted        = "on_submitted"
 	ProbeProgOnSwitchNamespaces = "on_switch_namespaces"
 	ProbeProgOnSysExit          = "on_sys_exit"
+	ProbeProgOnSysctl           = "on_sysctl"
 	ProbeProgOnTcpV4Connect     = "on_tcp_v4_connect"
 	ProbeProgOnTcpV6Connect     = "on_tcp_v6_connect"
+	ProbeProgOnTraced           = "on_traced"
 	ProbeProgOnUdpSendmsg       = "on_udp_sendmsg"
 	ProbeProgOnUdpv6Sendmsg     = "on_udpv6_sendmsg"
 	ProbeProgOnUmount           = "on_umount"
+	ProbeProgOnUring            = "on_uring"
 	ProbeProgOnUringRequest     = "on_uring_request"
+	ProbeProgOnUserfaultCall    = "on_userfault_call"
 	ProbeProgOnWantWrite        = "on_want_write"
 	ProbeProgOnWantWriteFile    = "on_want_write_file"
 	ProbeProgOnWritten          = "on_written"
@@ -704,6 +785,7 @@ const (
 	ProbeVarTypeGained          = "type_gained"
 	ProbeVarTypeHow             = "type_how"
 	ProbeVarTypeKernel          = "type_kernel"
+	ProbeVarTypeKernelOperation = "type_kernel_operation"
 	ProbeVarTypeMemory          = "type_memory"
 	ProbeVarTypeMemoryKind      = "type_memory_kind"
 	ProbeVarTypeMount           = "type_mount"
@@ -712,6 +794,8 @@ const (
 	ProbeVarTypeNetBits         = "type_net_bits"
 	ProbeVarTypeOperation       = "type_operation"
 	ProbeVarTypeOptional        = "type_optional"
+	ProbeVarTypeOwned           = "type_owned"
+	ProbeVarTypeOwnedKey        = "type_owned_key"
 	ProbeVarTypeReason          = "type_reason"
 	ProbeVarTypeRename          = "type_rename"
 	ProbeVarTypeSum             = "type_sum"
@@ -768,9 +852,20 @@ type ProbeSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProbeProgramSpecs struct {
+	GuardBpf           *ebpf.ProgramSpec `ebpf:"guard_bpf"`
+	GuardPtrace        *ebpf.ProgramSpec `ebpf:"guard_ptrace"`
+	GuardSetrlimit     *ebpf.ProgramSpec `ebpf:"guard_setrlimit"`
+	GuardSetscheduler  *ebpf.ProgramSpec `ebpf:"guard_setscheduler"`
+	GuardTaskKill      *ebpf.ProgramSpec `ebpf:"guard_task_kill"`
 	ListTasks          *ebpf.ProgramSpec `ebpf:"list_tasks"`
 	OnAccepted         *ebpf.ProgramSpec `ebpf:"on_accepted"`
+	OnAnonFd           *ebpf.ProgramSpec `ebpf:"on_anon_fd"`
+	OnAnonInode        *ebpf.ProgramSpec `ebpf:"on_anon_inode"`
 	OnBound            *ebpf.ProgramSpec `ebpf:"on_bound"`
+	OnBpf              *ebpf.ProgramSpec `ebpf:"on_bpf"`
+	OnBpfCall          *ebpf.ProgramSpec `ebpf:"on_bpf_call"`
+	OnBrk              *ebpf.ProgramSpec `ebpf:"on_brk"`
+	OnBrkCompat        *ebpf.ProgramSpec `ebpf:"on_brk_compat"`
 	OnCgroupAttach     *ebpf.ProgramSpec `ebpf:"on_cgroup_attach"`
 	OnCgroupMkdir      *ebpf.ProgramSpec `ebpf:"on_cgroup_mkdir"`
 	OnChanged          *ebpf.ProgramSpec `ebpf:"on_changed"`
@@ -793,6 +888,9 @@ type ProbeProgramSpecs struct {
 	OnFileattrSet      *ebpf.ProgramSpec `ebpf:"on_fileattr_set"`
 	OnFork             *ebpf.ProgramSpec `ebpf:"on_fork"`
 	OnFput             *ebpf.ProgramSpec `ebpf:"on_fput"`
+	OnGrown            *ebpf.ProgramSpec `ebpf:"on_grown"`
+	OnHugetlb          *ebpf.ProgramSpec `ebpf:"on_hugetlb"`
+	OnHugetlbOld       *ebpf.ProgramSpec `ebpf:"on_hugetlb_old"`
 	OnInet6Bind        *ebpf.ProgramSpec `ebpf:"on_inet6_bind"`
 	OnInetBind         *ebpf.ProgramSpec `ebpf:"on_inet_bind"`
 	OnInetListen       *ebpf.ProgramSpec `ebpf:"on_inet_listen"`
@@ -804,17 +902,31 @@ type ProbeProgramSpecs struct {
 	OnInodeSetAcl      *ebpf.ProgramSpec `ebpf:"on_inode_set_acl"`
 	OnInodeSetxattr    *ebpf.ProgramSpec `ebpf:"on_inode_setxattr"`
 	OnInodeUnlink      *ebpf.ProgramSpec `ebpf:"on_inode_unlink"`
+	OnInterpreter      *ebpf.ProgramSpec `ebpf:"on_interpreter"`
+	OnKernelLoadData   *ebpf.ProgramSpec `ebpf:"on_kernel_load_data"`
+	OnKernelReadFile   *ebpf.ProgramSpec `ebpf:"on_kernel_read_file"`
+	OnKexec            *ebpf.ProgramSpec `ebpf:"on_kexec"`
 	OnMade             *ebpf.ProgramSpec `ebpf:"on_made"`
 	OnMapped           *ebpf.ProgramSpec `ebpf:"on_mapped"`
+	OnMappedCode       *ebpf.ProgramSpec `ebpf:"on_mapped_code"`
 	OnMarked           *ebpf.ProgramSpec `ebpf:"on_marked"`
 	OnMarkedFile       *ebpf.ProgramSpec `ebpf:"on_marked_file"`
+	OnMemOpen          *ebpf.ProgramSpec `ebpf:"on_mem_open"`
+	OnMemoryFile       *ebpf.ProgramSpec `ebpf:"on_memory_file"`
+	OnMmap             *ebpf.ProgramSpec `ebpf:"on_mmap"`
 	OnMmapShared       *ebpf.ProgramSpec `ebpf:"on_mmap_shared"`
+	OnModuleFailed     *ebpf.ProgramSpec `ebpf:"on_module_failed"`
+	OnModuleFree       *ebpf.ProgramSpec `ebpf:"on_module_free"`
+	OnModuleLoad       *ebpf.ProgramSpec `ebpf:"on_module_load"`
 	OnMount            *ebpf.ProgramSpec `ebpf:"on_mount"`
 	OnMountSetattr     *ebpf.ProgramSpec `ebpf:"on_mount_setattr"`
 	OnMounts           *ebpf.ProgramSpec `ebpf:"on_mounts"`
 	OnMoveMount        *ebpf.ProgramSpec `ebpf:"on_move_mount"`
 	OnMoved            *ebpf.ProgramSpec `ebpf:"on_moved"`
+	OnMprotect         *ebpf.ProgramSpec `ebpf:"on_mprotect"`
 	OnMprotectShared   *ebpf.ProgramSpec `ebpf:"on_mprotect_shared"`
+	OnMremap           *ebpf.ProgramSpec `ebpf:"on_mremap"`
+	OnMremapCall       *ebpf.ProgramSpec `ebpf:"on_mremap_call"`
 	OnNamed            *ebpf.ProgramSpec `ebpf:"on_named"`
 	OnNetlinkSend      *ebpf.ProgramSpec `ebpf:"on_netlink_send"`
 	OnOpened           *ebpf.ProgramSpec `ebpf:"on_opened"`
@@ -827,36 +939,54 @@ type ProbeProgramSpecs struct {
 	OnPathRmdir        *ebpf.ProgramSpec `ebpf:"on_path_rmdir"`
 	OnPathSymlink      *ebpf.ProgramSpec `ebpf:"on_path_symlink"`
 	OnPathUnlink       *ebpf.ProgramSpec `ebpf:"on_path_unlink"`
+	OnPerfCall         *ebpf.ProgramSpec `ebpf:"on_perf_call"`
+	OnPerfEvent        *ebpf.ProgramSpec `ebpf:"on_perf_event"`
 	OnPingV4Sendmsg    *ebpf.ProgramSpec `ebpf:"on_ping_v4_sendmsg"`
 	OnPingV6Sendmsg    *ebpf.ProgramSpec `ebpf:"on_ping_v6_sendmsg"`
 	OnPivotRoot        *ebpf.ProgramSpec `ebpf:"on_pivot_root"`
 	OnPrepareExec      *ebpf.ProgramSpec `ebpf:"on_prepare_exec"`
+	OnProtected        *ebpf.ProgramSpec `ebpf:"on_protected"`
+	OnPtraceAccess     *ebpf.ProgramSpec `ebpf:"on_ptrace_access"`
+	OnPtraceCompat     *ebpf.ProgramSpec `ebpf:"on_ptrace_compat"`
+	OnPtraceRequest    *ebpf.ProgramSpec `ebpf:"on_ptrace_request"`
+	OnPtraceTraceme    *ebpf.ProgramSpec `ebpf:"on_ptrace_traceme"`
 	OnRawSendmsg       *ebpf.ProgramSpec `ebpf:"on_raw_sendmsg"`
 	OnRawv6Sendmsg     *ebpf.ProgramSpec `ebpf:"on_rawv6_sendmsg"`
 	OnReconfigure      *ebpf.ProgramSpec `ebpf:"on_reconfigure"`
 	OnRenamed          *ebpf.ProgramSpec `ebpf:"on_renamed"`
+	OnReuseportBpf     *ebpf.ProgramSpec `ebpf:"on_reuseport_bpf"`
+	OnReuseportFilter  *ebpf.ProgramSpec `ebpf:"on_reuseport_filter"`
 	OnSent             *ebpf.ProgramSpec `ebpf:"on_sent"`
 	OnSetCreds         *ebpf.ProgramSpec `ebpf:"on_set_creds"`
 	OnSetNamespaces    *ebpf.ProgramSpec `ebpf:"on_set_namespaces"`
 	OnSetattr          *ebpf.ProgramSpec `ebpf:"on_setattr"`
 	OnSetattrDone      *ebpf.ProgramSpec `ebpf:"on_setattr_done"`
+	OnShmat            *ebpf.ProgramSpec `ebpf:"on_shmat"`
+	OnShmem            *ebpf.ProgramSpec `ebpf:"on_shmem"`
 	OnSignalAsked      *ebpf.ProgramSpec `ebpf:"on_signal_asked"`
 	OnSignalSent       *ebpf.ProgramSpec `ebpf:"on_signal_sent"`
 	OnSockGraft        *ebpf.ProgramSpec `ebpf:"on_sock_graft"`
 	OnSockState        *ebpf.ProgramSpec `ebpf:"on_sock_state"`
 	OnSocketBind       *ebpf.ProgramSpec `ebpf:"on_socket_bind"`
+	OnSocketBpf        *ebpf.ProgramSpec `ebpf:"on_socket_bpf"`
 	OnSocketConnect    *ebpf.ProgramSpec `ebpf:"on_socket_connect"`
+	OnSocketFilter     *ebpf.ProgramSpec `ebpf:"on_socket_filter"`
 	OnSocketListen     *ebpf.ProgramSpec `ebpf:"on_socket_listen"`
+	OnSocketOption     *ebpf.ProgramSpec `ebpf:"on_socket_option"`
 	OnSocketPostCreate *ebpf.ProgramSpec `ebpf:"on_socket_post_create"`
 	OnSubmitted        *ebpf.ProgramSpec `ebpf:"on_submitted"`
 	OnSwitchNamespaces *ebpf.ProgramSpec `ebpf:"on_switch_namespaces"`
 	OnSysExit          *ebpf.ProgramSpec `ebpf:"on_sys_exit"`
+	OnSysctl           *ebpf.ProgramSpec `ebpf:"on_sysctl"`
 	OnTcpV4Connect     *ebpf.ProgramSpec `ebpf:"on_tcp_v4_connect"`
 	OnTcpV6Connect     *ebpf.ProgramSpec `ebpf:"on_tcp_v6_connect"`
+	OnTraced           *ebpf.ProgramSpec `ebpf:"on_traced"`
 	OnUdpSendmsg       *ebpf.ProgramSpec `ebpf:"on_udp_sendmsg"`
 	OnUdpv6Sendmsg     *ebpf.ProgramSpec `ebpf:"on_udpv6_sendmsg"`
 	OnUmount           *ebpf.ProgramSpec `ebpf:"on_umount"`
+	OnUring            *ebpf.ProgramSpec `ebpf:"on_uring"`
 	OnUringRequest     *ebpf.ProgramSpec `ebpf:"on_uring_request"`
+	OnUserfaultCall    *ebpf.ProgramSpec `ebpf:"on_userfault_call"`
 	OnWantWrite        *ebpf.ProgramSpec `ebpf:"on_want_write"`
 	OnWantWriteFile    *ebpf.ProgramSpec `ebpf:"on_want_write_file"`
 	OnWritten          *ebpf.ProgramSpec `ebpf:"on_written"`
@@ -866,64 +996,74 @@ type ProbeProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProbeMapSpecs struct {
-	Acts      *ebpf.MapSpec `ebpf:"acts"`
-	Askers    *ebpf.MapSpec `ebpf:"askers"`
-	Buckets   *ebpf.MapSpec `ebpf:"buckets"`
-	Bulk      *ebpf.MapSpec `ebpf:"bulk"`
-	Conf      *ebpf.MapSpec `ebpf:"conf"`
-	Crit      *ebpf.MapSpec `ebpf:"crit"`
-	ExitCalls *ebpf.MapSpec `ebpf:"exit_calls"`
-	Folding   *ebpf.MapSpec `ebpf:"folding"`
-	Gains     *ebpf.MapSpec `ebpf:"gains"`
-	Gone      *ebpf.MapSpec `ebpf:"gone"`
-	Pace      *ebpf.MapSpec `ebpf:"pace"`
-	Scratch   *ebpf.MapSpec `ebpf:"scratch"`
-	Stats     *ebpf.MapSpec `ebpf:"stats"`
-	Sums      *ebpf.MapSpec `ebpf:"sums"`
-	Told      *ebpf.MapSpec `ebpf:"told"`
-	Wr        *ebpf.MapSpec `ebpf:"wr"`
+	Acts         *ebpf.MapSpec `ebpf:"acts"`
+	Askers       *ebpf.MapSpec `ebpf:"askers"`
+	Buckets      *ebpf.MapSpec `ebpf:"buckets"`
+	Bulk         *ebpf.MapSpec `ebpf:"bulk"`
+	Conf         *ebpf.MapSpec `ebpf:"conf"`
+	Crit         *ebpf.MapSpec `ebpf:"crit"`
+	ExitCalls    *ebpf.MapSpec `ebpf:"exit_calls"`
+	Folding      *ebpf.MapSpec `ebpf:"folding"`
+	Gains        *ebpf.MapSpec `ebpf:"gains"`
+	Gone         *ebpf.MapSpec `ebpf:"gone"`
+	Guard        *ebpf.MapSpec `ebpf:"guard"`
+	Heaps        *ebpf.MapSpec `ebpf:"heaps"`
+	Interpreters *ebpf.MapSpec `ebpf:"interpreters"`
+	MappedFiles  *ebpf.MapSpec `ebpf:"mapped_files"`
+	Objects      *ebpf.MapSpec `ebpf:"objects"`
+	Pace         *ebpf.MapSpec `ebpf:"pace"`
+	Reading      *ebpf.MapSpec `ebpf:"reading"`
+	Scratch      *ebpf.MapSpec `ebpf:"scratch"`
+	Stats        *ebpf.MapSpec `ebpf:"stats"`
+	Sums         *ebpf.MapSpec `ebpf:"sums"`
+	Told         *ebpf.MapSpec `ebpf:"told"`
+	Traced       *ebpf.MapSpec `ebpf:"traced"`
+	Wr           *ebpf.MapSpec `ebpf:"wr"`
 }
 
 // ProbeVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProbeVariableSpecs struct {
-	TypeAggregate  *ebpf.VariableSpec `ebpf:"type_aggregate"`
-	TypeApi        *ebpf.VariableSpec `ebpf:"type_api"`
-	TypeAuth       *ebpf.VariableSpec `ebpf:"type_auth"`
-	TypeCgroup     *ebpf.VariableSpec `ebpf:"type_cgroup"`
-	TypeClose      *ebpf.VariableSpec `ebpf:"type_close"`
-	TypeComm       *ebpf.VariableSpec `ebpf:"type_comm"`
-	TypeCreds      *ebpf.VariableSpec `ebpf:"type_creds"`
-	TypeDns        *ebpf.VariableSpec `ebpf:"type_dns"`
-	TypeExec       *ebpf.VariableSpec `ebpf:"type_exec"`
-	TypeExit       *ebpf.VariableSpec `ebpf:"type_exit"`
-	TypeFile       *ebpf.VariableSpec `ebpf:"type_file"`
-	TypeFlag       *ebpf.VariableSpec `ebpf:"type_flag"`
-	TypeFork       *ebpf.VariableSpec `ebpf:"type_fork"`
-	TypeGained     *ebpf.VariableSpec `ebpf:"type_gained"`
-	TypeHow        *ebpf.VariableSpec `ebpf:"type_how"`
-	TypeKernel     *ebpf.VariableSpec `ebpf:"type_kernel"`
-	TypeMemory     *ebpf.VariableSpec `ebpf:"type_memory"`
-	TypeMemoryKind *ebpf.VariableSpec `ebpf:"type_memory_kind"`
-	TypeMount      *ebpf.VariableSpec `ebpf:"type_mount"`
-	TypeNamespace  *ebpf.VariableSpec `ebpf:"type_namespace"`
-	TypeNet        *ebpf.VariableSpec `ebpf:"type_net"`
-	TypeNetBits    *ebpf.VariableSpec `ebpf:"type_net_bits"`
-	TypeOperation  *ebpf.VariableSpec `ebpf:"type_operation"`
-	TypeOptional   *ebpf.VariableSpec `ebpf:"type_optional"`
-	TypeReason     *ebpf.VariableSpec `ebpf:"type_reason"`
-	TypeRename     *ebpf.VariableSpec `ebpf:"type_rename"`
-	TypeSum        *ebpf.VariableSpec `ebpf:"type_sum"`
-	TypeSumKey     *ebpf.VariableSpec `ebpf:"type_sum_key"`
-	TypeSumLayout  *ebpf.VariableSpec `ebpf:"type_sum_layout"`
-	TypeTamper     *ebpf.VariableSpec `ebpf:"type_tamper"`
-	TypeTamperKind *ebpf.VariableSpec `ebpf:"type_tamper_kind"`
-	TypeTarget     *ebpf.VariableSpec `ebpf:"type_target"`
-	TypeTimes      *ebpf.VariableSpec `ebpf:"type_times"`
-	TypeTraceHow   *ebpf.VariableSpec `ebpf:"type_trace_how"`
-	TypeType       *ebpf.VariableSpec `ebpf:"type_type"`
-	TypeUnix       *ebpf.VariableSpec `ebpf:"type_unix"`
+	TypeAggregate       *ebpf.VariableSpec `ebpf:"type_aggregate"`
+	TypeApi             *ebpf.VariableSpec `ebpf:"type_api"`
+	TypeAuth            *ebpf.VariableSpec `ebpf:"type_auth"`
+	TypeCgroup          *ebpf.VariableSpec `ebpf:"type_cgroup"`
+	TypeClose           *ebpf.VariableSpec `ebpf:"type_close"`
+	TypeComm            *ebpf.VariableSpec `ebpf:"type_comm"`
+	TypeCreds           *ebpf.VariableSpec `ebpf:"type_creds"`
+	TypeDns             *ebpf.VariableSpec `ebpf:"type_dns"`
+	TypeExec            *ebpf.VariableSpec `ebpf:"type_exec"`
+	TypeExit            *ebpf.VariableSpec `ebpf:"type_exit"`
+	TypeFile            *ebpf.VariableSpec `ebpf:"type_file"`
+	TypeFlag            *ebpf.VariableSpec `ebpf:"type_flag"`
+	TypeFork            *ebpf.VariableSpec `ebpf:"type_fork"`
+	TypeGained          *ebpf.VariableSpec `ebpf:"type_gained"`
+	TypeHow             *ebpf.VariableSpec `ebpf:"type_how"`
+	TypeKernel          *ebpf.VariableSpec `ebpf:"type_kernel"`
+	TypeKernelOperation *ebpf.VariableSpec `ebpf:"type_kernel_operation"`
+	TypeMemory          *ebpf.VariableSpec `ebpf:"type_memory"`
+	TypeMemoryKind      *ebpf.VariableSpec `ebpf:"type_memory_kind"`
+	TypeMount           *ebpf.VariableSpec `ebpf:"type_mount"`
+	TypeNamespace       *ebpf.VariableSpec `ebpf:"type_namespace"`
+	TypeNet             *ebpf.VariableSpec `ebpf:"type_net"`
+	TypeNetBits         *ebpf.VariableSpec `ebpf:"type_net_bits"`
+	TypeOperation       *ebpf.VariableSpec `ebpf:"type_operation"`
+	TypeOptional        *ebpf.VariableSpec `ebpf:"type_optional"`
+	TypeOwned           *ebpf.VariableSpec `ebpf:"type_owned"`
+	TypeOwnedKey        *ebpf.VariableSpec `ebpf:"type_owned_key"`
+	TypeReason          *ebpf.VariableSpec `ebpf:"type_reason"`
+	TypeRename          *ebpf.VariableSpec `ebpf:"type_rename"`
+	TypeSum             *ebpf.VariableSpec `ebpf:"type_sum"`
+	TypeSumKey          *ebpf.VariableSpec `ebpf:"type_sum_key"`
+	TypeSumLayout       *ebpf.VariableSpec `ebpf:"type_sum_layout"`
+	TypeTamper          *ebpf.VariableSpec `ebpf:"type_tamper"`
+	TypeTamperKind      *ebpf.VariableSpec `ebpf:"type_tamper_kind"`
+	TypeTarget          *ebpf.VariableSpec `ebpf:"type_target"`
+	TypeTimes           *ebpf.VariableSpec `ebpf:"type_times"`
+	TypeTraceHow        *ebpf.VariableSpec `ebpf:"type_trace_how"`
+	TypeType            *ebpf.VariableSpec `ebpf:"type_type"`
+	TypeUnix            *ebpf.VariableSpec `ebpf:"type_unix"`
 }
 
 // ProbeObjects contains all objects after they have been loaded into the kernel.
@@ -946,22 +1086,29 @@ func (o *ProbeObjects) Close() error {
 //
 // It can be passed to LoadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProbeMaps struct {
-	Acts      *ebpf.Map `ebpf:"acts"`
-	Askers    *ebpf.Map `ebpf:"askers"`
-	Buckets   *ebpf.Map `ebpf:"buckets"`
-	Bulk      *ebpf.Map `ebpf:"bulk"`
-	Conf      *ebpf.Map `ebpf:"conf"`
-	Crit      *ebpf.Map `ebpf:"crit"`
-	ExitCalls *ebpf.Map `ebpf:"exit_calls"`
-	Folding   *ebpf.Map `ebpf:"folding"`
-	Gains     *ebpf.Map `ebpf:"gains"`
-	Gone      *ebpf.Map `ebpf:"gone"`
-	Pace      *ebpf.Map `ebpf:"pace"`
-	Scratch   *ebpf.Map `ebpf:"scratch"`
-	Stats     *ebpf.Map `ebpf:"stats"`
-	Sums      *ebpf.Map `ebpf:"sums"`
-	Told      *ebpf.Map `ebpf:"told"`
-	Wr        *ebpf.Map `ebpf:"wr"`
+	Acts         *ebpf.Map `ebpf:"acts"`
+	Askers       *ebpf.Map `ebpf:"askers"`
+	Buckets      *ebpf.Map `ebpf:"buckets"`
+	Bulk         *ebpf.Map `ebpf:"bulk"`
+	Conf         *ebpf.Map `ebpf:"conf"`
+	Crit         *ebpf.Map `ebpf:"crit"`
+	ExitCalls    *ebpf.Map `ebpf:"exit_calls"`
+	Folding      *ebpf.Map `ebpf:"folding"`
+	Gains        *ebpf.Map `ebpf:"gains"`
+	Gone         *ebpf.Map `ebpf:"gone"`
+	Guard        *ebpf.Map `ebpf:"guard"`
+	Heaps        *ebpf.Map `ebpf:"heaps"`
+	Interpreters *ebpf.Map `ebpf:"interpreters"`
+	MappedFiles  *ebpf.Map `ebpf:"mapped_files"`
+	Objects      *ebpf.Map `ebpf:"objects"`
+	Pace         *ebpf.Map `ebpf:"pace"`
+	Reading      *ebpf.Map `ebpf:"reading"`
+	Scratch      *ebpf.Map `ebpf:"scratch"`
+	Stats        *ebpf.Map `ebpf:"stats"`
+	Sums         *ebpf.Map `ebpf:"sums"`
+	Told         *ebpf.Map `ebpf:"told"`
+	Traced       *ebpf.Map `ebpf:"traced"`
+	Wr           *ebpf.Map `ebpf:"wr"`
 }
 
 func (m *ProbeMaps) Close() error {
@@ -976,11 +1123,18 @@ func (m *ProbeMaps) Close() error {
 		m.Folding,
 		m.Gains,
 		m.Gone,
+		m.Guard,
+		m.Heaps,
+		m.Interpreters,
+		m.MappedFiles,
+		m.Objects,
 		m.Pace,
+		m.Reading,
 		m.Scratch,
 		m.Stats,
 		m.Sums,
 		m.Told,
+		m.Traced,
 		m.Wr,
 	)
 }
@@ -989,51 +1143,65 @@ func (m *ProbeMaps) Close() error {
 //
 // It can be passed to LoadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProbeVariables struct {
-	TypeAggregate  *ebpf.Variable `ebpf:"type_aggregate"`
-	TypeApi        *ebpf.Variable `ebpf:"type_api"`
-	TypeAuth       *ebpf.Variable `ebpf:"type_auth"`
-	TypeCgroup     *ebpf.Variable `ebpf:"type_cgroup"`
-	TypeClose      *ebpf.Variable `ebpf:"type_close"`
-	TypeComm       *ebpf.Variable `ebpf:"type_comm"`
-	TypeCreds      *ebpf.Variable `ebpf:"type_creds"`
-	TypeDns        *ebpf.Variable `ebpf:"type_dns"`
-	TypeExec       *ebpf.Variable `ebpf:"type_exec"`
-	TypeExit       *ebpf.Variable `ebpf:"type_exit"`
-	TypeFile       *ebpf.Variable `ebpf:"type_file"`
-	TypeFlag       *ebpf.Variable `ebpf:"type_flag"`
-	TypeFork       *ebpf.Variable `ebpf:"type_fork"`
-	TypeGained     *ebpf.Variable `ebpf:"type_gained"`
-	TypeHow        *ebpf.Variable `ebpf:"type_how"`
-	TypeKernel     *ebpf.Variable `ebpf:"type_kernel"`
-	TypeMemory     *ebpf.Variable `ebpf:"type_memory"`
-	TypeMemoryKind *ebpf.Variable `ebpf:"type_memory_kind"`
-	TypeMount      *ebpf.Variable `ebpf:"type_mount"`
-	TypeNamespace  *ebpf.Variable `ebpf:"type_namespace"`
-	TypeNet        *ebpf.Variable `ebpf:"type_net"`
-	TypeNetBits    *ebpf.Variable `ebpf:"type_net_bits"`
-	TypeOperation  *ebpf.Variable `ebpf:"type_operation"`
-	TypeOptional   *ebpf.Variable `ebpf:"type_optional"`
-	TypeReason     *ebpf.Variable `ebpf:"type_reason"`
-	TypeRename     *ebpf.Variable `ebpf:"type_rename"`
-	TypeSum        *ebpf.Variable `ebpf:"type_sum"`
-	TypeSumKey     *ebpf.Variable `ebpf:"type_sum_key"`
-	TypeSumLayout  *ebpf.Variable `ebpf:"type_sum_layout"`
-	TypeTamper     *ebpf.Variable `ebpf:"type_tamper"`
-	TypeTamperKind *ebpf.Variable `ebpf:"type_tamper_kind"`
-	TypeTarget     *ebpf.Variable `ebpf:"type_target"`
-	TypeTimes      *ebpf.Variable `ebpf:"type_times"`
-	TypeTraceHow   *ebpf.Variable `ebpf:"type_trace_how"`
-	TypeType       *ebpf.Variable `ebpf:"type_type"`
-	TypeUnix       *ebpf.Variable `ebpf:"type_unix"`
+	TypeAggregate       *ebpf.Variable `ebpf:"type_aggregate"`
+	TypeApi             *ebpf.Variable `ebpf:"type_api"`
+	TypeAuth            *ebpf.Variable `ebpf:"type_auth"`
+	TypeCgroup          *ebpf.Variable `ebpf:"type_cgroup"`
+	TypeClose           *ebpf.Variable `ebpf:"type_close"`
+	TypeComm            *ebpf.Variable `ebpf:"type_comm"`
+	TypeCreds           *ebpf.Variable `ebpf:"type_creds"`
+	TypeDns             *ebpf.Variable `ebpf:"type_dns"`
+	TypeExec            *ebpf.Variable `ebpf:"type_exec"`
+	TypeExit            *ebpf.Variable `ebpf:"type_exit"`
+	TypeFile            *ebpf.Variable `ebpf:"type_file"`
+	TypeFlag            *ebpf.Variable `ebpf:"type_flag"`
+	TypeFork            *ebpf.Variable `ebpf:"type_fork"`
+	TypeGained          *ebpf.Variable `ebpf:"type_gained"`
+	TypeHow             *ebpf.Variable `ebpf:"type_how"`
+	TypeKernel          *ebpf.Variable `ebpf:"type_kernel"`
+	TypeKernelOperation *ebpf.Variable `ebpf:"type_kernel_operation"`
+	TypeMemory          *ebpf.Variable `ebpf:"type_memory"`
+	TypeMemoryKind      *ebpf.Variable `ebpf:"type_memory_kind"`
+	TypeMount           *ebpf.Variable `ebpf:"type_mount"`
+	TypeNamespace       *ebpf.Variable `ebpf:"type_namespace"`
+	TypeNet             *ebpf.Variable `ebpf:"type_net"`
+	TypeNetBits         *ebpf.Variable `ebpf:"type_net_bits"`
+	TypeOperation       *ebpf.Variable `ebpf:"type_operation"`
+	TypeOptional        *ebpf.Variable `ebpf:"type_optional"`
+	TypeOwned           *ebpf.Variable `ebpf:"type_owned"`
+	TypeOwnedKey        *ebpf.Variable `ebpf:"type_owned_key"`
+	TypeReason          *ebpf.Variable `ebpf:"type_reason"`
+	TypeRename          *ebpf.Variable `ebpf:"type_rename"`
+	TypeSum             *ebpf.Variable `ebpf:"type_sum"`
+	TypeSumKey          *ebpf.Variable `ebpf:"type_sum_key"`
+	TypeSumLayout       *ebpf.Variable `ebpf:"type_sum_layout"`
+	TypeTamper          *ebpf.Variable `ebpf:"type_tamper"`
+	TypeTamperKind      *ebpf.Variable `ebpf:"type_tamper_kind"`
+	TypeTarget          *ebpf.Variable `ebpf:"type_target"`
+	TypeTimes           *ebpf.Variable `ebpf:"type_times"`
+	TypeTraceHow        *ebpf.Variable `ebpf:"type_trace_how"`
+	TypeType            *ebpf.Variable `ebpf:"type_type"`
+	TypeUnix            *ebpf.Variable `ebpf:"type_unix"`
 }
 
 // ProbePrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to LoadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProbePrograms struct {
+	GuardBpf           *ebpf.Program `ebpf:"guard_bpf"`
+	GuardPtrace        *ebpf.Program `ebpf:"guard_ptrace"`
+	GuardSetrlimit     *ebpf.Program `ebpf:"guard_setrlimit"`
+	GuardSetscheduler  *ebpf.Program `ebpf:"guard_setscheduler"`
+	GuardTaskKill      *ebpf.Program `ebpf:"guard_task_kill"`
 	ListTasks          *ebpf.Program `ebpf:"list_tasks"`
 	OnAccepted         *ebpf.Program `ebpf:"on_accepted"`
+	OnAnonFd           *ebpf.Program `ebpf:"on_anon_fd"`
+	OnAnonInode        *ebpf.Program `ebpf:"on_anon_inode"`
 	OnBound            *ebpf.Program `ebpf:"on_bound"`
+	OnBpf              *ebpf.Program `ebpf:"on_bpf"`
+	OnBpfCall          *ebpf.Program `ebpf:"on_bpf_call"`
+	OnBrk              *ebpf.Program `ebpf:"on_brk"`
+	OnBrkCompat        *ebpf.Program `ebpf:"on_brk_compat"`
 	OnCgroupAttach     *ebpf.Program `ebpf:"on_cgroup_attach"`
 	OnCgroupMkdir      *ebpf.Program `ebpf:"on_cgroup_mkdir"`
 	OnChanged          *ebpf.Program `ebpf:"on_changed"`
@@ -1056,6 +1224,9 @@ type ProbePrograms struct {
 	OnFileattrSet      *ebpf.Program `ebpf:"on_fileattr_set"`
 	OnFork             *ebpf.Program `ebpf:"on_fork"`
 	OnFput             *ebpf.Program `ebpf:"on_fput"`
+	OnGrown            *ebpf.Program `ebpf:"on_grown"`
+	OnHugetlb          *ebpf.Program `ebpf:"on_hugetlb"`
+	OnHugetlbOld       *ebpf.Program `ebpf:"on_hugetlb_old"`
 	OnInet6Bind        *ebpf.Program `ebpf:"on_inet6_bind"`
 	OnInetBind         *ebpf.Program `ebpf:"on_inet_bind"`
 	OnInetListen       *ebpf.Program `ebpf:"on_inet_listen"`
@@ -1067,17 +1238,31 @@ type ProbePrograms struct {
 	OnInodeSetAcl      *ebpf.Program `ebpf:"on_inode_set_acl"`
 	OnInodeSetxattr    *ebpf.Program `ebpf:"on_inode_setxattr"`
 	OnInodeUnlink      *ebpf.Program `ebpf:"on_inode_unlink"`
+	OnInterpreter      *ebpf.Program `ebpf:"on_interpreter"`
+	OnKernelLoadData   *ebpf.Program `ebpf:"on_kernel_load_data"`
+	OnKernelReadFile   *ebpf.Program `ebpf:"on_kernel_read_file"`
+	OnKexec            *ebpf.Program `ebpf:"on_kexec"`
 	OnMade             *ebpf.Program `ebpf:"on_made"`
 	OnMapped           *ebpf.Program `ebpf:"on_mapped"`
+	OnMappedCode       *ebpf.Program `ebpf:"on_mapped_code"`
 	OnMarked           *ebpf.Program `ebpf:"on_marked"`
 	OnMarkedFile       *ebpf.Program `ebpf:"on_marked_file"`
+	OnMemOpen          *ebpf.Program `ebpf:"on_mem_open"`
+	OnMemoryFile       *ebpf.Program `ebpf:"on_memory_file"`
+	OnMmap             *ebpf.Program `ebpf:"on_mmap"`
 	OnMmapShared       *ebpf.Program `ebpf:"on_mmap_shared"`
+	OnModuleFailed     *ebpf.Program `ebpf:"on_module_failed"`
+	OnModuleFree       *ebpf.Program `ebpf:"on_module_free"`
+	OnModuleLoad       *ebpf.Program `ebpf:"on_module_load"`
 	OnMount            *ebpf.Program `ebpf:"on_mount"`
 	OnMountSetattr     *ebpf.Program `ebpf:"on_mount_setattr"`
 	OnMounts           *ebpf.Program `ebpf:"on_mounts"`
 	OnMoveMount        *ebpf.Program `ebpf:"on_move_mount"`
 	OnMoved            *ebpf.Program `ebpf:"on_moved"`
+	OnMprotect         *ebpf.Program `ebpf:"on_mprotect"`
 	OnMprotectShared   *ebpf.Program `ebpf:"on_mprotect_shared"`
+	OnMremap           *ebpf.Program `ebpf:"on_mremap"`
+	OnMremapCall       *ebpf.Program `ebpf:"on_mremap_call"`
 	OnNamed            *ebpf.Program `ebpf:"on_named"`
 	OnNetlinkSend      *ebpf.Program `ebpf:"on_netlink_send"`
 	OnOpened           *ebpf.Program `ebpf:"on_opened"`
@@ -1090,36 +1275,54 @@ type ProbePrograms struct {
 	OnPathRmdir        *ebpf.Program `ebpf:"on_path_rmdir"`
 	OnPathSymlink      *ebpf.Program `ebpf:"on_path_symlink"`
 	OnPathUnlink       *ebpf.Program `ebpf:"on_path_unlink"`
+	OnPerfCall         *ebpf.Program `ebpf:"on_perf_call"`
+	OnPerfEvent        *ebpf.Program `ebpf:"on_perf_event"`
 	OnPingV4Sendmsg    *ebpf.Program `ebpf:"on_ping_v4_sendmsg"`
 	OnPingV6Sendmsg    *ebpf.Program `ebpf:"on_ping_v6_sendmsg"`
 	OnPivotRoot        *ebpf.Program `ebpf:"on_pivot_root"`
 	OnPrepareExec      *ebpf.Program `ebpf:"on_prepare_exec"`
+	OnProtected        *ebpf.Program `ebpf:"on_protected"`
+	OnPtraceAccess     *ebpf.Program `ebpf:"on_ptrace_access"`
+	OnPtraceCompat     *ebpf.Program `ebpf:"on_ptrace_compat"`
+	OnPtraceRequest    *ebpf.Program `ebpf:"on_ptrace_request"`
+	OnPtraceTraceme    *ebpf.Program `ebpf:"on_ptrace_traceme"`
 	OnRawSendmsg       *ebpf.Program `ebpf:"on_raw_sendmsg"`
 	OnRawv6Sendmsg     *ebpf.Program `ebpf:"on_rawv6_sendmsg"`
 	OnReconfigure      *ebpf.Program `ebpf:"on_reconfigure"`
 	OnRenamed          *ebpf.Program `ebpf:"on_renamed"`
+	OnReuseportBpf     *ebpf.Program `ebpf:"on_reuseport_bpf"`
+	OnReuseportFilter  *ebpf.Program `ebpf:"on_reuseport_filter"`
 	OnSent             *ebpf.Program `ebpf:"on_sent"`
 	OnSetCreds         *ebpf.Program `ebpf:"on_set_creds"`
 	OnSetNamespaces    *ebpf.Program `ebpf:"on_set_namespaces"`
 	OnSetattr          *ebpf.Program `ebpf:"on_setattr"`
 	OnSetattrDone      *ebpf.Program `ebpf:"on_setattr_done"`
+	OnShmat            *ebpf.Program `ebpf:"on_shmat"`
+	OnShmem            *ebpf.Program `ebpf:"on_shmem"`
 	OnSignalAsked      *ebpf.Program `ebpf:"on_signal_asked"`
 	OnSignalSent       *ebpf.Program `ebpf:"on_signal_sent"`
 	OnSockGraft        *ebpf.Program `ebpf:"on_sock_graft"`
 	OnSockState        *ebpf.Program `ebpf:"on_sock_state"`
 	OnSocketBind       *ebpf.Program `ebpf:"on_socket_bind"`
+	OnSocketBpf        *ebpf.Program `ebpf:"on_socket_bpf"`
 	OnSocketConnect    *ebpf.Program `ebpf:"on_socket_connect"`
+	OnSocketFilter     *ebpf.Program `ebpf:"on_socket_filter"`
 	OnSocketListen     *ebpf.Program `ebpf:"on_socket_listen"`
+	OnSocketOption     *ebpf.Program `ebpf:"on_socket_option"`
 	OnSocketPostCreate *ebpf.Program `ebpf:"on_socket_post_create"`
 	OnSubmitted        *ebpf.Program `ebpf:"on_submitted"`
 	OnSwitchNamespaces *ebpf.Program `ebpf:"on_switch_namespaces"`
 	OnSysExit          *ebpf.Program `ebpf:"on_sys_exit"`
+	OnSysctl           *ebpf.Program `ebpf:"on_sysctl"`
 	OnTcpV4Connect     *ebpf.Program `ebpf:"on_tcp_v4_connect"`
 	OnTcpV6Connect     *ebpf.Program `ebpf:"on_tcp_v6_connect"`
+	OnTraced           *ebpf.Program `ebpf:"on_traced"`
 	OnUdpSendmsg       *ebpf.Program `ebpf:"on_udp_sendmsg"`
 	OnUdpv6Sendmsg     *ebpf.Program `ebpf:"on_udpv6_sendmsg"`
 	OnUmount           *ebpf.Program `ebpf:"on_umount"`
+	OnUring            *ebpf.Program `ebpf:"on_uring"`
 	OnUringRequest     *ebpf.Program `ebpf:"on_uring_request"`
+	OnUserfaultCall    *ebpf.Program `ebpf:"on_userfault_call"`
 	OnWantWrite        *ebpf.Program `ebpf:"on_want_write"`
 	OnWantWriteFile    *ebpf.Program `ebpf:"on_want_write_file"`
 	OnWritten          *ebpf.Program `ebpf:"on_written"`
@@ -1127,9 +1330,20 @@ type ProbePrograms struct {
 
 func (p *ProbePrograms) Close() error {
 	return _ProbeClose(
+		p.GuardBpf,
+		p.GuardPtrace,
+		p.GuardSetrlimit,
+		p.GuardSetscheduler,
+		p.GuardTaskKill,
 		p.ListTasks,
 		p.OnAccepted,
+		p.OnAnonFd,
+		p.OnAnonInode,
 		p.OnBound,
+		p.OnBpf,
+		p.OnBpfCall,
+		p.OnBrk,
+		p.OnBrkCompat,
 		p.OnCgroupAttach,
 		p.OnCgroupMkdir,
 		p.OnChanged,
@@ -1152,6 +1366,9 @@ func (p *ProbePrograms) Close() error {
 		p.OnFileattrSet,
 		p.OnFork,
 		p.OnFput,
+		p.OnGrown,
+		p.OnHugetlb,
+		p.OnHugetlbOld,
 		p.OnInet6Bind,
 		p.OnInetBind,
 		p.OnInetListen,
@@ -1163,17 +1380,31 @@ func (p *ProbePrograms) Close() error {
 		p.OnInodeSetAcl,
 		p.OnInodeSetxattr,
 		p.OnInodeUnlink,
+		p.OnInterpreter,
+		p.OnKernelLoadData,
+		p.OnKernelReadFile,
+		p.OnKexec,
 		p.OnMade,
 		p.OnMapped,
+		p.OnMappedCode,
 		p.OnMarked,
 		p.OnMarkedFile,
+		p.OnMemOpen,
+		p.OnMemoryFile,
+		p.OnMmap,
 		p.OnMmapShared,
+		p.OnModuleFailed,
+		p.OnModuleFree,
+		p.OnModuleLoad,
 		p.OnMount,
 		p.OnMountSetattr,
 		p.OnMounts,
 		p.OnMoveMount,
 		p.OnMoved,
+		p.OnMprotect,
 		p.OnMprotectShared,
+		p.OnMremap,
+		p.OnMremapCall,
 		p.OnNamed,
 		p.OnNetlinkSend,
 		p.OnOpened,
@@ -1186,36 +1417,54 @@ func (p *ProbePrograms) Close() error {
 		p.OnPathRmdir,
 		p.OnPathSymlink,
 		p.OnPathUnlink,
+		p.OnPerfCall,
+		p.OnPerfEvent,
 		p.OnPingV4Sendmsg,
 		p.OnPingV6Sendmsg,
 		p.OnPivotRoot,
 		p.OnPrepareExec,
+		p.OnProtected,
+		p.OnPtraceAccess,
+		p.OnPtraceCompat,
+		p.OnPtraceRequest,
+		p.OnPtraceTraceme,
 		p.OnRawSendmsg,
 		p.OnRawv6Sendmsg,
 		p.OnReconfigure,
 		p.OnRenamed,
+		p.OnReuseportBpf,
+		p.OnReuseportFilter,
 		p.OnSent,
 		p.OnSetCreds,
 		p.OnSetNamespaces,
 		p.OnSetattr,
 		p.OnSetattrDone,
+		p.OnShmat,
+		p.OnShmem,
 		p.OnSignalAsked,
 		p.OnSignalSent,
 		p.OnSockGraft,
 		p.OnSockState,
 		p.OnSocketBind,
+		p.OnSocketBpf,
 		p.OnSocketConnect,
+		p.OnSocketFilter,
 		p.OnSocketListen,
+		p.OnSocketOption,
 		p.OnSocketPostCreate,
 		p.OnSubmitted,
 		p.OnSwitchNamespaces,
 		p.OnSysExit,
+		p.OnSysctl,
 		p.OnTcpV4Connect,
 		p.OnTcpV6Connect,
+		p.OnTraced,
 		p.OnUdpSendmsg,
 		p.OnUdpv6Sendmsg,
 		p.OnUmount,
+		p.OnUring,
 		p.OnUringRequest,
+		p.OnUserfaultCall,
 		p.OnWantWrite,
 		p.OnWantWriteFile,
 		p.OnWritten,

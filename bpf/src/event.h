@@ -145,12 +145,16 @@ enum optional {
 	OPT_COMM = 8,
 };
 
+#define CANARY_NEXT 1 /* the first process is nobody's child */
+
 struct config {
 	__u32 self; /* the agent's tgid */
 	__u32 quiet; /* 1 while the agent's own connections are left out */
 	__u32 classes; /* optional ones that are wanted */
 	__u32 protect; /* 1: acts against the agent are refused */
 	__u64 allocate; /* bytes; growth from here on is told; 0: none */
+	__u32 canary; /* the child that acts for the agent; CANARY_NEXT: the next one it makes */
+	__u32 pad;
 	__u64 budget; /* bulk events a process may make in a second; 0: any number */
 };
 

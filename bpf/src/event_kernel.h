@@ -4,7 +4,7 @@
 
 #include "event.h"
 
-/* Strings: name, value, path (leaf first). */
+/* Strings: name, value, value before, path (leaf first). */
 struct event_kernel {
 	struct event_head h;
 	__u64 kind; /* kind of program, of performance event, ... */
@@ -14,8 +14,14 @@ struct event_kernel {
 	__u64 ino;
 	__u32 dev;
 	__u32 operation; /* by type */
-	__u16 name_len, value_len, path_len;
-	__u16 pad;
+	__u16 name_len, value_len, before_len, path_len;
+	__u16 inner_len;
+	__u16 pad[3];
+};
+
+/* Operations of event_kernel that are not commands of bpf(2). */
+enum kernel_operation {
+	KERNEL_SOCKET_FILTER = 256,
 };
 
 /* A message for audit; its text follows. */
@@ -41,6 +47,15 @@ enum tamper_kind {
 	TAMPER_TRACE,
 	TAMPER_BPF,
 	TAMPER_FTRACE,
+	TAMPER_LIMIT,
+	TAMPER_SCHEDULER,
+};
+
+/* Kinds of the agent's own objects. */
+enum owned {
+	OWNED_PROGRAM = 1,
+	OWNED_MAP,
+	OWNED_LINK,
 };
 
 /* A process that makes more than its budget, or no longer does. */

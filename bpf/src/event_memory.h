@@ -27,4 +27,6 @@ enum memory_kind {
 	MEM_MMAP,
 	MEM_BRK,
 	MEM_REMAP,
+	MEM_SHM,
+	MEM_SECRET,
 };

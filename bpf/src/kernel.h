@@ -31,6 +31,17 @@ struct file_system_type {
 	const char *name;
 };
 
+struct hlist_node;
+
+struct hlist_head {
+	struct hlist_node *first;
+};
+
+struct pid {
+	unsigned int level;
+	struct hlist_head tasks[1];
+};
+
 struct super_block {
 	__u32 s_dev;
 	unsigned long s_magic;
@@ -116,6 +127,7 @@ struct dentry {
 struct vfsmount {
 	struct dentry *mnt_root;
 	struct super_block *mnt_sb;
+	int mnt_flags;
 };
 
 /* Which of them a kernel has tells whether functions that change a file are
@@ -154,6 +166,11 @@ struct file {
 	void *private_data;
 };
 
+struct proc_inode {
+	struct pid *pid;
+	struct inode vfs_inode;
+};
+
 struct fdtable {
 	unsigned int max_fds;
 	struct file **fd;
@@ -172,15 +189,19 @@ struct fs_context {
 	struct dentry *root;
 };
 
-struct vm_area_struct {
-	unsigned long vm_flags;
-	struct file *vm_file;
-};
-
 struct mm_struct {
 	unsigned long arg_start;
 	unsigned long arg_end;
+	unsigned long brk;
+	unsigned long total_vm; /* pages */
 	struct file *exe_file;
+};
+
+struct vm_area_struct {
+	unsigned long vm_start;
+	unsigned long vm_end;
+	unsigned long vm_flags;
+	struct file *vm_file;
 };
 
 /* One 64-bit word since 6.3, two 32-bit words before: the same bytes. */
@@ -287,8 +308,14 @@ struct task_struct {
 	int pid;
 	int tgid;
 	int exit_code;
-	unsigned in_execve : 1;
 	void *stack;
+	unsigned int personality;
+	unsigned in_execve : 1;
+	__u64 self_exec_id; /* grows with each image */
+	struct pid *thread_pid;
+	struct {
+		struct hlist_node *next;
+	} pid_links[1];
 	__u64 start_boottime;
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;
@@ -358,6 +385,9 @@ struct msghdr {
 };
 
 struct pt_regs {
+	unsigned long bp;
+	unsigned long bx;
+	unsigned long cx;
 	unsigned long di;
 	unsigned long si;
 	unsigned long dx;

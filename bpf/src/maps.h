@@ -101,6 +101,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct config);
@@ -193,22 +194,28 @@ static __always_inline bool wanted(__u32 option)
 	return c && (c->classes & option);
 }
 
-/* own reports whether an event comes from the agent itself; those are counted,
- * not sent. That also is how the agent finds out which hooks really fire. */
-static __always_inline bool own(__u32 type)
+/* own reports whether an event comes from the agent itself, or from the child
+ * that acts for it; those are counted, not sent. That also is how the agent
+ * finds out which hooks really fire. */
+static __always_inline bool own_by(__u32 tgid, __u32 type)
 {
 	struct config *c = configuration();
 	struct cpu_stats *s;
 	__u32 cpu;
 
-	if (!c || c->self != bpf_get_current_pid_tgid() >> 32)
+	if (!c || !tgid || (c->self != tgid && c->canary != tgid))
 		return false;
-	if (type == EV_CONNECT && !c->quiet)
+	if (type == EV_CONNECT && c->self == tgid && !c->quiet)
 		return false;
 	s = my_stats(&cpu);
 	if (s)
 		__sync_fetch_and_add(&s->own[type & (EV_TYPES - 1)], 1);
 	return true;
+}
+
+static __always_inline bool own(__u32 type)
+{
+	return own_by(bpf_get_current_pid_tgid() >> 32, type);
 }
 
 static __always_inline __u32 mount_namespace(struct task_struct *t)
@@ -289,6 +296,17 @@ static __always_inline void head(struct event_head *h, __u32 type, struct task_s
 	h->type = type;
 	h->tgid = id >> 32;
 	h->tid = id;
+	h->start = BPF_CORE_READ(t, group_leader, start_boottime);
+	h->euid = BPF_CORE_READ(t, cred, euid.val);
+	h->mntns = mount_namespace(t);
+}
+
+/* head_without_helper is head where the kernel has no helper that tells current's numbers. */
+static __always_inline void head_without_helper(struct event_head *h, __u32 type, struct task_struct *t)
+{
+	h->type = type;
+	h->tgid = BPF_CORE_READ(t, tgid);
+	h->tid = BPF_CORE_READ(t, pid);
 	h->start = BPF_CORE_READ(t, group_leader, start_boottime);
 	h->euid = BPF_CORE_READ(t, cred, euid.val);
 	h->mntns = mount_namespace(t);

@@ -6,13 +6,17 @@
 #include "auth.h"
 #include "cgroup.h"
 #include "creds.h"
+#include "control.h"
+#include "guard.h"
 #include "lsm.h"
 #include "mount.h"
 #include "net_call.h"
 #include "net_cgroup.h"
 #include "net_lsm.h"
+#include "memory_calls.h"
 #include "process.h"
 #include "syscall.h"
+#include "trace.h"
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -52,4 +56,7 @@ const enum mount_operation type_operation;
 const enum mount_api type_api;
 const enum net_bits type_net_bits;
 const enum memory_kind type_memory_kind;
+const enum kernel_operation type_kernel_operation;
 const enum tamper_kind type_tamper_kind;
+const enum owned type_owned;
+const struct owned_key *type_owned_key;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "namespace.h"
+#include "init.h"
 #include "path.h"
 #include "task.h"
 
@@ -101,10 +102,29 @@ int BPF_PROG(on_committing_creds, struct linux_binprm *bprm)
 	return 0;
 }
 
+/* marks takes the child that the agent has announced as the one that acts for it. */
+static __always_inline bool marks(struct task_struct *parent, struct task_struct *child)
+{
+	struct config *c = configuration();
+
+	if (!c || c->canary != CANARY_NEXT || BPF_CORE_READ(parent, tgid) != c->self || !own(EV_FORK))
+		return false;
+	c->canary = BPF_CORE_READ(child, tgid);
+	return true;
+}
+
+static __always_inline void unmark(struct task_struct *t)
+{
+	struct config *c = configuration();
+
+	if (c && c->canary == BPF_CORE_READ(t, tgid))
+		c->canary = 0;
+}
+
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(on_exec, struct task_struct *p, int old_pid, struct linux_binprm *bprm)
 {
-	struct scratch *s = take(EV_EXEC, RING_CRIT);
+	struct scratch *s = own(EV_EXEC) ? 0 : take(EV_EXEC, RING_CRIT);
 	struct event_exec *e;
 	struct file *f;
 	struct inode *i;
@@ -229,6 +249,8 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 
 	if (field(child, pid) != field(child, tgid))
 		return 0; /* a thread */
+	if (marks(parent, child))
+		return 0;
 	head_of(&e.h, EV_FORK, parent);
 	fill_task(&e.t, child);
 	emit(&e, sizeof(e), 0, RING_CRIT);
@@ -245,6 +267,10 @@ int BPF_PROG(on_exit, struct task_struct *p)
 
 	if (BPF_CORE_READ(sig, live.counter) != 0)
 		return 0; /* other threads go on */
+	if (own(EV_EXIT)) {
+		unmark(p);
+		return 0;
+	}
 	head_of(&e.h, EV_EXIT, p);
 	if (BPF_CORE_READ(sig, nr_threads) > 1) {
 		/* Two last threads may both find that none is left. */
@@ -275,6 +301,7 @@ int list_tasks(struct bpf_iter__task *ctx)
 	if (BPF_CORE_READ(t, pid) != BPF_CORE_READ(t, tgid))
 		return 0;
 	fill_task(&e, t);
+	remember_init(t);
 	bpf_seq_write(ctx->meta->seq, &e, sizeof(e));
 	return 0;
 }

@@ -1358,7 +1358,8 @@ type Kernel struct {
 	Size          uint64                 `protobuf:"varint,5,opt,name=size,proto3" json:"size,omitempty"`  // bytes
 	Value         []byte                 `protobuf:"bytes,6,opt,name=value,proto3" json:"value,omitempty"` // new value of a parameter
 	Flags         uint64                 `protobuf:"varint,7,opt,name=flags,proto3" json:"flags,omitempty"`
-	Refused       bool                   `protobuf:"varint,8,opt,name=refused,proto3" json:"refused,omitempty"` // by the probe
+	Refused       bool                   `protobuf:"varint,8,opt,name=refused,proto3" json:"refused,omitempty"`                           // by the probe
+	ValueBefore   []byte                 `protobuf:"bytes,9,opt,name=value_before,json=valueBefore,proto3" json:"value_before,omitempty"` // of a parameter
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1447,6 +1448,13 @@ func (x *Kernel) GetRefused() bool {
 		return x.Refused
 	}
 	return false
+}
+
+func (x *Kernel) GetValueBefore() []byte {
+	if x != nil {
+		return x.ValueBefore
+	}
+	return nil
 }
 
 // Auth is what a program that checks identities told the kernel's audit.
@@ -4186,7 +4194,7 @@ const file_record_proto_rawDesc = "" +
 	"\x05flags\x18\x06 \x01(\x04R\x05flags\x12\x1c\n" +
 	"\tanonymous\x18\a \x01(\bR\tanonymous\x12\x12\n" +
 	"\x04name\x18\b \x01(\fR\x04name\x12\x14\n" +
-	"\x05total\x18\t \x01(\x04R\x05total\"\xb8\x01\n" +
+	"\x05total\x18\t \x01(\x04R\x05total\"\xdb\x01\n" +
 	"\x06Kernel\x12\x1c\n" +
 	"\toperation\x18\x01 \x01(\tR\toperation\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\fR\x04name\x12\x12\n" +
@@ -4195,7 +4203,8 @@ const file_record_proto_rawDesc = "" +
 	"\x04size\x18\x05 \x01(\x04R\x04size\x12\x14\n" +
 	"\x05value\x18\x06 \x01(\fR\x05value\x12\x14\n" +
 	"\x05flags\x18\a \x01(\x04R\x05flags\x12\x18\n" +
-	"\arefused\x18\b \x01(\bR\arefused\"\xba\x02\n" +
+	"\arefused\x18\b \x01(\bR\arefused\x12!\n" +
+	"\fvalue_before\x18\t \x01(\fR\vvalueBefore\"\xba\x02\n" +
 	"\x04Auth\x12\x1c\n" +
 	"\toperation\x18\x01 \x01(\tR\toperation\x12\x18\n" +
 	"\aaccount\x18\x02 \x01(\fR\aaccount\x12\x1a\n" +

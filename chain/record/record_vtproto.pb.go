@@ -1146,6 +1146,13 @@ func (m *Kernel) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if len(m.ValueBefore) > 0 {
+		i -= len(m.ValueBefore)
+		copy(dAtA[i:], m.ValueBefore)
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(len(m.ValueBefore)))
+		i--
+		dAtA[i] = 0x4a
+	}
 	if m.Refused {
 		i--
 		if m.Refused {
@@ -3941,6 +3948,10 @@ func (m *Kernel) SizeVT() (n int) {
 	}
 	if m.Refused {
 		n += 2
+	}
+	l = len(m.ValueBefore)
+	if l > 0 {
+		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -8587,6 +8598,40 @@ func (m *Kernel) UnmarshalVT(dAtA []byte) error {
 				}
 			}
 			m.Refused = bool(v != 0)
+		case 9:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field ValueBefore", wireType)
+			}
+			var byteLen int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				byteLen |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			if byteLen < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			postIndex := iNdEx + byteLen
+			if postIndex < 0 {
+				return protohelpers.ErrInvalidLength
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			m.ValueBefore = append(m.ValueBefore[:0], dAtA[iNdEx:postIndex]...)
+			if m.ValueBefore == nil {
+				m.ValueBefore = []byte{}
+			}
+			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])

@@ -59,7 +59,7 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 	signal.Notify(signals, endings...)
 	defer signal.Stop(signals)
 	debug.SetGCPercent(loadingPercent)
-	p, err := probe.Open(probe.Config{Mode: s.mode, Options: s.options, Allocate: s.allocate, Budget: s.budget, DigestBytes: s.digestBytes, Log: log})
+	p, err := probe.Open(probe.Config{Mode: s.mode, Protect: s.protect, Options: s.options, Allocate: s.allocate, Budget: s.budget, DigestBytes: s.digestBytes, Log: log})
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ var (
 	progWritten = program{name: "on_written", hook: "tp_btf/sys_exit(write)", calls: []uint32{
 		unix.SYS_WRITE, unix.SYS_PWRITE64, unix.SYS_WRITEV, unix.SYS_PWRITEV, unix.SYS_PWRITEV2, unix.SYS_SENDFILE,
 		unix.SYS_COPY_FILE_RANGE, unix.SYS_SPLICE, unix.SYS_FALLOCATE}}
-	progMapped    = program{name: "on_mapped", hook: "tp_btf/sys_exit(mmap)", calls: []uint32{unix.SYS_MMAP}}
+	progMapped    = program{name: "on_mapped", hook: "tp_btf/sys_exit(mmap)", calls: []uint32{nextMmap}}
 	progSubmitted = program{name: "on_submitted", hook: "tp_btf/sys_exit(io_submit)", calls: []uint32{unix.SYS_IO_SUBMIT}}
 	progUring     = program{name: "on_uring_request", hook: "tp_btf/io_uring_submit_req"}
 	progChanged   = program{name: "on_changed", hook: "tp_btf/sys_exit(fchmod)", calls: []uint32{

@@ -20,7 +20,7 @@ type kind struct {
 
 // kinds has all types of events; each part of the probe brings its own.
 var kinds = func() (all [types]kind) {
-	for _, part := range []map[bpf.ProbeEventType]kind{processKinds, credsKinds, authKinds, fileKinds, networkKinds, sumKinds} {
+	for _, part := range []map[bpf.ProbeEventType]kind{processKinds, credsKinds, authKinds, fileKinds, networkKinds, sumKinds, memoryKinds, kernelKinds, tamperKinds} {
 		for t, k := range part {
 			all[t] = k
 		}

@@ -32,6 +32,12 @@ type cover struct {
 	limit string    // what this way of seeing does not cover
 	// option is nil for what is always seen.
 	option func(Options) bool
+	wanted func(Config) bool // the same, for what is no option
+}
+
+// off says that nobody wants the class.
+func (c cover) off(cfg Config) bool {
+	return c.option != nil && !c.option(cfg.Options) || c.wanted != nil && !c.wanted(cfg)
 }
 
 var (
@@ -47,9 +53,9 @@ const switchedOff = "switched off by the configuration"
 // coversOf joins what the parts of the probe cover in a mode.
 func coversOf(mode Mode) []cover {
 	if mode == ModeTracepoint {
-		return slices.Concat(processTracepoint, fileTracepoint, mountTracepoint, networkTracepoint, dnsCovers)
+		return slices.Concat(processTracepoint, fileTracepoint, mountTracepoint, networkTracepoint, dnsCovers, memoryTracepoint, kernelTracepoint, guardTracepoint)
 	}
-	return slices.Concat(processLSM, fileLSM, mountLSM, networkLSM, dnsCovers)
+	return slices.Concat(processLSM, fileLSM, mountLSM, networkLSM, dnsCovers, memoryLSM, kernelLSM, guardLSM)
 }
 
 // uncovered are the classes that guests may report and this probe does not,

@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -47,7 +48,10 @@ type Config struct {
 	// DigestBytes is the size of the largest file whose SHA-256 is told. Zero
 	// value: none is read.
 	DigestBytes uint64
-	Log         *slog.Logger // zero value: no log
+	// Protect says that acts against this process are refused, as far as the
+	// kernel lets the programs refuse anything, until Release.
+	Protect bool
+	Log     *slog.Logger // zero value: no log
 }
 
 // Sink takes what the probe made. Its methods are called from one goroutine,
@@ -64,16 +68,17 @@ type Sink interface {
 
 // Probe is a set of attached programs.
 type Probe struct {
-	cfg     Config
-	k       *kernel
-	stats   *stats
-	rings   *rings
-	pace    *pace
-	sums    *sums
-	dec     decoder
-	digests *digests
-	enc     encoder
-	hooks   *record.Hooks
+	cfg      Config
+	k        *kernel
+	stats    *stats
+	rings    *rings
+	pace     *pace
+	sums     *sums
+	dec      decoder
+	digests  *digests
+	enc      encoder
+	hooks    *record.Hooks
+	released atomic.Bool // Release was called
 
 	sequences map[uint32]uint64 // largest of each lane
 }
@@ -140,6 +145,9 @@ func open(cfg Config, mode Mode, why string) (_ *Probe, err error) {
 	if err := k.seed(t); err != nil {
 		return nil, fmt.Errorf("open probe: %w", err)
 	}
+	if err := p.protect(); err != nil {
+		return nil, fmt.Errorf("open probe: %w", err)
+	}
 	k.spec = nil // large, and of no use any more
 	return p, nil
 }
@@ -152,7 +160,7 @@ func (p *Probe) attach(mode Mode, why string) error {
 		if err != nil {
 			return err
 		}
-		if c.option != nil && !c.option(p.cfg.Options) {
+		if c.off(p.cfg) {
 			h.Name, h.Error = "", switchedOff
 		}
 		p.hooks.Hooks = append(p.hooks.Hooks, h)
@@ -160,7 +168,7 @@ func (p *Probe) attach(mode Mode, why string) error {
 	covers := coversOf(mode)
 	var hooks []*record.Hook
 	for _, c := range covers {
-		if c.option != nil && !c.option(p.cfg.Options) {
+		if c.off(p.cfg) {
 			hooks = append(hooks, &record.Hook{Class: uint32(c.class), Error: switchedOff})
 			continue
 		}
@@ -174,6 +182,7 @@ func (p *Probe) attach(mode Mode, why string) error {
 		if why != "" {
 			h.Error = strings.TrimPrefix(h.Error+"; lsm: "+why, "; ")
 		}
+		p.disclaim(h)
 		hooks = append(hooks, h)
 	}
 	if err := p.verify(mode, covers, hooks); err != nil {
@@ -189,7 +198,7 @@ func (p *Probe) attach(mode Mode, why string) error {
 // verify proves by a canary that the hooks fire. A class whose hook does not
 // is told as not covered.
 func (p *Probe) verify(mode Mode, covers []cover, hooks []*record.Hook) error {
-	seen, err := canary(p.stats)
+	seen, err := canary(p.stats, p.cfg.Allocate)
 	if err != nil {
 		// Nothing to write to: all that is known is that they are attached.
 		for _, h := range hooks {

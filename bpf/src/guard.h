@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Acts against the agent: refused while the configuration says so, and told in
+ * any case. These programs are attached behind those that observe, so that what
+ * is refused here has been told there. Constants are returned in places of their
+ * own: a verifier must see that no other value can come. */
+#pragma once
+
+#include "control.h"
+#include "init.h"
+#include "trace.h"
+
+#define EPERM 1
+#define SIGCONT 18
+#define SIGTERM 15
+#define SYSCTL_NAME_BYTES 128
+#define SYSCTL_VALUE_BYTES 512
+
+/* The agent's own objects. */
+struct owned_key {
+	__u32 kind; /* enum owned */
+	__u32 id;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct owned_key);
+	__type(value, __u8);
+} objects SEC(".maps");
+
+static __always_inline bool protecting(void)
+{
+	struct config *c = configuration();
+
+	return c && c->protect;
+}
+
+/* against says whether current acts upon the agent from outside. */
+static __always_inline bool against(struct task_struct *target)
+{
+	struct config *c = configuration();
+
+	return c && BPF_CORE_READ(target, tgid) == c->self && bpf_get_current_pid_tgid() >> 32 != c->self;
+}
+
+static __always_inline void tell_tamper(__u32 kind, __u32 what, __u64 id, __u64 request, bool refused)
+{
+	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+	struct event_tamper e = { .kind = kind, .what = what, .id = id, .request = request };
+
+	head_without_helper(&e.h, EV_TAMPER, t);
+	emit(&e, sizeof(e), refused ? FL_REFUSED : 0, RING_CRIT);
+}
+
+SEC("lsm/task_kill")
+int BPF_PROG(guard_task_kill, struct task_struct *target, struct kernel_siginfo *info, int sig, const struct cred *cred, int ret)
+{
+	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+
+	if (ret || sig == 0 || sig == SIGCONT || !against(target))
+		return 0;
+	if (BPF_CORE_READ(t, tgid) == 1 && (sig == SIGTERM || goes_down(t)))
+		return 0;
+	if (!protecting()) {
+		tell_tamper(TAMPER_SIGNAL, sig, 0, 0, false);
+		return 0;
+	}
+	tell_tamper(TAMPER_SIGNAL, sig, 0, 0, true);
+	return -EPERM;
+}
+
+SEC("lsm/ptrace_access_check")
+int BPF_PROG(guard_ptrace, struct task_struct *target, unsigned int mode, int ret)
+{
+	struct called x;
+
+	if (ret || !(mode & PTRACE_MODE_ATTACH) || !against(target))
+		return 0;
+	called(&x);
+	if (!protecting()) {
+		tell_tamper(TAMPER_TRACE, x.number, 0, x.a, false);
+		return 0;
+	}
+	tell_tamper(TAMPER_TRACE, x.number, 0, x.a, true);
+	return -EPERM;
+}
+
+/* A limit of processor time kills, others starve. */
+SEC("lsm/task_setrlimit")
+int BPF_PROG(guard_setrlimit, struct task_struct *target, unsigned int resource, void *limit, int ret)
+{
+	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+
+	if (ret || !against(target) || BPF_CORE_READ(t, tgid) == 1)
+		return 0;
+	if (!protecting()) {
+		tell_tamper(TAMPER_LIMIT, resource, 0, 0, false);
+		return 0;
+	}
+	tell_tamper(TAMPER_LIMIT, resource, 0, 0, true);
+	return -EPERM;
+}
+
+SEC("lsm/task_setscheduler")
+int BPF_PROG(guard_setscheduler, struct task_struct *target, int ret)
+{
+	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+
+	if (ret || !against(target) || BPF_CORE_READ(t, tgid) == 1)
+		return 0;
+	if (!protecting()) {
+		tell_tamper(TAMPER_SCHEDULER, 0, 0, 0, false);
+		return 0;
+	}
+	tell_tamper(TAMPER_SCHEDULER, 0, 0, 0, true);
+	return -EPERM;
+}
+
+static __always_inline bool is_owned(__u32 kind, __u32 id)
+{
+	struct owned_key key = { .kind = kind, .id = id };
+
+	return bpf_map_lookup_elem(&objects, &key);
+}
+
+/* reaches says whether a command of bpf(2) takes hold of something of ours. */
+static __always_inline bool reaches(int cmd, union bpf_attr *attr, __u32 *id)
+{
+	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+	struct bpf_link *l;
+	struct file *f;
+
+	*id = attribute(attr, 0, false);
+	switch (cmd) {
+	case BPF_PROG_GET_FD_BY_ID:
+		return is_owned(OWNED_PROGRAM, *id);
+	case BPF_MAP_GET_FD_BY_ID:
+		return is_owned(OWNED_MAP, *id);
+	case BPF_LINK_GET_FD_BY_ID:
+		return is_owned(OWNED_LINK, *id);
+	case BPF_LINK_DETACH:
+	case BPF_LINK_UPDATE:
+		f = file_of(t, *id);
+		l = f ? BPF_CORE_READ(f, private_data) : 0;
+		*id = l ? BPF_CORE_READ(l, id) : 0;
+		return l && is_owned(OWNED_LINK, *id);
+	}
+	return false;
+}
+
+SEC("lsm/bpf")
+int BPF_PROG(guard_bpf, int cmd, union bpf_attr *attr, unsigned int size)
+{
+	struct config *c = configuration();
+	__u32 id;
+
+	if (!c || bpf_get_current_pid_tgid() >> 32 == c->self || !reaches(cmd, attr, &id))
+		return 0;
+	if (!protecting()) {
+		tell_tamper(TAMPER_BPF, cmd, id, 0, false);
+		return 0;
+	}
+	tell_tamper(TAMPER_BPF, cmd, id, 0, true);
+	return -EPERM;
+}
+
+/* blinds says whether a parameter is the one that silences every hook which is
+ * made by tracing of functions, and is about to be 0. */
+static __always_inline bool blinds(const char *name, const char *value)
+{
+	const char want[] = "kernel/ftrace_enabled";
+	long v = 1;
+
+#pragma unroll
+	for (__u32 i = 0; i < sizeof(want); i++)
+		if (name[i] != want[i])
+			return false;
+	/* Behind the value there are zeroes. */
+	return bpf_strtol(value, 32, 0, &v) > 0 && v == 0;
+}
+
+/* Every write of a parameter below /proc/sys. Not made by tracing of functions:
+ * it works when nothing else does. */
+SEC("cgroup/sysctl")
+int on_sysctl(struct bpf_sysctl *ctx)
+{
+	struct event_kernel *e;
+	struct scratch *s;
+	char *name;
+	long v;
+	bool refuse;
+
+	if (!ctx->write || own_by(BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), tgid), EV_PARAM))
+		return 1;
+	s = take(EV_PARAM, RING_CRIT);
+	if (!s)
+		return 1;
+	e = (struct event_kernel *)s->data;
+	__builtin_memset(e, 0, sizeof(*e));
+	head_without_helper(&e->h, EV_PARAM, (struct task_struct *)bpf_get_current_task());
+	/* Each string in a place of its own, with all its bytes. */
+	name = s->data + sizeof(*e);
+	__builtin_memset(name, 0, SYSCTL_NAME_BYTES);
+	bpf_sysctl_get_name(ctx, name, SYSCTL_NAME_BYTES, 0);
+	e->name_len = SYSCTL_NAME_BYTES;
+	v = bpf_sysctl_get_new_value(ctx, name + SYSCTL_NAME_BYTES, SYSCTL_VALUE_BYTES);
+	e->size = v > 0 ? v : 0;
+	e->value_len = SYSCTL_VALUE_BYTES;
+	refuse = v > 0 && blinds(name, name + SYSCTL_NAME_BYTES);
+	bpf_sysctl_get_current_value(ctx, name + SYSCTL_NAME_BYTES + SYSCTL_VALUE_BYTES, SYSCTL_VALUE_BYTES);
+	e->before_len = SYSCTL_VALUE_BYTES;
+	s->off = sizeof(*e) + SYSCTL_NAME_BYTES + 2 * SYSCTL_VALUE_BYTES;
+	refuse = refuse && protecting();
+	if (refuse)
+		s->flags |= FL_REFUSED;
+	send(s, RING_CRIT);
+	give(s);
+	if (refuse) {
+		tell_tamper(TAMPER_FTRACE, 0, 0, 0, true);
+		return 0;
+	}
+	return 1;
+}

@@ -1,0 +1,42 @@
+package probe
+
+import (
+	"strings"
+
+	"github.com/provostd/provost/chain/record"
+)
+
+var (
+	progSysctl         = program{name: "on_sysctl", hook: "cgroup/sysctl"}
+	progGuardKill      = program{name: "guard_task_kill", hook: "lsm/task_kill"}
+	progGuardTrace     = program{name: "guard_ptrace", hook: "lsm/ptrace_access_check"}
+	progGuardBPF       = program{name: "guard_bpf", hook: "lsm/bpf"}
+	progGuardLimit     = program{name: "guard_setrlimit", hook: "lsm/task_setrlimit"}
+	progGuardScheduler = program{name: "guard_setscheduler", hook: "lsm/task_setscheduler"}
+)
+
+var paramChange = cover{class: record.ClassKernelParamChange, needs: []program{progSysctl},
+	limit: "what is written to other files of /proc and /sys is told as file events"}
+
+// The guards come last: what they refuse has been told by those before them.
+var guardLSM = []cover{
+	paramChange,
+	{class: record.ClassAgentTamper, needs: []program{progGuardKill, progGuardTrace, progGuardBPF},
+		extra: []program{progSysctl, progGuardLimit, progGuardScheduler},
+		limit: "signals that the kernel itself sends (sysrq, cgroup.kill, out of memory) and frozen control groups are not refused: they show as silence"},
+}
+
+var guardTracepoint = []cover{
+	paramChange,
+	{class: record.ClassAgentTamper, needs: []program{progSysctl},
+		limit: "only kernel.ftrace_enabled = 0 is refused: signals, tracing and access to the agent's objects are not, and show as silence or by the checks"},
+}
+
+// unprotected is what the hooks record adds where the configuration says so.
+const unprotected = "nothing is refused: switched off by the configuration"
+
+func (p *Probe) disclaim(h *record.Hook) {
+	if record.Class(h.Class) == record.ClassAgentTamper && !p.cfg.Protect {
+		h.Error = strings.TrimPrefix(h.Error+"; "+unprotected, "; ")
+	}
+}
