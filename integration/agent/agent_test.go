@@ -109,7 +109,7 @@ func TestAgent(t *testing.T) {
 	bin := build(t, t.TempDir(), "provost-agent")
 	for _, kernel := range kernels(t) {
 		t.Run(kernel, func(t *testing.T) {
-			vm := boot(t, ctx, harness.ImageConfig{KernelVersion: kernel, Agent: bin, AgentArgs: []string{"-log-level", "debug", "-mode", "lsm"}})
+			vm := boot(t, ctx, harness.ImageConfig{KernelVersion: kernel, Agent: bin, AgentArgs: []string{"-log-level", "debug", "-mode", "lsm", "-protect", "off"}})
 			h := &host{books: agenttest.NewBooks(), path: vm.AgentSocket()}
 			h.connect(ctx)
 			t.Cleanup(func() { h.stop() })

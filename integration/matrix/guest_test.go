@@ -198,7 +198,8 @@ func (h labHost) RestartAgent(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := h.l.Guest.Output(ctx, "agentctl restart"); err != nil {
+	// Only its host can stop it; the guest's first process starts it again.
+	if _, err := h.l.Provost(ctx, "domain", "agent-stop", "--socket", h.l.Socket(), "--reason", "restarted by a test", h.l.Domain); err != nil {
 		return err
 	}
 	for {

@@ -22,7 +22,7 @@ func newLab(t *testing.T, ctx context.Context) *lab.Lab {
 	}
 	l, err := lab.New(ctx, lab.Config{
 		Dir: fmt.Sprintf("/run/pv-%d-%s", os.Getpid(), shortName(t)), Policies: root + "/examples/policies/baseline", Channel: true,
-		Out: t.Logf, Extra: "guest {\n  silent_after = \"8s\"\n}\n",
+		Out: t.Logf, AgentArgs: []string{"-protect", "off"}, Extra: "guest {\n  silent_after = \"8s\"\n}\n",
 	})
 	if err != nil {
 		t.Fatal(err)
