@@ -157,5 +157,11 @@ func (k *kernel) groupLookup() func(uint64) []byte {
 	if err := k.openCgroup(); err != nil {
 		return nil
 	}
-	return func(id uint64) []byte { return groupPath(k.cgroup, id) }
+	// What fsmount gave only names a place; handles take an open directory.
+	fd, err := unix.Openat(k.cgroup, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	k.groups = fd
+	return func(id uint64) []byte { return groupPath(fd, id) }
 }

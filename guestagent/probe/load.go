@@ -29,6 +29,7 @@ type kernel struct {
 	jumps    map[string]bool   // programs in a table of jumps
 	calls    map[uint32]string // which program has the end of a system call
 	cgroup   int               // directory of the root control group, -1: not open
+	groups   int               // the same, open for looking up others
 }
 
 // newKernel makes the maps. lru says that nothing deletes the entries of
@@ -57,7 +58,7 @@ func newKernel(cfg Config, lru bool) (*kernel, error) {
 		spec.Maps["wr"].Type = ebpf.LRUHash
 	}
 	k := &kernel{spec: spec, maps: map[string]*ebpf.Map{}, programs: map[string]*ebpf.Program{},
-		failed: map[string]error{}, links: map[string]link.Link{}, jumps: map[string]bool{}, calls: map[uint32]string{}, cgroup: -1}
+		failed: map[string]error{}, links: map[string]link.Link{}, jumps: map[string]bool{}, calls: map[uint32]string{}, cgroup: -1, groups: -1}
 	for name, m := range spec.Maps {
 		if k.maps[name], err = ebpf.NewMap(m); err != nil {
 			k.Close()
@@ -186,8 +187,10 @@ func (k *kernel) Close() error {
 	for _, m := range k.maps {
 		errs = append(errs, m.Close())
 	}
-	if k.cgroup >= 0 {
-		errs = append(errs, unix.Close(k.cgroup))
+	for _, fd := range []int{k.cgroup, k.groups} {
+		if fd >= 0 {
+			errs = append(errs, unix.Close(fd))
+		}
 	}
 	return errors.Join(errs...)
 }
