@@ -120,12 +120,37 @@ func (k *kernel) load(name string) error {
 	return nil
 }
 
+func (k *kernel) attached(p program) bool { return k.links[p.name] != nil || k.jumps[p.name] }
+
+// detach undoes attach, but for the dispatcher of system calls: without a
+// program to enter it does nothing.
+func (k *kernel) detach(p program) error {
+	var errs []error
+	if l := k.links[p.name]; l != nil {
+		errs = append(errs, l.Close())
+		delete(k.links, p.name)
+	}
+	if k.jumps[p.name] {
+		for _, nr := range p.calls {
+			if k.calls[nr] == p.name {
+				errs = append(errs, k.maps["exit_calls"].Delete(nr))
+				delete(k.calls, nr)
+			}
+		}
+		delete(k.jumps, p.name)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("detach program %s: %w", p.name, err)
+	}
+	return nil
+}
+
 // attach makes a program run, once.
 func (k *kernel) attach(p program) error {
 	if err := k.load(p.name); err != nil {
 		return err
 	}
-	if k.links[p.name] != nil || k.jumps[p.name] {
+	if k.attached(p) {
 		return nil
 	}
 	var err error
@@ -200,12 +225,24 @@ func (k *kernel) cover(c cover) (*record.Hook, error) {
 	h := &record.Hook{Class: uint32(c.class)}
 	var used []program
 	var refused []string
+	var fresh []program // attached for this class: what it is not covered by must not tell of it
+	attach := func(p program) error {
+		before := k.attached(p)
+		err := k.attach(p)
+		if err == nil && !before {
+			fresh = append(fresh, p)
+		}
+		return err
+	}
 	fail := func(err error) (*record.Hook, error) {
 		h.Error = brief(err)
+		for _, p := range fresh {
+			err = errors.Join(err, k.detach(p))
+		}
 		return h, err
 	}
 	for _, p := range c.needs {
-		if err := k.attach(p); err != nil {
+		if err := attach(p); err != nil {
 			return fail(err)
 		}
 		used = append(used, p)
@@ -213,7 +250,7 @@ func (k *kernel) cover(c cover) (*record.Hook, error) {
 	for _, group := range c.anyOf {
 		var err error
 		for _, p := range group {
-			if err = k.attach(p); err == nil {
+			if err = attach(p); err == nil {
 				used = append(used, p)
 				break
 			}
@@ -224,7 +261,7 @@ func (k *kernel) cover(c cover) (*record.Hook, error) {
 		}
 	}
 	for _, p := range c.extra {
-		if err := k.attach(p); err != nil {
+		if err := attach(p); err != nil {
 			refused = append(refused, p.hook+": "+brief(err))
 			continue
 		}

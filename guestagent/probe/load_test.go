@@ -46,3 +46,30 @@ func TestLoad(t *testing.T) {
 		}
 	}
 }
+
+// A class that one of its programs leaves uncovered is told by none of them;
+// what another class had attached before stays.
+func TestUncoveredIsDetached(t *testing.T) {
+	k, err := newKernel(Config{}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	if _, err := k.cover(cover{needs: []program{progExec}}); err != nil {
+		t.Fatal(err)
+	}
+	missing := program{name: "on_nothing", hook: "fentry/nothing"}
+	k.failed[missing.name] = errors.New("this kernel has no such hook")
+	_, err = k.cover(cover{needs: []program{progExec, progFork, progOpened, missing}})
+	if err == nil || !k.attached(progExec) || k.attached(progFork) || k.attached(progOpened) {
+		t.Errorf("%v; attached: exec %v, fork %v, opened %v", err, k.attached(progExec), k.attached(progFork), k.attached(progOpened))
+	}
+	for _, nr := range progOpened.calls {
+		if name := k.calls[nr]; name != "" {
+			t.Errorf("system call %d still enters %s", nr, name)
+		}
+	}
+	if _, err := k.cover(cover{needs: []program{progFork, progOpened}}); err != nil || !k.attached(progFork) || !k.attached(progOpened) {
+		t.Errorf("attached for another class: %v", err)
+	}
+}
