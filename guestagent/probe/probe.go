@@ -273,7 +273,7 @@ func (p *Probe) Run(ctx context.Context, sink Sink) error {
 			if err := p.stats.tell(sink); err != nil {
 				return fmt.Errorf("run probe: %w", err)
 			}
-			if p.sums.due(now) || ended && !more {
+			if p.sums.due(now) || ended && (!more || last == 0) {
 				if err := p.tellSums(sink); err != nil {
 					return fmt.Errorf("run probe: %w", err)
 				}

@@ -59,7 +59,9 @@ func startNative(t *testing.T, ctx context.Context, agent string) *native {
 		t.Fatal(err)
 	}
 	n := &native{t: t, peer: agenttest.NewBooks(), gate: gate{File: master}, start: func() (*exec.Cmd, error) {
-		cmd := exec.Command(agent, append([]string{"-mode", "tracepoint", "-port", slave.Name(), "-log-level", "debug"}, agentArgs...)...)
+		cmd := exec.Command(agent, append([]string{"-mode", "tracepoint", "-port", slave.Name(), "-log-level", "debug",
+			// What others do on this machine must not push the rows out of the queue.
+			"-queue-bytes", strconv.Itoa(256 << 20)}, agentArgs...)...)
 		cmd.Stdout, cmd.Stderr = log, log
 		return cmd, cmd.Start()
 	}}
@@ -129,6 +131,24 @@ func (n *native) StopReading(context.Context) error { n.gate.mu.Lock(); return n
 func (n *native) Read(context.Context) error { n.gate.mu.Unlock(); return nil }
 
 func (n *native) RestartAgent(ctx context.Context) error {
+	// What waits for the host when an agent ends is taken for about a second
+	// only, and others may be busy here: all of the row up to now comes first.
+	nonce := newNonce()
+	if err := exec.CommandContext(ctx, "/bin/true", nonce).Run(); err != nil {
+		return err
+	}
+	for {
+		b, err := n.books(ctx)
+		if err != nil {
+			return err
+		}
+		if _, e := b.Exec(nonce); e != nil {
+			break
+		}
+		if !pause(ctx, 100*time.Millisecond) {
+			return fmt.Errorf("wait for what comes before the restart: %w", ctx.Err())
+		}
+	}
 	before := n.peer.View().Session
 	if err := n.stop(); err != nil {
 		return fmt.Errorf("end agent: %w", err)
