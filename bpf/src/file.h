@@ -4,12 +4,13 @@
 
 #include "call.h"
 #include "path.h"
+#include "task.h"
 
 static __always_inline bool left_out(__u32 type)
 {
-	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+	struct task_struct *t = current_task();
 
-	if (BPF_CORE_READ(t, flags) & PF_KTHREAD)
+	if (field(t, flags) & PF_KTHREAD)
 		return true;
 	return own(type);
 }
@@ -17,12 +18,12 @@ static __always_inline bool left_out(__u32 type)
 static __always_inline struct event_file *begin_file(struct scratch *s, __u32 type)
 {
 	struct event_file *e = (struct event_file *)s->data;
-	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+	struct task_struct *t = current_task();
 
 	__builtin_memset(e, 0, sizeof(*e));
 	s->off = sizeof(*e);
 	s->flags = act_flags(t);
-	head(&e->h, type, t);
+	head_of(&e->h, type, t);
 	return e;
 }
 
@@ -172,12 +173,12 @@ static __always_inline void tell_file(__u32 type, struct file *f, struct more *m
 static __always_inline struct event_rename *begin_rename(struct scratch *s, __u32 type)
 {
 	struct event_rename *e = (struct event_rename *)s->data;
-	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+	struct task_struct *t = current_task();
 
 	__builtin_memset(e, 0, sizeof(*e));
 	s->off = sizeof(*e);
 	s->flags = act_flags(t);
-	head(&e->h, type, t);
+	head_of(&e->h, type, t);
 	return e;
 }
 

@@ -8,12 +8,12 @@ static __always_inline struct event_mount *begin_mount(struct scratch *s, __u32 
 						       __u64 flags)
 {
 	struct event_mount *e = (struct event_mount *)s->data;
-	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+	struct task_struct *t = current_task();
 
 	__builtin_memset(e, 0, sizeof(*e));
 	s->off = sizeof(*e);
 	s->flags = act_flags(t);
-	head(&e->h, type, t);
+	head_of(&e->h, type, t);
 	e->operation = operation;
 	e->api = api;
 	e->flags = flags;

@@ -15,7 +15,7 @@
 
 static __always_inline struct sock *socket_of(struct task_struct *t, int fd)
 {
-	struct file *f = file_of(t, fd);
+	struct file *f = open_file(fd);
 	struct socket *sock;
 
 	if (!f || (BPF_CORE_READ(f, f_inode, i_mode) & S_IFMT) != S_IFSOCK)

@@ -64,7 +64,7 @@ static __always_inline __u32 temporary(struct file *f, struct inode *i)
 static __always_inline void written(struct file *f, __u32 how, __u64 bytes)
 {
 	struct inode *i = BPF_CORE_READ(f, f_inode);
-	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+	struct task_struct *t = current_task();
 	struct written n = {}, *w;
 	struct more m = { .arg = how };
 	__u64 key = (__u64)f, id;
@@ -75,7 +75,7 @@ static __always_inline void written(struct file *f, __u32 how, __u64 bytes)
 		add_write(w, how, bytes);
 		return;
 	}
-	if ((BPF_CORE_READ(t, flags) & PF_KTHREAD) || of_kernel(BPF_CORE_READ(i, i_sb)) || kernels_file(f))
+	if ((field(t, flags) & PF_KTHREAD) || of_kernel(BPF_CORE_READ(i, i_sb)) || kernels_file(f))
 		return;
 	id = bpf_get_current_pid_tgid();
 	n.first = bpf_ktime_get_boot_ns();
@@ -83,11 +83,11 @@ static __always_inline void written(struct file *f, __u32 how, __u64 bytes)
 	n.ctime0 = changed(i);
 	n.ops = 1;
 	n.bytes = bytes;
-	n.start = BPF_CORE_READ(t, group_leader, start_boottime);
+	n.start = start_of(t);
 	n.tgid = id >> 32;
 	n.tid = id;
 	n.euid = BPF_CORE_READ(t, cred, euid.val);
-	n.mntns = mount_namespace(t);
+	n.mntns = mount_namespace_of(t);
 	n.hows = 1U << how;
 	err = bpf_map_update_elem(&wr, &key, &n, BPF_NOEXIST);
 	if (err == -EEXIST) { /* another thread was first */
@@ -114,7 +114,7 @@ static __always_inline void closed(struct file *f)
 {
 	__u64 key = (__u64)f;
 	struct written *w;
-	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+	struct task_struct *t = current_task();
 	struct event_close *e;
 	struct scratch *s;
 	struct inode *i;
@@ -134,15 +134,15 @@ static __always_inline void closed(struct file *f)
 	__builtin_memset(e, 0, sizeof(*e));
 	s->off = sizeof(*e);
 	s->flags = act_flags(t);
-	head(&e->h, EV_CLOSE, t);
-	if (BPF_CORE_READ(t, flags) & PF_KTHREAD) {
+	head_of(&e->h, EV_CLOSE, t);
+	if (field(t, flags) & PF_KTHREAD) {
 		e->h.tgid = w->tgid;
 		e->h.tid = w->tid;
 		e->h.start = w->start;
 		e->h.euid = w->euid;
 	}
 	/* A process that ends has left its name spaces before its files close. */
-	if (!e->h.mntns || (BPF_CORE_READ(t, flags) & PF_KTHREAD))
+	if (!e->h.mntns || (field(t, flags) & PF_KTHREAD))
 		e->h.mntns = w->mntns;
 	i = BPF_CORE_READ(f, f_inode);
 	d = BPF_CORE_READ(f, f_path.dentry);
