@@ -150,7 +150,11 @@ func (a *agent) drained(ctx context.Context, d *done) error {
 	if err := a.mark(ctx); err != nil {
 		return err
 	}
-	err := a.host.check(d, a.lost)
+	// Sums come some seconds later.
+	err := a.host.until(ctx, "sums", func() bool { return a.host.check(d, a.lost) == nil })
+	if err != nil {
+		err = errors.Join(a.host.check(d, a.lost), err)
+	}
 	a.lost = acts{}
 	for c, n := range a.host.lost {
 		a.lost[c] = n

@@ -84,6 +84,7 @@ type host struct {
 	hooks   *record.Hooks
 	records uint64 // from rings
 	payload uint64 // bytes of their payloads
+	folded  uint64 // acts that came in sums
 	lost    acts   // declared
 	anyLost uint64
 	direct  map[uint32]acts // by process
@@ -148,28 +149,34 @@ func (h *host) observe(o wire.Opened) {
 			h.anyLost += c.Count
 		}
 	case *record.Event:
-		if o.Header.Lane == record.NoLane {
-			return
+		n := uint64(1)
+		switch {
+		case o.Header.Lane != record.NoLane:
+			h.records++
+			h.payload += uint64(len(o.Payload))
+		case m.Flags&record.EventAggregated == 0:
+			return // the agent's own
+		default: // what a process did beyond its budget
+			n = m.Count
+			h.folded += n
 		}
-		h.records++
-		h.payload += uint64(len(o.Payload))
 		p := m.Process
 		if p == nil {
 			return
 		}
-		count(h.direct, p.Pid, o.Header.Class)
-		count(h.below, p.Ppid, o.Header.Class)
+		count(h.direct, p.Pid, o.Header.Class, n)
+		count(h.below, p.Ppid, o.Header.Class, n)
 		if o.Header.Class == record.ClassProcessExit {
 			h.ended[p.Pid] = true
 		}
 	}
 }
 
-func count(m map[uint32]acts, pid uint32, c record.Class) {
+func count(m map[uint32]acts, pid uint32, c record.Class, n uint64) {
 	if m[pid] == nil {
 		m[pid] = acts{}
 	}
-	m[pid][c]++
+	m[pid][c] += n
 }
 
 // settle takes in what has arrived.
@@ -188,7 +195,7 @@ func (h *host) settle() error {
 
 // until settles until f holds.
 func (h *host) until(ctx context.Context, what string, f func() bool) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
@@ -217,8 +224,8 @@ func (h *host) covers(c record.Class) bool {
 	return false
 }
 
-// check compares what a workload did with what arrived. lost is what had been
-// declared before it began.
+// check compares what a workload did with what arrived, one by one or in sums.
+// lost is what had been declared before it began.
 func (h *host) check(d *done, lost acts) error {
 	var errs []error
 	for c, name := range names {

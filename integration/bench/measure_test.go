@@ -50,7 +50,7 @@ type totals struct {
 	records       uint64
 	ring          uint64 // bytes
 	payload, wire uint64 // bytes
-	lost          uint64
+	lost, folded  uint64
 	strangers     int
 	peerEvents    uint64
 	peerDrops     uint64
@@ -72,6 +72,7 @@ func (b *bench) once(ctx context.Context, c *config, all []*workload, got sample
 		sum.payload += o.host.payload
 		sum.wire += o.host.gate.read()
 		sum.lost += o.host.anyLost
+		sum.folded += o.host.folded
 	case *peer:
 		if c.only == nil {
 			sum.peerEvents += o.events

@@ -163,6 +163,7 @@ func (b *bench) overhead(ctx context.Context) error {
 	result("probe.payload_bytes", float64(sum.payload)/float64(sum.records), "B/record", "-")
 	result("probe.channel_bytes", float64(sum.wire)/float64(sum.records), "B/record", "-")
 	result("probe.lost", float64(sum.lost), "records", "-")
+	result("probe.folded", float64(sum.folded), "acts", "-")
 	result("probe.rss", float64(sum.rss)/(1<<20), "MiB", "target<=30")
 	result("probe.rss_peak", float64(sum.hwm)/(1<<20), "MiB", "-")
 	if sum.peerEvents > 0 {
