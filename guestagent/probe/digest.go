@@ -15,11 +15,15 @@ const (
 	// events that wait for digests. Beyond, digests are told as lost.
 	maxHashJobs = 256
 	maxAwaiting = 1024
+	// smallFile is the size up to which files are read by a hasher of their
+	// own: they must not wait for large ones, because programs that are there
+	// for a moment only are small.
+	smallFile = 1 << 20
 )
 
 // digests gives executables, and files that were written, their SHA-256. An
 // execution whose file is known carries it; else a record of its own follows
-// when the file has been read. It never waits for that. All but the hasher
+// when the file has been read. It never waits for that. All but the hashers
 // belongs to the goroutine of Run.
 type digests struct {
 	limit    uint64 // size of the largest file that is read; 0: none is
@@ -27,9 +31,9 @@ type digests struct {
 	boot     func() uint64
 	known    *lru[fileKey, hashed]
 	awaiting map[fileKey][]*awaited
-	count    int // of all in awaiting
-	hasher   *hasher
-	jobs     chan hashJob
+	count    int        // of all in awaiting
+	hashers  [2]*hasher // of small files, and of others
+	jobs     [2]chan hashJob
 	done     chan hashDone
 	workers  sync.WaitGroup
 }
@@ -42,12 +46,23 @@ type awaited struct {
 
 func newDigests(limit uint64, files bool) *digests {
 	return &digests{limit: limit, files: files, boot: bootTime, known: newLRU[fileKey, hashed](maxDigests),
-		awaiting: map[fileKey][]*awaited{}, hasher: newHasher(), jobs: make(chan hashJob, maxHashJobs), done: make(chan hashDone, maxHashJobs)}
+		awaiting: map[fileKey][]*awaited{}, done: make(chan hashDone, maxHashJobs),
+		hashers: [2]*hasher{newHasher(), newHasher()}, jobs: [2]chan hashJob{make(chan hashJob, maxHashJobs), make(chan hashJob, maxHashJobs)}}
 }
 
-// start lets the hasher work until ctx ends; wait then waits for its end.
+// start lets the hashers work until ctx ends; finish then waits for their end.
 func (d *digests) start(ctx context.Context) {
-	d.workers.Go(func() { d.hasher.run(ctx, d.jobs, d.done) })
+	for i, h := range d.hashers {
+		d.workers.Go(func() { h.run(ctx, d.jobs[i], d.done) })
+	}
+}
+
+// queue is the one for a file's size.
+func (d *digests) queue(size uint64) chan hashJob {
+	if size <= smallFile {
+		return d.jobs[0]
+	}
+	return d.jobs[1]
 }
 
 // observe looks at an event that is about to be encoded.
@@ -91,7 +106,7 @@ func (d *digests) want(key fileKey, class record.Class, e *record.Event, names [
 	}
 	if d.awaiting[key] == nil {
 		select {
-		case d.jobs <- hashJob{key, names}:
+		case d.queue(key.size) <- hashJob{key, names}:
 		default:
 			sink.Lose(record.NoLane, class, record.LossReason_LOSS_REASON_QUEUE_FULL, 1)
 			return
@@ -142,13 +157,15 @@ func (d *digests) tell(a *awaited, h hashed, sink Sink) {
 	sink.Observe(record.Header{Class: a.class, Lane: record.NoLane, Time: d.boot()}, payload)
 }
 
-// finish waits for the hasher, whose ctx has ended, and tells what it did not
-// come to.
+// finish waits for the hashers, whose ctx has ended, and tells what they did
+// not come to.
 func (d *digests) finish(sink Sink) {
 	d.workers.Wait()
 	d.collect(sink)
-	for len(d.jobs) > 0 {
-		<-d.jobs
+	for _, jobs := range d.jobs {
+		for len(jobs) > 0 {
+			<-jobs
+		}
 	}
 	for key, all := range d.awaiting {
 		for _, a := range all {

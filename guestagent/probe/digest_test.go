@@ -200,8 +200,8 @@ func TestDigestsFull(t *testing.T) {
 	if d.count != maxAwaiting || c.lost[record.NoLane] != 10+maxHashJobs+maxAwaiting {
 		t.Errorf("lost %v, %d awaited", c.lost, d.count)
 	}
-	d.finish(c) // the hasher never ran
-	if len(c.all) != maxAwaiting || c.all[0].e.Reason != reasonStopped || d.count != 0 || len(d.awaiting) != 0 || len(d.jobs) != 0 {
+	d.finish(c) // the hashers never ran
+	if len(c.all) != maxAwaiting || c.all[0].e.Reason != reasonStopped || d.count != 0 || len(d.awaiting) != 0 || len(d.jobs[0])+len(d.jobs[1]) != 0 {
 		t.Errorf("%d told at the end", len(c.all))
 	}
 }

@@ -122,7 +122,29 @@ func init() {
 				c.Errorf("process %d: digest %x at its start, %d records with the digest after it", p.Pid, p.Sha256, len(later))
 			}
 		}
+	}}, Row{ID: 232, Name: "write a file whose digest is wanted", Do: writeDigested, Check: func(c *Checker) {
+		if !c.Covers(record.ClassFileClose) {
+			return
+		}
+		f := c.Inode("f")
+		closed := c.One(record.ClassFileClose, File(c.Text("dir")+"/f", f))
+		digest := c.One(record.ClassFileDigest, File(c.Text("dir")+"/f", f), Is("file.size", f.Size), Is("process.pid", c.Number("self")), Is("reason", ""),
+			That("file.sha256", "the digest of the content", func(v any) bool { s, ok := v.(string); return ok && hex.EncodeToString([]byte(s)) == c.Text("sha256") }))
+		c.Order(closed, digest)
 	}})
+}
+
+// writeDigested writes a file, and stays while the agent reads it: with the
+// last process of its own namespaces the file is gone.
+func writeDigested(e *Env) error {
+	data := []byte("some content\n")
+	if err := os.WriteFile(e.Path("f"), data, 0o644); err != nil {
+		return err
+	}
+	sum := sha256.Sum256(data)
+	e.Fact("sha256", hex.EncodeToString(sum[:]))
+	time.Sleep(3 * time.Second)
+	return e.Stat("f", e.Path("f"))
 }
 
 // runsOfNew is how often a new program is run: in some guests it takes longer
