@@ -10,6 +10,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
@@ -21,7 +22,10 @@ import (
 // kernel is what this process holds in the kernel. Its links must stay
 // reachable: one that is collected detaches its hook, silently.
 type kernel struct {
-	spec     *ebpf.CollectionSpec
+	spec *ebpf.CollectionSpec
+	// types are those of the running kernel. Without keeping them they would be
+	// read again, several megabytes, for each program.
+	types    *btf.Cache
 	maps     map[string]*ebpf.Map
 	programs map[string]*ebpf.Program
 	failed   map[string]error // programs that this kernel refused
@@ -57,7 +61,7 @@ func newKernel(cfg Config, lru bool) (*kernel, error) {
 	if lru {
 		spec.Maps["wr"].Type = ebpf.LRUHash
 	}
-	k := &kernel{spec: spec, maps: map[string]*ebpf.Map{}, programs: map[string]*ebpf.Program{},
+	k := &kernel{spec: spec, types: btf.NewCache(), maps: map[string]*ebpf.Map{}, programs: map[string]*ebpf.Program{},
 		failed: map[string]error{}, links: map[string]link.Link{}, jumps: map[string]bool{}, calls: map[uint32]string{}, cgroup: -1, groups: -1}
 	for name, m := range spec.Maps {
 		if k.maps[name], err = ebpf.NewMap(m); err != nil {
@@ -109,7 +113,7 @@ func (k *kernel) load(name string) error {
 		Maps: k.spec.Maps, Types: k.spec.Types, ByteOrder: k.spec.ByteOrder,
 		Programs: map[string]*ebpf.ProgramSpec{name: k.spec.Programs[name]},
 	}
-	c, err := ebpf.NewCollectionWithOptions(one, ebpf.CollectionOptions{MapReplacements: k.maps})
+	c, err := ebpf.NewCollectionWithOptions(one, ebpf.CollectionOptions{MapReplacements: k.maps, Cache: k.types})
 	if err != nil {
 		err = fmt.Errorf("load program %s: %w", name, err)
 		k.failed[name] = err

@@ -148,7 +148,7 @@ func open(cfg Config, mode Mode, why string) (_ *Probe, err error) {
 	if err := p.protect(); err != nil {
 		return nil, fmt.Errorf("open probe: %w", err)
 	}
-	k.spec = nil // large, and of no use any more
+	k.spec, k.types = nil, nil // large, and of no use any more
 	return p, nil
 }
 
