@@ -2897,8 +2897,9 @@ func (x *Hooks) GetHooks() []*Hook {
 type Hook struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Class         uint32                 `protobuf:"varint,1,opt,name=class,proto3" json:"class,omitempty"`
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`   // lsm/path_rename, ...; empty: not covered
-	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"` // why a better one was refused
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`      // lsm/path_rename, ...; empty: not covered
+	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`    // why a better one was refused
+	Proven        bool                   `protobuf:"varint,4,opt,name=proven,proto3" json:"proven,omitempty"` // an act of the agent's own was seen by it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2952,6 +2953,13 @@ func (x *Hook) GetError() string {
 		return x.Error
 	}
 	return ""
+}
+
+func (x *Hook) GetProven() bool {
+	if x != nil {
+		return x.Proven
+	}
+	return false
 }
 
 // Frame is the signed statement over the count records sealed right before it:
@@ -4357,11 +4365,12 @@ const file_record_proto_rawDesc = "" +
 	"\farchitecture\x18\x02 \x01(\tR\farchitecture\x12\x16\n" +
 	"\x06kernel\x18\x03 \x01(\tR\x06kernel\x12\x12\n" +
 	"\x04mode\x18\x04 \x01(\tR\x04mode\x12-\n" +
-	"\x05hooks\x18\x05 \x03(\v2\x17.provost.record.v1.HookR\x05hooks\"F\n" +
+	"\x05hooks\x18\x05 \x03(\v2\x17.provost.record.v1.HookR\x05hooks\"^\n" +
 	"\x04Hook\x12\x14\n" +
 	"\x05class\x18\x01 \x01(\rR\x05class\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05error\"Y\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\x12\x16\n" +
+	"\x06proven\x18\x04 \x01(\bR\x06proven\"Y\n" +
 	"\x05Frame\x12\x1c\n" +
 	"\tstatement\x18\x01 \x01(\fR\tstatement\x12\x1c\n" +
 	"\tsignature\x18\x02 \x01(\fR\tsignature\x12\x14\n" +

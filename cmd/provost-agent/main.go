@@ -24,6 +24,10 @@ import (
 var version = "devel"
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == probe.CanaryArg {
+		probe.Canary(os.Args[2:])
+		return
+	}
 	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
 }
 
@@ -59,7 +63,8 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 	signal.Notify(signals, endings...)
 	defer signal.Stop(signals)
 	debug.SetGCPercent(loadingPercent)
-	p, err := probe.Open(probe.Config{Mode: s.mode, Protect: s.protect, Options: s.options, Allocate: s.allocate, Budget: s.budget, DigestBytes: s.digestBytes, Log: log})
+	p, err := probe.Open(probe.Config{Mode: s.mode, Protect: s.protect, Check: s.check, Canary: []string{"/proc/self/exe", probe.CanaryArg},
+		Options: s.options, Allocate: s.allocate, Budget: s.budget, DigestBytes: s.digestBytes, Log: log})
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/provostd/provost/guestagent/probe"
 	"github.com/provostd/provost/guestagent/spool"
@@ -28,6 +29,7 @@ type settings struct {
 	budget      uint64
 	digestBytes uint64
 	protect     bool
+	check       time.Duration
 	spoolBytes  int64
 	spoolDir    string
 	showVersion bool
@@ -60,6 +62,7 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	f.StringVar(&s.spoolDir, "spool-directory", "/var/lib/provost-agent", "where they are put")
 	f.Uint64Var(&s.digestBytes, "digest-bytes", 64<<20, "size of the largest executable or written file whose SHA-256 is told, in bytes; 0: none is read")
 	protect := f.String("protect", "on", "on: refuse to be killed, traced or detached, where the kernel allows it, until the host stops the agent; off: obey signals")
+	f.DurationVar(&s.check, "check", 10*time.Second, "how often it is proven that the hooks are there and fire; 0: at the start only")
 	config := f.String("config", defaultConfig, "configuration file: lines of NAME = VALUE, with the names of these flags")
 	f.BoolVar(&s.showVersion, "version", false, "print the version and end")
 	if err := f.Parse(args); err != nil {

@@ -165,6 +165,10 @@ func observe(t *testing.T) (*Probe, *collector, func()) {
 
 // The tests' own binary is the actor: "act NAME DIR" as arguments.
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == CanaryArg {
+		Canary(os.Args[2:])
+		os.Exit(0)
+	}
 	if len(os.Args) >= 4 && os.Args[1] == "act" {
 		if err := actors[os.Args[2]](os.Args[3]); err != nil {
 			fmt.Fprintln(os.Stderr, err)

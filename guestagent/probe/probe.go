@@ -7,8 +7,10 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -51,7 +53,13 @@ type Config struct {
 	// Protect says that acts against this process are refused, as far as the
 	// kernel lets the programs refuse anything, until Release.
 	Protect bool
-	Log     *slog.Logger // zero value: no log
+	// Check is how often it is proven that the hooks are there and fire. Zero
+	// value: at the beginning only.
+	Check time.Duration
+	// Canary is the command of a child that calls Canary with the arguments
+	// behind. Zero value: this process acts, which proves less.
+	Canary []string
+	Log    *slog.Logger // zero value: no log
 }
 
 // Sink takes what the probe made. Its methods are called from one goroutine,
@@ -79,6 +87,8 @@ type Probe struct {
 	enc      encoder
 	hooks    *record.Hooks
 	released atomic.Bool // Release was called
+	proven   [types]bool
+	classes  map[string]record.Class // what a program tells of, by its name
 
 	sequences map[uint32]uint64 // largest of each lane
 }
@@ -189,9 +199,40 @@ func (p *Probe) attach(mode Mode, why string) error {
 		return err
 	}
 	p.hooks.Hooks = append(p.hooks.Hooks, hooks...)
+	if err := p.meet(slices.Concat(backbone(mode), covers)); err != nil {
+		return err
+	}
 	for _, c := range uncovered {
 		p.hooks.Hooks = append(p.hooks.Hooks, &record.Hook{Class: uint32(c.class), Error: c.why})
 	}
+	return nil
+}
+
+// meet has the canary's child act, and notes what has been seen of both.
+func (p *Probe) meet(covers []cover) error {
+	p.classes = map[string]record.Class{}
+	for _, c := range covers {
+		for _, x := range slices.Concat(append([][]program{c.needs, c.extra}, c.anyOf...)...) {
+			if _, ok := p.classes[x.name]; !ok {
+				p.classes[x.name] = c.class
+			}
+		}
+	}
+	seen := p.proven
+	if len(p.cfg.Canary) > 0 {
+		more, err := p.k.child(context.Background(), p.stats, p.cfg.Canary, p.cfg.Allocate)
+		if err != nil {
+			return fmt.Errorf("have the canary act: %w", err)
+		}
+		for t := range seen {
+			seen[t] = seen[t] || more[t]
+		}
+		// From now on the child is what acts.
+		p.prove(seen)
+		p.proven = more
+		return nil
+	}
+	p.prove(seen)
 	return nil
 }
 
@@ -207,6 +248,7 @@ func (p *Probe) verify(mode Mode, covers []cover, hooks []*record.Hook) error {
 		p.cfg.Log.WarnContext(context.Background(), "canary could not act, hooks are not proven to fire", "error", err)
 		return nil
 	}
+	p.proven = seen
 	if m := missing(seen); mode == ModeLSM && len(m) > 0 {
 		return fmt.Errorf("LSM programs are attached and %d of %d required ones are never called: the kernel was booted without bpf in lsm=",
 			len(m), len(required))
@@ -261,6 +303,11 @@ func (p *Probe) Run(ctx context.Context, sink Sink) error {
 		p.digests.finish(sink)
 		sink.Flush()
 	}()
+	findings, err := p.watch(hashing)
+	if err != nil {
+		return fmt.Errorf("run probe: %w", err)
+	}
+	defer func() { cancel(); findings.wait() }()
 	last := 16 // rounds at the end: what is there, and no race with who makes more
 	for {
 		ended := ctx.Err() != nil
@@ -280,7 +327,7 @@ func (p *Probe) Run(ctx context.Context, sink Sink) error {
 				n++
 			}
 		}
-		n += p.digests.collect(sink)
+		n += p.digests.collect(sink) + findings.collect(p, sink)
 		if n > 0 || ended {
 			sink.Flush()
 		}
