@@ -34,6 +34,7 @@ type ProbeCpuStats struct {
 	Woken   uint64
 	Wakes   uint64
 	Bytes   [2]uint64
+	Notes   uint64
 	Folded  [64]uint64
 }
 

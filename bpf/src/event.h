@@ -134,6 +134,7 @@ struct cpu_stats {
 	__u64 woken; /* time of the newest forced wake-up */
 	__u64 wakes; /* how many there were */
 	__u64 bytes[2]; /* put into each ring */
+	__u64 notes; /* notes that found no room */
 	__u64 folded[EV_TYPES]; /* acts that went into aggregates */
 };
 

@@ -4,8 +4,8 @@
 
 #include "event.h"
 
-/* Strings follow: path (leaf first), working directory (leaf first),
- * filename, arguments, place of the mount in its file system (leaf first). */
+/* Strings follow: filename, arguments, path (leaf first), working directory
+ * (leaf first), place of the mount in its file system (leaf first). */
 struct event_exec {
 	struct event_head h;
 	struct event_task t;

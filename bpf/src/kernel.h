@@ -150,7 +150,7 @@ struct mount {
 	struct list_head mnt_child;
 	struct list_head mnt_instance;
 	const char *mnt_devname;
-	struct mnt_namespace *mnt_ns;
+	struct mnt_namespace *mnt_ns; /* null: in no tree */
 };
 
 struct path {

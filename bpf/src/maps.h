@@ -320,7 +320,11 @@ static __always_inline void head_without_helper(struct event_head *h, __u32 type
 #define HALF_OF_CRIT (BIT(EV_FORK) | BIT(EV_EXIT) | BIT(EV_SIGNAL) | BIT(EV_COMM) | BIT(EV_BPF) | BIT(EV_CGROUP) | BIT(EV_AGGREGATE))
 #define MOST_OF_CRIT \
 	(BIT(EV_EXEC) | BIT(EV_CREDS) | BIT(EV_NAMESPACE) | BIT(EV_CHROOT) | BIT(EV_TRACE) | BIT(EV_PERF) | \
-	 BIT(EV_URING) | BIT(EV_USERFAULT) | BIT(EV_MEMFD) | BIT(EV_MOUNT) | BIT(EV_UNMOUNT) | BIT(EV_PIVOT))
+	 BIT(EV_URING) | BIT(EV_USERFAULT) | BIT(EV_MEMFD) | BIT(EV_MOUNT) | BIT(EV_UNMOUNT) | BIT(EV_PIVOT) | BIT(EV_AUTH))
+
+/* What the last type to give way leaves, so that it goes into the bulk ring
+ * before a reservation fails. */
+#define SPARE_OF_CRIT 32768
 
 static __always_inline __u64 crit_limit(__u32 type)
 {
@@ -330,12 +334,12 @@ static __always_inline __u64 crit_limit(__u32 type)
 		return CRIT_BYTES / 2;
 	if (bit & MOST_OF_CRIT)
 		return CRIT_BYTES / 4 * 3;
-	return CRIT_BYTES;
+	return CRIT_BYTES - SPARE_OF_CRIT;
 }
 
 /* emit completes the head and sends len bytes of e: sequence first, so that
  * whatever happens afterwards leaves a hole in the lane. A note (FL_NOTE) has
- * no sequence, and who needs it can do without. */
+ * no sequence; where there is little room it is left out, and only counted. */
 static __always_inline void emit(void *e, __u32 len, __u32 flags, __u32 ring)
 {
 	struct event_head *h = e;
@@ -349,8 +353,14 @@ static __always_inline void emit(void *e, __u32 len, __u32 flags, __u32 ring)
 		return;
 	if (ring == RING_CRIT) {
 		fill = bpf_ringbuf_query(&crit, BPF_RB_AVAIL_DATA);
-		if (fill > crit_limit(h->type))
+		if (flags & FL_NOTE) {
+			if (fill > CRIT_BYTES / 4) {
+				__sync_fetch_and_add(&s->notes, 1);
+				return;
+			}
+		} else if (fill > crit_limit(h->type)) {
 			ring = RING_BULK;
+		}
 	}
 	if (ring == RING_BULK)
 		fill = bpf_ringbuf_query(&bulk, BPF_RB_AVAIL_DATA);
@@ -372,7 +382,9 @@ static __always_inline void emit(void *e, __u32 len, __u32 flags, __u32 ring)
 				: bpf_ringbuf_output(&bulk, e, len, wake);
 	if (!err)
 		__sync_fetch_and_add(&s->bytes[ring & 1], (len + 15) & ~7ULL);
-	else if (!(flags & FL_NOTE))
+	else if (flags & FL_NOTE)
+		__sync_fetch_and_add(&s->notes, 1);
+	else
 		add_drop(s, h->type, ring, DROP_RING);
 }
 

@@ -41,8 +41,15 @@ static __always_inline int step(struct scratch *s)
 		struct mount *cur = (struct mount *)s->mnt;
 		struct mount *up = BPF_CORE_READ(cur, mnt_parent);
 
-		if (!up || up == cur)
+		if (!up || up == cur) {
+			/* The root of a mount that was taken out of the tree, or
+			 * never was in one, is nobody's root. */
+			__u64 tree = (__u64)BPF_CORE_READ(cur, mnt_ns);
+
+			if (!tree || tree >= (__u64)-4095)
+				s->flags |= FL_DETACHED;
 			return 1;
+		}
 		if (s->inner == NOT_YET)
 			s->inner = s->off - s->start;
 		s->dentry = (__u64)BPF_CORE_READ(cur, mnt_mountpoint);
@@ -50,7 +57,7 @@ static __always_inline int step(struct scratch *s)
 		s->root = (__u64)BPF_CORE_READ(up, mnt.mnt_root);
 		return 0;
 	}
-	if (s->off - s->start > MAX_PATH_BYTES - NAME_BYTES) {
+	if (s->off - s->start > MAX_PATH_BYTES - NAME_BYTES || s->off > DATA_BYTES - NAME_BYTES) {
 		s->flags |= FL_PATH_TRUNC;
 		return 1;
 	}
@@ -134,7 +141,7 @@ static __always_inline int step_place(struct scratch *s)
 
 	if (!parent || parent == d)
 		return 1;
-	if (s->off - s->start > MAX_PLACE_BYTES - NAME_BYTES) {
+	if (s->off - s->start > MAX_PLACE_BYTES - NAME_BYTES || s->off > DATA_BYTES - NAME_BYTES) {
 		s->flags |= FL_PATH_TRUNC;
 		return 1;
 	}

@@ -85,6 +85,8 @@ static __always_inline void note_gains(struct linux_binprm *bprm)
 		gained |= GAINED_COMPAT;
 	if (gained)
 		bpf_map_update_elem(&gains, &key, &gained, BPF_ANY);
+	else /* what an execution has left that was killed on its way */
+		bpf_map_delete_elem(&gains, &key);
 }
 
 SEC("tp_btf/sched_prepare_exec")
@@ -142,6 +144,20 @@ int BPF_PROG(on_exec, struct task_struct *p, int old_pid, struct linux_binprm *b
 	head_of(&e->h, EV_EXEC, p);
 	fill_task(&e->t, p);
 
+	/* What was passed comes first: it is bounded, and a deep directory must
+	 * not push it out. */
+	filename = BPF_CORE_READ(bprm, filename);
+	interp = BPF_CORE_READ(bprm, interp);
+	if (filename != interp)
+		s->flags |= FL_SCRIPT;
+	off = s->off & (DATA_BYTES - 1);
+	n = bpf_probe_read_kernel_str(&s->data[off], 4096, filename);
+	if (n > 0) {
+		e->filename_len = n;
+		s->off = off + n;
+	}
+	exec_arguments(s, e, BPF_CORE_READ(p, mm));
+
 	f = BPF_CORE_READ(bprm, file);
 	i = BPF_CORE_READ(f, f_inode);
 	e->dev = BPF_CORE_READ(i, i_sb, s_dev);
@@ -186,25 +202,8 @@ int BPF_PROG(on_exec, struct task_struct *p, int old_pid, struct linux_binprm *b
 			s->flags |= FL_DETACHED2;
 	}
 
-	filename = BPF_CORE_READ(bprm, filename);
-	interp = BPF_CORE_READ(bprm, interp);
-	if (filename != interp)
-		s->flags |= FL_SCRIPT;
-	if (s->off < DATA_BYTES - 8192) {
-		off = s->off & (DATA_BYTES - 1);
-		n = bpf_probe_read_kernel_str(&s->data[off], 4096, filename);
-		if (n > 0) {
-			e->filename_len = n;
-			s->off = off + n;
-		}
-	}
-	if (s->off < DATA_BYTES - 4096)
-		exec_arguments(s, e, BPF_CORE_READ(p, mm));
-	else
-		s->flags |= FL_ARGS_TRUNC;
 	s->place = place;
-	if (s->off < DATA_BYTES - MAX_PLACE_BYTES)
-		e->place_len = walk_place(s);
+	e->place_len = walk_place(s);
 	send(s, RING_CRIT);
 	give(s);
 	return 0;
@@ -222,6 +221,8 @@ int BPF_PROG(on_comm, struct task_struct *t, const char *comm)
 	e.h.tgid = BPF_CORE_READ(t, tgid); /* another thread may have done it */
 	bpf_core_read(&e.before, sizeof(e.before), &t->comm);
 	bpf_probe_read_kernel_str(&e.after, sizeof(e.after), comm);
+	if (*(__u64 *)e.before == *(__u64 *)e.after && *(__u64 *)(e.before + 8) == *(__u64 *)(e.after + 8))
+		return 0;
 	emit(&e, sizeof(e), wanted(OPT_COMM) ? 0 : FL_NOTE, RING_CRIT);
 	return 0;
 }
@@ -272,13 +273,18 @@ int BPF_PROG(on_exit, struct task_struct *p)
 		return 0;
 	}
 	head_of(&e.h, EV_EXIT, p);
-	if (BPF_CORE_READ(sig, nr_threads) > 1) {
-		/* Two last threads may both find that none is left. */
+	/* Two last threads may both find that none is left, the second when the
+	 * first has been reaped already. */
+	{
 		struct exit_key key = { .start = e.h.start, .tgid = e.h.tgid };
 		__u8 one = 1;
 
-		if (bpf_map_update_elem(&gone, &key, &one, BPF_NOEXIST) == -EEXIST)
+		if (BPF_CORE_READ(sig, nr_threads) > 1) {
+			if (bpf_map_update_elem(&gone, &key, &one, BPF_NOEXIST) == -EEXIST)
+				return 0;
+		} else if (bpf_map_lookup_elem(&gone, &key)) {
 			return 0;
+		}
 	}
 	e.peak = BPF_CORE_READ(sig, maxrss);
 	if (BPF_CORE_READ(sig, flags) & SIGNAL_GROUP_EXIT)

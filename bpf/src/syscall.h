@@ -165,7 +165,8 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
 
 	if (field(t, thread_info.status) & TS_COMPAT)
 		return 0;
-	bpf_tail_call(ctx, &exit_calls, field(regs, orig_ax));
+	/* Calls of the x32 kind have the numbers of others and a bit beside. */
+	bpf_tail_call(ctx, &exit_calls, field(regs, orig_ax) & ~0x40000000);
 	return 0;
 }
 

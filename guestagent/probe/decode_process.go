@@ -56,7 +56,7 @@ func (d *decoder) exec(b []byte) (*record.Event, error) {
 		return nil, err
 	}
 	t := tailOf[bpf.ProbeEventExec](b)
-	names, cwd, filename, args := t.next(x.PathLen), t.next(x.CwdLen), t.next(x.FilenameLen), t.next(x.ArgsLen)
+	filename, args, names, cwd := t.next(x.FilenameLen), t.next(x.ArgsLen), t.next(x.PathLen), t.next(x.CwdLen)
 	place := t.next(x.PlaceLen)
 	if t.err != nil {
 		return nil, t.err

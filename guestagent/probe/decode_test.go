@@ -159,7 +159,7 @@ func TestLargestFits(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		e, err := d.decode(&h, raw(x, deep+deep+name+strings.Repeat("\x00", 4096)+place))
+		e, err := d.decode(&h, raw(x, name+strings.Repeat("\x00", 4096)+deep+deep+place))
 		if err != nil {
 			t.Fatal(err)
 		}
