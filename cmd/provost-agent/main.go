@@ -93,16 +93,19 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 	err = a.Run(ctx)
 	stop()
 	wg.Wait()
+	// The kernel waits for every task at each program that is detached: with
+	// many programs that is long behind the last record.
+	log.InfoContext(ctx, "nothing more is sent, detaching")
 	return errors.Join(err, p.Close())
 }
 
-// protector returns p where it protects and is wanted to. A probe that cannot
-// leaves the agent to whoever asks it to end, and its hooks record says so.
-func protector(p any, wanted bool) guestagent.Protector {
-	if pr, ok := p.(guestagent.Protector); ok && wanted {
-		return pr
+// protector returns p where it is wanted to protect: whether it can, it says
+// itself, and the hooks record too.
+func protector(p *probe.Probe, wanted bool) guestagent.Protector {
+	if !wanted {
+		return nil
 	}
-	return nil
+	return p
 }
 
 func bootID() ([16]byte, error) {

@@ -25,15 +25,16 @@ type kernel struct {
 	spec *ebpf.CollectionSpec
 	// types are those of the running kernel. Without keeping them they would be
 	// read again, several megabytes, for each program.
-	types    *btf.Cache
-	maps     map[string]*ebpf.Map
-	programs map[string]*ebpf.Program
-	failed   map[string]error // programs that this kernel refused
-	links    map[string]link.Link
-	jumps    map[string]bool   // programs in a table of jumps
-	calls    map[uint32]string // which program has the end of a system call
-	cgroup   int               // directory of the root control group, -1: not open
-	groups   int               // the same, open for looking up others
+	types       *btf.Cache
+	maps        map[string]*ebpf.Map
+	programs    map[string]*ebpf.Program
+	failed      map[string]error // programs that this kernel refused
+	links       map[string]link.Link
+	onFunctions bool              // some hang on function tracing
+	jumps       map[string]bool   // programs in a table of jumps
+	calls       map[uint32]string // which program has the end of a system call
+	cgroup      int               // directory of the root control group, -1: not open
+	groups      int               // the same, open for looking up others
 }
 
 // newKernel makes the maps. lru says that nothing deletes the entries of
@@ -184,6 +185,7 @@ func (k *kernel) link(name string) error {
 	}
 	if err == nil {
 		k.links[name] = l
+		k.onFunctions = k.onFunctions || onFunction(k.spec.Programs[name])
 	}
 	return err
 }
@@ -207,6 +209,12 @@ func (k *kernel) jump(p program) error {
 // Close detaches everything.
 func (k *kernel) Close() error {
 	var errs []error
+	if k.onFunctions {
+		// What cannot be turned on is detached all the same: it would be at
+		// the end of the process.
+		_, err := traceable(functionTracing)
+		errs = append(errs, err)
+	}
 	for _, l := range k.links {
 		errs = append(errs, l.Close())
 	}

@@ -143,6 +143,15 @@ func open(cfg Config, mode Mode, why string) (_ *Probe, err error) {
 	if p.sums, err = newSums(k); err != nil {
 		return nil, fmt.Errorf("open probe: %w", err)
 	}
+	if mode == ModeLSM {
+		was, err := traceable(functionTracing)
+		if err != nil {
+			return nil, fmt.Errorf("open probe: %w", err)
+		}
+		if !was {
+			cfg.Log.WarnContext(context.Background(), "function tracing was off and hooks blind: turned on", "switch", functionTracing)
+		}
+	}
 	if err := p.attach(mode, why); err != nil {
 		return nil, fmt.Errorf("open probe: %w", err)
 	}

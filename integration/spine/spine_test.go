@@ -13,16 +13,20 @@ import (
 	"github.com/provostd/provost/integration/lab"
 )
 
-// newLab starts a host with a domain whose agent is enrolled.
-func newLab(t *testing.T, ctx context.Context) *lab.Lab {
+// newLab starts a host with a domain whose agent is enrolled. Without
+// arguments the agent obeys signals, as most tests end it by one.
+func newLab(t *testing.T, ctx context.Context, agentArgs ...string) *lab.Lab {
 	t.Helper()
+	if len(agentArgs) == 0 {
+		agentArgs = []string{"-protect", "off"}
+	}
 	root, err := harness.ModuleRoot()
 	if err != nil {
 		t.Fatal(err)
 	}
 	l, err := lab.New(ctx, lab.Config{
 		Dir: fmt.Sprintf("/run/pv-%d-%s", os.Getpid(), shortName(t)), Policies: root + "/examples/policies/baseline", Channel: true,
-		Out: t.Logf, AgentArgs: []string{"-protect", "off"}, Extra: "guest {\n  silent_after = \"8s\"\n}\n",
+		Out: t.Logf, AgentArgs: agentArgs, Extra: "guest {\n  silent_after = \"8s\"\n}\n",
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -16,8 +16,14 @@ import (
 // auditor finds the log valid.
 func TestAgentStoppedByHost(t *testing.T) {
 	ctx := testContext(t)
-	l := newLab(t, ctx)
+	l := newLab(t, ctx, "-mode", "lsm", "-protect", "on")
 	guestRun(t, ctx, l, "touch /run/provost-agent.stop; "+stream(50)) // held back once it has ended
+	// Nobody in the guest can end it, and that they tried is told.
+	guestRun(t, ctx, l, `p=$(cat /run/provost-agent.pid); for s in TERM KILL STOP; do kill -$s $p && exit 1; done; [ -d /proc/$p ]`)
+	wait(t, ctx, l, "the attempts", func(e *lab.Entry) bool {
+		m, ok := e.Msg.(*record.Event)
+		return ok && e.Leaf.Header.Class == record.ClassAgentTamper && m.Tamper.GetKind() == "signal" && m.Tamper.GetRefused()
+	})
 	if out, err := l.Provost(ctx, "domain", "agent-stop", "--socket", l.Socket(), l.Domain); err == nil {
 		t.Errorf("stopped without a reason: %s", out)
 	}
@@ -49,7 +55,8 @@ func TestAgentStoppedByHost(t *testing.T) {
 		}
 	}
 	noHoles(t, ctx, l, 50)
-	guestRun(t, ctx, l, `grep -q "provost-agent ended with status 0" /var/log/provost-agent.log`)
+	// Its end is behind it; the kernel takes its time to detach the programs.
+	guestRun(t, ctx, l, `grep -q "nothing more is sent" /var/log/provost-agent.log`)
 	if n := count(t, ctx, l, lab.Of(record.ClassAgentHeartbeatLost)); n != 0 {
 		t.Errorf("%d silences of an agent that was told to stop", n)
 	}
@@ -57,6 +64,10 @@ func TestAgentStoppedByHost(t *testing.T) {
 		t.Errorf("domain list: %v\n%s", err, out)
 	}
 
+	ended := guestRun(t, ctx, l, `. /lib/provost-test/lib.sh; while [ -e /run/provost-agent.pid ]; do nap 0.2; done; tail -3 /var/log/provost-agent.log`)
+	if !strings.Contains(ended, "ended with status 0") {
+		t.Errorf("the agent's end: %s", ended)
+	}
 	guestRun(t, ctx, l, "agentctl start")
 	second := wait(t, ctx, l, "the second enrolment", nth(2, lab.Of(record.ClassAgentEnrolled)))
 	if e := second.Msg.(*record.Enrolled); e.Resumed {
