@@ -45,7 +45,8 @@ func backbone(mode Mode) []cover {
 		before = progExec
 		before.lacks = "what an execution gains is concluded from the credentials that were known before; of 64-bit programs 32-bit calls are not marked"
 	}
-	exec := cover{class: record.ClassProcessExec, needs: []program{progExec}, anyOf: [][]program{{progPrepareExec, before}}, extra: progCgroups}
+	exec := cover{class: record.ClassProcessExec, needs: []program{progExec}, anyOf: [][]program{{progPrepareExec, before}}, extra: progCgroups,
+		limit: "containers are told by control groups of version 2 only"}
 	return []cover{
 		exec,
 		{class: record.ClassProcessFork, needs: []program{progFork}},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"sync"
+	"time"
 
 	"github.com/provostd/provost/chain/record"
 )
@@ -19,6 +20,10 @@ const (
 	// own: they must not wait for large ones, because programs that are there
 	// for a moment only are small.
 	smallFile = 1 << 20
+	// hashGrace is how long the end waits for a hasher. One that reads from a
+	// file system that does not answer cannot be stopped, and must not stop
+	// the agent from ending: it ends with the process, or when it is answered.
+	hashGrace = time.Second
 )
 
 // digests gives executables, and files that were written, their SHA-256. An
@@ -31,11 +36,10 @@ type digests struct {
 	boot     func() uint64
 	known    *lru[fileKey, hashed]
 	awaiting map[fileKey][]*awaited
-	count    int        // of all in awaiting
-	hashers  [2]*hasher // of small files, and of others
-	jobs     [2]chan hashJob
+	count    int             // of all in awaiting
+	jobs     [2]chan hashJob // small files, and others; a hasher for each
 	done     chan hashDone
-	workers  sync.WaitGroup
+	ended    chan struct{} // closed when the hashers have ended; nil: none was started
 }
 
 // awaited is a record that lacks its digest.
@@ -47,14 +51,21 @@ type awaited struct {
 func newDigests(limit uint64, files bool) *digests {
 	return &digests{limit: limit, files: files, boot: bootTime, known: newLRU[fileKey, hashed](maxDigests),
 		awaiting: map[fileKey][]*awaited{}, done: make(chan hashDone, maxHashJobs),
-		hashers: [2]*hasher{newHasher(), newHasher()}, jobs: [2]chan hashJob{make(chan hashJob, maxHashJobs), make(chan hashJob, maxHashJobs)}}
+		jobs: [2]chan hashJob{make(chan hashJob, maxHashJobs), make(chan hashJob, maxHashJobs)}}
 }
 
 // start lets the hashers work until ctx ends; finish then waits for their end.
 func (d *digests) start(ctx context.Context) {
-	for i, h := range d.hashers {
-		d.workers.Go(func() { h.run(ctx, d.jobs[i], d.done) })
+	var workers sync.WaitGroup
+	for _, jobs := range d.jobs {
+		workers.Go(func() { newHasher().run(ctx, jobs, d.done) })
 	}
+	ended := make(chan struct{})
+	d.ended = ended
+	go func() {
+		workers.Wait()
+		close(ended)
+	}()
 }
 
 // queue is the one for a file's size.
@@ -160,7 +171,12 @@ func (d *digests) tell(a *awaited, h hashed, sink Sink) {
 // finish waits for the hashers, whose ctx has ended, and tells what they did
 // not come to.
 func (d *digests) finish(sink Sink) {
-	d.workers.Wait()
+	if d.ended != nil {
+		select {
+		case <-d.ended:
+		case <-time.After(hashGrace):
+		}
+	}
 	d.collect(sink)
 	for _, jobs := range d.jobs {
 		for len(jobs) > 0 {
