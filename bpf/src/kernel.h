@@ -63,6 +63,7 @@ struct inode {
 	kgid_t i_gid;
 	struct super_block *i_sb;
 	unsigned long i_ino;
+	void *i_private;
 	unsigned int i_nlink;
 	__u32 i_rdev;
 	long long i_size;

@@ -155,6 +155,14 @@ static __always_inline struct task_struct *task_of(struct pid *pid)
 	return (struct task_struct *)((void *)n - bpf_core_field_offset(struct task_struct, pid_links));
 }
 
+/* The process of a pidfd: since 6.9 in its inode. */
+static __always_inline struct pid *pid_of(struct file *f)
+{
+	struct pid *p = BPF_CORE_READ(f, private_data);
+
+	return p ?: BPF_CORE_READ(f, f_inode, i_private);
+}
+
 /* /proc/PID/mem, opened to be written. */
 SEC("fentry/mem_open")
 int BPF_PROG(on_mem_open, struct inode *inode, struct file *f)
@@ -214,7 +222,7 @@ int BPF_PROG(on_traced, struct pt_regs *regs, long ret)
 		e.request = b;
 		once = false;
 		f = file_of(t, a);
-		target = f ? task_of(BPF_CORE_READ(f, private_data)) : 0;
+		target = f ? task_of(pid_of(f)) : 0;
 		if (target)
 			aim(&e, target);
 		break;
