@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /* Acts against the agent: refused while the configuration says so, and told in
- * any case. These programs are attached behind those that observe, so that what
- * is refused here has been told there. Constants are returned in places of their
+ * any case. These programs run behind those that observe, so that what is refused
+ * here has been told there. Constants are returned in places of their
  * own: a verifier must see that no other value can come. */
 #pragma once
 

@@ -18,7 +18,8 @@ var (
 var paramChange = cover{class: record.ClassKernelParamChange, needs: []program{progSysctl},
 	limit: "what is written to other files of /proc and /sys is told as file events"}
 
-// The guards come last: what they refuse has been told by those before them.
+// The guards come first: of several programs on one hook the kernel runs the
+// newest first, so that what they refuse has been told by the others.
 var guardLSM = []cover{
 	paramChange,
 	{class: record.ClassAgentTamper, needs: []program{progGuardKill, progGuardTrace, progGuardBPF},

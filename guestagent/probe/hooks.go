@@ -53,9 +53,9 @@ const switchedOff = "switched off by the configuration"
 // coversOf joins what the parts of the probe cover in a mode.
 func coversOf(mode Mode) []cover {
 	if mode == ModeTracepoint {
-		return slices.Concat(processTracepoint, fileTracepoint, mountTracepoint, networkTracepoint, dnsCovers, memoryTracepoint, kernelTracepoint, guardTracepoint)
+		return slices.Concat(guardTracepoint, processTracepoint, fileTracepoint, mountTracepoint, networkTracepoint, dnsCovers, memoryTracepoint, kernelTracepoint)
 	}
-	return slices.Concat(processLSM, fileLSM, mountLSM, networkLSM, dnsCovers, memoryLSM, kernelLSM, guardLSM)
+	return slices.Concat(guardLSM, processLSM, fileLSM, mountLSM, networkLSM, dnsCovers, memoryLSM, kernelLSM)
 }
 
 // uncovered are the classes that guests may report and this probe does not,
