@@ -27,6 +27,7 @@
 //	call.h     the system call that a task is in
 //	syscall.h  files where there is no BPF LSM, from the ends of system calls
 //	sum.h      acts that are told as sums
+//	budget.h   processes that do more than they may before that
 //	path.h     names of files by a walk over dentries and mounts
 //	maps.h     rings, counters, and the way out for every event
 //	event*.h   layouts, shared with Go

@@ -18,6 +18,7 @@ import (
 const (
 	OldMapActs                = "acts"
 	OldMapAskers              = "askers"
+	OldMapBorn                = "born"
 	OldMapBuckets             = "buckets"
 	OldMapBulk                = "bulk"
 	OldMapConf                = "conf"
@@ -406,6 +407,7 @@ type OldProgramSpecs struct {
 type OldMapSpecs struct {
 	Acts         *ebpf.MapSpec `ebpf:"acts"`
 	Askers       *ebpf.MapSpec `ebpf:"askers"`
+	Born         *ebpf.MapSpec `ebpf:"born"`
 	Buckets      *ebpf.MapSpec `ebpf:"buckets"`
 	Bulk         *ebpf.MapSpec `ebpf:"bulk"`
 	Conf         *ebpf.MapSpec `ebpf:"conf"`
@@ -496,6 +498,7 @@ func (o *OldObjects) Close() error {
 type OldMaps struct {
 	Acts         *ebpf.Map `ebpf:"acts"`
 	Askers       *ebpf.Map `ebpf:"askers"`
+	Born         *ebpf.Map `ebpf:"born"`
 	Buckets      *ebpf.Map `ebpf:"buckets"`
 	Bulk         *ebpf.Map `ebpf:"bulk"`
 	Conf         *ebpf.Map `ebpf:"conf"`
@@ -523,6 +526,7 @@ func (m *OldMaps) Close() error {
 	return _OldClose(
 		m.Acts,
 		m.Askers,
+		m.Born,
 		m.Buckets,
 		m.Bulk,
 		m.Conf,

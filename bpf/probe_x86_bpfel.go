@@ -611,6 +611,7 @@ const (
 const (
 	ProbeMapActs                = "acts"
 	ProbeMapAskers              = "askers"
+	ProbeMapBorn                = "born"
 	ProbeMapBuckets             = "buckets"
 	ProbeMapBulk                = "bulk"
 	ProbeMapConf                = "conf"
@@ -999,6 +1000,7 @@ type ProbeProgramSpecs struct {
 type ProbeMapSpecs struct {
 	Acts         *ebpf.MapSpec `ebpf:"acts"`
 	Askers       *ebpf.MapSpec `ebpf:"askers"`
+	Born         *ebpf.MapSpec `ebpf:"born"`
 	Buckets      *ebpf.MapSpec `ebpf:"buckets"`
 	Bulk         *ebpf.MapSpec `ebpf:"bulk"`
 	Conf         *ebpf.MapSpec `ebpf:"conf"`
@@ -1089,6 +1091,7 @@ func (o *ProbeObjects) Close() error {
 type ProbeMaps struct {
 	Acts         *ebpf.Map `ebpf:"acts"`
 	Askers       *ebpf.Map `ebpf:"askers"`
+	Born         *ebpf.Map `ebpf:"born"`
 	Buckets      *ebpf.Map `ebpf:"buckets"`
 	Bulk         *ebpf.Map `ebpf:"bulk"`
 	Conf         *ebpf.Map `ebpf:"conf"`
@@ -1116,6 +1119,7 @@ func (m *ProbeMaps) Close() error {
 	return _ProbeClose(
 		m.Acts,
 		m.Askers,
+		m.Born,
 		m.Buckets,
 		m.Bulk,
 		m.Conf,

@@ -33,6 +33,19 @@ struct {
 	__type(value, __u8);
 } folding SEC(".maps");
 
+struct inode_key {
+	__u64 ino;
+	__u64 dev;
+};
+
+/* Files that were made by processes beyond their budget. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct inode_key);
+	__type(value, __u8);
+} born SEC(".maps");
+
 static __always_inline void tell_aggregate(struct bucket *b, __u32 over)
 {
 	struct event_aggregate e = {};
@@ -60,7 +73,7 @@ static __always_inline struct bucket *over_budget(void)
 	cost = SECOND / c->budget;
 	now = bpf_ktime_get_boot_ns();
 	k.start = BPF_CORE_READ(t, group_leader, start_boottime);
-	k.tgid = bpf_get_current_pid_tgid() >> 32;
+	k.tgid = BPF_CORE_READ(t, tgid);
 	b = bpf_map_lookup_elem(&buckets, &k);
 	if (!b) {
 		fresh.full = now + cost;
@@ -131,7 +144,7 @@ static __always_inline bool fold_fixed(struct bucket *b, struct sum_key *k, void
 #define FOLD_PATH_BYTES (SUM_EVENT_BYTES - sizeof(struct event_file))
 
 static __always_inline bool new_file_sum(struct scratch *s, void *m, struct sum_key *k, struct vfsmount *vfs,
-					 struct dentry *dir, __u64 bytes)
+					 struct dentry *dir, __u64 bytes, __u32 flags)
 {
 	struct event_file *e = (struct event_file *)((struct sum *)s->data)->event;
 	__u32 n;
@@ -142,6 +155,7 @@ static __always_inline bool new_file_sum(struct scratch *s, void *m, struct sum_
 	e->dev = k->place;
 	e->mode = BPF_CORE_READ(dir, d_inode, i_mode);
 	s->off = offsetof(struct sum, event) + sizeof(*e);
+	s->flags |= flags;
 	n = walk(s, vfs, dir);
 	if (n > FOLD_PATH_BYTES) {
 		n = FOLD_PATH_BYTES;
@@ -151,8 +165,36 @@ static __always_inline bool new_file_sum(struct scratch *s, void *m, struct sum_
 	return enter_sum(s, m, k, bytes);
 }
 
+/* stranger says whether a file is not of the process's own making and is acted
+ * upon in this way for the first time: whoever makes a storm of files to hide
+ * one act upon another's has that act told. */
+static __always_inline bool stranger(__u32 type, struct inode *i)
+{
+	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+	struct inode_key of = {};
+	struct sum_key k = { .type = type, .layout = SUM_HEAD };
+	__u8 one = 1;
+
+	if (!i)
+		return false;
+	of.ino = BPF_CORE_READ(i, i_ino);
+	of.dev = BPF_CORE_READ(i, i_sb, s_dev);
+	if (type == EV_CREATE) {
+		bpf_map_update_elem(&born, &of, &one, BPF_ANY);
+		return false;
+	}
+	if (bpf_map_lookup_elem(&born, &of))
+		return false;
+	k.start = BPF_CORE_READ(t, group_leader, start_boottime);
+	k.tgid = BPF_CORE_READ(t, tgid);
+	k.object = of.ino;
+	k.place = of.dev;
+	return first_fold(&k);
+}
+
 /* fold_file folds an act upon a file in a directory of a mount. */
-static __always_inline bool fold_file(struct bucket *b, __u32 type, struct vfsmount *vfs, struct dentry *dir, __u64 bytes)
+static __always_inline bool fold_file(struct bucket *b, __u32 type, struct vfsmount *vfs, struct dentry *dir, __u64 bytes,
+				      __u32 flags)
 {
 	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
 	struct sum_key k = { .type = type, .layout = SUM_FILE };
@@ -163,7 +205,7 @@ static __always_inline bool fold_file(struct bucket *b, __u32 type, struct vfsmo
 	if (!m)
 		return false;
 	k.start = BPF_CORE_READ(t, group_leader, start_boottime);
-	k.tgid = bpf_get_current_pid_tgid() >> 32;
+	k.tgid = BPF_CORE_READ(t, tgid);
 	k.object = BPF_CORE_READ(dir, d_inode, i_ino);
 	k.place = BPF_CORE_READ(dir, d_inode, i_sb, s_dev);
 	if (first_fold(&k))
@@ -173,7 +215,7 @@ static __always_inline bool fold_file(struct bucket *b, __u32 type, struct vfsmo
 	s = take_quietly();
 	if (!s)
 		return false;
-	room = new_file_sum(s, m, &k, vfs, dir, bytes);
+	room = new_file_sum(s, m, &k, vfs, dir, bytes, flags);
 	give(s);
 	return room && note_fold(b, type);
 }

@@ -2,8 +2,8 @@
 /* What all sources of file events share. */
 #pragma once
 
+#include "budget.h"
 #include "call.h"
-#include "path.h"
 #include "task.h"
 
 static __always_inline bool left_out(__u32 type)
@@ -116,6 +116,18 @@ static __always_inline void append_extra(struct scratch *s, struct event_file *e
 	s->off = off + n;
 }
 
+/* folded counts an act upon a file where its process has gone over its budget.
+ * i is the file's inode, other that of one that the act takes the place of. */
+static __always_inline bool folded(__u32 type, struct vfsmount *mnt, struct dentry *d, struct inode *i,
+				   struct inode *other, __u64 bytes)
+{
+	struct bucket *b = over_budget();
+
+	if (!b || stranger(type, i) || stranger(type, other))
+		return false;
+	return fold_file(b, type, mnt, BPF_CORE_READ(d, d_parent), bytes, 0);
+}
+
 /* tell_more emits an event about one dentry seen through one mount, whose inode
  * is i; a dentry that names nothing yet (i is 0) takes its device from dir. */
 static __always_inline void tell_more(__u32 type, struct vfsmount *mnt, struct dentry *d, struct inode *i,
@@ -124,7 +136,7 @@ static __always_inline void tell_more(__u32 type, struct vfsmount *mnt, struct d
 	struct scratch *s;
 	struct event_file *e;
 
-	if (left_out(type))
+	if (left_out(type) || folded(type, mnt, d, i, 0, 0))
 		return;
 	s = take(type, RING_BULK);
 	if (!s)
@@ -190,7 +202,7 @@ static __always_inline void tell_two(__u32 type, struct vfsmount *mnt, struct de
 	struct inode *i;
 	__u32 first;
 
-	if (left_out(type))
+	if (left_out(type) || folded(type, mnt, old, BPF_CORE_READ(old, d_inode), BPF_CORE_READ(new, d_inode), 0))
 		return;
 	s = take(type, RING_BULK);
 	if (!s)

@@ -194,6 +194,14 @@ static __always_inline bool wanted(__u32 option)
 	return c && (c->classes & option);
 }
 
+/* The helper that gives it is none for programs that see packets, before 6.2. */
+static __always_inline __u32 current_tgid(void)
+{
+	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+
+	return BPF_CORE_READ(t, tgid);
+}
+
 /* own reports whether an event comes from the agent itself, or from the child
  * that acts for it; those are counted, not sent. That also is how the agent
  * finds out which hooks really fire. */
@@ -215,7 +223,7 @@ static __always_inline bool own_by(__u32 tgid, __u32 type)
 
 static __always_inline bool own(__u32 type)
 {
-	return own_by(bpf_get_current_pid_tgid() >> 32, type);
+	return own_by(current_tgid(), type);
 }
 
 static __always_inline __u32 mount_namespace(struct task_struct *t)
@@ -291,11 +299,11 @@ static __always_inline __s64 accessed(struct inode *inode)
 
 static __always_inline void head(struct event_head *h, __u32 type, struct task_struct *t)
 {
-	__u64 id = bpf_get_current_pid_tgid();
+	struct task_struct *self = (struct task_struct *)bpf_get_current_task();
 
 	h->type = type;
-	h->tgid = id >> 32;
-	h->tid = id;
+	h->tgid = BPF_CORE_READ(self, tgid);
+	h->tid = BPF_CORE_READ(self, pid);
 	h->start = BPF_CORE_READ(t, group_leader, start_boottime);
 	h->euid = BPF_CORE_READ(t, cred, euid.val);
 	h->mntns = mount_namespace(t);

@@ -54,7 +54,8 @@ static __always_inline bool add_up(void *m, struct sum_key *k, __u64 bytes)
 	if (!v)
 		return false;
 	__sync_fetch_and_add(&v->count, 1);
-	__sync_fetch_and_add(&v->bytes, bytes);
+	if (bytes) /* of a plain zero the compiler makes an operation that 5.10 has not */
+		__sync_fetch_and_add(&v->bytes, bytes);
 	v->last = bpf_ktime_get_boot_ns();
 	return true;
 }

@@ -41,30 +41,49 @@ static __always_inline struct file *open_file(int fd)
 	return f;
 }
 
-/* append_dir appends the directory that a name starts at: of an absolute one
- * the process's root, which need not be the name space's. */
-static __always_inline __u32 append_dir(struct scratch *s, struct task_struct *t, int fd, const void *name)
+/* base_of finds the directory that a name starts at: of an absolute one the
+ * process's root, which need not be the name space's. */
+static __always_inline bool base_of(struct task_struct *t, int fd, const void *name, struct path *base)
 {
-	struct vfsmount *mnt;
-	struct dentry *d;
 	struct file *f;
 	char first = 0;
 
 	bpf_probe_read_user(&first, sizeof(first), name);
 	if (first == '/') {
-		mnt = BPF_CORE_READ(t, fs, root.mnt);
-		d = BPF_CORE_READ(t, fs, root.dentry);
-	} else if (fd == AT_FDCWD) {
-		mnt = BPF_CORE_READ(t, fs, pwd.mnt);
-		d = BPF_CORE_READ(t, fs, pwd.dentry);
-	} else {
-		f = file_of(t, fd);
-		if (!f)
-			return 0;
-		mnt = BPF_CORE_READ(f, f_path.mnt);
-		d = BPF_CORE_READ(f, f_path.dentry);
+		base->mnt = BPF_CORE_READ(t, fs, root.mnt);
+		base->dentry = BPF_CORE_READ(t, fs, root.dentry);
+		return true;
 	}
-	return walk(s, mnt, d);
+	if (fd == AT_FDCWD) {
+		base->mnt = BPF_CORE_READ(t, fs, pwd.mnt);
+		base->dentry = BPF_CORE_READ(t, fs, pwd.dentry);
+		return true;
+	}
+	f = file_of(t, fd);
+	if (!f)
+		return false;
+	base->mnt = BPF_CORE_READ(f, f_path.mnt);
+	base->dentry = BPF_CORE_READ(f, f_path.dentry);
+	return true;
+}
+
+static __always_inline __u32 append_dir(struct scratch *s, struct task_struct *t, int fd, const void *name)
+{
+	struct path base;
+
+	if (!base_of(t, fd, name, &base))
+		return 0;
+	return walk(s, base.mnt, base.dentry);
+}
+
+/* named_folded is folded for a name that was passed: by the directory that it
+ * starts at. */
+static __always_inline bool named_folded(__u32 type, struct task_struct *t, int fd, const void *name)
+{
+	struct bucket *b = over_budget();
+	struct path base;
+
+	return b && base_of(t, fd, name, &base) && fold_file(b, type, base.mnt, base.dentry, 0, FL_USER_PATH);
 }
 
 struct call {
@@ -87,7 +106,7 @@ static __always_inline void tell_named(struct task_struct *t, struct call *c)
 	struct scratch *s;
 	struct event_file *e;
 
-	if (left_out(c->type))
+	if (left_out(c->type) || named_folded(c->type, t, c->fd, c->name))
 		return;
 	s = take(c->type, RING_BULK);
 	if (!s)
@@ -115,7 +134,7 @@ static __always_inline void tell_two_named(struct task_struct *t, struct call *c
 	struct event_rename *e;
 	__u32 first;
 
-	if (left_out(c->type))
+	if (left_out(c->type) || named_folded(c->type, t, c->fd, c->name))
 		return;
 	s = take(c->type, RING_BULK);
 	if (!s)

@@ -127,6 +127,10 @@ static __always_inline void closed(struct file *f)
 		own(EV_CLOSE);
 		goto forget;
 	}
+	if (!(BPF_CORE_READ(t, flags) & PF_KTHREAD) &&
+	    folded(EV_CLOSE, BPF_CORE_READ(f, f_path.mnt), BPF_CORE_READ(f, f_path.dentry),
+		   BPF_CORE_READ(f, f_inode), 0, w->bytes))
+		goto forget;
 	s = take(EV_CLOSE, RING_BULK);
 	if (!s)
 		goto forget;

@@ -55,7 +55,10 @@ const noSecure = "only datagrams of UDP port 53, of which 2048 bytes are read; D
 func wantDNS(o Options) bool { return o.DNS }
 
 // foldLimit says what a process beyond its budget is told as.
-const foldLimit = "beyond its budget the network acts of a process are told as sums by destination; unix sockets and DNS are told one by one, and so are files"
+const foldLimit = "beyond its budget the acts of a process upon files of its own making are told as sums by directory, further acts upon others' too, those of its network by destination; unix sockets and DNS are told one by one"
+
+// foldNames is what mode tracepoint cannot tell apart.
+const foldNames = "; of acts by name the sum has the directory that the name starts at, whosoever's file it is"
 
 // dnsCovers are the same in both modes.
 var dnsCovers = []cover{
@@ -94,6 +97,6 @@ var networkTracepoint = []cover{
 	{class: record.ClassNetworkRaw, needs: []program{callSocket}},
 	{class: record.ClassNetworkSend, needs: []program{progEgress}, limit: onceSent},
 	{class: record.ClassNetworkFlow, needs: []program{progEgress}, limit: asSums},
-	{class: record.ClassAgentAggregating, needs: []program{progOpened, callConnect}, limit: foldLimit},
+	{class: record.ClassAgentAggregating, needs: []program{progOpened}, limit: foldLimit + foldNames},
 	{class: record.ClassNetworkUnix, needs: []program{callConnect}, option: wantUnix, limit: noDatagrams},
 }

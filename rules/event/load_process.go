@@ -2,13 +2,19 @@ package event
 
 import "github.com/provostd/provost/chain/record"
 
+// inProgress is EINPROGRESS: whether a connection comes about is not known yet
+// when a socket that does not wait has begun it.
+const inProgress = 115
+
 func (e *Event) loadEvent(class record.Class, p *record.Event) {
 	e.SetString(EventReason, p.Reason)
 	if p.ResultKnown {
 		e.SetNumber(EventResult, uint64(p.Result))
-		if p.Result == 0 {
+		switch p.Result {
+		case 0:
 			e.SetString(EventOutcome, "success")
-		} else {
+		case inProgress:
+		default:
 			e.SetString(EventOutcome, "failure")
 		}
 	}
