@@ -82,6 +82,7 @@ type Probe struct {
 	rings    *rings
 	pace     *pace
 	sums     *sums
+	taken    taken
 	dec      decoder
 	digests  *digests
 	enc      encoder
@@ -329,12 +330,12 @@ func (p *Probe) Run(ctx context.Context, sink Sink) error {
 			if err := p.stats.tell(sink); err != nil {
 				return fmt.Errorf("run probe: %w", err)
 			}
-			if p.sums.due(now) || ended && (!more || last == 0) {
-				if err := p.tellSums(sink); err != nil {
-					return fmt.Errorf("run probe: %w", err)
-				}
-				n++
+			if err := p.takeSums(now, ended && (!more || last == 0)); err != nil {
+				return fmt.Errorf("run probe: %w", err)
 			}
+		}
+		if ended || p.rings.told >= p.taken.time {
+			n += p.tellSums(sink)
 		}
 		n += p.digests.collect(sink) + findings.collect(p, sink)
 		if n > 0 || ended {

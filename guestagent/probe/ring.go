@@ -38,6 +38,7 @@ type sample struct {
 
 // rings reads both rings and gives their records in the order of their times.
 type rings struct {
+	told  uint64 // everything up to this time has been given
 	maps  [2]*ringMap
 	epoll *os.File
 	poll  syscall.RawConn // of epoll
@@ -227,6 +228,7 @@ func (r *rings) next(final bool, f func(ring int, b []byte)) (n int, more bool, 
 		}
 	}
 	slices.SortStableFunc(r.cur.samples, func(a, b sample) int { return cmp.Compare(a.time, b.time) })
+	r.told = horizon
 	for n < len(r.cur.samples) && (final || r.cur.samples[n].time <= horizon) {
 		s := r.cur.samples[n]
 		f(s.ring, r.cur.mem[s.from:s.to:s.to])

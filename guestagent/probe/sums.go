@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -106,9 +107,36 @@ func (d *decoder) actorThen(h *bpf.ProbeEventHead, s *bpf.ProbeSum) *record.Even
 	return e
 }
 
-// tellSums makes a record of each sum. They are the agent's: no lane counts them.
-func (p *Probe) tellSums(sink Sink) error {
-	err := p.sums.take(func(k *bpf.ProbeSumKey, s *bpf.ProbeSum) {
+// taken are sums that are told once the rings have given everything up to their
+// time: the programs and the starts of processes that the sums are about.
+type taken struct {
+	time uint64
+	all  []oneSum
+}
+
+type oneSum struct {
+	key bpf.ProbeSumKey
+	sum bpf.ProbeSum
+}
+
+// takeSums takes what has been added up, if it is time to, or at the end.
+func (p *Probe) takeSums(now uint64, end bool) error {
+	if len(p.taken.all) > 0 && !end || !p.sums.due(now) && !end {
+		return nil
+	}
+	err := p.sums.take(func(k *bpf.ProbeSumKey, s *bpf.ProbeSum) { p.taken.all = append(p.taken.all, oneSum{*k, *s}) })
+	if err != nil {
+		return fmt.Errorf("take sums: %w", err)
+	}
+	p.taken.time = bootTime()
+	return nil
+}
+
+// tellSums makes a record of each sum that was taken, and says how many. They
+// are the agent's: no lane counts them.
+func (p *Probe) tellSums(sink Sink) int {
+	for i := range p.taken.all {
+		k, s := &p.taken.all[i].key, &p.taken.all[i].sum
 		class := classOf(k.Type)
 		e, err := p.dec.sum(k, s)
 		var payload []byte
@@ -116,17 +144,18 @@ func (p *Probe) tellSums(sink Sink) error {
 			payload, err = record.Encode(e)
 		}
 		if err != nil {
-			p.cfg.Log.Error("sum cannot be decoded", "type", k.Type, "error", err)
+			p.cfg.Log.ErrorContext(context.Background(), "sum cannot be decoded", "type", k.Type, "error", err)
 			sink.Lose(record.NoLane, class, record.LossReason_LOSS_REASON_UNDECODABLE, s.Count)
-			return
+			continue
 		}
 		sink.Observe(record.Header{Class: class, Lane: record.NoLane, Time: s.First}, payload)
-	})
-	if err != nil {
-		return fmt.Errorf("tell sums: %w", err)
 	}
-	p.dec.pins.sweep(bootTime())
-	return nil
+	n := len(p.taken.all)
+	if n > 0 {
+		p.taken.all = nil // some hundreds of bytes each
+		p.dec.pins.sweep(bootTime())
+	}
+	return n
 }
 
 // sum returns the event that stands for all acts of a sum.
