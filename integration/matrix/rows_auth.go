@@ -3,6 +3,7 @@ package matrix
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -168,8 +169,11 @@ func realSu(e *Env) error {
 	bad.Stdin = bytes.NewReader([]byte("wrong\n"))
 	bad.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	out, err := bad.CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "Authentication failure") {
-		return fmt.Errorf("su with a wrong password: %v: %s", err, out)
+	if err == nil {
+		return errors.New("su took a wrong password")
+	}
+	if !strings.Contains(string(out), "Authentication failure") {
+		return fmt.Errorf("su with a wrong password: %w: %s", err, out)
 	}
 	e.Fact("bad", bad.Process.Pid)
 	return nil
