@@ -18,11 +18,13 @@ struct act {
 	__u32 pad;
 };
 
-/* By thread. An act that fails leaves its entry until the thread's next one, so
- * it takes more threads at work at once than there is room to lose any. */
+/* By thread. An act that fails leaves its entry until the thread's next one, or
+ * its end (forget_act). Nothing may push an entry out: whoever can hold another
+ * up between the two hooks could make its act disappear. Without room the act is
+ * counted as lost. */
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 16384);
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 32768);
 	__type(key, __u64);
 	__type(value, struct act);
 } acts SEC(".maps");
@@ -40,6 +42,14 @@ static __always_inline struct act *remembered(void)
 	__u64 key = bpf_get_current_pid_tgid();
 
 	return bpf_map_lookup_elem(&acts, &key);
+}
+
+/* forget_act belongs at the end of every thread. */
+static __always_inline void forget_act(void)
+{
+	__u64 key = bpf_get_current_pid_tgid();
+
+	bpf_map_delete_elem(&acts, &key);
 }
 
 static __always_inline bool by_kernel(void)

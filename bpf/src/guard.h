@@ -164,19 +164,30 @@ int BPF_PROG(guard_bpf, int cmd, union bpf_attr *attr, unsigned int size)
 	return -EPERM;
 }
 
-/* blinds says whether a parameter is the one that silences every hook which is
- * made by tracing of functions, and is about to be 0. */
-static __always_inline bool blinds(const char *name, const char *value)
+/* traces says whether the parameter is the one that, at 0, silences every hook
+ * which is made by tracing of functions. */
+static __always_inline bool traces(struct bpf_sysctl *ctx)
 {
 	const char want[] = "kernel/ftrace_enabled";
-	long v = 1;
+	char name[32] = {};
 
+	if (bpf_sysctl_get_name(ctx, name, sizeof(name), 0) < 0)
+		return false; /* longer */
 #pragma unroll
 	for (__u32 i = 0; i < sizeof(want); i++)
 		if (name[i] != want[i])
 			return false;
+	return true;
+}
+
+/* proven_on says whether a value of n bytes is a number other than 0, whatever
+ * blanks stand before it. What cannot be read is not proven. */
+static __always_inline bool proven_on(const char *value, long n)
+{
+	long v = 0;
+
 	/* Behind the value there are zeroes. */
-	return bpf_strtol(value, 32, 0, &v) > 0 && v == 0;
+	return n > 0 && bpf_strtol(value, SYSCTL_VALUE_BYTES, 0, &v) > 0 && v != 0;
 }
 
 /* Every write of a parameter below /proc/sys. Not made by tracing of functions:
@@ -188,13 +199,17 @@ int on_sysctl(struct bpf_sysctl *ctx)
 	struct scratch *s;
 	char *name;
 	long v;
-	bool refuse;
+	bool guarded, refuse;
 
 	if (!ctx->write || own_by(BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), tgid), EV_PARAM))
 		return 1;
+	guarded = traces(ctx) && protecting();
 	s = take(EV_PARAM, RING_CRIT);
-	if (!s)
+	if (!s) {
+		if (guarded) /* its value cannot be looked at */
+			return 0;
 		return 1;
+	}
 	e = (struct event_kernel *)s->data;
 	__builtin_memset(e, 0, sizeof(*e));
 	head_without_helper(&e->h, EV_PARAM, (struct task_struct *)bpf_get_current_task());
@@ -206,11 +221,10 @@ int on_sysctl(struct bpf_sysctl *ctx)
 	v = bpf_sysctl_get_new_value(ctx, name + SYSCTL_NAME_BYTES, SYSCTL_VALUE_BYTES);
 	e->size = v > 0 ? v : 0;
 	e->value_len = SYSCTL_VALUE_BYTES;
-	refuse = v > 0 && blinds(name, name + SYSCTL_NAME_BYTES);
+	refuse = guarded && !proven_on(name + SYSCTL_NAME_BYTES, v);
 	bpf_sysctl_get_current_value(ctx, name + SYSCTL_NAME_BYTES + SYSCTL_VALUE_BYTES, SYSCTL_VALUE_BYTES);
 	e->before_len = SYSCTL_VALUE_BYTES;
 	s->off = sizeof(*e) + SYSCTL_NAME_BYTES + 2 * SYSCTL_VALUE_BYTES;
-	refuse = refuse && protecting();
 	if (refuse)
 		s->flags |= FL_REFUSED;
 	send(s, RING_CRIT);

@@ -328,7 +328,7 @@ static __always_inline void head_without_helper(struct event_head *h, __u32 type
 #define HALF_OF_CRIT (BIT(EV_FORK) | BIT(EV_EXIT) | BIT(EV_SIGNAL) | BIT(EV_COMM) | BIT(EV_BPF) | BIT(EV_CGROUP) | BIT(EV_AGGREGATE))
 #define MOST_OF_CRIT \
 	(BIT(EV_EXEC) | BIT(EV_CREDS) | BIT(EV_NAMESPACE) | BIT(EV_CHROOT) | BIT(EV_TRACE) | BIT(EV_PERF) | \
-	 BIT(EV_URING) | BIT(EV_USERFAULT) | BIT(EV_MEMFD) | BIT(EV_MOUNT) | BIT(EV_UNMOUNT) | BIT(EV_PIVOT) | BIT(EV_AUTH))
+	 BIT(EV_URING) | BIT(EV_USERFAULT) | BIT(EV_MEMFD) | BIT(EV_MOUNT) | BIT(EV_UNMOUNT) | BIT(EV_PIVOT) | BIT(EV_AUTH) | BIT(EV_PARAM))
 
 /* What the last type to give way leaves, so that it goes into the bulk ring
  * before a reservation fails. */

@@ -3,6 +3,7 @@
  * ftrace. */
 #pragma once
 
+#include "acts.h"
 #include "namespace.h"
 #include "init.h"
 #include "path.h"
@@ -266,6 +267,7 @@ int BPF_PROG(on_exit, struct task_struct *p)
 	struct event_exit e = {};
 	struct signal_struct *sig = BPF_CORE_READ(p, signal);
 
+	forget_act();
 	if (BPF_CORE_READ(sig, live.counter) != 0)
 		return 0; /* other threads go on */
 	if (own(EV_EXIT)) {

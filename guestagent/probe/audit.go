@@ -55,7 +55,7 @@ func parseAudit(b []byte) auditText {
 		eq := keyLength(b)
 		if eq < 0 {
 			word, rest := cutBlank(b)
-			if last != "" && len(word) > 0 {
+			if last != "" && len(word) > 0 && len(t[last]) < maxAuditValue {
 				t[last] = append(append(bytes.Clone(t[last]), ' '), word...)
 			}
 			b = rest

@@ -162,6 +162,10 @@ func openSame(name string, key fileKey) (*os.File, error) {
 	}
 	again := "/proc/self/fd/" + strconv.Itoa(fd)
 	f, err := os.OpenFile(again, os.O_RDONLY|unix.O_NOATIME|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.EPERM) {
+		// Only a file's owner, or CAP_FOWNER, may leave its time of access alone.
+		f, err = os.OpenFile(again, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open file: %w", err)
 	}
