@@ -7,3 +7,10 @@ func (a *Agent) Waiting() (bytes, chunks int) {
 	defer a.mu.Unlock()
 	return a.queue.bytes, a.spool.away
 }
+
+// SpoolFull says whether the spool has found no room the last time.
+func (a *Agent) SpoolFull() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.spool.full
+}

@@ -160,7 +160,7 @@ func TestSpoolWithHostThatComesAndGoes(t *testing.T) {
 func TestSpoolFull(t *testing.T) {
 	s := startSpooled(t, 1<<20, 1<<20, nil)
 	s.storm(40_000, false)
-	s.waiting("the spool is full", func(_, chunks int) bool { return chunks >= 12 })
+	s.waiting("the spool is full", func(_, chunks int) bool { return chunks >= 12 && s.a.SpoolFull() })
 	s.storm(20_000, false)
 	s.connect(&agenttest.Host{})
 	lost := s.settled()
