@@ -56,7 +56,7 @@ func (s *spooled) storm(n int, patient bool) {
 			one(0, record.ClassProcessCreds)
 		}
 		if i%100 == 0 && patient {
-			s.waiting("the spooler", func(bytes, _ int) bool { return bytes < s.queue/2 })
+			s.waiting("the spooler", func(bytes, _ int) bool { return bytes < s.queue/2 || s.a.SpoolFull() })
 		}
 	}
 	s.a.Flush()
@@ -159,8 +159,12 @@ func TestSpoolWithHostThatComesAndGoes(t *testing.T) {
 // and says that the spool was too small.
 func TestSpoolFull(t *testing.T) {
 	s := startSpooled(t, 1<<20, 1<<20, nil)
-	s.storm(40_000, false)
-	s.waiting("the spool is full", func(_, chunks int) bool { return chunks >= 12 && s.a.SpoolFull() })
+	for n := 0; !s.a.SpoolFull(); n++ {
+		if n > 2000 {
+			t.Fatal("the spool does not get full")
+		}
+		s.storm(1000, true)
+	}
 	s.storm(20_000, false)
 	s.connect(&agenttest.Host{})
 	lost := s.settled()
