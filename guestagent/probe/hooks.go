@@ -58,6 +58,24 @@ func coversOf(mode Mode) []cover {
 	return slices.Concat(guardLSM, processLSM, fileLSM, mountLSM, networkLSM, dnsCovers, memoryLSM, kernelLSM)
 }
 
+// digestHooks says which digests the agent makes itself, of files that the
+// hooks of other classes have told of.
+func digestHooks(cfg Config, mode Mode) []*record.Hook {
+	const limit = "of files up to digest-bytes, and of those that are still there unchanged when their turn comes"
+	program := &record.Hook{Class: uint32(record.ClassProcessDigest), Error: switchedOff}
+	written := &record.Hook{Class: uint32(record.ClassFileDigest), Error: switchedOff}
+	if cfg.DigestBytes > 0 {
+		program.Name, program.Error = "agent", limit
+	}
+	switch {
+	case mode == ModeTracepoint:
+		written.Error = "the end of written files is not seen"
+	case cfg.DigestBytes > 0 && cfg.Options.Digests:
+		written.Name, written.Error = "agent", limit
+	}
+	return []*record.Hook{program, written}
+}
+
 // uncovered are the classes that guests may report and this probe does not,
 // with the reason.
 var uncovered = []struct {

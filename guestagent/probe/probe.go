@@ -212,6 +212,7 @@ func (p *Probe) attach(mode Mode, why string) error {
 	if err := p.meet(slices.Concat(backbone(mode), covers)); err != nil {
 		return err
 	}
+	p.hooks.Hooks = append(p.hooks.Hooks, digestHooks(p.cfg, mode)...)
 	for _, c := range uncovered {
 		p.hooks.Hooks = append(p.hooks.Hooks, &record.Hook{Class: uint32(c.class), Error: c.why})
 	}
