@@ -57,6 +57,7 @@ const (
 	OldProgOnCgroupAttach     = "on_cgroup_attach"
 	OldProgOnCgroupMkdir      = "on_cgroup_mkdir"
 	OldProgOnChanged          = "on_changed"
+	OldProgOnCharged          = "on_charged"
 	OldProgOnChrooted         = "on_chrooted"
 	OldProgOnComm             = "on_comm"
 	OldProgOnCommitCreds      = "on_commit_creds"
@@ -278,6 +279,7 @@ type OldProgramSpecs struct {
 	OnCgroupAttach     *ebpf.ProgramSpec `ebpf:"on_cgroup_attach"`
 	OnCgroupMkdir      *ebpf.ProgramSpec `ebpf:"on_cgroup_mkdir"`
 	OnChanged          *ebpf.ProgramSpec `ebpf:"on_changed"`
+	OnCharged          *ebpf.ProgramSpec `ebpf:"on_charged"`
 	OnChrooted         *ebpf.ProgramSpec `ebpf:"on_chrooted"`
 	OnComm             *ebpf.ProgramSpec `ebpf:"on_comm"`
 	OnCommitCreds      *ebpf.ProgramSpec `ebpf:"on_commit_creds"`
@@ -617,6 +619,7 @@ type OldPrograms struct {
 	OnCgroupAttach     *ebpf.Program `ebpf:"on_cgroup_attach"`
 	OnCgroupMkdir      *ebpf.Program `ebpf:"on_cgroup_mkdir"`
 	OnChanged          *ebpf.Program `ebpf:"on_changed"`
+	OnCharged          *ebpf.Program `ebpf:"on_charged"`
 	OnChrooted         *ebpf.Program `ebpf:"on_chrooted"`
 	OnComm             *ebpf.Program `ebpf:"on_comm"`
 	OnCommitCreds      *ebpf.Program `ebpf:"on_commit_creds"`
@@ -759,6 +762,7 @@ func (p *OldPrograms) Close() error {
 		p.OnCgroupAttach,
 		p.OnCgroupMkdir,
 		p.OnChanged,
+		p.OnCharged,
 		p.OnChrooted,
 		p.OnComm,
 		p.OnCommitCreds,

@@ -650,6 +650,7 @@ const (
 	ProbeProgOnCgroupAttach     = "on_cgroup_attach"
 	ProbeProgOnCgroupMkdir      = "on_cgroup_mkdir"
 	ProbeProgOnChanged          = "on_changed"
+	ProbeProgOnCharged          = "on_charged"
 	ProbeProgOnChrooted         = "on_chrooted"
 	ProbeProgOnComm             = "on_comm"
 	ProbeProgOnCommitCreds      = "on_commit_creds"
@@ -871,6 +872,7 @@ type ProbeProgramSpecs struct {
 	OnCgroupAttach     *ebpf.ProgramSpec `ebpf:"on_cgroup_attach"`
 	OnCgroupMkdir      *ebpf.ProgramSpec `ebpf:"on_cgroup_mkdir"`
 	OnChanged          *ebpf.ProgramSpec `ebpf:"on_changed"`
+	OnCharged          *ebpf.ProgramSpec `ebpf:"on_charged"`
 	OnChrooted         *ebpf.ProgramSpec `ebpf:"on_chrooted"`
 	OnComm             *ebpf.ProgramSpec `ebpf:"on_comm"`
 	OnCommitCreds      *ebpf.ProgramSpec `ebpf:"on_commit_creds"`
@@ -1210,6 +1212,7 @@ type ProbePrograms struct {
 	OnCgroupAttach     *ebpf.Program `ebpf:"on_cgroup_attach"`
 	OnCgroupMkdir      *ebpf.Program `ebpf:"on_cgroup_mkdir"`
 	OnChanged          *ebpf.Program `ebpf:"on_changed"`
+	OnCharged          *ebpf.Program `ebpf:"on_charged"`
 	OnChrooted         *ebpf.Program `ebpf:"on_chrooted"`
 	OnComm             *ebpf.Program `ebpf:"on_comm"`
 	OnCommitCreds      *ebpf.Program `ebpf:"on_commit_creds"`
@@ -1352,6 +1355,7 @@ func (p *ProbePrograms) Close() error {
 		p.OnCgroupAttach,
 		p.OnCgroupMkdir,
 		p.OnChanged,
+		p.OnCharged,
 		p.OnChrooted,
 		p.OnComm,
 		p.OnCommitCreds,

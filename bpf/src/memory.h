@@ -374,3 +374,23 @@ int BPF_PROG(on_mremap_call, void *unknown, unsigned long ret)
 	tell_remap(BPF_CORE_READ(regs, di), BPF_CORE_READ(regs, si), BPF_CORE_READ(regs, dx), BPF_CORE_READ(regs, r10), ret);
 	return 0;
 }
+
+/* Where neither can be attached to: memory that a growing mapping is charged
+ * for, before it grows. */
+SEC("fentry/security_vm_enough_memory_mm")
+int BPF_PROG(on_charged, struct mm_struct *mm, long pages)
+{
+	struct memory_act a = { .type = EV_ALLOCATE, .kind = MEM_REMAP };
+	struct called x;
+
+	if (pages <= 0 || !large((__u64)pages * PAGE))
+		return 0;
+	called(&x);
+	if (x.number != NR_mremap)
+		return 0;
+	a.address = x.a;
+	a.length = (__u64)pages * PAGE;
+	a.flags = x.d;
+	tell_memory(&a);
+	return 0;
+}

@@ -19,6 +19,7 @@ var (
 	progBrk         = program{name: "on_brk", hook: "fentry/__x64_sys_brk"}
 	progBrkCompat   = program{name: "on_brk_compat", hook: "fentry/__ia32_sys_brk"}
 	progMremap      = program{name: "on_mremap", hook: "fexit/__do_sys_mremap"}
+	progCharged     = program{name: "on_charged", hook: "fentry/security_vm_enough_memory_mm", lacks: "of mappings that grow permitted attempts are told, and those that count as committed memory"}
 	progMremapCall  = program{name: "on_mremap_call", hook: "fexit/__x64_sys_mremap"}
 
 	progPtraceAccess  = program{name: "on_ptrace_access", hook: "lsm/ptrace_access_check"}
@@ -53,7 +54,7 @@ var memoryLSM = []cover{
 	{class: record.ClassMemoryFile, event: bpf.ProbeEventTypeEV_MEMFD, needs: []program{progMemfd},
 		anyOf: [][]program{{progHugetlb, progHugetlbOld}}, extra: []program{progAnonInode}},
 	{class: record.ClassMemoryAllocate, event: bpf.ProbeEventTypeEV_ALLOCATE, needs: []program{progMmap, progBrk},
-		anyOf: [][]program{{progMremap, progMremapCall}}, extra: []program{progBrkCompat}, limit: smallGrowth, wanted: growth},
+		anyOf: [][]program{{progMremap, progMremapCall, progCharged}}, extra: []program{progBrkCompat}, limit: smallGrowth, wanted: growth},
 	{class: record.ClassProcessTrace, needs: []program{progPtraceAccess, lsm("ptrace_traceme"), progPtraceRequest, progMemOpen},
 		extra: []program{progPtraceCompat}, limit: onceTraced},
 }

@@ -46,6 +46,9 @@ func init() {
 		Row{ID: 115, Name: "grow the heap much at once", Do: growHeap, Check: func(c *Checker) {
 			c.One(record.ClassMemoryAllocate, Is("memory.kind", "brk"), Is("memory.length", grown), Is("memory.anonymous", true))
 		}},
+		Row{ID: 117, Name: "make a mapping grow much at once", Do: growMapping, Check: func(c *Checker) {
+			c.One(record.ClassMemoryAllocate, Is("memory.kind", "mremap"), Is("memory.length", grown))
+		}},
 		Row{ID: 116, Name: "make a file in memory", Do: makeMemfd, Check: func(c *Checker) {
 			c.One(record.ClassMemoryFile, Is("memory.kind", "memfd"), Is("memory.name", "mf\xff"), Is("memory.flags", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING),
 				Is("file.path", "memfd:mf\xff"), Is("file.inode", c.Inode("memfd").Ino), Has("file.flags", record.FileMemory), Is("result_known", true))
@@ -141,6 +144,15 @@ func growHeap(e *Env) error {
 		return fmt.Errorf("grow heap: it ends at %#x, asked for %#x", got, end+grown)
 	}
 	return nil
+}
+
+func growMapping(e *Env) error {
+	m, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return err
+	}
+	_, err = unix.Mremap(m, 4096+grown, unix.MREMAP_MAYMOVE)
+	return err
 }
 
 func makeMemfd(e *Env) error {
