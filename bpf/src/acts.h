@@ -15,7 +15,7 @@ struct act {
 	__u32 type;
 	__u32 mode; /* create: kind; attributes: mode before */
 	__u32 flags; /* rename: RENAME bits; attributes: ATTR bits */
-	__u32 pad;
+	int nr; /* create: of the system call */
 };
 
 /* By thread. An act that fails leaves its entry until the thread's next one, or

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "maps.h"
+#include "task.h"
 
 #define NO_CALL -1
 #define CS_USER 0x33 /* code segment of 64-bit programs */
@@ -12,6 +13,21 @@ struct registers {
 	int nr; /* NO_CALL: none, or one of a 32-bit program, or a worker of io_uring */
 	int nr32; /* of a 32-bit program */
 };
+
+/* x32 programs mark their calls; most are the same then as those of others, and
+ * from 512 on are their own. */
+#define X32_BIT 0x40000000
+#define X32_FIRST 512
+
+static __always_inline int number_of(struct pt_regs *regs)
+{
+	int nr = field(regs, orig_ax);
+
+	if (nr < 0)
+		return NO_CALL;
+	nr &= ~X32_BIT;
+	return nr < X32_FIRST ? nr : NO_CALL;
+}
 
 static __always_inline struct registers call(void)
 {
@@ -28,7 +44,7 @@ static __always_inline struct registers call(void)
 	if (BPF_CORE_READ(t, thread_info.status) & TS_COMPAT)
 		r.nr32 = BPF_CORE_READ(at, orig_ax);
 	else if (BPF_CORE_READ(at, cs) == CS_USER)
-		r.nr = BPF_CORE_READ(at, orig_ax);
+		r.nr = number_of(at);
 	r.at = at;
 	return r;
 }

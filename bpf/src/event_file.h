@@ -9,7 +9,7 @@ struct event_file {
 	struct event_head h;
 	__u64 ino;
 	__u64 size;
-	__u64 arg2; /* truncate: size before; chown by names: new gid<<32|uid; xattr: length of the value */
+	__u64 arg2; /* write, truncate: size before; xattr: length of the value */
 	__u32 dev;
 	__u32 mode;
 	__u32 uid, gid;

@@ -74,15 +74,6 @@ static __always_inline bool of_kernel(struct super_block *sb)
 	return false;
 }
 
-/* A mount that no name space holds belongs to the kernel: layers of overlayfs
- * are reached through such. */
-#define KERNELS_OWN ((struct mnt_namespace *)-22L)
-
-static __always_inline bool kernels_own(struct vfsmount *vfs)
-{
-	return BPF_CORE_READ(container_of_mount(vfs), mnt_ns) == KERNELS_OWN;
-}
-
 /* What an event says beside its file. */
 struct more {
 	__u32 arg;

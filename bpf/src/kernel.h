@@ -172,6 +172,11 @@ struct proc_inode {
 	struct inode vfs_inode;
 };
 
+/* What overlayfs opens below an open file, since 6.8: both places. */
+struct backing_file {
+	struct path user_path;
+};
+
 struct fdtable {
 	unsigned int max_fds;
 	struct file **fd;
@@ -228,6 +233,7 @@ struct cred {
 
 struct ns_common {
 	unsigned int inum;
+	__u64 ns_id; /* since 6.18 */
 };
 
 struct user_namespace {
@@ -436,6 +442,7 @@ struct bpf_iter__task {
 #define S_IFSOCK 0140000
 #define S_IFLNK 0120000
 #define S_IFREG 0100000
+#define S_IFBLK 0060000
 #define S_IFDIR 0040000
 #define S_IFIFO 0010000
 

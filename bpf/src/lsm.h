@@ -53,12 +53,10 @@ int BPF_PROG(on_file_permission, struct file *file, int mask)
 	__u64 n = 0;
 	__u32 how;
 
-	if (!(mask & MAY_WRITE))
-		return 0;
-	if ((file->f_inode->i_mode & S_IFMT) != S_IFREG)
+	if (!(mask & MAY_WRITE) || !holds_data(file->f_inode->i_mode))
 		return 0;
 	how = how_of(&n);
-	written(file, how, n);
+	written(file, how, n, false);
 	return 0;
 }
 
@@ -68,9 +66,9 @@ int BPF_PROG(on_mmap_shared, struct file *file, unsigned long reqprot, unsigned 
 {
 	if (!file || !(flags & MAP_SHARED_BIT) || !(prot & PROT_WRITE))
 		return 0;
-	if ((BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFREG || !(BPF_CORE_READ(file, f_mode) & FMODE_WRITE))
+	if (!holds_data(BPF_CORE_READ(file, f_inode, i_mode)) || !(BPF_CORE_READ(file, f_mode) & FMODE_WRITE))
 		return 0;
-	written(file, HOW_MMAP, 0);
+	written(file, HOW_MMAP, 0, false);
 	return 0;
 }
 
@@ -82,9 +80,12 @@ int BPF_PROG(on_mprotect_shared, struct vm_area_struct *vma, unsigned long reqpr
 
 	if (!file || !(prot & PROT_WRITE) || !(flags & VM_SHARED) || (flags & VM_WRITE))
 		return 0;
-	if ((BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFREG)
+	if (!holds_data(BPF_CORE_READ(file, f_inode, i_mode)))
 		return 0;
-	written(file, HOW_MMAP, 0);
+	if (BPF_CORE_READ(file, f_mode) & FMODE_NOACCOUNT)
+		mapping_of_layer(file);
+	else
+		written(file, HOW_MMAP, 0, false);
 	return 0;
 }
 
@@ -113,6 +114,8 @@ static __always_inline void about_to(__u32 type, struct path *dir, struct dentry
 
 	if (by_kernel())
 		return;
+	if (type == EV_CREATE)
+		a.nr = call().nr;
 	a.mnt = (__u64)dir->mnt;
 	a.dir = (__u64)dir->dentry;
 	a.text = (__u64)text;
@@ -162,6 +165,8 @@ int BPF_PROG(on_d_instantiate, struct dentry *dentry, struct inode *inode)
 	if (!a || !inode || a->dentry != (__u64)dentry || a->type != EV_CREATE)
 		return 0;
 	if ((__u64)BPF_CORE_READ(dentry, d_parent) != a->dir || (BPF_CORE_READ(inode, i_mode) & S_IFMT) != a->mode)
+		return 0;
+	if (a->nr != call().nr)
 		return 0;
 	a->dentry = 0;
 	m.extra = (void *)a->text;

@@ -54,6 +54,7 @@ static __always_inline __u32 walk_from(struct scratch *s, struct vfsmount *mnt, 
 {
 	__u32 n, flags = s->flags;
 
+	s->flags = 0;
 	n = walk(s, mnt, d);
 	flags |= s->flags & FL_PATH_TRUNC ? FL_PATH2_TRUNC : 0;
 	flags |= s->flags & FL_DETACHED ? FL_DETACHED2 : 0;
@@ -129,8 +130,7 @@ int BPF_PROG(on_move_mount, struct path *from, struct path *to)
 	struct dentry *root = BPF_CORE_READ(from, dentry);
 	struct mount *m = container_of_mount(BPF_CORE_READ(from, mnt));
 	struct super_block *sb = BPF_CORE_READ(root, d_sb);
-	struct mnt_namespace *ns = BPF_CORE_READ(m, mnt_ns);
-	bool new = !ns || ns == KERNELS_OWN || !BPF_CORE_READ(ns, seq);
+	bool new = !attached(m);
 	__u32 operation = MOUNT_MOVE;
 	struct event_mount *e;
 	struct scratch *s;

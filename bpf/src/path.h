@@ -17,6 +17,30 @@
 
 #define container_of_mount(m) ((struct mount *)((void *)(m) - bpf_core_field_offset(struct mount, mnt)))
 
+/* A mount that no name space holds belongs to the kernel: layers of overlayfs
+ * are reached through such. */
+#define KERNELS_OWN ((struct mnt_namespace *)-22L)
+
+static __always_inline bool kernels_own(struct vfsmount *vfs)
+{
+	return BPF_CORE_READ(container_of_mount(vfs), mnt_ns) == KERNELS_OWN;
+}
+
+/* attached says whether a mount is in some name space's tree: not those that
+ * were unmounted while in use, nor those that were never put anywhere. */
+static __always_inline bool attached(struct mount *m)
+{
+	struct mnt_namespace *ns = BPF_CORE_READ(m, mnt_ns);
+
+	if (!ns || ns == KERNELS_OWN)
+		return false;
+	if (bpf_core_field_exists(ns->seq))
+		return BPF_CORE_READ(ns, seq) != 0;
+	if (bpf_core_field_exists(ns->ns.ns_id))
+		return BPF_CORE_READ(ns, ns.ns_id) != 0;
+	return true;
+}
+
 /* append_name appends one string of at most NAME_BYTES with its NUL. */
 static __always_inline void append_name(struct scratch *s, const void *name)
 {
@@ -42,11 +66,7 @@ static __always_inline int step(struct scratch *s)
 		struct mount *up = BPF_CORE_READ(cur, mnt_parent);
 
 		if (!up || up == cur) {
-			/* The root of a mount that was taken out of the tree, or
-			 * never was in one, is nobody's root. */
-			__u64 tree = (__u64)BPF_CORE_READ(cur, mnt_ns);
-
-			if (!tree || tree >= (__u64)-4095)
+			if (!attached(cur))
 				s->flags |= FL_DETACHED;
 			return 1;
 		}

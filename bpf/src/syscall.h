@@ -184,8 +184,7 @@ int BPF_PROG(on_sys_exit, struct pt_regs *regs, long ret)
 
 	if (field(t, thread_info.status) & TS_COMPAT)
 		return 0;
-	/* Calls of the x32 kind have the numbers of others and a bit beside. */
-	bpf_tail_call(ctx, &exit_calls, field(regs, orig_ax) & ~0x40000000);
+	bpf_tail_call(ctx, &exit_calls, number_of(regs));
 	return 0;
 }
 
@@ -194,7 +193,7 @@ static __always_inline __u64 open_flags(struct pt_regs *regs)
 {
 	__u64 flags = 0;
 
-	switch (BPF_CORE_READ(regs, orig_ax)) {
+	switch (number_of(regs)) {
 	case NR_open:
 		return BPF_CORE_READ(regs, si);
 	case NR_openat:
@@ -242,8 +241,8 @@ int BPF_PROG(on_opened, struct pt_regs *regs, long ret)
 
 static __always_inline void wrote(struct file *f, __u32 how, __u64 bytes)
 {
-	if (f && (BPF_CORE_READ(f, f_inode, i_mode) & S_IFMT) == S_IFREG)
-		written(f, how, bytes);
+	if (f && holds_data(BPF_CORE_READ(f, f_inode, i_mode)))
+		written(f, how, bytes, true);
 }
 
 SEC("tp_btf/sys_exit")
@@ -252,7 +251,7 @@ int BPF_PROG(on_written, struct pt_regs *regs, long ret)
 	__u32 how = HOW_WRITE;
 	int fd = field(regs, di);
 
-	switch (field(regs, orig_ax)) {
+	switch (number_of(regs)) {
 	case NR_sendfile:
 		how = HOW_COPY;
 		break;
@@ -353,7 +352,7 @@ int BPF_PROG(on_changed, struct pt_regs *regs, long ret)
 	f = file_of(t, BPF_CORE_READ(regs, di));
 	if (!f)
 		return 0;
-	switch (BPF_CORE_READ(regs, orig_ax)) {
+	switch (number_of(regs)) {
 	case NR_ftruncate:
 		type = EV_TRUNCATE;
 		break;
@@ -395,7 +394,7 @@ int BPF_PROG(on_named, struct pt_regs *regs, long ret)
 
 	if (failed(ret))
 		return 0;
-	switch (BPF_CORE_READ(regs, orig_ax)) {
+	switch (number_of(regs)) {
 	case NR_unlink:
 	case NR_rmdir:
 		c.type = EV_UNLINK;
@@ -514,7 +513,7 @@ int BPF_PROG(on_marked_file, struct pt_regs *regs, long ret)
 	f = file_of(t, BPF_CORE_READ(regs, di));
 	if (!f)
 		return 0;
-	switch (BPF_CORE_READ(regs, orig_ax)) {
+	switch (number_of(regs)) {
 	case NR_fsetxattr:
 		m.arg2 = BPF_CORE_READ(regs, r10);
 		m.extra = (void *)b;
@@ -543,7 +542,7 @@ int BPF_PROG(on_marked, struct pt_regs *regs, long ret)
 	if (failed(ret))
 		return 0;
 	c.name = (void *)a;
-	switch (BPF_CORE_READ(regs, orig_ax)) {
+	switch (number_of(regs)) {
 	case NR_setxattr:
 	case NR_lsetxattr:
 		c.type = EV_XATTR;
@@ -583,7 +582,7 @@ int BPF_PROG(on_renamed, struct pt_regs *regs, long ret)
 
 	if (failed(ret))
 		return 0;
-	switch (BPF_CORE_READ(regs, orig_ax)) {
+	switch (number_of(regs)) {
 	case NR_link:
 		c.type = EV_LINK;
 	case NR_rename:
@@ -673,7 +672,7 @@ int BPF_PROG(on_mounts, struct pt_regs *regs, long ret)
 
 	if (failed(ret))
 		return 0;
-	switch (BPF_CORE_READ(regs, orig_ax)) {
+	switch (number_of(regs)) {
 	case NR_mount:
 		c.flags = (e & MS_MGC_MSK) == MS_MGC_VAL ? e & ~MS_MGC_MSK : e;
 		c.operation = operation_of(c.flags);
@@ -711,7 +710,7 @@ int BPF_PROG(on_moved, struct pt_regs *regs, long ret)
 	if (failed(ret))
 		return 0;
 	c.from = (void *)b;
-	if (BPF_CORE_READ(regs, orig_ax) == NR_pivot_root) {
+	if (number_of(regs) == NR_pivot_root) {
 		c.type = EV_PIVOT;
 		c.operation = MOUNT_PIVOT;
 		c.api = API_MOUNT;

@@ -30,6 +30,12 @@ struct {
 	__type(value, struct written);
 } wr SEC(".maps");
 
+/* Regular files and, for whole file systems lie in them, block devices. */
+static __always_inline bool holds_data(__u32 mode)
+{
+	return (mode & S_IFMT) == S_IFREG || (mode & S_IFMT) == S_IFBLK;
+}
+
 static __always_inline void add_write(struct written *w, __u32 how, __u64 bytes)
 {
 	__sync_fetch_and_add(&w->ops, 1);
@@ -60,8 +66,9 @@ static __always_inline __u32 temporary(struct file *f, struct inode *i)
 	return 0;
 }
 
-/* written takes in one write through f, a regular file. */
-static __always_inline void written(struct file *f, __u32 how, __u64 bytes)
+/* written takes in one write through f; done says that it has
+ * changed the file already. */
+static __always_inline void written(struct file *f, __u32 how, __u64 bytes, bool done)
 {
 	struct inode *i = BPF_CORE_READ(f, f_inode);
 	struct task_struct *t = current_task();
@@ -79,8 +86,11 @@ static __always_inline void written(struct file *f, __u32 how, __u64 bytes)
 		return;
 	id = bpf_get_current_pid_tgid();
 	n.first = bpf_ktime_get_boot_ns();
-	n.size0 = BPF_CORE_READ(i, i_size);
-	n.ctime0 = changed(i);
+	if (!done) {
+		n.size0 = BPF_CORE_READ(i, i_size);
+		n.ctime0 = changed(i);
+		m.arg2 = n.size0;
+	}
 	n.ops = 1;
 	n.bytes = bytes;
 	n.start = start_of(t);
@@ -100,6 +110,28 @@ static __always_inline void written(struct file *f, __u32 how, __u64 bytes)
 		drop_unsequenced(EV_CLOSE, RING_BULK, DROP_MAP);
 	m.flags = temporary(f, i);
 	tell_file(EV_WRITE, f, &m);
+}
+
+/* A mapping of a file on overlayfs may hold on to the file below. It is told
+ * by the path that was opened, and has no sum. */
+static __always_inline void mapping_of_layer(struct file *f)
+{
+	struct backing_file *b = (struct backing_file *)f;
+	struct more m = { .arg = HOW_MMAP };
+	struct vfsmount *mnt;
+	struct dentry *d;
+	struct inode *i;
+
+	if (bpf_core_field_exists(b->user_path) && kernels_own(BPF_CORE_READ(f, f_path.mnt))) {
+		mnt = BPF_CORE_READ(b, user_path.mnt);
+		d = BPF_CORE_READ(b, user_path.dentry);
+	} else {
+		mnt = BPF_CORE_READ(f, f_path.mnt);
+		d = BPF_CORE_READ(f, f_path.dentry);
+	}
+	i = BPF_CORE_READ(d, d_inode);
+	m.arg2 = BPF_CORE_READ(i, i_size);
+	tell_more(EV_WRITE, mnt, d, i, 0, &m);
 }
 
 static __always_inline bool agents(__u32 tgid)

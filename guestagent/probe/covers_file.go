@@ -15,7 +15,9 @@ var (
 	progWantWriteFile = program{name: "on_want_write_file", hook: "fentry/mnt_want_write_file"}
 	progSetattr       = program{name: "on_setattr", hook: "fentry/notify_change"}
 	progSetattrDone   = program{name: "on_setattr_done", hook: "fexit/notify_change"}
-	progFileattr      = program{name: "on_fileattr_set", hook: "fexit/vfs_fileattr_set"}
+	progFileIoctl     = program{name: "on_file_ioctl", hook: "lsm/file_ioctl",
+		lacks: "attempts are told, their result is not; those by FS_IOC_FSSETXATTR are not seen"}
+	progFileattr = program{name: "on_fileattr_set", hook: "fexit/vfs_fileattr_set"}
 
 	progOpened = program{name: "on_opened", hook: "tp_btf/sys_exit(open)", calls: []uint32{
 		unix.SYS_OPEN, unix.SYS_OPENAT, unix.SYS_OPENAT2, unix.SYS_CREAT, unix.SYS_OPEN_BY_HANDLE_AT}}
@@ -44,21 +46,24 @@ var (
 var attributes = []program{progWantWrite, progWantWriteFile, progSetattr, progSetattrDone}
 
 const (
+	notStored  = "files that the kernel makes up (proc, sysfs, cgroup, debugfs, tracefs, securityfs, selinux, configfs, binfmt_misc) are left out, and what threads of the kernel do for others (loop devices, file servers)"
 	attemptsOf = "permitted attempts are told, their result is not"
 	userNames  = "names are read from the process after the call, their inode is not known; calls of 32-bit programs and of io_uring are not seen"
-	noAsync    = "not seen are writes by mappings that mprotect makes writable, by files that io_uring opened itself, of 32-bit programs, by remapping (FICLONE)"
-	noUring    = "; nor are those of io_uring on this kernel"
+	noAsync    = "the size before is not known; not seen are writes by mappings that mprotect makes writable, by io_uring through files that it opened itself or that are registered, by requests of io_submit(2) after the fourth, " +
+		"of 32-bit programs, by remapping (FICLONE); " + notStored
+	noUring = "; nor are those of io_uring on this kernel"
 )
 
 var fileLSM = []cover{
 	{class: record.ClassFileCreate, event: bpf.ProbeEventTypeEV_CREATE, needs: []program{lsm("file_open"), lsm("path_mknod"),
-		lsm("path_mkdir"), lsm("path_symlink"), lsm("d_instantiate")}},
+		lsm("path_mkdir"), lsm("path_symlink"), lsm("d_instantiate")},
+		limit: "directories of file systems that the kernel makes up (cgroup) are not seen"},
 	{class: record.ClassFileModify, event: bpf.ProbeEventTypeEV_WRITE, needs: []program{lsm("file_permission"), progMmapShared, progMprotect},
 		anyOf: [][]program{{lsm("file_release"), progFput}},
-		limit: "stores into a shared mapping are told when it is made writable, each store is not"},
+		limit: attemptsOf + "; stores into a shared mapping are told when it is made writable, each store is not; " + notStored},
 	{class: record.ClassFileClose, event: bpf.ProbeEventTypeEV_CLOSE, needs: []program{lsm("file_permission"), progMmapShared, progMprotect},
 		anyOf: [][]program{{lsm("file_release"), progFput}},
-		limit: "bytes are those that write(2) and pwrite(2) asked for; a copy may count as several operations, a mapping counts as one"},
+		limit: "bytes are those that write(2) and pwrite(2) asked for; a copy may count as several operations, a mapping counts as one; " + notStored},
 	{class: record.ClassFileRename, event: bpf.ProbeEventTypeEV_RENAME, needs: []program{lsm("path_rename"), lsm("inode_rename")}, limit: attemptsOf},
 	{class: record.ClassFileDelete, event: bpf.ProbeEventTypeEV_UNLINK, needs: []program{lsm("path_unlink"), lsm("inode_unlink"),
 		lsm("path_rmdir"), lsm("inode_rmdir")}, limit: attemptsOf},
@@ -70,14 +75,15 @@ var fileLSM = []cover{
 	{class: record.ClassFileXattr, needs: []program{progWantWrite, progWantWriteFile, lsm("inode_setxattr"), lsm("inode_removexattr")},
 		extra: []program{lsm("inode_set_acl"), lsm("inode_remove_acl")}, limit: attemptsOf},
 	{class: record.ClassFileAttributes, needs: []program{progWantWrite, progWantWriteFile},
-		anyOf: [][]program{{progFileattr, lsm("file_ioctl")}}},
+		anyOf: [][]program{{progFileattr, progFileIoctl}}},
 }
 
 var fileTracepoint = []cover{
 	{class: record.ClassFileCreate, event: bpf.ProbeEventTypeEV_CREATE, needs: []program{progOpened, progNamed}, limit: "sockets that bind(2) makes are not seen; " + userNames},
 	{class: record.ClassFileModify, event: bpf.ProbeEventTypeEV_WRITE, needs: []program{progWritten, progOpened, progMapped, progSubmitted},
 		extra: []program{progUring}, limit: noAsync},
-	{class: record.ClassFileClose, limit: "no tracepoint tells when an open file description ends"},
+	{class: record.ClassFileClose, event: bpf.ProbeEventTypeEV_CLOSE, needs: []program{progFput, progWritten, progOpened, progMapped, progSubmitted}, limit: "the time before is not known; " +
+		"of more than 65536 files that are open for writing some are forgotten; " + noAsync},
 	{class: record.ClassFileRename, event: bpf.ProbeEventTypeEV_RENAME, needs: []program{progRenamed},
 		limit: userNames + "; nor is what the new name was before"},
 	{class: record.ClassFileDelete, event: bpf.ProbeEventTypeEV_UNLINK, needs: []program{progNamed}, limit: userNames},

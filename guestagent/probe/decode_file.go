@@ -90,7 +90,7 @@ func (d *decoder) file(b []byte) (*record.Event, error) {
 		e.File.Rdev = device(x.Rdev)
 		e.File.LinkTarget = cstring(extra)
 	case bpf.ProbeEventTypeEV_WRITE:
-		e.File.SizeBefore = x.Size
+		e.File.SizeBefore = x.Arg2
 		if int(x.Arg) < len(hows) {
 			e.File.How = hows[x.Arg]
 		}

@@ -17,7 +17,7 @@ func init() {
 		Row{ID: 54, Name: "write through a bind mount", Do: func(e *Env) error {
 			err := errors.Join(os.Mkdir(e.Path("a"), 0o755), os.Mkdir(e.Path("b"), 0o755), os.WriteFile(e.Path("a/passwd"), nil, 0o600),
 				e.Stat("f", e.Path("a/passwd")), unix.Mount(e.Path("a"), e.Path("b"), "", unix.MS_BIND, ""))
-			return errors.Join(err, os.WriteFile(e.Path("b/passwd"), []byte("x"), 0), unix.Unmount(e.Path("b"), 0))
+			return errors.Join(err, os.WriteFile(e.Path("b/passwd"), []byte("x"), 0), unix.Unmount(e.Path("b"), unix.MNT_DETACH)) // the agent may be reading the file for its digest
 		}, Check: func(c *Checker) {
 			c.One(record.ClassFileMount, Is("mount.operation", "bind"), Is("mount.source", c.Text("dir")+"/a"), Is("file.path", c.Text("dir")+"/b"))
 			c.One(record.ClassFileModify, File(c.Text("dir")+"/b/passwd", c.Inode("f")),
@@ -92,6 +92,34 @@ func init() {
 			c.One(record.ClassFileCreate, File(c.Text("dir")+"/d/x", c.Inode("x")), Is("file.uid", 1000), Is("process.credentials.euid", 1000))
 		}},
 	)
+	register(Row{ID: 220, Name: "make a shared mapping on overlayfs writable", Needs: []string{"overlay"}, Do: func(e *Env) error {
+		return onOverlay(e, func() error { return e.mustRun("remapped", e.Path("m/low")) })
+	}, Check: func(c *Checker) {
+		by := Is("process.pid", c.Number("pid"))
+		c.One(record.ClassFileModify, by, Is("file.path", c.Text("dir")+"/m/low"), Is("file.how", "mmap"), Is("file.device", c.Inode("m").Dev))
+		c.N(1, record.ClassFileModify, by)
+	}, Tracepoint: Gap(record.ClassFileModify, "mprotect")})
+	register(Row{ID: 221, Name: "write to a file system that is unmounted", Do: func(e *Env) error {
+		err := errors.Join(os.MkdirAll(e.Path("m"), 0o755), unix.Mount("m", e.Path("m"), "tmpfs", 0, ""), os.Mkdir(e.Path("m/etc"), 0o755))
+		if err != nil {
+			return err
+		}
+		fd, err := unix.Open(e.Path("m/etc/shadow"), unix.O_CREAT|unix.O_WRONLY, 0o600)
+		if err != nil {
+			return err
+		}
+		return errors.Join(unix.Unmount(e.Path("m"), unix.MNT_DETACH), full(unix.Write(fd, []byte("x"))), e.Fstat("f", fd), unix.Close(fd))
+	}, Check: func(c *Checker) {
+		c.One(record.ClassFileCreate, File(c.Text("dir")+"/m/etc/shadow", c.Inode("f")), Lacks("file.flags", record.FileDetached))
+		c.One(record.ClassFileModify, File("etc/shadow", c.Inode("f")), Has("file.flags", record.FileDetached))
+	}})
+	registerSub("remapped", func(args []string) int {
+		fd, err := unix.Open(args[0], unix.O_RDWR, 0)
+		if err != nil || store(fd, unix.PROT_READ) != nil {
+			return 1
+		}
+		return 0
+	})
 	registerSub("chrooted", func(args []string) int {
 		if errors.Join(unix.Chroot(args[0]), os.Chdir("/"), os.WriteFile("/x", []byte("x"), 0o600), os.Mkdir("/made", 0o755)) != nil {
 			return 1
@@ -133,15 +161,20 @@ func (e *Env) mustRun(name string, args ...string) error {
 
 // overlay writes, makes, changes and removes files on an overlay of its own.
 func overlay(e *Env) error {
+	return onOverlay(e, func() error { return e.mustRun("layered", e.Path("m")) })
+}
+
+// onOverlay mounts an overlay on m, with a file low below.
+func onOverlay(e *Env, act func() error) error {
 	for _, d := range []string{"l", "u", "w", "m"} {
 		if err := os.Mkdir(e.Path(d), 0o755); err != nil {
 			return err
 		}
 	}
-	err := errors.Join(os.WriteFile(e.Path("l/low"), []byte("low"), 0o600),
+	err := errors.Join(os.WriteFile(e.Path("l/low"), []byte("low file"), 0o600),
 		unix.Mount("overlay", e.Path("m"), "overlay", 0, "lowerdir="+e.Path("l")+",upperdir="+e.Path("u")+",workdir="+e.Path("w")))
 	if err != nil {
 		return err
 	}
-	return errors.Join(e.Stat("m", e.Path("m")), e.mustRun("layered", e.Path("m")), unix.Unmount(e.Path("m"), 0))
+	return errors.Join(e.Stat("m", e.Path("m")), act(), unix.Unmount(e.Path("m"), unix.MNT_DETACH)) // as above
 }

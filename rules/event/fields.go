@@ -176,7 +176,7 @@ var Fields = [...]Info{
 	claim(FileInMemory, "file.in_memory", KindBool, setObject, opt, `Whether it is a memfd; file.path is its name then.`),
 	claim(FileInternal, "file.internal", KindBool, setObject, opt, `Whether a layer of the kernel did it (overlayfs), not a call.`),
 
-	claim(MountOperation, "mount.operation", KindString, onMount, opt, `mount, bind, remount, move, propagation, unmount or pivot_root. The place is file.path.`),
+	claim(MountOperation, "mount.operation", KindString, onMount, opt, `mount, bind, remount, move, propagation, setattr, unmount or pivot_root. The place is file.path.`),
 	claim(MountAPI, "mount.api", KindString, onMount, opt, `System call: mount, move_mount and so on.`),
 	claim(MountSource, "mount.source", KindString, onMount, opt, `Source as it was given, such as /dev/sdb1.`),
 	claim(MountType, "mount.type", KindString, onMount, opt, `Type of the file system.`),
