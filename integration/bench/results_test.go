@@ -157,6 +157,7 @@ func (b *bench) overhead(ctx context.Context) error {
 			continue
 		}
 		resultOf("probe."+name+".wakeups", paired(x, x, func(s, _ *sample) float64 { return float64(s.waits) / float64(s.records) }), "per_event", "target<=0.1")
+		resultOf("probe."+name+".event_cpu", paired(x, x, func(s, _ *sample) float64 { return float64(s.observer) / float64(s.records) }), "ns/event", "")
 		resultOf("probe."+name+".ring_bytes", paired(x, x, func(s, _ *sample) float64 { return float64(s.ring) / float64(s.records) }), "B/event", "")
 	}
 	result("probe.ring_bytes", float64(sum.ring)/float64(sum.records), "B/event", "target<=95")
