@@ -70,8 +70,12 @@ type queue struct {
 // push reports whether there was room. It copies the payload.
 func (q *queue) push(r queued) bool {
 	n := recordBytes(len(r.payload))
+	share := shares[tierOf(r.header.Class)]
+	if r.header.Lane == record.NoLane {
+		share = 100 // the agent's own, few: a sum stands for acts that nothing else counts
+	}
 	// In two steps: a limit of gigabytes is no overflow on 32 bits.
-	if q.bytes+n > q.limit/100*shares[tierOf(r.header.Class)] {
+	if q.bytes+n > q.limit/100*share {
 		return false
 	}
 	last := len(q.chunks) - 1
