@@ -90,7 +90,7 @@ func TestProbe(t *testing.T) {
 			for _, mode := range []string{"lsm", "tracepoint"} {
 				ctx, cancel := context.WithTimeout(ctx, 6*time.Minute)
 				defer cancel()
-				r, err := vm.Run(ctx, fmt.Sprintf("/bin/probe.test -mode %s -storm %d -test.timeout 5m >/tmp/out 2>&1; tail -c 20000 /tmp/out", mode, storm))
+				r, err := vm.Run(ctx, fmt.Sprintf("/bin/probe.test -mode %s -storm %d -test.timeout 5m -test.skip TestCoveragePage >/tmp/out 2>&1; tail -c 20000 /tmp/out", mode, storm))
 				if err != nil {
 					t.Fatal(err)
 				}
