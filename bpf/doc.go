@@ -24,7 +24,14 @@
 //	written.h  writes: the first, and the sum at the end
 //	mount.h    mounts
 //	acts.h     what a thread is about to do
-//	call.h     the system call that a task is in
+//	call.h, calls.h  the system call that a task is in
+//	memory.h   address spaces: what may be executed, and growth
+//	memory_calls.h  the same, from the ends of system calls
+//	trace.h    acts upon another process
+//	control.h  acts upon the kernel: modules, programs, parameters
+//	guard.h    acts against the agent, refused and told
+//	init.h     the first process, which may end the agent when it goes down
+//	task.h     what is read of a task
 //	syscall.h  files where there is no BPF LSM, from the ends of system calls
 //	sum.h      acts that are told as sums
 //	budget.h   processes that do more than they may before that
