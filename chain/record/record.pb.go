@@ -41,6 +41,8 @@ const (
 	LossReason_LOSS_REASON_FAULT         LossReason = 8
 	LossReason_LOSS_REASON_MISSED        LossReason = 9 // the kernel did not run a program: recursion
 	LossReason_LOSS_REASON_SPOOL_DAMAGED LossReason = 10
+	LossReason_LOSS_REASON_MAP_FULL      LossReason = 11 // no room in a map of the kernel that the event needs
+	LossReason_LOSS_REASON_AGENT_ENDED   LossReason = 12 // the agent ended before the host took it
 )
 
 // Enum value maps for LossReason.
@@ -57,6 +59,8 @@ var (
 		8:  "LOSS_REASON_FAULT",
 		9:  "LOSS_REASON_MISSED",
 		10: "LOSS_REASON_SPOOL_DAMAGED",
+		11: "LOSS_REASON_MAP_FULL",
+		12: "LOSS_REASON_AGENT_ENDED",
 	}
 	LossReason_value = map[string]int32{
 		"LOSS_REASON_UNSPECIFIED":   0,
@@ -70,6 +74,8 @@ var (
 		"LOSS_REASON_FAULT":         8,
 		"LOSS_REASON_MISSED":        9,
 		"LOSS_REASON_SPOOL_DAMAGED": 10,
+		"LOSS_REASON_MAP_FULL":      11,
+		"LOSS_REASON_AGENT_ENDED":   12,
 	}
 )
 
@@ -4477,7 +4483,7 @@ const file_record_proto_rawDesc = "" +
 	" \x01(\x03R\x05ended\x12\x18\n" +
 	"\aattempt\x18\v \x01(\rR\aattempt\x12\x1a\n" +
 	"\brepaired\x18\f \x01(\bR\brepaired\x12\x16\n" +
-	"\x06policy\x18\r \x01(\tR\x06policy*\xb7\x02\n" +
+	"\x06policy\x18\r \x01(\tR\x06policy*\xee\x02\n" +
 	"\n" +
 	"LossReason\x12\x1b\n" +
 	"\x17LOSS_REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
@@ -4491,7 +4497,9 @@ const file_record_proto_rawDesc = "" +
 	"\x11LOSS_REASON_FAULT\x10\b\x12\x16\n" +
 	"\x12LOSS_REASON_MISSED\x10\t\x12\x1d\n" +
 	"\x19LOSS_REASON_SPOOL_DAMAGED\x10\n" +
-	"B*Z(github.com/provostd/provost/chain/recordb\x06proto3"
+	"\x12\x18\n" +
+	"\x14LOSS_REASON_MAP_FULL\x10\v\x12\x1b\n" +
+	"\x17LOSS_REASON_AGENT_ENDED\x10\fB*Z(github.com/provostd/provost/chain/recordb\x06proto3"
 
 var (
 	file_record_proto_rawDescOnce sync.Once

@@ -19,7 +19,7 @@ var lossReasons = [reasons]record.LossReason{
 	bpf.ProbeDropReasonDROP_RING:   record.LossReason_LOSS_REASON_RING_FULL,
 	bpf.ProbeDropReasonDROP_NESTED: record.LossReason_LOSS_REASON_NESTED,
 	bpf.ProbeDropReasonDROP_FAULT:  record.LossReason_LOSS_REASON_FAULT,
-	bpf.ProbeDropReasonDROP_MAP:    record.LossReason_LOSS_REASON_RING_FULL,
+	bpf.ProbeDropReasonDROP_MAP:    record.LossReason_LOSS_REASON_MAP_FULL,
 }
 
 // stats reads the kernel's counters, which lie in shared memory: no system

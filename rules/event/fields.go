@@ -282,7 +282,7 @@ var Fields = [...]Info{
 
 	claim(LostCount, "lost.count", KindNumber, onLost, must, `How many observations were lost.`),
 	claim(LostAuthor, "lost.author", KindString, onLost, opt, `Who says so: "guest" is a claim, "host" a finding.`),
-	claim(LostReasons, "lost.reasons", KindStrings, onLost, opt, `Reasons: ring_full, queue_full, nested, spool_full, undecodable, unexplained, too_large, fault, missed, spool_damaged.`),
+	claim(LostReasons, "lost.reasons", KindStrings, onLost, opt, `Reasons: ring_full, queue_full, nested, spool_full, undecodable, unexplained, too_large, fault, missed, spool_damaged, map_full, agent_ended.`),
 	claim(LostClasses, "lost.classes", KindStrings, onLost, opt, `Event types that were lost, where known.`),
 
 	fact(GapSeconds, "gap.seconds", KindNumber, onGap, opt, `For how long the host could not see the domain.`),
