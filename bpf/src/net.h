@@ -77,7 +77,8 @@ static __always_inline void vsock_ends(struct event_net *e, struct sock *sk, boo
 		return;
 	if (v.local.port != VSOCK_ANY)
 		e->sport = v.local.port;
-	if (v.local.cid != VSOCK_ANY)
+	/* A socket that takes all that comes says so; 0 is the hypervisor. */
+	if (v.local.cid != VSOCK_ANY || e->h.type == EV_BIND || e->h.type == EV_LISTEN)
 		__builtin_memcpy(e->saddr, &v.local.cid, 4);
 	if (!remote)
 		return;
