@@ -115,6 +115,21 @@ func (e *Env) Until(what string, so func() bool) error {
 	return nil
 }
 
+// laterThan waits until a change of an open file would have another time than
+// the last one had: files have the time of the last tick.
+func (e *Env) laterThan(fd int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	var now unix.Timespec
+	var err error
+	return errors.Join(e.Until("the next tick", func() bool {
+		err = unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &now)
+		return err != nil || now.Nano() > st.Ctim.Nano()
+	}), err)
+}
+
 // Exists says whether a file is there.
 func Exists(path string) bool {
 	var st unix.Stat_t

@@ -46,7 +46,7 @@ func init() {
 		}},
 		Row{ID: 24, Name: "end by a signal", Do: endBySignal, Check: func(c *Checker) {
 			c.One(record.ClassProcessExit, Is("process.pid", c.Number("killed")), Is("exit.signal", 9), Is("exit.code", 0), NonZero("exit.peak_memory"))
-			c.One(record.ClassProcessExit, Is("process.pid", c.Number("faulted")), Is("exit.signal", 11), Is("exit.code", 0))
+			c.One(record.ClassProcessExit, Is("process.pid", c.Number("faulted")), Is("exit.signal", 11), Is("exit.code", 0), Is("exit.core_dumped", false))
 		}},
 		Row{ID: 25, Name: "kill another process", Do: killOther, Check: func(c *Checker) {
 			target := c.One(record.ClassProcessFork, Is("process.pid", c.Number("target")))

@@ -20,6 +20,9 @@ import (
 	"github.com/provostd/provost/chain/record"
 )
 
+// longArgs arguments of 100 KiB are 3 MiB.
+const longArgs = 31
+
 func init() {
 	pid := func(c *Checker) Field { return Is("process.pid", c.Number("pid")) }
 	register(
@@ -40,15 +43,19 @@ func init() {
 			c.One(record.ClassFileCreate, Is("file.inode", c.Inode("tmp").Ino), Has("file.flags", record.FileTemporary))
 		}},
 		Row{ID: 17, Name: "run with very long arguments", Do: func(e *Env) error {
+			// A quarter of the stack's limit may be arguments.
+			if err := unix.Setrlimit(unix.RLIMIT_STACK, &unix.Rlimit{Cur: 24 << 20, Max: 24 << 20}); err != nil {
+				return fmt.Errorf("raise limit of the stack: %w", err)
+			}
 			args := []string{"sub", "nop"}
-			for range 15 {
+			for range longArgs {
 				args = append(args, strings.Repeat("x", 100<<10))
 			}
 			return e.Run("/proc/self/exe", args...)
 		}, Check: func(c *Checker) {
 			told := 4096 - len("/proc/self/exe\x00sub\x00nop\x00")
 			c.One(record.ClassProcessExec, pid(c), Is("process.args_truncated", true), Is("#process.args", 4), Is("process.args[3]", strings.Repeat("x", told)),
-				Is("process.args_length", len("/proc/self/exe\x00sub\x00nop\x00")+15*(100<<10+1)))
+				Is("process.args_length", len("/proc/self/exe\x00sub\x00nop\x00")+longArgs*(100<<10+1)))
 		}},
 		Row{ID: 18, Name: "run with strange arguments", Do: func(e *Env) error {
 			return e.Run("/proc/self/exe", "sub", "nop", "", "a\nb", "\xff\xfe", "", "")

@@ -13,6 +13,9 @@ import (
 	"github.com/provostd/provost/chain/record"
 )
 
+// tooDeep directories are more than the 64 names of a path that are told.
+const tooDeep = 80
+
 func init() {
 	register(
 		Row{ID: 55, Name: "rename over another file", Do: func(e *Env) error {
@@ -23,6 +26,9 @@ func init() {
 		}, Check: func(c *Checker) {
 			tmp := File(c.Text("dir")+"/tmp", c.Inode("tmp"))
 			made, write := c.One(record.ClassFileCreate, tmp), c.One(record.ClassFileModify, tmp)
+			if c.Covers(record.ClassFileClose) {
+				c.Order(write, c.One(record.ClassFileClose, tmp, Is("file.operations", 1), Is("file.size", 3)))
+			}
 			rename := c.One(record.ClassFileRename, named(c, "file", c.Text("dir")+"/tmp", c.Inode("tmp")), Is("target.path", c.Text("dir")+"/f"))
 			c.Order(made, write, rename)
 			if !c.Tracepoint() && (rename.Replaced.GetInode() != c.Inode("f").Ino || rename.Replaced.GetDevice() != c.Inode("f").Dev) {
@@ -51,14 +57,17 @@ func init() {
 			if unix.Unlink(e.Path("d")) == nil || unix.Unlink(e.Path("none")) == nil {
 				err = errors.Join(err, errors.New("unlink took what is no file"))
 			}
-			return errors.Join(err, unix.Unlink(e.Path("f")), unix.Rmdir(e.Path("d")))
+			dir, derr := unix.Open(e.Dir, unix.O_PATH, 0)
+			return errors.Join(err, derr, unix.Unlink(e.Path("f")), unix.Rmdir(e.Path("d")), os.Mkdir(e.Path("d2"), 0o755), e.Stat("d2", e.Path("d2")),
+				unix.Unlinkat(dir, "d2", unix.AT_REMOVEDIR), unix.Close(dir))
 		}, Check: func(c *Checker) {
 			file := c.One(record.ClassFileDelete, named(c, "file", c.Text("dir")+"/f", c.Inode("f")))
 			if !c.Tracepoint() && file.File.GetLinks() != 1 {
 				c.Errorf("the removed file had %d names, want 1", file.File.GetLinks())
 			}
 			c.One(record.ClassFileDelete, named(c, "file", c.Text("dir")+"/d", c.Inode("d")))
-			c.N(2, record.ClassFileDelete)
+			c.One(record.ClassFileDelete, named(c, "file", c.Text("dir")+"/d2", c.Inode("d2")))
+			c.N(3, record.ClassFileDelete)
 		}},
 		Row{ID: 59, Name: "link, write by the new name, remove the old", Do: func(e *Env) error {
 			return errors.Join(prepare(e), os.Link(e.Path("f"), e.Path("l")), os.WriteFile(e.Path("l"), []byte("x"), 0), unix.Unlink(e.Path("f")))
@@ -120,6 +129,23 @@ func init() {
 		}, Check: func(c *Checker) {
 			path := c.Text("dir") + strings.Repeat("/"+strings.Repeat("d", 240), 20) + "/leaf"
 			of := append(File(path, c.Inode("leaf")), Lacks("file.flags", record.FilePathTruncated))
+			c.One(record.ClassFileCreate, of)
+			c.One(record.ClassFileModify, of)
+		}},
+		Row{ID: 226, Name: "a path deeper than is told", Do: func(e *Env) error {
+			for range tooDeep {
+				if err := errors.Join(os.Mkdir("deep", 0o755), os.Chdir("deep")); err != nil {
+					return err
+				}
+			}
+			return errors.Join(os.WriteFile("leaf", []byte("x"), 0o600), e.Stat("leaf", "leaf"))
+		}, Check: func(c *Checker) {
+			// The leaf's side is kept, and says that it does not begin at the root.
+			of := []Field{Is("file.device", c.Inode("leaf").Dev), Is("file.inode", c.Inode("leaf").Ino), Has("file.flags", record.FilePathTruncated),
+				That("file.path", "the last of it", func(v any) bool {
+					s, ok := v.(string)
+					return ok && strings.HasSuffix(s, strings.Repeat("/deep", 60)+"/leaf") && !strings.HasPrefix(s, "/")
+				})}
 			c.One(record.ClassFileCreate, of)
 			c.One(record.ClassFileModify, of)
 		}},

@@ -30,6 +30,7 @@ func init() {
 			// The program must be there to be run: it changes its root itself.
 			return errors.Join(e.mustRun("chrooted", e.Path("root")), e.Stat("f", e.Path("root/x")))
 		}, Check: func(c *Checker) {
+			c.One(record.ClassProcessChroot, Is("process.pid", c.Number("pid")), Is("file.path", c.Text("dir")+"/root"))
 			of := File(c.Text("dir")+"/root/x", c.Inode("f"))
 			c.One(record.ClassFileCreate, of)
 			c.One(record.ClassFileModify, of)
@@ -42,7 +43,7 @@ func init() {
 			}
 			e.Fact("mntns", st.Ino)
 			cmd := e.Sub("hidden", e.Path("t"))
-			cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
+			cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
 			err := e.RunCmd(cmd)
 			if Exists(e.Path("t/x")) {
 				err = errors.Join(err, errors.New("the file is seen from outside"))
@@ -52,6 +53,10 @@ func init() {
 			write := c.One(record.ClassFileModify, Is("process.pid", c.Number("pid")), Is("file.path", c.Text("dir")+"/t/x"))
 			mount := c.One(record.ClassFileMount, Is("process.pid", c.Number("pid")), Is("file.path", c.Text("dir")+"/t"), Is("mount.type", "tmpfs"))
 			run := c.One(record.ClassProcessExec, Is("process.pid", c.Number("pid")))
+			// Between fork and exec: it is the child, with its parent's image.
+			into := c.One(record.ClassProcessNamespace, Is("process.pid", c.Number("pid")), Is("namespaces.operation", "unshare"), Is("namespaces.changed", unix.CLONE_NEWNS),
+				Is("process.executable", c.Text("exe")), Is("process.start", run.Process.GetStart()), Is("namespaces.mount", write.Process.GetMountNamespace()))
+			c.Order(into, run, mount, write)
 			if ns := write.Process.GetMountNamespace(); ns == uint32(c.Number("mntns")) || ns != run.Process.GetMountNamespace() || ns != mount.Process.GetMountNamespace() {
 				c.Errorf("written in mount namespace %d", ns)
 			}
@@ -89,6 +94,7 @@ func init() {
 				Credential: &syscall.Credential{NoSetGroups: true}}
 			return errors.Join(e.RunCmd(cmd), e.Stat("x", e.Path("d/x")))
 		}, Check: func(c *Checker) {
+			c.One(record.ClassProcessNamespace, Is("process.pid", c.Number("pid")), Is("namespaces.operation", "clone"), Is("namespaces.changed", unix.CLONE_NEWUSER))
 			c.One(record.ClassFileCreate, File(c.Text("dir")+"/d/x", c.Inode("x")), Is("file.uid", 1000), Is("process.credentials.euid", 1000))
 		}},
 	)

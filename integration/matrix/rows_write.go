@@ -88,8 +88,18 @@ func init() {
 			return withFile(e, unix.O_WRONLY, func(fd int) error { return unix.Fallocate(fd, 0, 0, 8192) })
 		}, Check: func(c *Checker) { checkWrite(c, fdFile(c), "falloc", 1, 1, Is("file.size", 8192)) }},
 		Row{ID: 47, Name: "store into a shared mapping", Do: func(e *Env) error {
-			return withFile(e, unix.O_RDWR, func(fd int) error { return store(fd, unix.PROT_READ|unix.PROT_WRITE) })
-		}, Check: func(c *Checker) { checkWrite(c, fdFile(c), "mmap", 1, 1) }},
+			return withFile(e, unix.O_RDWR, func(fd int) error {
+				return errors.Join(e.laterThan(fd), store(fd, unix.PROT_READ|unix.PROT_WRITE))
+			})
+		}, Check: func(c *Checker) {
+			checkWrite(c, fdFile(c), "mmap", 1, 1)
+			for _, s := range c.All(record.ClassFileClose, fdFile(c)) {
+				f := s.Event().File
+				if !c.Tracepoint() && f.GetCtime() <= f.GetCtimeBefore() { // there the time before is not known
+					c.Errorf("the close tells of a change at %d, which was the time before", f.GetCtime())
+				}
+			}
+		}},
 		Row{ID: 48, Name: "make a shared mapping writable and store", Do: func(e *Env) error {
 			return withFile(e, unix.O_RDWR, func(fd int) error { return store(fd, unix.PROT_READ) })
 		}, Check: func(c *Checker) { checkWrite(c, fdFile(c), "mmap", 1, 1) }, Tracepoint: Gap(record.ClassFileModify, "mprotect")},
@@ -307,6 +317,7 @@ func checkTruncate(c *Checker, fields []Field, size int) {
 
 func checkUring(c *Checker) {
 	by := []any{fdFile(c), Is("process.pid", c.Number("self")), Is("process.executable", c.Text("exe"))}
+	c.One(record.ClassKernelIOUring, by[1:], Is("kernel.operation", "io_uring_setup"), Is("kernel.size", 4))
 	c.One(record.ClassFileCreate, by...)
 	c.One(record.ClassFileModify, by...)
 	if c.Covers(record.ClassFileClose) {
