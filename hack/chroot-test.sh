@@ -86,7 +86,7 @@ main() {
 	cd "$(dirname "$0")/.."
 	[ "$(id -u)" = 0 ] || die "this needs root: it makes file systems and starts virtual machines"
 	command -v mmdebstrap >/dev/null || die "mmdebstrap is missing: make test-long installs it"
-	[ -d .git ] || die "this is no clone: there is nothing to clone from"
+	git rev-parse --quiet --verify HEAD >/dev/null || die "this is no clone with a commit: there is nothing to clone from"
 	[ -z "$(git status --porcelain)" ] || say "what is not committed is not tried"
 
 	mkdir -p .cache
