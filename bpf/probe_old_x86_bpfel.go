@@ -39,6 +39,7 @@ const (
 	OldMapSums                = "sums"
 	OldMapTold                = "told"
 	OldMapTraced              = "traced"
+	OldMapUnsummed            = "unsummed"
 	OldMapWr                  = "wr"
 	OldProgGuardBpf           = "guard_bpf"
 	OldProgGuardPtrace        = "guard_ptrace"
@@ -430,6 +431,7 @@ type OldMapSpecs struct {
 	Sums         *ebpf.MapSpec `ebpf:"sums"`
 	Told         *ebpf.MapSpec `ebpf:"told"`
 	Traced       *ebpf.MapSpec `ebpf:"traced"`
+	Unsummed     *ebpf.MapSpec `ebpf:"unsummed"`
 	Wr           *ebpf.MapSpec `ebpf:"wr"`
 }
 
@@ -521,6 +523,7 @@ type OldMaps struct {
 	Sums         *ebpf.Map `ebpf:"sums"`
 	Told         *ebpf.Map `ebpf:"told"`
 	Traced       *ebpf.Map `ebpf:"traced"`
+	Unsummed     *ebpf.Map `ebpf:"unsummed"`
 	Wr           *ebpf.Map `ebpf:"wr"`
 }
 
@@ -549,6 +552,7 @@ func (m *OldMaps) Close() error {
 		m.Sums,
 		m.Told,
 		m.Traced,
+		m.Unsummed,
 		m.Wr,
 	)
 }

@@ -206,6 +206,7 @@ const (
 	ProbeEventFlagFL_TEMPORARY  ProbeEventFlag = 4096
 	ProbeEventFlagFL_REFUSED    ProbeEventFlag = 8192
 	ProbeEventFlagFL_RESULT     ProbeEventFlag = 16384
+	ProbeEventFlagFL_HEAVY      ProbeEventFlag = 32768
 )
 
 type ProbeEventFork struct {
@@ -565,10 +566,11 @@ type ProbeSumKey struct {
 type ProbeSumLayout uint32
 
 const (
-	ProbeSumLayoutSUM_FLOW ProbeSumLayout = 1
-	ProbeSumLayoutSUM_NET  ProbeSumLayout = 2
-	ProbeSumLayoutSUM_FILE ProbeSumLayout = 3
-	ProbeSumLayoutSUM_HEAD ProbeSumLayout = 4
+	ProbeSumLayoutSUM_FLOW   ProbeSumLayout = 1
+	ProbeSumLayoutSUM_NET    ProbeSumLayout = 2
+	ProbeSumLayoutSUM_FILE   ProbeSumLayout = 3
+	ProbeSumLayoutSUM_HEAD   ProbeSumLayout = 4
+	ProbeSumLayoutSUM_MEMORY ProbeSumLayout = 5
 )
 
 type ProbeTamperKind uint32
@@ -632,6 +634,7 @@ const (
 	ProbeMapSums                = "sums"
 	ProbeMapTold                = "told"
 	ProbeMapTraced              = "traced"
+	ProbeMapUnsummed            = "unsummed"
 	ProbeMapWr                  = "wr"
 	ProbeProgGuardBpf           = "guard_bpf"
 	ProbeProgGuardPtrace        = "guard_ptrace"
@@ -1023,6 +1026,7 @@ type ProbeMapSpecs struct {
 	Sums         *ebpf.MapSpec `ebpf:"sums"`
 	Told         *ebpf.MapSpec `ebpf:"told"`
 	Traced       *ebpf.MapSpec `ebpf:"traced"`
+	Unsummed     *ebpf.MapSpec `ebpf:"unsummed"`
 	Wr           *ebpf.MapSpec `ebpf:"wr"`
 }
 
@@ -1114,6 +1118,7 @@ type ProbeMaps struct {
 	Sums         *ebpf.Map `ebpf:"sums"`
 	Told         *ebpf.Map `ebpf:"told"`
 	Traced       *ebpf.Map `ebpf:"traced"`
+	Unsummed     *ebpf.Map `ebpf:"unsummed"`
 	Wr           *ebpf.Map `ebpf:"wr"`
 }
 
@@ -1142,6 +1147,7 @@ func (m *ProbeMaps) Close() error {
 		m.Sums,
 		m.Told,
 		m.Traced,
+		m.Unsummed,
 		m.Wr,
 	)
 }

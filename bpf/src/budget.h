@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What a process does beyond its budget is told as sums: the first act upon
- * each object whole, the rest counted. Nothing is left out: an act for which
- * there is no room among the sums is told like any other. */
+/* What a process does beyond its budget. Acts of the kinds that programs do by
+ * the ten thousand are told as sums: the first upon each object whole, the rest
+ * counted; an act for which there is no room among the sums is told like any
+ * other. Acts of all other kinds are told one by one for ever, since each may be
+ * what a storm is to hide, but give way to those of other processes where the
+ * ring fills (FL_HEAVY): the storm is dropped, and counted, before anybody
+ * else's. */
 #pragma once
 
 #include "sum.h"
@@ -10,6 +14,21 @@
  * has, its acts are folded until it has let half of that go by. */
 #define BURST_NS (2 * SECOND)
 #define RELIEF_NS SECOND
+
+/* Kinds that are told as sums. A change of name, rights or times may be all
+ * there is to an attack, and its sum would not say where it went. */
+#define FOLDED_TYPES \
+	(BIT(EV_CREATE) | BIT(EV_WRITE) | BIT(EV_CLOSE) | BIT(EV_UNLINK) | BIT(EV_CONNECT) | BIT(EV_ACCEPT) | \
+	 BIT(EV_SEND) | BIT(EV_MAP) | BIT(EV_PROTECT) | BIT(EV_MEMFD) | BIT(EV_ALLOCATE))
+
+/* How many acts of a kind in a directory, or upon memory, are told whole. */
+#define WHOLE_ACTS 256
+/* How many of a kind that is not folded do not give way. */
+#define LIGHT_ACTS 1024
+
+/* fold says so of an act that went into a sum: there is nothing to tell. Else
+ * it gives flags for the event. */
+#define FOLDED (1U << 31)
 
 struct bucket {
 	__u64 full; /* time at which all that was done is paid for */
@@ -25,12 +44,12 @@ struct {
 	__type(value, struct bucket);
 } buckets SEC(".maps");
 
-/* Objects of which the first act beyond a budget was told. */
+/* How many acts upon an object were told whole beyond a budget. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 8192);
 	__type(key, struct sum_key);
-	__type(value, __u8);
+	__type(value, __u32);
 } folding SEC(".maps");
 
 struct inode_key {
@@ -98,14 +117,42 @@ static __always_inline struct bucket *over_budget(void)
 	return b;
 }
 
-/* first_fold says whether an object is new: its first act is told whole. */
-static __always_inline bool first_fold(struct sum_key *k)
+/* among_first says whether an act upon an object is one of the first n: those
+ * are told whole. Processors that count at the same time may tell one more. */
+static __always_inline bool among_first(struct sum_key *k, __u32 n)
 {
-	__u8 one = 1;
+	__u32 *count = bpf_map_lookup_elem(&folding, k), one = 1;
 
-	if (bpf_map_lookup_elem(&folding, k))
+	if (!count) {
+		if (bpf_map_update_elem(&folding, k, &one, BPF_NOEXIST) != -EEXIST)
+			return true;
+		count = bpf_map_lookup_elem(&folding, k);
+		if (!count)
+			return true;
+	}
+	if (*count >= n)
 		return false;
-	return bpf_map_update_elem(&folding, k, &one, BPF_NOEXIST) != -EEXIST;
+	__sync_fetch_and_add(count, 1);
+	return true;
+}
+
+/* of_current is the key of all acts of a kind by this process. */
+static __always_inline struct sum_key of_current(__u32 type, __u32 layout)
+{
+	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+	struct sum_key k = { .type = type, .layout = layout };
+
+	k.start = BPF_CORE_READ(t, group_leader, start_boottime);
+	k.tgid = BPF_CORE_READ(t, tgid);
+	return k;
+}
+
+/* weight gives the flags of an act that is not folded. */
+static __always_inline __u32 weight(__u32 type)
+{
+	struct sum_key k = of_current(type, SUM_HEAD);
+
+	return among_first(&k, LIGHT_ACTS) ? 0 : FL_HEAVY;
 }
 
 static __always_inline bool note_fold(struct bucket *b, __u32 type)
@@ -128,7 +175,7 @@ static __always_inline bool fold_fixed(struct bucket *b, struct sum_key *k, void
 	struct scratch *s;
 	bool room;
 
-	if (!m || first_fold(k))
+	if (!m || among_first(k, 1))
 		return false;
 	if (add_up(m, k, bytes))
 		return note_fold(b, k->type);
@@ -170,9 +217,8 @@ static __always_inline bool new_file_sum(struct scratch *s, void *m, struct sum_
  * one act upon another's has that act told. */
 static __always_inline bool stranger(__u32 type, struct inode *i)
 {
-	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
 	struct inode_key of = {};
-	struct sum_key k = { .type = type, .layout = SUM_HEAD };
+	struct sum_key k;
 	__u8 one = 1;
 
 	if (!i)
@@ -185,30 +231,26 @@ static __always_inline bool stranger(__u32 type, struct inode *i)
 	}
 	if (bpf_map_lookup_elem(&born, &of))
 		return false;
-	k.start = BPF_CORE_READ(t, group_leader, start_boottime);
-	k.tgid = BPF_CORE_READ(t, tgid);
+	k = of_current(type, SUM_HEAD);
 	k.object = of.ino;
 	k.place = of.dev;
-	return first_fold(&k);
+	return among_first(&k, 1);
 }
 
 /* fold_file folds an act upon a file in a directory of a mount. */
 static __always_inline bool fold_file(struct bucket *b, __u32 type, struct vfsmount *vfs, struct dentry *dir, __u64 bytes,
 				      __u32 flags)
 {
-	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
-	struct sum_key k = { .type = type, .layout = SUM_FILE };
+	struct sum_key k = of_current(type, SUM_FILE);
 	void *m = current_sums();
 	struct scratch *s;
 	bool room;
 
 	if (!m)
 		return false;
-	k.start = BPF_CORE_READ(t, group_leader, start_boottime);
-	k.tgid = BPF_CORE_READ(t, tgid);
 	k.object = BPF_CORE_READ(dir, d_inode, i_ino);
 	k.place = BPF_CORE_READ(dir, d_inode, i_sb, s_dev);
-	if (first_fold(&k))
+	if (among_first(&k, WHOLE_ACTS))
 		return false;
 	if (add_up(m, &k, bytes))
 		return note_fold(b, type);

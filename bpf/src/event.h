@@ -91,6 +91,7 @@ enum event_flag {
 	FL_TEMPORARY = 4096, /* O_TMPFILE */
 	FL_REFUSED = 8192, /* by the probe */
 	FL_RESULT = 16384, /* the result of the act is known: arg of the head */
+	FL_HEAVY = 32768, /* of a process beyond its budget: gives way to others' */
 };
 
 /* Head of every event. */
@@ -156,13 +157,13 @@ struct config {
 	__u64 allocate; /* bytes; growth from here on is told; 0: none */
 	__u32 canary; /* the child that acts for the agent; CANARY_NEXT: the next one it makes */
 	__u32 pad;
-	__u64 budget; /* bulk events a process may make in a second; 0: any number */
+	__u64 budget; /* acts upon files, networks and memory that a process may do in a second; 0: any number */
 };
 
 /* Who did what to what, for sums. */
 struct sum_key {
 	__u64 start;
-	__u64 object; /* socket, or inode of the directory */
+	__u64 object; /* socket, inode of the directory, or protections before and after */
 	__u8 address[16];
 	__u32 tgid;
 	__u32 place; /* port, or device */
@@ -177,6 +178,7 @@ enum sum_layout {
 	SUM_NET,
 	SUM_FILE, /* event_file, its path that of the directory */
 	SUM_HEAD, /* only a head */
+	SUM_MEMORY, /* event_memory, without a path */
 };
 
 #define SUM_EVENT_BYTES 512

@@ -107,16 +107,19 @@ static __always_inline void append_extra(struct scratch *s, struct event_file *e
 	s->off = off + n;
 }
 
-/* folded counts an act upon a file where its process has gone over its budget.
- * i is the file's inode, other that of one that the act takes the place of. */
-static __always_inline bool folded(__u32 type, struct vfsmount *mnt, struct dentry *d, struct inode *i,
-				   struct inode *other, __u64 bytes)
+/* fold counts an act upon a file, whose inode is i, where its process has gone
+ * over its budget. */
+static __always_inline __u32 fold(__u32 type, struct vfsmount *mnt, struct dentry *d, struct inode *i, __u64 bytes)
 {
 	struct bucket *b = over_budget();
 
-	if (!b || stranger(type, i) || stranger(type, other))
-		return false;
-	return fold_file(b, type, mnt, BPF_CORE_READ(d, d_parent), bytes, 0);
+	if (!b)
+		return 0;
+	if (!(BIT(type & (EV_TYPES - 1)) & FOLDED_TYPES))
+		return weight(type);
+	if (stranger(type, i) || !fold_file(b, type, mnt, BPF_CORE_READ(d, d_parent), bytes, 0))
+		return 0;
+	return FOLDED;
 }
 
 /* tell_more emits an event about one dentry seen through one mount, whose inode
@@ -126,14 +129,18 @@ static __always_inline void tell_more(__u32 type, struct vfsmount *mnt, struct d
 {
 	struct scratch *s;
 	struct event_file *e;
+	__u32 f;
 
-	if (left_out(type) || folded(type, mnt, d, i, 0, 0))
+	if (left_out(type))
+		return;
+	f = fold(type, mnt, d, i, 0);
+	if (f == FOLDED)
 		return;
 	s = take(type, RING_BULK);
 	if (!s)
 		return;
 	e = begin_file(s, type);
-	s->flags |= m->flags;
+	s->flags |= m->flags | f;
 	e->arg = m->arg;
 	e->arg2 = m->arg2;
 	if (i) {
@@ -193,12 +200,14 @@ static __always_inline void tell_two(__u32 type, struct vfsmount *mnt, struct de
 	struct inode *i;
 	__u32 first;
 
-	if (left_out(type) || folded(type, mnt, old, BPF_CORE_READ(old, d_inode), BPF_CORE_READ(new, d_inode), 0))
+	if (left_out(type))
 		return;
+	first = over_budget() ? weight(type) : 0;
 	s = take(type, RING_BULK);
 	if (!s)
 		return;
 	e = begin_rename(s, type);
+	s->flags |= first;
 	i = BPF_CORE_READ(old, d_inode);
 	e->dev = BPF_CORE_READ(i, i_sb, s_dev);
 	e->ino = BPF_CORE_READ(i, i_ino);

@@ -22,15 +22,10 @@
 #define WAKE_EVERY_NS 500000
 
 #ifdef OLD
-/* Kernels before 5.12 know no atomic operation that gives a value back. They
- * run programs like these with preemption off, so a CPU's own memory needs none
- * against other programs of this kind. */
-#define fetch_add(p, n)                 \
-	({                              \
-		__u64 was = *(p);       \
-		*(p) = was + (n);       \
-		was;                    \
-	})
+/* Kernels before 5.12 know no atomic operation that gives a value back (for
+ * numbers see take_number). They run programs like these with preemption off;
+ * one that a softirq runs in between gives back what it claims before it ends,
+ * so that it cannot change what the other has seen. */
 #define claim(p)                                                \
 	({                                                      \
 		__u32 was = *(volatile __u32 *)(p);             \
@@ -39,7 +34,6 @@
 	})
 #define unclaim(p) (*(volatile __u32 *)(p) = 0)
 #else
-#define fetch_add(p, n) __sync_fetch_and_add(p, n)
 #define claim(p) (__sync_val_compare_and_swap(p, 0, 1) == 0)
 #define unclaim(p) __sync_lock_test_and_set(p, 0)
 #endif
@@ -145,6 +139,40 @@ static __always_inline void drop_unsequenced(__u32 type, __u32 ring, __u32 reaso
 	__sync_fetch_and_add(&s->seq[ring & 1], 1);
 	add_drop(s, type, ring, reason);
 }
+
+#ifdef OLD
+#define NUMBER_TRIES 4
+
+/* take_number takes the next sequence of a lane. A softirq may run a program
+ * between any two steps, to its end. If the counter has moved by one from before
+ * the addition to after it, then nobody came between and the number is ours;
+ * else ours is one of several, and which is not known: it is given up as a drop,
+ * which is one too many if the next try succeeds, but neither does a number come
+ * twice nor does a hole stay without its count. */
+static __always_inline bool take_number(struct cpu_stats *s, __u32 type, __u32 ring, __u64 *number)
+{
+	volatile __u64 *next = &s->seq[ring & 1];
+	__u64 before, after;
+
+#pragma unroll
+	for (__u32 i = 0; i < NUMBER_TRIES; i++) {
+		before = *next;
+		__sync_fetch_and_add(&s->seq[ring & 1], 1);
+		after = *next;
+		*number = before;
+		if (after == before + 1)
+			return true;
+		add_drop(s, type, ring, DROP_NESTED);
+	}
+	return false;
+}
+#else
+static __always_inline bool take_number(struct cpu_stats *s, __u32 type, __u32 ring, __u64 *number)
+{
+	*number = __sync_fetch_and_add(&s->seq[ring & 1], 1);
+	return true;
+}
+#endif
 
 /* take_quietly claims a scratch buffer of this CPU. Programs of one CPU interrupt each
  * other (they may be preempted), and not in a stack's order, so each buffer
@@ -330,6 +358,10 @@ static __always_inline void head_without_helper(struct event_head *h, __u32 type
 	(BIT(EV_EXEC) | BIT(EV_CREDS) | BIT(EV_NAMESPACE) | BIT(EV_CHROOT) | BIT(EV_TRACE) | BIT(EV_PERF) | \
 	 BIT(EV_URING) | BIT(EV_USERFAULT) | BIT(EV_MEMFD) | BIT(EV_MOUNT) | BIT(EV_UNMOUNT) | BIT(EV_PIVOT) | BIT(EV_AUTH) | BIT(EV_PARAM))
 
+/* How far a process beyond its budget may fill the bulk ring with what is not
+ * folded: the rest is for the others. */
+#define HEAVY_OF_BULK (BULK_BYTES / 2)
+
 /* What the last type to give way leaves, so that it goes into the bulk ring
  * before a reservation fails. */
 #define SPARE_OF_CRIT 32768
@@ -353,7 +385,7 @@ static __always_inline void emit(void *e, __u32 len, __u32 flags, __u32 ring)
 	struct event_head *h = e;
 	struct cpu_stats *s;
 	__u32 cpu, zero = 0;
-	__u64 wake = BPF_RB_NO_WAKEUP, fill = 0, *until;
+	__u64 wake = BPF_RB_NO_WAKEUP, fill = 0, number, *until;
 	long err;
 
 	s = my_stats(&cpu);
@@ -366,19 +398,28 @@ static __always_inline void emit(void *e, __u32 len, __u32 flags, __u32 ring)
 				__sync_fetch_and_add(&s->notes, 1);
 				return;
 			}
-		} else if (fill > crit_limit(h->type)) {
+		} else if (fill > ((flags & FL_HEAVY) ? CRIT_BYTES / 4 : crit_limit(h->type))) {
 			ring = RING_BULK;
 		}
 	}
-	if (ring == RING_BULK)
+	if (ring == RING_BULK) {
 		fill = bpf_ringbuf_query(&bulk, BPF_RB_AVAIL_DATA);
+		if ((flags & FL_HEAVY) && fill > HEAVY_OF_BULK) {
+			__sync_fetch_and_add(&s->seq[RING_BULK], 1);
+			add_drop(s, h->type, RING_BULK, DROP_RING);
+			return;
+		}
+	}
 	h->ring = ring;
 	h->len = len;
 	h->flags = flags;
 	h->cpu = cpu;
 	h->time = bpf_ktime_get_boot_ns();
-	if (!(flags & FL_NOTE))
-		h->seq = fetch_add(&s->seq[ring & 1], 1);
+	if (!(flags & FL_NOTE)) {
+		if (!take_number(s, h->type, ring, &number))
+			return;
+		h->seq = number;
+	}
 	until = bpf_map_lookup_elem(&pace, &zero);
 	if ((!until || h->time > *until || fill >= (ring == RING_CRIT ? CRIT_BYTES / 4 : BULK_BYTES / 4)) &&
 	    h->time - s->woken > WAKE_EVERY_NS) {

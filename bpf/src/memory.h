@@ -71,16 +71,58 @@ static __always_inline __u32 memory_ring(__u32 type)
 	return type == EV_MEMFD ? RING_CRIT : RING_BULK;
 }
 
+/* fold_memory counts an act upon memory that has no file to it: by what it is
+ * and what may be done with the memory before and after. A memfd goes without
+ * its name. */
+static __always_inline bool fold_memory(struct bucket *b, struct memory_act *a)
+{
+	struct sum_key k = of_current(a->type, SUM_HEAD);
+	struct event_memory *e;
+	void *m = current_sums();
+	struct scratch *s;
+	bool room;
+
+	k.place = 1; /* another count than weight's */
+	if (!m || among_first(&k, WHOLE_ACTS))
+		return false;
+	k.place = 0;
+	k.layout = SUM_MEMORY;
+	k.protocol = a->kind;
+	k.object = (__u64)a->before << 32 | a->protection;
+	if (add_up(m, &k, a->length))
+		return note_fold(b, a->type);
+	s = take_quietly();
+	if (!s)
+		return false;
+	e = (struct event_memory *)((struct sum *)s->data)->event;
+	__builtin_memset(e, 0, sizeof(*e));
+	head(&e->h, a->type, (struct task_struct *)bpf_get_current_task());
+	e->kind = a->kind;
+	e->protection = a->protection;
+	e->protection_before = a->before;
+	room = enter_sum(s, m, &k, a->length);
+	give(s);
+	return room && note_fold(b, a->type);
+}
+
 static __noinline int tell_memory(struct memory_act *a)
 {
 	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
 	struct event_memory *e;
 	struct scratch *s;
+	struct bucket *b;
 	struct inode *i;
 	struct file *f;
+	__u32 heavy = 0;
 
 	if (!a || left_out(a->type))
 		return 0;
+	b = over_budget();
+	if (b) {
+		if ((!a->file || a->type == EV_MEMFD) && fold_memory(b, a))
+			return 0;
+		heavy = weight(a->type);
+	}
 	s = take(a->type, memory_ring(a->type));
 	if (!s)
 		return 0;
@@ -95,6 +137,7 @@ static __noinline int tell_memory(struct memory_act *a)
 	e->protection = a->protection;
 	e->protection_before = a->before;
 	e->total = BPF_CORE_READ(t, mm, total_vm);
+	s->flags |= heavy;
 	if (a->known)
 		s->flags |= FL_RESULT;
 	f = a->file;

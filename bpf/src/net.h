@@ -162,12 +162,15 @@ static __always_inline __u16 fast_open(struct sock *sk)
 
 /* emit_net sends an event, or counts it where its process has gone over its
  * budget. Connections are folded by where they go, those that are
- * taken by the port here and where they come from. */
+ * taken by the port here and where they come from. Ports that are taken and raw
+ * sockets are told one by one. */
 static __always_inline void emit_net(struct event_net *e, __u32 flags)
 {
 	struct bucket *b = over_budget();
 
-	if (b) {
+	if (b && !(BIT(e->h.type & (EV_TYPES - 1)) & FOLDED_TYPES)) {
+		flags |= weight(e->h.type);
+	} else if (b) {
 		struct sum_key k = {
 			.start = e->h.start,
 			.tgid = e->h.tgid,

@@ -76,14 +76,38 @@ static __always_inline __u32 append_dir(struct scratch *s, struct task_struct *t
 	return walk(s, base.mnt, base.dentry);
 }
 
-/* named_folded is folded for a name that was passed: by the directory that it
- * starts at. */
-static __always_inline bool named_folded(__u32 type, struct task_struct *t, int fd, const void *name)
+#define PLAIN_NAME_BYTES 64
+
+/* plain_name says whether a name is of a file in the directory that it starts
+ * at: one component, and not too long to look at. */
+static __always_inline bool plain_name(const void *name)
+{
+	char b[PLAIN_NAME_BYTES] = {};
+	long n = bpf_probe_read_user_str(b, sizeof(b), name);
+
+	if (n <= 1 || n >= PLAIN_NAME_BYTES)
+		return false;
+	for (int i = 0; i < PLAIN_NAME_BYTES; i++) {
+		if (b[i] == '/')
+			return false;
+	}
+	return true;
+}
+
+/* fold_named is fold for a name that was passed. Where it leads elsewhere than
+ * into the directory that it starts at, the act is told by itself. */
+static __always_inline __u32 fold_named(__u32 type, struct task_struct *t, int fd, const void *name)
 {
 	struct bucket *b = over_budget();
 	struct path base;
 
-	return b && base_of(t, fd, name, &base) && fold_file(b, type, base.mnt, base.dentry, 0, FL_USER_PATH);
+	if (!b)
+		return 0;
+	if (!(BIT(type & (EV_TYPES - 1)) & FOLDED_TYPES) || !plain_name(name))
+		return weight(type);
+	if (!base_of(t, fd, name, &base) || !fold_file(b, type, base.mnt, base.dentry, 0, FL_USER_PATH))
+		return 0;
+	return FOLDED;
 }
 
 struct call {
@@ -105,8 +129,12 @@ static __always_inline void tell_named(struct task_struct *t, struct call *c)
 {
 	struct scratch *s;
 	struct event_file *e;
+	__u32 f;
 
-	if (left_out(c->type) || named_folded(c->type, t, c->fd, c->name))
+	if (left_out(c->type))
+		return;
+	f = fold_named(c->type, t, c->fd, c->name);
+	if (f == FOLDED)
 		return;
 	s = take(c->type, RING_BULK);
 	if (!s)
@@ -123,7 +151,7 @@ static __always_inline void tell_named(struct task_struct *t, struct call *c)
 	e->name_len = append_user(s, c->name);
 	if (c->extra)
 		e->extra_len = append_user(s, c->extra);
-	s->flags |= FL_USER_PATH | FL_RESULT;
+	s->flags |= FL_USER_PATH | FL_RESULT | f;
 	send(s, RING_BULK);
 	give(s);
 }
@@ -132,10 +160,11 @@ static __always_inline void tell_two_named(struct task_struct *t, struct call *c
 {
 	struct scratch *s;
 	struct event_rename *e;
-	__u32 first;
+	__u32 first, heavy;
 
-	if (left_out(c->type) || named_folded(c->type, t, c->fd, c->name))
+	if (left_out(c->type))
 		return;
+	heavy = over_budget() ? weight(c->type) : 0;
 	s = take(c->type, RING_BULK);
 	if (!s)
 		return;
@@ -157,7 +186,7 @@ static __always_inline void tell_two_named(struct task_struct *t, struct call *c
 		s->flags |= FL_PATH_TRUNC;
 	if (s->flags & FL_PATH_TRUNC)
 		first |= FL_PATH2_TRUNC;
-	s->flags = first | FL_USER_PATH | FL_RESULT;
+	s->flags = first | FL_USER_PATH | FL_RESULT | heavy;
 	send(s, RING_BULK);
 	give(s);
 }

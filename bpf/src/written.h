@@ -21,14 +21,24 @@ struct written {
 };
 
 /* Open file descriptions that have been written through, by their address.
- * Full: writes are told unsuppressed, more and never fewer, and for each the
- * sum at the end counts as lost. */
+ * Full: the first write of each process to each file is told, and for every
+ * description the sum at its end counts as lost. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 65536);
 	__type(key, __u64);
 	__type(value, struct written);
 } wr SEC(".maps");
+
+/* Open file descriptions for which there was no room in the map before when they
+ * were first written through: by their address, until they end. Pushed out, one
+ * is told again. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u64);
+	__type(value, __u8);
+} unsummed SEC(".maps");
 
 /* Regular files and, for whole file systems lie in them, block devices. */
 static __always_inline bool holds_data(__u32 mode)
@@ -66,6 +76,21 @@ static __always_inline __u32 temporary(struct file *f, struct inode *i)
 	return 0;
 }
 
+/* without_sum notes that a description gets no sum and says whether its first
+ * write is still to be told: once for each process and file. */
+static __always_inline bool without_sum(__u64 description, struct inode *i)
+{
+	struct sum_key k = of_current(EV_WRITE, SUM_HEAD);
+	__u8 one = 1;
+
+	if (bpf_map_update_elem(&unsummed, &description, &one, BPF_NOEXIST) == -EEXIST)
+		return false; /* another thread was first */
+	drop_unsequenced(EV_CLOSE, RING_BULK, DROP_MAP);
+	k.object = BPF_CORE_READ(i, i_ino);
+	k.place = BPF_CORE_READ(i, i_sb, s_dev);
+	return first_time(&k);
+}
+
 /* written takes in one write through f; done says that it has
  * changed the file already. */
 static __always_inline void written(struct file *f, __u32 how, __u64 bytes, bool done)
@@ -82,6 +107,8 @@ static __always_inline void written(struct file *f, __u32 how, __u64 bytes, bool
 		add_write(w, how, bytes);
 		return;
 	}
+	if (bpf_map_lookup_elem(&unsummed, &key))
+		return;
 	if ((field(t, flags) & PF_KTHREAD) || of_kernel(BPF_CORE_READ(i, i_sb)) || kernels_file(f))
 		return;
 	id = bpf_get_current_pid_tgid();
@@ -106,8 +133,8 @@ static __always_inline void written(struct file *f, __u32 how, __u64 bytes, bool
 			add_write(w, how, bytes);
 		return;
 	}
-	if (err)
-		drop_unsequenced(EV_CLOSE, RING_BULK, DROP_MAP);
+	if (err && !without_sum(key, i))
+		return;
 	m.flags = temporary(f, i);
 	tell_file(EV_WRITE, f, &m);
 }
@@ -151,17 +178,22 @@ static __always_inline void closed(struct file *f)
 	struct scratch *s;
 	struct inode *i;
 	struct dentry *d;
+	__u32 heavy = 0;
 
 	w = bpf_map_lookup_elem(&wr, &key);
-	if (!w)
+	if (!w) {
+		if (BPF_CORE_READ(f, f_mode) & FMODE_WRITE) /* seldom: opened to write, and never written */
+			bpf_map_delete_elem(&unsummed, &key);
 		return;
+	}
 	if (agents(w->tgid)) {
 		own(EV_CLOSE);
 		goto forget;
 	}
-	if (!(BPF_CORE_READ(t, flags) & PF_KTHREAD) &&
-	    folded(EV_CLOSE, BPF_CORE_READ(f, f_path.mnt), BPF_CORE_READ(f, f_path.dentry),
-		   BPF_CORE_READ(f, f_inode), 0, w->bytes))
+	if (!(BPF_CORE_READ(t, flags) & PF_KTHREAD))
+		heavy = fold(EV_CLOSE, BPF_CORE_READ(f, f_path.mnt), BPF_CORE_READ(f, f_path.dentry),
+			     BPF_CORE_READ(f, f_inode), w->bytes);
+	if (heavy == FOLDED)
 		goto forget;
 	s = take(EV_CLOSE, RING_BULK);
 	if (!s)
@@ -169,7 +201,7 @@ static __always_inline void closed(struct file *f)
 	e = (struct event_close *)s->data;
 	__builtin_memset(e, 0, sizeof(*e));
 	s->off = sizeof(*e);
-	s->flags = act_flags(t);
+	s->flags = act_flags(t) | heavy;
 	head_of(&e->h, EV_CLOSE, t);
 	if (field(t, flags) & PF_KTHREAD) {
 		e->h.tgid = w->tgid;

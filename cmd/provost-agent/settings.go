@@ -57,7 +57,7 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	f.IntVar(&s.queueBytes, "queue-bytes", 8<<20, "memory for records that wait for the host, in bytes; at least 65536")
 	classes := f.String("classes", "none", "optional classes of events, separated by commas: signals, unix, dns, renames, digests; or none")
 	f.Uint64Var(&s.allocate, "allocate-bytes", 64<<20, "growth of a process's memory by one call from which on it is told, in bytes; 0: none")
-	f.Uint64Var(&s.budget, "budget", 50000, "file and network events a process may make in a second before they are told as sums; 0: any number")
+	f.Uint64Var(&s.budget, "budget", 50000, "acts upon files, networks and memory that a process may do in a second before they are told as sums; 0: any number")
 	f.Int64Var(&s.spoolBytes, "spool-bytes", 0, "disk for records that wait for the host when memory fills, encrypted, in bytes; 0: none, else at least 1048576")
 	f.StringVar(&s.spoolDir, "spool-directory", "/var/lib/provost-agent", "where they are put")
 	f.Uint64Var(&s.digestBytes, "digest-bytes", 64<<20, "size of the largest executable or written file whose SHA-256 is told, in bytes; 0: none is read")

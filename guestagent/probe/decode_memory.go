@@ -36,19 +36,8 @@ func (d *decoder) memory(b []byte) (*record.Event, error) {
 		return nil, t.err
 	}
 	e := d.actor(&x.H)
-	m := &record.Memory{Address: x.Address, Length: x.Length, Flags: x.Flags, Protection: x.Protection,
-		ProtectionBefore: x.ProtectionBefore, Total: x.Total * uint64(os.Getpagesize()), Anonymous: x.Ino == 0}
-	if int(x.Kind) < len(memoryWords) {
-		m.Kind = memoryWords[x.Kind]
-	}
+	m := memoryOf(&x)
 	e.Memory = m
-	switch bpf.ProbeEventType(x.H.Type) {
-	case bpf.ProbeEventTypeEV_MEMFD:
-		m.Anonymous = false
-	case bpf.ProbeEventTypeEV_ALLOCATE:
-		// A mapping that grows may be one of a file; that is not told.
-		m.Anonymous = bpf.ProbeMemoryKind(x.Kind) != bpf.ProbeMemoryKindMEM_REMAP
-	}
 	if x.Ino == 0 {
 		return e, nil
 	}
@@ -61,6 +50,23 @@ func (d *decoder) memory(b []byte) (*record.Event, error) {
 		m.Name = bytes.TrimPrefix(p, memoryPrefix)
 	}
 	return e, nil
+}
+
+// memoryOf is what an event says of memory, whether by itself or in a sum.
+func memoryOf(x *bpf.ProbeEventMemory) *record.Memory {
+	m := &record.Memory{Address: x.Address, Length: x.Length, Flags: x.Flags, Protection: x.Protection,
+		ProtectionBefore: x.ProtectionBefore, Total: x.Total * uint64(os.Getpagesize()), Anonymous: x.Ino == 0}
+	if int(x.Kind) < len(memoryWords) {
+		m.Kind = memoryWords[x.Kind]
+	}
+	switch bpf.ProbeEventType(x.H.Type) {
+	case bpf.ProbeEventTypeEV_MEMFD:
+		m.Anonymous = false
+	case bpf.ProbeEventTypeEV_ALLOCATE:
+		// A mapping that grows may be one of a file; that is not told.
+		m.Anonymous = bpf.ProbeMemoryKind(x.Kind) != bpf.ProbeMemoryKindMEM_REMAP
+	}
+	return m
 }
 
 var traceWords = [...]string{

@@ -37,6 +37,8 @@ type collector struct {
 	all  []seen
 	lost map[uint32]uint64
 	bad  error
+
+	classes map[record.Class]uint64 // lost
 }
 
 func (c *collector) Observe(h record.Header, payload []byte) {
@@ -54,6 +56,10 @@ func (c *collector) Lose(lane uint32, class record.Class, reason record.LossReas
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.lost[lane] += n
+	if c.classes == nil {
+		c.classes = map[record.Class]uint64{}
+	}
+	c.classes[class] += n
 }
 
 func (c *collector) Flush() {}

@@ -44,8 +44,8 @@ type Config struct {
 	// Allocate is the growth of a process's memory by one call from which on
 	// it is told, in bytes. Zero value: none is told.
 	Allocate uint64
-	// Budget is how many file and network events a process may make in a
-	// second before they are told as sums. Zero value: any number.
+	// Budget is how many acts upon files, networks and memory a process may do
+	// in a second before they are told as sums. Zero value: any number.
 	Budget uint64
 	// DigestBytes is the size of the largest file whose SHA-256 is told. Zero
 	// value: none is read.

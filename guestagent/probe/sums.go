@@ -195,6 +195,14 @@ func (d *decoder) sum(k *bpf.ProbeSumKey, s *bpf.ProbeSum) (*record.Event, error
 		// What the acts have in common is the directory.
 		e.File = &record.File{Path: pathOf(names, f&bpf.ProbeEventFlagFL_PATH_TRUNC != 0, f&bpf.ProbeEventFlagFL_DETACHED != 0),
 			Device: device(x.Dev), Inode: x.Ino, Mode: x.Mode, Flags: fileFlags(f), Bytes: s.Bytes}
+	case bpf.ProbeSumLayoutSUM_MEMORY:
+		x, err := as[bpf.ProbeEventMemory](b)
+		if err != nil {
+			return nil, err
+		}
+		e = d.actorThen(&x.H, s)
+		e.Memory = memoryOf(&x)
+		e.Memory.Length = s.Bytes // of all together
 	case bpf.ProbeSumLayoutSUM_HEAD:
 		h, err := as[bpf.ProbeEventHead](b)
 		if err != nil {
