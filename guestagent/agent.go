@@ -45,6 +45,7 @@ type Agent struct {
 	packing  bool                 // the writer holds records that are in neither queue nor retained
 	greet    bool                 // let the host know that it has not said Hello to us
 	drained  bool                 // the source has ended
+	closing  bool                 // the time is over: only the account is sent
 	last     *record.AgentStopped // why the session ends; nil: it does not
 	idle     chan struct{}
 }
@@ -109,14 +110,24 @@ func (a *Agent) Session() uint64 { return a.session }
 // the payload is copied. It never waits: a record that finds no room is lost,
 // and told as such.
 func (a *Agent) Observe(h record.Header, payload []byte) {
+	a.observe(h, payload, shareOf(&h))
+}
+
+// ObserveHeavy is Observe of a record that gives way to all others: it is of a
+// process that does more than it may.
+func (a *Agent) ObserveHeavy(h record.Header, payload []byte) {
+	a.observe(h, payload, min(heavyShare, shareOf(&h)))
+}
+
+func (a *Agent) observe(h record.Header, payload []byte, share int) {
 	if len(payload) > record.MaxPayload {
 		a.Lose(h.Lane, h.Class, record.LossReason_LOSS_REASON_TOO_LARGE, 1)
 		return
 	}
 	a.mu.Lock()
 	before := a.queue.bytes
-	if !a.queue.push(queued{h, payload}) {
-		a.losses.add(lossKey{h.Lane, h.Class, a.fullReason()}, 1, h.Time)
+	if r := (queued{h, payload}); !a.queue.pushWithin(r, share) {
+		a.losses.add(lossKey{h.Lane, h.Class, a.fullReason()}, r.acts(), h.Time)
 	}
 	if a.spool != nil && a.queue.bytes > a.queue.limit/4 {
 		a.spool.nudge()
@@ -186,37 +197,4 @@ func (a *Agent) Run(ctx context.Context) error {
 		return fmt.Errorf("run agent: %w", err)
 	}
 	return nil
-}
-
-// finish waits until all is acknowledged, or the grace time is over, or no
-// host listens.
-func (a *Agent) finish(ctx context.Context, grace time.Duration) {
-	a.mu.Lock()
-	a.drained, a.idle = true, make(chan struct{})
-	idle := a.idle
-	if !a.conv.welcomed {
-		a.mu.Unlock()
-		return
-	}
-	a.mu.Unlock()
-	a.Flush()
-	t := time.NewTimer(grace)
-	defer t.Stop()
-	select {
-	case <-idle:
-	case <-t.C:
-		a.mu.Lock()
-		a.cfg.Log.WarnContext(ctx, "host did not take everything before the end",
-			"records", a.queue.len(), "frames", len(a.retained), "spool", a.spool)
-		a.mu.Unlock()
-	case <-ctx.Done():
-	}
-}
-
-// settle tells finish when nothing is left. The lock is held.
-func (a *Agent) settle() {
-	if a.drained && a.idle != nil && !a.packing && a.queue.len() == 0 && !a.spool.holds() && !a.losses.any() && len(a.retained) == 0 && len(a.results) == 0 {
-		close(a.idle)
-		a.idle = nil
-	}
 }

@@ -55,6 +55,9 @@ type Config struct {
 	FrameBytes int
 	// Grace is how long Run goes on sending after ctx has ended. Zero: 1 s.
 	Grace time.Duration
+	// Account is how much of the grace time is kept for the account of what the
+	// host did not take. Zero: three tenths of Grace.
+	Account time.Duration
 	// Retry is the pause before the port is read or opened again; it grows to
 	// 16 times as much while the port cannot be opened. Zero: 50 ms.
 	Retry time.Duration
@@ -109,6 +112,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Grace == 0 {
 		c.Grace = time.Second
+	}
+	if c.Account == 0 {
+		c.Account = c.Grace * 3 / 10
 	}
 	if c.Retry == 0 {
 		c.Retry = 50 * time.Millisecond

@@ -129,12 +129,12 @@ func (b *laneBook) advance(now uint64) {
 	}
 }
 
-// own gives up on gaps that are older than patience: they become drops for
-// which the agent has no reason. It returns them.
+// own gives up on gaps that are older than patience, on all if that is zero:
+// they become drops for which the agent has no reason. It returns them.
 func (l *lanes) own(now, patience uint64) []*record.LostCount {
 	var counts []*record.LostCount
 	for number, b := range l.byNumber {
-		for len(b.ahead) > 0 && now-b.since > patience {
+		for len(b.ahead) > 0 && (patience == 0 || now-b.since > patience) {
 			gap := b.ahead[0].from - b.base
 			since := b.since
 			d := wire.Drop{Reason: record.LossReason_LOSS_REASON_UNEXPLAINED, Count: gap}

@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/provostd/provost/chain/record"
@@ -12,8 +13,8 @@ import (
 
 // window says whether another frame may be under way. The lock is held.
 func (a *Agent) window(more int) bool {
-	if a.sent == 0 {
-		return true // one frame always may
+	if a.sent == 0 || a.closing {
+		return true // one frame always may, and so may the last
 	}
 	frames, bytes := int(a.conv.welcome.WindowFrames), int(a.conv.welcome.WindowBytes)
 	if frames == 0 {
@@ -59,10 +60,14 @@ func (a *Agent) nextFrame() ([]byte, error) {
 	}
 	conv := a.conv.number
 	hello := a.conv.hello
+	patience := uint64(holePatience)
+	if a.closing {
+		patience = 0 // nothing comes any more
+	}
 	a.packing = true
 	a.mu.Unlock()
 
-	f, err := a.pack(&hello, batch, lost)
+	f, err := a.pack(&hello, batch, lost, patience)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.packing = false
@@ -116,7 +121,7 @@ func (a *Agent) takeBatch() []queued {
 
 // pack makes and signs a frame. It returns nil when there is nothing to tell.
 // Only the writer calls it.
-func (a *Agent) pack(hello *wire.Hello, batch []queued, lost *record.Lost) (*frame, error) {
+func (a *Agent) pack(hello *wire.Hello, batch []queued, lost *record.Lost, patience uint64) (*frame, error) {
 	now := a.cfg.Boot()
 	for i := range batch {
 		a.lanes.arrived(batch[i].header.Lane, batch[i].header.LaneSequence, now)
@@ -126,9 +131,9 @@ func (a *Agent) pack(hello *wire.Hello, batch []queued, lost *record.Lost) (*fra
 			a.lanes.dropped(wire.Drop{Class: record.Class(c.Class), Reason: c.Reason, Count: c.Count}, c.Lane, now)
 		}
 	}
-	if holes := a.lanes.own(now, uint64(holePatience)); len(holes) > 0 {
+	if holes := a.lanes.own(now, patience); len(holes) > 0 {
 		if lost == nil {
-			lost = &record.Lost{From: now - uint64(holePatience), To: now, Author: "guest"}
+			lost = &record.Lost{From: now - patience, To: now, Author: "guest"}
 		}
 		lost.Counts = append(lost.Counts, holes...)
 		lost.Detail = "sequences were counted that no record and no drop count explains"
@@ -139,7 +144,11 @@ func (a *Agent) pack(hello *wire.Hello, batch []queued, lost *record.Lost) (*fra
 		if err != nil {
 			return nil, fmt.Errorf("tell losses: %w", err)
 		}
-		batch = append(batch, queued{record.Header{Class: record.ClassAgentDropped, Lane: record.NoLane, Time: now}, payload})
+		at := len(batch)
+		if at > 0 && batch[at-1].header.Class == record.ClassAgentStopped {
+			at-- // that is the session's last
+		}
+		batch = slices.Insert(batch, at, queued{record.Header{Class: record.ClassAgentDropped, Lane: record.NoLane, Time: now}, payload})
 	}
 	if len(batch) == 0 {
 		return nil, nil

@@ -38,6 +38,9 @@ func (c *chunk) append(h record.Header, payload []byte) {
 	c.count++
 }
 
+// copy returns a chunk over the same bytes, to read without taking.
+func (c *chunk) copy() *chunk { return &chunk{bytes: c.bytes, read: c.read, count: c.count} }
+
 // size returns the bytes of the oldest record. There must be one.
 func (c *chunk) size() int {
 	at := c.read + record.HeaderSize
@@ -68,14 +71,13 @@ type queue struct {
 }
 
 // push reports whether there was room. It copies the payload.
-func (q *queue) push(r queued) bool {
+func (q *queue) push(r queued) bool { return q.pushWithin(r, shareOf(&r.header)) }
+
+// pushWithin is push for a record that may fill so many hundredths of the queue.
+func (q *queue) pushWithin(r queued, share int) bool {
 	n := recordBytes(len(r.payload))
-	share := shares[tierOf(r.header.Class)]
-	if r.header.Lane == record.NoLane {
-		share = 100 // the agent's own, few: a sum stands for acts that nothing else counts
-	}
 	// In two steps: a limit of gigabytes is no overflow on 32 bits.
-	if q.bytes+n > q.limit/100*share {
+	if q.bytes+n > q.limit/100*share && r.header.Class != record.ClassAgentStopped { // one, and the last
 		return false
 	}
 	last := len(q.chunks) - 1

@@ -129,3 +129,18 @@ func TestQueueDetach(t *testing.T) {
 		t.Errorf("%d of 2000 records came out, %d records of %d bytes are left", next, q.len(), q.bytes)
 	}
 }
+
+// What a process makes beyond its budget leaves room for the same kind of
+// record of others.
+func TestHeavyLeavesRoom(t *testing.T) {
+	q := queue{limit: 1 << 20}
+	r := queued{record.Header{Class: record.ClassFileRename}, make([]byte, 100)}
+	for q.pushWithin(r, heavyShare) {
+	}
+	heavy := q.bytes
+	for q.push(r) {
+	}
+	if want := (shares[tierBulk] - heavyShare) * (1 << 20) / 100; q.bytes-heavy < want-2*recordBytes(100) {
+		t.Errorf("%d bytes found room behind those beyond a budget, want %d", q.bytes-heavy, want)
+	}
+}

@@ -35,14 +35,22 @@ type spooler struct {
 	// Guarded by the agent's lock.
 	front  []*chunk // read back, oldest first; none is empty
 	away   int      // chunks on the disk or on their way there or back
+	moving *chunk   // on its way there; only read by now
+	kept   []run    // of each run on the disk, oldest first; the goroutine alone changes it but for giveUp
 	full   bool     // the newest attempt found no room
 	paused bool     // the disk failed, see diskPause
 	broken string   // what was said of that
 }
 
-// spills are the lane, class and number of the records of a chunk on the disk:
-// should it be damaged, they are declared lost (invariant I4).
+// spills are lane, class and number of what the records of a chunk stand for:
+// should it be damaged, that is declared lost (invariant I4).
 type spills map[lossKey]uint64
+
+// run is a chunk on the disk.
+type run struct {
+	spills spills
+	count  int // records
+}
 
 func newSpooler(c *Config) (*spooler, error) {
 	if c.SpoolBytes == 0 {
@@ -112,25 +120,25 @@ func (a *Agent) fullReason() record.LossReason {
 // runSpool works until ctx ends.
 func (a *Agent) runSpool(ctx context.Context) {
 	s := a.spool
-	var kept []spills // of each run on the disk, oldest first
 	filling := false
 	for ctx.Err() == nil {
 		a.mu.Lock()
-		load := len(kept) > 0 && len(s.front) < maxFront && a.conv.welcomed
+		load := len(s.kept) > 0 && len(s.front) < maxFront && a.conv.welcomed
 		// From a quarter on: bulk has another third before it is dropped.
 		filling = a.queue.bytes > a.queue.limit/4 || filling && a.queue.bytes > a.queue.limit/8
-		store := filling && !s.paused && len(a.queue.chunks) > 1
+		store := filling && !s.paused && !a.closing && len(a.queue.chunks) > 1
 		var c *chunk
 		if store {
 			c = a.queue.detach()
 			s.away++
+			s.moving = c
 		}
 		a.mu.Unlock()
 		if c != nil {
-			kept = a.store(ctx, c, kept)
+			a.store(ctx, c)
 		}
 		if load {
-			kept = a.load(ctx, kept)
+			a.load(ctx)
 		}
 		if !store && !load {
 			a.waitSpool(ctx)
@@ -161,22 +169,28 @@ func (a *Agent) waitSpool(ctx context.Context) {
 
 // store puts a chunk on the disk. One that the disk does not take goes back to
 // where it came from: only the queue's limit drops records.
-func (a *Agent) store(ctx context.Context, c *chunk, kept []spills) []spills {
-	in := spills{}
-	for at := (&chunk{bytes: c.bytes, read: c.read, count: c.count}); at.count > 0; {
-		h := at.take().header
-		in[lossKey{h.Lane, h.Class, record.LossReason_LOSS_REASON_SPOOL_DAMAGED}]++
+func (a *Agent) store(ctx context.Context, c *chunk) {
+	in, n := spills{}, 0
+	for at := c.copy(); at.count > 0; {
+		r := at.take()
+		in[lossKey{r.header.Lane, r.header.Class, record.LossReason_LOSS_REASON_SPOOL_DAMAGED}] += r.acts()
+		n++
 	}
 	err := a.spool.disk.Put(c.bytes[c.read:])
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.closing {
+		return // counted as lost
+	}
 	s := a.spool
+	s.moving = nil
 	if err == nil {
 		if s.broken != "" {
 			a.cfg.Log.InfoContext(ctx, "spool takes records again")
 		}
 		s.full, s.broken = false, ""
-		return append(kept, in)
+		s.kept = append(s.kept, run{in, n})
+		return
 	}
 	s.away--
 	a.queue.attach(c)
@@ -184,42 +198,39 @@ func (a *Agent) store(ctx context.Context, c *chunk, kept []spills) []spills {
 	s.full, s.paused = errors.Is(err, spool.ErrFull) || isDiskFull(err), true
 	if text := err.Error(); text != s.broken {
 		s.broken = text
-		a.cfg.Log.WarnContext(ctx, "spool takes no more, records wait in memory", "error", err, "spooled_chunks", len(kept))
+		a.cfg.Log.WarnContext(ctx, "spool takes no more, records wait in memory", "error", err, "spooled_chunks", len(s.kept))
 	}
 	a.Flush()
-	return kept
 }
 
 // load brings the oldest chunk back for the writer. What the disk has spoilt
 // is lost, record by record.
-func (a *Agent) load(ctx context.Context, kept []spills) []spills {
+func (a *Agent) load(ctx context.Context) {
 	b, err := a.spool.disk.Take()
-	in := kept[0]
-	if kept[0] = nil; len(kept) == 1 {
-		kept = nil
-	} else {
-		kept = kept[1:]
-	}
-	var n int
-	for _, m := range in {
-		n += int(m)
-	}
 	now := a.cfg.Boot()
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.closing {
+		return // counted as lost
+	}
 	s := a.spool
+	r := s.kept[0]
+	if s.kept[0] = (run{}); len(s.kept) == 1 {
+		s.kept = nil
+	} else {
+		s.kept = s.kept[1:]
+	}
 	s.away--
 	s.paused = false // there may be room now
 	if err != nil {
-		a.cfg.Log.ErrorContext(ctx, "records in the spool are lost", "records", n, "error", err)
-		for k, m := range in {
+		a.cfg.Log.ErrorContext(ctx, "records in the spool are lost", "records", r.count, "error", err)
+		for k, m := range r.spills {
 			a.losses.add(k, m, now)
 		}
 	} else {
-		s.front = append(s.front, &chunk{bytes: b, count: n})
+		s.front = append(s.front, &chunk{bytes: b, count: r.count})
 	}
 	a.Flush()
-	return kept
 }
 
 func isDiskFull(err error) bool {

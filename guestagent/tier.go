@@ -18,6 +18,18 @@ const (
 // may fill.
 var shares = [...]int{tierBulk: 60, tierProcess: 85, tierCritical: 100}
 
+// heavyShare is the part for records of processes beyond their budget, whatever
+// their tier: a process that floods the agent pushes out none but its own.
+const heavyShare = 30
+
+// shareOf is the part of the queue that a record may fill.
+func shareOf(h *record.Header) int {
+	if h.Lane == record.NoLane {
+		return 100 // the agent's own, few: a sum stands for acts that nothing else counts
+	}
+	return shares[tierOf(h.Class)]
+}
+
 // tierOf is the one place that says which class is which. A class that is not
 // named here is critical: nothing new may be hidden by a storm of it because
 // nobody thought of its name.

@@ -70,7 +70,7 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 	}
 	a, err := guestagent.New(guestagent.Config{
 		Open:       func() (guestagent.Port, error) { return guestagent.OpenPort(s.port) },
-		Source:     func(ctx context.Context, a *guestagent.Agent) error { return p.Run(ctx, a) },
+		Source:     source(p),
 		Hooks:      p.Hooks(),
 		Version:    version,
 		BootID:     boot,
@@ -97,6 +97,16 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 	// many programs that is long behind the last record.
 	log.InfoContext(ctx, "nothing more is sent, detaching")
 	return errors.Join(err, p.Close())
+}
+
+// source observes, and gives account of what it leaves behind.
+func source(p *probe.Probe) guestagent.Source {
+	return func(ctx context.Context, a *guestagent.Agent) error {
+		if err := p.Run(ctx, a); err != nil {
+			return err
+		}
+		return p.Finish(a)
+	}
 }
 
 // protector returns p where it is wanted to protect: whether it can, it says

@@ -52,6 +52,8 @@ func (c *collector) Observe(h record.Header, payload []byte) {
 	c.all = append(c.all, seen{h, m.(*record.Event)})
 }
 
+func (c *collector) ObserveHeavy(h record.Header, payload []byte) { c.Observe(h, payload) }
+
 func (c *collector) Lose(lane uint32, class record.Class, reason record.LossReason, n uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

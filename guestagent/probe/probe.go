@@ -68,6 +68,9 @@ type Sink interface {
 	// Observe takes a record. Session and sequence of the header are the
 	// sink's to fill; the payload is valid until Observe returns.
 	Observe(h record.Header, payload []byte)
+	// ObserveHeavy is Observe of a record that is to give way to those of
+	// others: its process is beyond its budget.
+	ObserveHeavy(h record.Header, payload []byte)
 	// Lose says that n events of a lane will never come.
 	Lose(lane uint32, class record.Class, reason record.LossReason, n uint64)
 	// Flush says that nothing more comes at once.
@@ -92,6 +95,7 @@ type Probe struct {
 	classes  map[string]record.Class // what a program tells of, by its name
 
 	sequences map[uint32]uint64 // largest of each lane
+	accounted map[uint32]uint64 // events of each lane that were given to a sink, or told to be undecodable
 }
 
 // Open loads and attaches the programs and lists what runs. From then on
@@ -126,7 +130,7 @@ func open(cfg Config, mode Mode, why string) (_ *Probe, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open probe: %w", err)
 	}
-	p := &Probe{cfg: cfg, k: k, digests: newDigests(cfg.DigestBytes, cfg.Options.Digests), sequences: map[uint32]uint64{}}
+	p := &Probe{cfg: cfg, k: k, digests: newDigests(cfg.DigestBytes, cfg.Options.Digests), sequences: map[uint32]uint64{}, accounted: map[uint32]uint64{}}
 	defer func() {
 		if err != nil {
 			p.Close()
@@ -376,6 +380,7 @@ func (p *Probe) observe(ring int, b []byte, sink Sink) {
 		}
 		return
 	}
+	p.accounted[lane(&h)]++
 	var payload []byte
 	e, err := p.dec.decode(&h, b)
 	class := classOf(h.Type)
@@ -389,7 +394,12 @@ func (p *Probe) observe(ring int, b []byte, sink Sink) {
 		sink.Lose(lane(&h), class, record.LossReason_LOSS_REASON_UNDECODABLE, 1)
 		return
 	}
-	sink.Observe(record.Header{Class: class, Lane: lane(&h), LaneSequence: p.sequence(&h), Time: h.Time}, payload)
+	out := record.Header{Class: class, Lane: lane(&h), LaneSequence: p.sequence(&h), Time: h.Time}
+	if bpf.ProbeEventFlag(h.Flags)&bpf.ProbeEventFlagFL_HEAVY != 0 {
+		sink.ObserveHeavy(out, payload)
+		return
+	}
+	sink.Observe(out, payload)
 }
 
 // sequence completes the lower half of a sequence, which is what a sample

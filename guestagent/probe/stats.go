@@ -91,6 +91,16 @@ func (s *stats) tell(sink Sink) error {
 	return nil
 }
 
+// droppedOf returns how many drops of a lane have been told.
+func (s *stats) droppedOf(lane uint32) (sum uint64) {
+	for t := range s.told[lane&0xffff][lane>>16&1] {
+		for _, n := range s.told[lane&0xffff][lane>>16&1][t] {
+			sum += n
+		}
+	}
+	return sum
+}
+
 // counted returns how many events each lane has counted so far.
 func (s *stats) counted() (map[uint32]uint64, error) {
 	m := map[uint32]uint64{}
