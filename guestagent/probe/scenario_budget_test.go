@@ -88,7 +88,7 @@ func init() {
 
 const (
 	renames        = 100_000 // more than the ring holds
-	bystanderFiles = 300 // within the budget of two seconds at once
+	bystanderFiles = 300     // within the budget of two seconds at once
 )
 
 // covers says whether the hooks record names a hook for a class.
