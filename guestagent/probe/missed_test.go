@@ -21,8 +21,9 @@ type loss struct {
 
 type losses []loss
 
-func (l *losses) Observe(record.Header, []byte) {}
-func (l *losses) Flush()                        {}
+func (l *losses) Observe(record.Header, []byte)      {}
+func (l *losses) ObserveHeavy(record.Header, []byte) {}
+func (l *losses) Flush()                             {}
 func (l *losses) Lose(lane uint32, class record.Class, reason record.LossReason, n uint64) {
 	*l = append(*l, loss{lane, class, reason, n})
 }
