@@ -2,6 +2,7 @@ package probe
 
 import (
 	"bytes"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -182,6 +183,19 @@ func TestFiles(t *testing.T) {
 }
 
 func TestDeepPath(t *testing.T) {
+	// What others do on this machine may fill the ring, which is told: then
+	// the act is done again.
+	for tries := 1; ; tries++ {
+		whole := false
+		t.Run(fmt.Sprint("try ", tries), func(t *testing.T) { whole = deepPath(t, tries == 5) })
+		if whole || t.Failed() {
+			return
+		}
+	}
+}
+
+// deepPath says whether nothing was lost; with last that is no excuse.
+func deepPath(t *testing.T, last bool) bool {
 	_, c, stop := observe(t)
 	dir := workDir(t)
 	pid := uint32(actor(t, dir, "deep", dir).Process.Pid)
@@ -192,10 +206,15 @@ func TestDeepPath(t *testing.T) {
 		return s.h.Class == record.ClassFileCreate && s.e.Process.Pid == pid && s.e.File.Mode&unix.S_IFMT == unix.S_IFREG &&
 			strings.HasPrefix(string(s.e.File.Path), want) && len(s.e.File.Path) == len(want)+254
 	})
+	if lost := c.classes[record.ClassFileCreate]; n == 0 && lost > 0 && !last {
+		t.Logf("%d events of the class are lost", lost)
+		return false
+	}
 	if n != 1 {
 		c.dump(t)
-		t.Errorf("%d events with the whole path, want 1", n)
+		t.Errorf("%d events with the whole path, want 1; lost %v", n, c.classes)
 	}
+	return true
 }
 
 func TestConnect(t *testing.T) {

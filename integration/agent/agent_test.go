@@ -226,11 +226,7 @@ func (g *guest) hostAway() {
 	})
 	g.h.stop()
 	g.sh("while [ ! -e /run/away-is-over ]; do sleep 0.1; done")
-	before := g.ticks()
-	g.sh("sleep 4")
-	if used := g.ticks() - before; used > 100 {
-		g.Errorf("agent used %d of 400 ticks while no host was there and nothing happened", used)
-	}
+	g.rests("no host was there and nothing happened")
 	g.h.connect(g.ctx)
 	g.find("the last of it", func(e event) bool {
 		return e.h.Class == record.ClassFileCreate && string(e.e.File.GetPath()) == "/run/away-is-over"
@@ -246,11 +242,22 @@ func (g *guest) hostAway() {
 			g.Errorf("process %d is there %d times", i, n)
 		}
 	}
-	before = g.ticks()
-	g.sh("sleep 4")
-	if used := g.ticks() - before; used > 100 {
-		g.Errorf("agent used %d of 400 ticks while nothing happened", used)
+	g.rests("nothing happened")
+}
+
+// rests waits until the agent leaves the processor alone. How long its last work
+// takes depends on what else this machine does; one that spins never rests.
+func (g *guest) rests(while string) {
+	g.Helper()
+	var used int
+	for range 10 {
+		before := g.ticks()
+		g.sh("sleep 4")
+		if used = g.ticks() - before; used <= 100 {
+			return
+		}
 	}
+	g.Errorf("agent used %d of 400 ticks, and no less in ten times that, while %s", used, while)
 }
 
 // restart starts a new session, whose first event of an old process is

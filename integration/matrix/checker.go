@@ -184,14 +184,28 @@ func (c *Checker) Lost(class record.Class) (n uint64) {
 	return n
 }
 
-// Reconcile expects n events of the class with these fields, less those that
-// are declared lost. What is declared may be of other processes too. An event
+// acts counts what the events of the class with these fields stand for: one
 // that stands for several counts as these.
-func (c *Checker) Reconcile(class record.Class, n int64, fields ...any) {
-	got := int64(0)
+func (c *Checker) acts(class record.Class, fields []any) (n int64) {
 	for _, s := range c.All(class, fields...) {
-		got += int64(max(1, s.Event().Count))
+		n += int64(max(1, s.Event().Count))
 	}
+	return n
+}
+
+// Complete expects n acts of the class with these fields, all of them told:
+// declared losses are no excuse.
+func (c *Checker) Complete(class record.Class, n int64, fields ...any) {
+	if got := c.acts(class, fields); got != n {
+		c.Errorf("%d of %d acts %s arrived, %d of that class are declared lost; want every one", got, n, describe(class, fields), c.Lost(class))
+	}
+}
+
+// Reconcile expects n acts of the class with these fields, less those that are
+// declared lost. What is declared may be of other processes too. It is for acts
+// whose records have to be dropped; see Complete.
+func (c *Checker) Reconcile(class record.Class, n int64, fields ...any) {
+	got := c.acts(class, fields)
 	if lost := int64(c.Lost(class)); got > n || got+lost < n {
 		c.Errorf("%d of %d events %s arrived, %d of that class are declared lost", got, n, describe(class, fields), lost)
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -61,7 +62,10 @@ func init() {
 			}
 		}},
 	)
+	register(Row{ID: 147, Name: "lose what a full queue does not hold, with its number", Do: overflow, Host: withoutReader, Check: checkOverflow,
+		GuestOnly: "natively the agent's queue is made larger than what others do on the machine"})
 	registerSub("load", loadSub)
+	registerSub("overflow", overflowSub)
 	registerSub("old", oldSub)
 }
 
@@ -152,7 +156,62 @@ func checkLoad(c *Checker) {
 	c.Reconcile(record.ClassProcessFork, c.Number("programs"), by)
 	c.Reconcile(record.ClassProcessExec, c.Number("programs"), by, Is("process.args[1]", "load"))
 	c.Reconcile(record.ClassProcessExit, c.Number("programs"), by)
-	checkChurn(c, c.Number("pid"), c.Number("files"))
+	checkChurn(c, c.Number("pid"), c.Number("files"), (*Checker).Reconcile)
+	if err := c.Books.Balance(); err != nil {
+		c.Errorf("%w", err)
+	}
+}
+
+// overflowFiles make more records than the queue of an agent holds: their path
+// is of overflowDepth names of overflowName bytes.
+const (
+	overflowFiles    = 4000
+	overflowPrograms = 20
+	overflowDepth    = 4
+	overflowName     = 200
+)
+
+// overflow churns files at a long path, and then starts some programs.
+func overflow(e *Env) error { return e.RunCmd(e.Sub("overflow", e.Dir)) }
+
+func overflowSub(args []string) int {
+	dir := args[0]
+	for range overflowDepth {
+		dir += "/" + strings.Repeat("d", overflowName)
+	}
+	err := os.MkdirAll(dir, 0o755)
+	for i := range overflowFiles {
+		if err == nil {
+			err = churn(dir, i)
+		}
+	}
+	for range overflowPrograms {
+		if err == nil {
+			err = startAndWait("/bin/true", "true", "overflow")
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// checkOverflow holds that acts upon files were dropped, that their number is
+// told, and that what matters more than they do is all there.
+func checkOverflow(c *Checker) {
+	by := []any{Is("process.pid", c.Number("pid")), Contains("file.path", "/c")}
+	for _, class := range []record.Class{record.ClassFileModify, record.ClassFileRename, record.ClassFileDelete} {
+		c.Reconcile(class, overflowFiles, by...)
+		lost, missing := int64(c.Lost(class)), overflowFiles-c.acts(class, by)
+		if missing == 0 || lost > missing+overflowFiles/10 {
+			c.Errorf("%s: %d of %d are missing and %d are declared lost", class, missing, overflowFiles, lost)
+		}
+	}
+	child := Is("parent.pid", c.Number("pid"))
+	c.Complete(record.ClassProcessFork, overflowPrograms, child)
+	c.Complete(record.ClassProcessExec, overflowPrograms, child, Is("process.args[1]", "overflow"))
+	c.Complete(record.ClassProcessExit, overflowPrograms, child)
 	if err := c.Books.Balance(); err != nil {
 		c.Errorf("%w", err)
 	}

@@ -252,12 +252,12 @@ func stormSub(args []string) int {
 	return 0
 }
 
-// checkStorm holds that every program is there, three times, or declared lost.
+// checkStorm holds that every program is there, three times.
 func checkStorm(c *Checker) {
 	by := Is("parent.pid", c.Number("pid"))
-	c.Reconcile(record.ClassProcessFork, int64(c.Storm), by)
-	c.Reconcile(record.ClassProcessExec, int64(c.Storm), by, Is("process.args[1]", "storm"))
-	c.Reconcile(record.ClassProcessExit, int64(c.Storm), by)
+	c.Complete(record.ClassProcessFork, int64(c.Storm), by)
+	c.Complete(record.ClassProcessExec, int64(c.Storm), by, Is("process.args[1]", "storm"))
+	c.Complete(record.ClassProcessExit, int64(c.Storm), by)
 	if err := c.Books.Balance(); err != nil {
 		c.Errorf("%w", err)
 	}
