@@ -87,8 +87,8 @@ func init() {
 }
 
 const (
-	renames        = 100_000 // more than the ring holds
-	bystanderFiles = 300     // within the budget of two seconds at once
+	renames        = 30_000 // more than half of the ring holds
+	bystanderFiles = 300    // within the budget of two seconds at once
 )
 
 // covers says whether the hooks record names a hook for a class.
