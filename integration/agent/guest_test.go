@@ -110,7 +110,9 @@ func (g *guest) find(what string, match func(event) bool) *record.Event {
 	})
 	if err != nil {
 		log, _ := g.vm.Output(g.ctx, "agentctl log")
-		g.Fatalf("%s: %v\nagent: %s", what, err, log)
+		g.h.mu.Lock()
+		defer g.h.mu.Unlock()
+		g.Fatalf("%s: %v\nagent: %s\nhost: %v", what, err, log, errors.Join(g.h.errs...))
 	}
 	return found
 }
