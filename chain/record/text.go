@@ -1,6 +1,7 @@
 package record
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -21,7 +22,7 @@ func Text(c Class, m Message) string {
 		fmt.Fprintf(&b, "log %s begins (%s)", m.Origin, m.Cause)
 		if m.DomainUuid != "" {
 			fmt.Fprintf(&b, ", domain %s %s, incarnation %d, %d disk layers, %d bytes of XML",
-				Printable([]byte(m.DomainName)), m.DomainUuid, m.Incarnation, len(m.Disks), len(m.DomainXml))
+				Word([]byte(m.DomainName)), m.DomainUuid, m.Incarnation, len(m.Disks), len(m.DomainXml))
 		}
 		if m.PreviousOrigin != "" {
 			fmt.Fprintf(&b, ", continues %s", m.PreviousOrigin)
@@ -124,7 +125,7 @@ func processName(p *Process) string {
 	if len(name) == 0 {
 		name = p.Name
 	}
-	return Printable(name) + "(" + strconv.FormatUint(uint64(p.Pid), 10) + ")"
+	return Word(name) + "(" + strconv.FormatUint(uint64(p.Pid), 10) + ")"
 }
 
 // ipText writes an address in its usual form, or a mark where it is none.
@@ -159,4 +160,15 @@ func Printable(b []byte) string {
 		}
 	}
 	return strconv.Quote(string(b))
+}
+
+// Word is Printable for what stands among the other words of a line: a name
+// that a guest has chosen is quoted as well where it holds a blank or a sign
+// that the line itself is made of, so that no file can be named like the rest
+// of another event.
+func Word(b []byte) string {
+	if bytes.ContainsAny(b, " \"'`()[]<>{}") {
+		return strconv.Quote(string(b))
+	}
+	return Printable(b)
 }

@@ -17,9 +17,9 @@ func eventText(b *strings.Builder, c Class, e *Event) {
 		networkText(b, e.Network)
 	}
 	if v := e.Vm; v != nil {
-		fmt.Fprintf(b, "%s is %s", Printable([]byte(v.Name)), Printable([]byte(v.State)))
+		fmt.Fprintf(b, "%s is %s", Word([]byte(v.Name)), Word([]byte(v.State)))
 		if v.Detail != "" {
-			b.WriteString(" (" + Printable([]byte(v.Detail)) + ")")
+			b.WriteString(" (" + Word([]byte(v.Detail)) + ")")
 		}
 		b.WriteByte(' ')
 	}
@@ -42,7 +42,7 @@ func eventText(b *strings.Builder, c Class, e *Event) {
 		b.WriteString(" < " + processText(e.Parent))
 	}
 	if e.Reason != "" {
-		b.WriteString(" " + Printable([]byte(e.Reason)))
+		b.WriteString(" " + Word([]byte(e.Reason)))
 	}
 	if e.Count > 1 {
 		fmt.Fprintf(b, " (%d times)", e.Count)
@@ -69,7 +69,10 @@ func actorText(b *strings.Builder, c Class, e *Event) {
 	if c == ClassProcessExec && len(p.Args) > 0 {
 		args := make([]string, len(p.Args))
 		for i, a := range p.Args {
-			args[i] = Printable(a)
+			args[i] = Word(a)
+			if len(a) == 0 {
+				args[i] = `""`
+			}
 		}
 		b.WriteString(" [" + strings.Join(args, " ") + "]")
 	}
@@ -80,14 +83,14 @@ func actorText(b *strings.Builder, c Class, e *Event) {
 
 func fileText(b *strings.Builder, c Class, e *Event) {
 	f := e.File
-	b.WriteString(Printable(f.Path))
+	b.WriteString(Word(f.Path))
 	switch {
 	case e.Target != nil && f.Flags&FileExchanged != 0:
-		b.WriteString(" <-> " + Printable(e.Target.Path))
+		b.WriteString(" <-> " + Word(e.Target.Path))
 	case e.Target != nil:
-		b.WriteString(" -> " + Printable(e.Target.Path))
+		b.WriteString(" -> " + Word(e.Target.Path))
 	case len(f.LinkTarget) > 0:
-		b.WriteString(" -> " + Printable(f.LinkTarget))
+		b.WriteString(" -> " + Word(f.LinkTarget))
 	}
 	switch c {
 	case ClassFileChmod:
@@ -99,7 +102,7 @@ func fileText(b *strings.Builder, c Class, e *Event) {
 	case ClassFileClose:
 		fmt.Fprintf(b, " %d writes, %d bytes written, size %d", f.Operations, f.Bytes, f.Size)
 	case ClassFileXattr:
-		fmt.Fprintf(b, " %s = %d bytes", Printable(f.Attribute), f.AttributeSize)
+		fmt.Fprintf(b, " %s = %d bytes", Word(f.Attribute), f.AttributeSize)
 	case ClassFileAttributes:
 		fmt.Fprintf(b, " attributes %#x", f.Attributes)
 	case ClassFileUtime:
@@ -112,13 +115,13 @@ func fileText(b *strings.Builder, c Class, e *Event) {
 }
 
 func networkText(b *strings.Builder, n *Network) {
-	b.WriteString(Printable([]byte(n.Protocol)) + " ")
+	b.WriteString(Word([]byte(n.Protocol)) + " ")
 	if n.Type == "raw" || n.Type == "packet" {
 		b.WriteString(n.Type + " socket, protocol " + strconv.FormatUint(uint64(n.Number), 10) + " ")
 	}
 	switch {
 	case n.Family != 4 && n.Family != 6 && len(n.Path) > 0:
-		b.WriteString(Printable(n.Path))
+		b.WriteString(Word(n.Path))
 	case n.Protocol == "vsock":
 		fmt.Fprintf(b, "%d:%d -> %d:%d", n.SourceCid, n.SourcePort, n.DestinationCid, n.DestinationPort)
 	case len(n.DestinationIp) == 0 && len(n.SourceIp) > 0: // bind, listen
@@ -127,7 +130,7 @@ func networkText(b *strings.Builder, n *Network) {
 		b.WriteString(address(n.SourceIp, n.SourcePort) + " -> " + address(n.DestinationIp, n.DestinationPort))
 	}
 	if len(n.Name) > 0 {
-		b.WriteString(" (" + Printable(n.Name) + ")")
+		b.WriteString(" (" + Word(n.Name) + ")")
 	}
 	if n.Packets > 0 || n.Bytes > 0 {
 		fmt.Fprintf(b, " %d packets, %d bytes", n.Packets, n.Bytes)

@@ -27,6 +27,31 @@ func TestPrintable(t *testing.T) {
 	}
 }
 
+// TestWord holds that no name looks like a part of the line around it.
+func TestWord(t *testing.T) {
+	for in, want := range map[string]string{
+		"/etc/passwd":            "/etc/passwd",
+		"Zürich":                 "Zürich",
+		"":                       "",
+		"/x by /usr/bin/dpkg(1)": `"/x by /usr/bin/dpkg(1)"`,
+		"a]":                     `"a]"`,
+		"<":                      `"<"`,
+		`"`:                      `"\""`,
+		"a\u00a0b":               "\"a\\u00a0b\"",
+		"x\x1b[2J":               `"x\x1b[2J"`,
+		"/bin/[":                 `"/bin/["`,
+		"\xff y":                 `"\xff y"`,
+	} {
+		if got := Word([]byte(in)); got != want {
+			t.Errorf("%q is shown as %s, want %s", in, got, want)
+		}
+	}
+	evil := Text(ClassProcessExec, &Event{Process: &Process{Pid: 9, Executable: []byte("/x < /sbin/init(1)"), Args: [][]byte{[]byte("a] < /sbin/init(1)"), nil}}})
+	if want := `"/x < /sbin/init(1)"(9) ["a] < /sbin/init(1)" ""]`; evil != want {
+		t.Errorf("got %s\nwant %s", evil, want)
+	}
+}
+
 // fill sets every field of m, and of the messages in it, to text that would
 // drive a terminal.
 func fill(m protoreflect.Message, evil string) {
