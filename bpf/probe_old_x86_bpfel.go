@@ -199,6 +199,7 @@ const (
 	OldVarTypeKernelOperation = "type_kernel_operation"
 	OldVarTypeMemory          = "type_memory"
 	OldVarTypeMemoryKind      = "type_memory_kind"
+	OldVarTypeModuleSignature = "type_module_signature"
 	OldVarTypeMount           = "type_mount"
 	OldVarTypeNamespace       = "type_namespace"
 	OldVarTypeNet             = "type_net"
@@ -458,6 +459,7 @@ type OldVariableSpecs struct {
 	TypeKernelOperation *ebpf.VariableSpec `ebpf:"type_kernel_operation"`
 	TypeMemory          *ebpf.VariableSpec `ebpf:"type_memory"`
 	TypeMemoryKind      *ebpf.VariableSpec `ebpf:"type_memory_kind"`
+	TypeModuleSignature *ebpf.VariableSpec `ebpf:"type_module_signature"`
 	TypeMount           *ebpf.VariableSpec `ebpf:"type_mount"`
 	TypeNamespace       *ebpf.VariableSpec `ebpf:"type_namespace"`
 	TypeNet             *ebpf.VariableSpec `ebpf:"type_net"`
@@ -580,6 +582,7 @@ type OldVariables struct {
 	TypeKernelOperation *ebpf.Variable `ebpf:"type_kernel_operation"`
 	TypeMemory          *ebpf.Variable `ebpf:"type_memory"`
 	TypeMemoryKind      *ebpf.Variable `ebpf:"type_memory_kind"`
+	TypeModuleSignature *ebpf.Variable `ebpf:"type_module_signature"`
 	TypeMount           *ebpf.Variable `ebpf:"type_mount"`
 	TypeNamespace       *ebpf.Variable `ebpf:"type_namespace"`
 	TypeNet             *ebpf.Variable `ebpf:"type_net"`

@@ -95,6 +95,8 @@ type ProbeEventClose struct {
 	InnerLen uint16
 	PlaceLen uint16
 	Pad      uint16
+	Magic    uint32
+	Pad2     uint32
 }
 
 type ProbeEventComm struct {
@@ -159,6 +161,8 @@ type ProbeEventExec struct {
 	InnerLen    uint16
 	PlaceLen    uint16
 	Gained      uint32
+	Magic       uint32
+	Pad         uint32
 }
 
 type ProbeEventExit struct {
@@ -247,7 +251,8 @@ type ProbeEventKernel struct {
 	BeforeLen uint16
 	PathLen   uint16
 	InnerLen  uint16
-	Pad       [3]uint16
+	Signature uint16
+	Pad       [2]uint16
 }
 
 type ProbeEventMemory struct {
@@ -486,6 +491,14 @@ const (
 	ProbeMemoryKindMEM_SECRET  ProbeMemoryKind = 8
 )
 
+type ProbeModuleSignature uint32
+
+const (
+	ProbeModuleSignatureSIGNATURE_UNKNOWN ProbeModuleSignature = 0
+	ProbeModuleSignatureSIGNATURE_VALID   ProbeModuleSignature = 1
+	ProbeModuleSignatureSIGNATURE_NONE    ProbeModuleSignature = 2
+)
+
 type ProbeMountApi uint32
 
 const (
@@ -566,11 +579,12 @@ type ProbeSumKey struct {
 type ProbeSumLayout uint32
 
 const (
-	ProbeSumLayoutSUM_FLOW   ProbeSumLayout = 1
-	ProbeSumLayoutSUM_NET    ProbeSumLayout = 2
-	ProbeSumLayoutSUM_FILE   ProbeSumLayout = 3
-	ProbeSumLayoutSUM_HEAD   ProbeSumLayout = 4
-	ProbeSumLayoutSUM_MEMORY ProbeSumLayout = 5
+	ProbeSumLayoutSUM_FLOW    ProbeSumLayout = 1
+	ProbeSumLayoutSUM_NET     ProbeSumLayout = 2
+	ProbeSumLayoutSUM_FILE    ProbeSumLayout = 3
+	ProbeSumLayoutSUM_HEAD    ProbeSumLayout = 4
+	ProbeSumLayoutSUM_MEMORY  ProbeSumLayout = 5
+	ProbeSumLayoutSUM_ENTRIES ProbeSumLayout = 6
 )
 
 type ProbeTamperKind uint32
@@ -794,6 +808,7 @@ const (
 	ProbeVarTypeKernelOperation = "type_kernel_operation"
 	ProbeVarTypeMemory          = "type_memory"
 	ProbeVarTypeMemoryKind      = "type_memory_kind"
+	ProbeVarTypeModuleSignature = "type_module_signature"
 	ProbeVarTypeMount           = "type_mount"
 	ProbeVarTypeNamespace       = "type_namespace"
 	ProbeVarTypeNet             = "type_net"
@@ -1053,6 +1068,7 @@ type ProbeVariableSpecs struct {
 	TypeKernelOperation *ebpf.VariableSpec `ebpf:"type_kernel_operation"`
 	TypeMemory          *ebpf.VariableSpec `ebpf:"type_memory"`
 	TypeMemoryKind      *ebpf.VariableSpec `ebpf:"type_memory_kind"`
+	TypeModuleSignature *ebpf.VariableSpec `ebpf:"type_module_signature"`
 	TypeMount           *ebpf.VariableSpec `ebpf:"type_mount"`
 	TypeNamespace       *ebpf.VariableSpec `ebpf:"type_namespace"`
 	TypeNet             *ebpf.VariableSpec `ebpf:"type_net"`
@@ -1175,6 +1191,7 @@ type ProbeVariables struct {
 	TypeKernelOperation *ebpf.Variable `ebpf:"type_kernel_operation"`
 	TypeMemory          *ebpf.Variable `ebpf:"type_memory"`
 	TypeMemoryKind      *ebpf.Variable `ebpf:"type_memory_kind"`
+	TypeModuleSignature *ebpf.Variable `ebpf:"type_module_signature"`
 	TypeMount           *ebpf.Variable `ebpf:"type_mount"`
 	TypeNamespace       *ebpf.Variable `ebpf:"type_namespace"`
 	TypeNet             *ebpf.Variable `ebpf:"type_net"`

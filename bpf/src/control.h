@@ -138,6 +138,8 @@ static __always_inline void tell_module(__u32 type, struct module *m, __u64 size
 	called(&x);
 	if (m) {
 		e->kind = BPF_CORE_READ(m, taints);
+		if (type == EV_MODULE_LOAD && bpf_core_field_exists(m->sig_ok))
+			e->signature = BPF_CORE_READ(m, sig_ok) ? SIGNATURE_VALID : SIGNATURE_NONE;
 		e->name_len = append_string(s, &m->name);
 	}
 	if (type == EV_MODULE_LOAD) {

@@ -179,6 +179,7 @@ enum sum_layout {
 	SUM_FILE, /* event_file, its path that of the directory */
 	SUM_HEAD, /* only a head */
 	SUM_MEMORY, /* event_memory, without a path */
+	SUM_ENTRIES, /* nothing: how many destinations the map has */
 };
 
 #define SUM_EVENT_BYTES 512

@@ -47,6 +47,8 @@ struct event_close {
 	__u16 inner_len;
 	__u16 place_len;
 	__u16 pad;
+	__u32 magic; /* number of the file system */
+	__u32 pad2;
 };
 
 /* Two paths; strings: old, new. With FL_USER_PATH: old directory, old name,

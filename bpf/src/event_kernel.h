@@ -16,7 +16,14 @@ struct event_kernel {
 	__u32 operation; /* by type */
 	__u16 name_len, value_len, before_len, path_len;
 	__u16 inner_len;
-	__u16 pad[3];
+	__u16 signature; /* of a module: enum module_signature */
+	__u16 pad[2];
+};
+
+enum module_signature {
+	SIGNATURE_UNKNOWN = 0, /* the kernel does not check any */
+	SIGNATURE_VALID,
+	SIGNATURE_NONE, /* none, or one that the kernel does not accept */
 };
 
 /* Operations of event_kernel that are not commands of bpf(2). */

@@ -22,6 +22,8 @@ struct event_exec {
 	__u16 inner_len; /* how much of path lies within the mount */
 	__u16 place_len;
 	__u32 gained; /* GAINED bits */
+	__u32 magic; /* number of the file system */
+	__u32 pad;
 };
 
 enum gained {

@@ -18,6 +18,7 @@ struct module_memory {
 struct module {
 	char name[56];
 	unsigned long taints;
+	_Bool sig_ok; /* only where the kernel checks signatures */
 	struct module_memory mem[7];
 };
 

@@ -160,14 +160,12 @@ static __always_inline __u16 fast_open(struct sock *sk)
 	return 0;
 }
 
-/* emit_net sends an event, or counts it where its process has gone over its
- * budget. Connections are folded by where they go, those that are
- * taken by the port here and where they come from. Ports that are taken and raw
- * sockets are told one by one. */
-static __always_inline void emit_net(struct event_net *e, __u32 flags)
+/* emit_within sends an event, or counts it in b, the budget that its process
+ * has gone over; else b is null. Connections are folded by where they go, those
+ * that are taken by the port here and where they come from. Ports that are taken
+ * and raw sockets are told one by one. */
+static __always_inline void emit_within(struct bucket *b, struct event_net *e, __u32 flags)
 {
-	struct bucket *b = over_budget();
-
 	if (b && !(BIT(e->h.type & (EV_TYPES - 1)) & FOLDED_TYPES)) {
 		flags |= weight(e->h.type);
 	} else if (b) {
@@ -186,6 +184,11 @@ static __always_inline void emit_net(struct event_net *e, __u32 flags)
 			return;
 	}
 	emit(e, sizeof(*e), flags, RING_BULK);
+}
+
+static __always_inline void emit_net(struct event_net *e, __u32 flags)
+{
+	emit_within(over_budget(), e, flags);
 }
 
 #ifdef OLD
@@ -256,7 +259,9 @@ static __always_inline void tell_raw(struct sock *sk, int family, int type, int 
 }
 
 /* tell_flow counts a datagram of a process through a socket to a destination:
- * e has who and where. The first is an event of its own as well. */
+ * e has who and where. The first is an event of its own as well. When there are
+ * too many destinations, the rest of a process's go into one sum; of a process
+ * over its budget they then are no events of their own. */
 static __always_inline void tell_flow(struct event_net *e, __u64 object, __u64 bytes)
 {
 	struct sum_key k = {
@@ -270,19 +275,22 @@ static __always_inline void tell_flow(struct event_net *e, __u64 object, __u64 b
 		.netns = e->netns,
 	};
 	void *m = current_sums();
+	struct bucket *b;
 	struct scratch *s;
-	bool room;
+	bool room, own;
 
 	if (!m)
 		return;
 	__builtin_memcpy(k.address, e->daddr, 16);
 	if (add_up(m, &k, bytes))
 		return;
-	if (first_time(&k)) {
+	own = room_for_destination(m);
+	b = over_budget();
+	if ((own || !b) && first_time(&k)) {
 		e->h.type = EV_SEND;
 		e->bits |= NET_FIRST;
 		e->bytes = bytes;
-		emit_net(e, FL_RESULT);
+		emit_within(b, e, FL_RESULT);
 		e->bits &= ~NET_FIRST;
 	}
 	e->h.type = EV_FLOW;
@@ -291,6 +299,11 @@ static __always_inline void tell_flow(struct event_net *e, __u64 object, __u64 b
 	s = take(EV_FLOW, RING_BULK);
 	if (!s)
 		return;
+	if (!own) {
+		k.object = 0;
+		k.place = 0;
+		__builtin_memset(k.address, 0, 16);
+	}
 	__builtin_memcpy(((struct sum *)s->data)->event, e, sizeof(*e));
 	room = enter_sum(s, m, &k, bytes);
 	give(s);

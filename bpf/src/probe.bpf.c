@@ -57,6 +57,7 @@ const enum mount_api type_api;
 const enum net_bits type_net_bits;
 const enum memory_kind type_memory_kind;
 const enum kernel_operation type_kernel_operation;
+const enum module_signature type_module_signature;
 const enum tamper_kind type_tamper_kind;
 const enum owned type_owned;
 const struct owned_key *type_owned_key;

@@ -162,6 +162,7 @@ int BPF_PROG(on_exec, struct task_struct *p, int old_pid, struct linux_binprm *b
 	f = BPF_CORE_READ(bprm, file);
 	i = BPF_CORE_READ(f, f_inode);
 	e->dev = BPF_CORE_READ(i, i_sb, s_dev);
+	e->magic = BPF_CORE_READ(i, i_sb, s_magic);
 	e->ino = BPF_CORE_READ(i, i_ino);
 	e->size = BPF_CORE_READ(i, i_size);
 	e->mode = BPF_CORE_READ(i, i_mode);

@@ -7,6 +7,10 @@
 
 #include "path.h"
 
+/* So many datagrams' destinations have sums of their own; the rest of the room
+ * is for other acts, and for one sum of each process that has more. */
+#define DESTINATIONS 3072
+
 struct sum_map {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 4096);
@@ -76,4 +80,27 @@ static __always_inline bool enter_sum(struct scratch *s, void *m, struct sum_key
 	if (err == -EEXIST)
 		return add_up(m, k, bytes);
 	return err == 0;
+}
+
+/* room_for_destination books one more destination of datagrams and says whether
+ * it may have a sum of its own. */
+static __always_inline bool room_for_destination(void *m)
+{
+	struct sum_key k = { .layout = SUM_ENTRIES };
+	struct sum *v = bpf_map_lookup_elem(m, &k);
+	struct scratch *s;
+	bool room;
+
+	if (!v) {
+		s = take_quietly();
+		if (!s)
+			return false;
+		room = enter_sum(s, m, &k, 0);
+		give(s);
+		return room;
+	}
+	if (v->count >= DESTINATIONS)
+		return false;
+	__sync_fetch_and_add(&v->count, 1);
+	return true;
 }

@@ -215,6 +215,7 @@ static __always_inline void closed(struct file *f)
 	i = BPF_CORE_READ(f, f_inode);
 	d = BPF_CORE_READ(f, f_path.dentry);
 	e->dev = BPF_CORE_READ(i, i_sb, s_dev);
+	e->magic = BPF_CORE_READ(i, i_sb, s_magic);
 	e->ino = BPF_CORE_READ(i, i_ino);
 	e->mode = BPF_CORE_READ(i, i_mode);
 	e->uid = BPF_CORE_READ(i, i_uid.val);

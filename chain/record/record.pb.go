@@ -1366,6 +1366,7 @@ type Kernel struct {
 	Flags         uint64                 `protobuf:"varint,7,opt,name=flags,proto3" json:"flags,omitempty"`
 	Refused       bool                   `protobuf:"varint,8,opt,name=refused,proto3" json:"refused,omitempty"`                           // by the probe
 	ValueBefore   []byte                 `protobuf:"bytes,9,opt,name=value_before,json=valueBefore,proto3" json:"value_before,omitempty"` // of a parameter
+	Signature     string                 `protobuf:"bytes,10,opt,name=signature,proto3" json:"signature,omitempty"`                       // of a module: valid, or none that the kernel accepts; empty where it does not say
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1461,6 +1462,13 @@ func (x *Kernel) GetValueBefore() []byte {
 		return x.ValueBefore
 	}
 	return nil
+}
+
+func (x *Kernel) GetSignature() string {
+	if x != nil {
+		return x.Signature
+	}
+	return ""
 }
 
 // Auth is what a program that checks identities told the kernel's audit.
@@ -1598,6 +1606,7 @@ type DNS struct {
 	Names         [][]byte               `protobuf:"bytes,5,rep,name=names,proto3" json:"names,omitempty"`         // aliases on the way
 	Answer        bool                   `protobuf:"varint,6,opt,name=answer,proto3" json:"answer,omitempty"`
 	Id            uint32                 `protobuf:"varint,7,opt,name=id,proto3" json:"id,omitempty"`
+	Truncated     bool                   `protobuf:"varint,8,opt,name=truncated,proto3" json:"truncated,omitempty"` // the answer holds more than is told
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1679,6 +1688,13 @@ func (x *DNS) GetId() uint32 {
 		return x.Id
 	}
 	return 0
+}
+
+func (x *DNS) GetTruncated() bool {
+	if x != nil {
+		return x.Truncated
+	}
+	return false
 }
 
 // Mount is a change of the tree of file systems; the place is the event's file.
@@ -4208,7 +4224,7 @@ const file_record_proto_rawDesc = "" +
 	"\x05flags\x18\x06 \x01(\x04R\x05flags\x12\x1c\n" +
 	"\tanonymous\x18\a \x01(\bR\tanonymous\x12\x12\n" +
 	"\x04name\x18\b \x01(\fR\x04name\x12\x14\n" +
-	"\x05total\x18\t \x01(\x04R\x05total\"\xdb\x01\n" +
+	"\x05total\x18\t \x01(\x04R\x05total\"\xf9\x01\n" +
 	"\x06Kernel\x12\x1c\n" +
 	"\toperation\x18\x01 \x01(\tR\toperation\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\fR\x04name\x12\x12\n" +
@@ -4218,7 +4234,9 @@ const file_record_proto_rawDesc = "" +
 	"\x05value\x18\x06 \x01(\fR\x05value\x12\x14\n" +
 	"\x05flags\x18\a \x01(\x04R\x05flags\x12\x18\n" +
 	"\arefused\x18\b \x01(\bR\arefused\x12!\n" +
-	"\fvalue_before\x18\t \x01(\fR\vvalueBefore\"\xba\x02\n" +
+	"\fvalue_before\x18\t \x01(\fR\vvalueBefore\x12\x1c\n" +
+	"\tsignature\x18\n" +
+	" \x01(\tR\tsignature\"\xba\x02\n" +
 	"\x04Auth\x12\x1c\n" +
 	"\toperation\x18\x01 \x01(\tR\toperation\x12\x18\n" +
 	"\aaccount\x18\x02 \x01(\fR\aaccount\x12\x1a\n" +
@@ -4234,7 +4252,7 @@ const file_record_proto_rawDesc = "" +
 	"executable\x18\n" +
 	" \x01(\fR\n" +
 	"executable\x12\x18\n" +
-	"\acommand\x18\v \x01(\fR\acommand\"\xa5\x01\n" +
+	"\acommand\x18\v \x01(\fR\acommand\"\xc3\x01\n" +
 	"\x03DNS\x12\x1a\n" +
 	"\bquestion\x18\x01 \x01(\fR\bquestion\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\rR\x04type\x12\x12\n" +
@@ -4242,7 +4260,8 @@ const file_record_proto_rawDesc = "" +
 	"\taddresses\x18\x04 \x03(\fR\taddresses\x12\x14\n" +
 	"\x05names\x18\x05 \x03(\fR\x05names\x12\x16\n" +
 	"\x06answer\x18\x06 \x01(\bR\x06answer\x12\x0e\n" +
-	"\x02id\x18\a \x01(\rR\x02id\"\x9a\x01\n" +
+	"\x02id\x18\a \x01(\rR\x02id\x12\x1c\n" +
+	"\ttruncated\x18\b \x01(\bR\ttruncated\"\x9a\x01\n" +
 	"\x05Mount\x12\x1c\n" +
 	"\toperation\x18\x01 \x01(\tR\toperation\x12\x10\n" +
 	"\x03api\x18\x02 \x01(\tR\x03api\x12\x16\n" +

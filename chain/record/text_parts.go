@@ -20,17 +20,17 @@ func partsText(b *strings.Builder, c Class, e *Event) {
 		dnsText(b, c, e.Dns)
 	}
 	if m := e.Mount; m != nil {
-		words(b, Printable([]byte(m.Operation)), Printable(m.Type), Printable(m.Source), Printable(m.SourcePath))
+		words(b, Word([]byte(m.Operation)), Word(m.Type), Word(m.Source), Word(m.SourcePath))
 		if e.File != nil { // which comes next
 			b.WriteString("at ")
 		}
 	}
 	if n := e.Namespaces; n != nil {
-		words(b, Printable([]byte(n.Operation)))
+		words(b, Word([]byte(n.Operation)))
 		fmt.Fprintf(b, "namespaces %#x ", n.Changed)
 	}
 	if t := e.Tamper; t != nil {
-		words(b, Printable([]byte(t.Kind)), Printable([]byte(t.Hook)), Printable([]byte(t.Detail)))
+		words(b, Word([]byte(t.Kind)), Word([]byte(t.Hook)), Word([]byte(t.Detail)))
 		if t.Refused {
 			b.WriteString("refused ")
 		}
@@ -47,7 +47,7 @@ func words(b *strings.Builder, all ...string) {
 }
 
 func memoryText(b *strings.Builder, m *Memory) {
-	words(b, Printable([]byte(m.Kind)), Printable(m.Name))
+	words(b, Word([]byte(m.Kind)), Word(m.Name))
 	fmt.Fprintf(b, "%d bytes ", m.Length)
 	if m.Address != 0 {
 		fmt.Fprintf(b, "at %#x ", m.Address)
@@ -75,9 +75,9 @@ func protection(p uint32) string {
 }
 
 func kernelText(b *strings.Builder, k *Kernel) {
-	words(b, Printable([]byte(k.Operation)), Printable(k.Name))
+	words(b, Word([]byte(k.Operation)), Word(k.Name))
 	if len(k.Value) > 0 {
-		b.WriteString("= " + Printable(k.Value) + " ")
+		b.WriteString("= " + Word(k.Value) + " ")
 	}
 	for _, n := range []struct {
 		name  string
@@ -87,15 +87,18 @@ func kernelText(b *strings.Builder, k *Kernel) {
 			fmt.Fprintf(b, "%s %d ", n.name, n.value)
 		}
 	}
+	if k.Signature != "" {
+		b.WriteString("signature " + Word([]byte(k.Signature)) + " ")
+	}
 	if k.Refused {
 		b.WriteString("refused ")
 	}
 }
 
 func authText(b *strings.Builder, a *Auth) {
-	words(b, Printable([]byte(a.Operation)))
+	words(b, Word([]byte(a.Operation)))
 	if len(a.Account) > 0 {
-		b.WriteString("of " + Printable(a.Account) + " ")
+		b.WriteString("of " + Word(a.Account) + " ")
 	}
 	if a.Success {
 		b.WriteString("succeeded ")
@@ -107,26 +110,29 @@ func authText(b *strings.Builder, a *Auth) {
 		from = a.Hostname
 	}
 	if len(from) > 0 {
-		b.WriteString("from " + Printable(from) + " ")
+		b.WriteString("from " + Word(from) + " ")
 	}
 	if len(a.Terminal) > 0 {
-		b.WriteString("on " + Printable(a.Terminal) + " ")
+		b.WriteString("on " + Word(a.Terminal) + " ")
 	}
 	if len(a.Command) > 0 {
-		b.WriteString("command " + Printable(a.Command) + " ")
+		b.WriteString("command " + Word(a.Command) + " ")
 	}
 }
 
 func dnsText(b *strings.Builder, c Class, d *DNS) {
-	fmt.Fprintf(b, "%s type %d ", Printable(d.Question), d.Type)
+	fmt.Fprintf(b, "%s type %d ", Word(d.Question), d.Type)
 	if c != ClassDNSAnswer {
 		return
 	}
 	fmt.Fprintf(b, "code %d ", d.Code)
 	for _, n := range d.Names {
-		words(b, Printable(n))
+		words(b, Word(n))
 	}
 	for _, a := range d.Addresses {
 		words(b, ipText(a))
+	}
+	if d.Truncated {
+		b.WriteString("and more ")
 	}
 }

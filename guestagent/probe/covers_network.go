@@ -41,8 +41,8 @@ var (
 )
 
 const (
-	onceSent = "once for each process, socket and destination, and again when more than 16384 of those are in use; SCTP, vsock and unix datagrams are not seen"
-	asSums   = "as sums for some seconds; SCTP, vsock and unix datagrams are not seen"
+	onceSent = "once for each process, socket and destination, and again when more than 16384 of those are in use, of a process beyond its budget only while there is room for sums; SCTP, vsock and unix datagrams are not seen"
+	asSums   = "as sums for some seconds, and where there are more than 3072 destinations in these, the rest of each process in one sum without them; SCTP, vsock and unix datagrams are not seen"
 )
 
 var (
@@ -63,7 +63,8 @@ const foldNames = "; deletions and new directories by name are told as sums only
 // dnsCovers are the same in both modes.
 var dnsCovers = []cover{
 	{class: record.ClassDNSQuery, needs: []program{progQuery}, option: wantDNS, limit: noSecure},
-	{class: record.ClassDNSAnswer, needs: []program{progAnswer, progQuery}, option: wantDNS, limit: noSecure},
+	{class: record.ClassDNSAnswer, needs: []program{progAnswer, progQuery}, option: wantDNS, limit: noSecure +
+		"; what an answer holds is told if its question was seen at most 30 s before, of it at most 64 records and 4096 bytes of aliases"},
 }
 
 func wantUnix(o Options) bool { return o.Unix }

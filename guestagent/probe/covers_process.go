@@ -46,7 +46,7 @@ func backbone(mode Mode) []cover {
 		before.lacks = "what an execution gains is concluded from the credentials that were known before; of 64-bit programs 32-bit calls are not marked"
 	}
 	exec := cover{class: record.ClassProcessExec, needs: []program{progExec}, anyOf: [][]program{{progPrepareExec, before}}, extra: progCgroups,
-		limit: "containers are told by control groups of version 2 only"}
+		limit: "containers are told by control groups of version 2 only, by the names that their makers use"}
 	return []cover{
 		exec,
 		{class: record.ClassProcessFork, needs: []program{progFork}},

@@ -77,17 +77,23 @@ func (t *tail) next(n uint16) []byte {
 // decoder makes events of samples, with what the table knows of their
 // processes. It must be given the samples in the order of their times.
 type decoder struct {
-	pins   pins         // processes that sums will be told of; nil: none
-	names  addressNames // by DNS; nil: none
+	pins   *pins         // processes that sums will be told of
+	names  *addressNames // by DNS
+	asked  *questions    // of DNS
 	table  *table
 	groups *groups
 	// class is that of the event decoded last, where its kind does not say.
 	class record.Class
+	// magic is the number of the file system of the event decoded last, of
+	// those classes that digests are made of.
+	magic uint32
 	// gains: what executions gain is told by the programs.
 	gains bool
 }
 
-func newDecoder(t *table, g *groups) decoder { return decoder{table: t, groups: g} }
+func newDecoder(t *table, g *groups) decoder {
+	return decoder{table: t, groups: g, pins: newPins(), names: newAddressNames(), asked: newQuestions()}
+}
 
 func lane(h *bpf.ProbeEventHead) uint32 { return uint32(h.Ring)<<16 | uint32(h.Cpu) }
 

@@ -128,6 +128,7 @@ func (d *decoder) closed(b []byte) (*record.Event, error) {
 		return nil, t.err
 	}
 	f := bpf.ProbeEventFlag(x.H.Flags)
+	d.magic = x.Magic
 	e := d.actor(&x.H)
 	e.File = &record.File{
 		Path:   pathOf(names, f&bpf.ProbeEventFlagFL_PATH_TRUNC != 0, f&bpf.ProbeEventFlagFL_DETACHED != 0),

@@ -44,6 +44,11 @@ var kernelWords = map[bpf.ProbeEventType]map[uint32]string{
 	bpf.ProbeEventTypeEV_URING:         {0: "io_uring_setup"},
 }
 
+// signatures are the words for what the kernel found of a module's signature.
+var signatures = map[bpf.ProbeModuleSignature]string{
+	bpf.ProbeModuleSignatureSIGNATURE_VALID: "valid", bpf.ProbeModuleSignatureSIGNATURE_NONE: "none",
+}
+
 func (d *decoder) kernel(b []byte) (*record.Event, error) {
 	x, err := as[bpf.ProbeEventKernel](b)
 	if err != nil {
@@ -65,6 +70,7 @@ func (d *decoder) kernel(b []byte) (*record.Event, error) {
 	if typ == bpf.ProbeEventTypeEV_PARAM {
 		k.Name, k.Value, k.ValueBefore = sysctlName(k.Name), bytes.TrimRight(k.Value, "\n"), bytes.TrimRight(k.ValueBefore, "\n")
 	}
+	k.Signature = signatures[bpf.ProbeModuleSignature(x.Signature)]
 	e.Kernel = k
 	if x.Ino != 0 {
 		e.File = &record.File{Device: device(x.Dev), Inode: x.Ino, Flags: fileFlags(f)}

@@ -56,7 +56,7 @@ func (d *decoder) network(b []byte) (*record.Event, error) {
 	e := d.actor(&x.H)
 	e.Network = networkOf(&x)
 	d.name(e, &x.H)
-	if bpf.ProbeEventType(x.H.Type) == bpf.ProbeEventTypeEV_SEND && d.pins != nil {
+	if bpf.ProbeEventType(x.H.Type) == bpf.ProbeEventTypeEV_SEND {
 		d.pins.hold(x.H.Tgid, d.known(&x.H), x.H.Time) // what follows is told as a sum
 	}
 	return e, nil
@@ -130,6 +130,7 @@ func (d *decoder) dns(b []byte) (*record.Event, error) {
 	// Whoever sent it last through the socket: it may be gone by now.
 	p := d.then(x.H.Tgid, x.H.Start, x.H.Time)
 	e := &record.Event{Process: p.subject(x.H.Tid, x.H.Euid, x.H.Mntns), Network: n}
+	e.Process.ContainerId = d.groups.find(p.cgroup).container
 	p.kin(e)
 	if x.Answer != 0 {
 		d.class = record.ClassDNSAnswer
@@ -143,13 +144,22 @@ func (d *decoder) dns(b []byte) (*record.Event, error) {
 		e.Reason = "malformed"
 		return e, nil
 	}
-	e.Dns = &record.DNS{Question: []byte(m.question), Type: uint32(m.qtype), Code: uint32(m.code), Addresses: m.addresses, Answer: m.response, Id: uint32(m.id)}
+	e.Dns = &record.DNS{Question: []byte(m.question), Type: uint32(m.qtype), Code: uint32(m.code), Answer: m.response, Id: uint32(m.id)}
+	if !m.response {
+		d.asked.ask(&x, &m)
+		return e, nil
+	}
+	if !d.asked.answers(&x, &m) {
+		// What it says is nobody's answer: it names nothing.
+		e.Reason = "not asked"
+		return e, nil
+	}
+	e.Dns.Addresses = m.addresses
 	for _, name := range m.names {
 		e.Dns.Names = append(e.Dns.Names, []byte(name))
 	}
-	if m.response && d.names != nil {
-		d.names.learn(identity{x.H.Tgid, x.H.Start}, x.Netns, &m, x.H.Time)
-	}
+	e.Dns.Truncated = m.cut || bpf.ProbeEventFlag(x.H.Flags)&bpf.ProbeEventFlagFL_ARGS_TRUNC != 0
+	d.names.learn(identity{x.H.Tgid, x.H.Start}, x.Netns, &m, x.H.Time, resolves(e.Process, x.H.Euid))
 	return e, nil
 }
 

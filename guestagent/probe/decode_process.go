@@ -90,6 +90,10 @@ func (d *decoder) exec(b []byte) (*record.Event, error) {
 
 	e := d.about(p, h.Tid, h.Euid, h.Mntns)
 	s := e.Process
+	s.Executable = exe // whole, whatever the table keeps
+	if !pathCut {
+		s.Flags &^= record.ProcessPathTruncated
+	}
 	s.Cgroup = d.groups.find(p.cgroup).path
 	s.Filename = cstring(filename)
 	if f&bpf.ProbeEventFlagFL_SCRIPT != 0 {
@@ -105,6 +109,7 @@ func (d *decoder) exec(b []byte) (*record.Event, error) {
 	s.ArgsTruncated = f&bpf.ProbeEventFlagFL_ARGS_TRUNC != 0
 	s.Device, s.Inode, s.Links, s.Size = device(uint32(x.Dev)), x.Ino, x.Nlink, x.Size
 	s.Mtime, s.Ctime = x.Mtime, x.Ctime
+	d.magic = x.Magic
 	s.FilesystemPath = filesystemPath(names, x.InnerLen, place)
 	return e, nil
 }
@@ -174,6 +179,7 @@ func (d *decoder) exit(b []byte) (*record.Event, error) {
 func (d *decoder) renamed(x *bpf.ProbeEventComm) *process {
 	p := d.known(&x.H)
 	if name := cstring(bytesOf(&x.After)); !bytes.Equal(name, p.image.Name) {
+		d.table.orphaned(p)
 		p.setImage(x.H.Tgid, bytes.Clone(name), p.executable)
 	}
 	return p

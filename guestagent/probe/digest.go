@@ -3,6 +3,8 @@ package probe
 import (
 	"bytes"
 	"context"
+	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,11 +14,12 @@ import (
 const (
 	// maxDigests bounds how many files' digests are remembered.
 	maxDigests = 4096
-	// maxHashJobs bounds the files that wait to be read, and maxAwaiting the
-	// events that wait for digests. Beyond, digests are told as lost.
-	maxHashJobs = 256
-	maxAwaiting = 1024
-	// smallFile is the size up to which files are read by a hasher of their
+	// maxHashJobs bounds the files that wait to be read in each queue, and
+	// maxAwaitingBytes the events that wait for digests. Beyond, digests are
+	// told as lost.
+	maxHashJobs      = 256
+	maxAwaitingBytes = 2 << 20
+	// smallFile is the size up to which programs are read by a hasher of their
 	// own: they must not wait for large ones, because programs that are there
 	// for a moment only are small.
 	smallFile = 1 << 20
@@ -26,40 +29,75 @@ const (
 	hashGrace = time.Second
 )
 
+// Queues of files to read. Whoever writes many files does not push a program
+// out: programs have their own, and go first.
+const (
+	queueSmall = iota
+	queueLarge
+	queueWritten
+	queues
+)
+
 // digests gives executables, and files that were written, their SHA-256. An
 // execution whose file is known carries it; else a record of its own follows
 // when the file has been read. It never waits for that. All but the hashers
 // belongs to the goroutine of Run.
+//
+// A file that was changed right before is read at once, since it may be gone
+// soon, and again when it is old enough: only a sum that stands then is
+// remembered, and told without a reason beside it.
 type digests struct {
 	limit    uint64 // size of the largest file that is read; 0: none is
 	files    bool   // those that were written too
 	boot     func() uint64
+	wall     func() time.Time
 	known    *lru[fileKey, hashed]
-	awaiting map[fileKey][]*awaited
-	count    int             // of all in awaiting
-	jobs     [2]chan hashJob // small files, and others; a hasher for each
+	awaiting map[fileKey]*waiting
+	count    int     // of all events in awaiting
+	bytes    int     // what they take
+	later    []again // files to read again
+	due      int64   // when the first of them is to be read, wall clock
+	jobs     [queues]chan hashJob
 	done     chan hashDone
 	ended    chan struct{} // closed when the hashers have ended; nil: none was started
+}
+
+// waiting are the events that wait for one file.
+type waiting struct {
+	all   []*awaited
+	first []byte // what was read of it too early
 }
 
 // awaited is a record that lacks its digest.
 type awaited struct {
 	class record.Class
 	event *record.Event
+	// soon: it happened so soon after the file's last change that another
+	// change behind it would not show.
+	soon  bool
+	bytes int
+}
+
+// again is a file that is to be read again at a time of the wall clock.
+type again struct {
+	job hashJob
+	due int64
 }
 
 func newDigests(limit uint64, files bool) *digests {
-	return &digests{limit: limit, files: files, boot: bootTime, known: newLRU[fileKey, hashed](maxDigests),
-		awaiting: map[fileKey][]*awaited{}, done: make(chan hashDone, maxHashJobs),
-		jobs: [2]chan hashJob{make(chan hashJob, maxHashJobs), make(chan hashJob, maxHashJobs)}}
+	d := &digests{limit: limit, files: files, boot: bootTime, wall: time.Now, known: newLRU[fileKey, hashed](maxDigests),
+		awaiting: map[fileKey]*waiting{}, done: make(chan hashDone, maxHashJobs)}
+	for i := range d.jobs {
+		d.jobs[i] = make(chan hashJob, maxHashJobs)
+	}
+	return d
 }
 
 // start lets the hashers work until ctx ends; finish then waits for their end.
 func (d *digests) start(ctx context.Context) {
 	var workers sync.WaitGroup
-	for _, jobs := range d.jobs {
-		workers.Go(func() { newHasher().run(ctx, jobs, d.done) })
-	}
+	workers.Go(func() { newHasher(d.wall).run(ctx, d.jobs[queueSmall], nil, d.done) })
+	workers.Go(func() { newHasher(d.wall).run(ctx, d.jobs[queueLarge], d.jobs[queueWritten], d.done) })
 	ended := make(chan struct{})
 	d.ended = ended
 	go func() {
@@ -68,67 +106,103 @@ func (d *digests) start(ctx context.Context) {
 	}()
 }
 
-// queue is the one for a file's size.
-func (d *digests) queue(size uint64) chan hashJob {
-	if size <= smallFile {
-		return d.jobs[0]
-	}
-	return d.jobs[1]
+// subject is what of an event digests need beside the record.
+type subject struct {
+	class record.Class
+	time  uint64 // of the event, CLOCK_BOOTTIME
+	magic uint32 // number of the file system
+}
+
+// soon says whether an event happened within the clock's grain of a time of
+// change.
+func (d *digests) soon(s subject, ctime int64) bool {
+	then := d.wall().UnixNano() - int64(d.boot()-s.time)
+	return then-ctime < int64(grain)
 }
 
 // observe looks at an event that is about to be encoded.
-func (d *digests) observe(class record.Class, e *record.Event, sink Sink) {
+func (d *digests) observe(s subject, e *record.Event, sink Sink) {
 	if d.limit == 0 {
 		return
 	}
 	switch p, f := e.Process, e.File; {
-	case class == record.ClassProcessExec:
+	case s.class == record.ClassProcessExec:
 		key := fileKey{p.Device, p.Inode, p.Size, p.Mtime, p.Ctime}
+		a := &awaited{class: record.ClassProcessDigest, soon: d.soon(s, p.Ctime)}
 		h, ok := d.known.get(key)
-		switch {
-		case ok:
+		if ok && (h.sum == nil || !a.soon) {
 			p.Sha256 = h.sum // none where the reason has been told
-		default:
-			d.want(key, record.ClassProcessDigest, &record.Event{Process: image(p), Parent: e.Parent, Ancestors: e.Ancestors}, fileNames(true, p.Pid, p.Ppid, p.Executable), sink)
-		}
-	case class == record.ClassFileClose && d.files && f != nil:
-		key := fileKey{f.Device, f.Inode, f.Size, f.Mtime, f.Ctime}
-		about := &record.Event{Process: identityOf(p), Parent: e.Parent, Ancestors: e.Ancestors, File: &record.File{Path: bytes.Clone(f.Path), FilesystemPath: bytes.Clone(f.FilesystemPath),
-			Device: f.Device, Inode: f.Inode, Size: f.Size, Mode: f.Mode, Mtime: f.Mtime, Ctime: f.Ctime, Flags: f.Flags}}
-		if h, ok := d.known.get(key); ok {
-			d.tell(&awaited{record.ClassFileDigest, about}, h, sink)
 			return
 		}
-		d.want(key, record.ClassFileDigest, about, fileNames(false, p.Pid, p.Ppid, f.Path), sink)
+		a.event = &record.Event{Process: image(p), Parent: e.Parent, Ancestors: e.Ancestors}
+		queue := queueSmall
+		if p.Size > smallFile {
+			queue = queueLarge
+		}
+		d.want(hashJob{key, fileNames(true, p.Pid, p.Ppid, p.Executable), queue}, a, s.magic, sink)
+	case s.class == record.ClassFileClose && d.files && f != nil:
+		key := fileKey{f.Device, f.Inode, f.Size, f.Mtime, f.Ctime}
+		a := &awaited{class: record.ClassFileDigest, event: &record.Event{Process: identityOf(p), Parent: e.Parent, Ancestors: e.Ancestors,
+			File: &record.File{Path: bytes.Clone(f.Path), FilesystemPath: bytes.Clone(f.FilesystemPath),
+				Device: f.Device, Inode: f.Inode, Size: f.Size, Mode: f.Mode, Mtime: f.Mtime, Ctime: f.Ctime, Flags: f.Flags}}}
+		d.want(hashJob{key, fileNames(false, p.Pid, p.Ppid, f.Path), queueWritten}, a, s.magic, sink)
 	}
 }
 
-// want has a file read, unless it is being read, or is too large.
-func (d *digests) want(key fileKey, class record.Class, e *record.Event, names []string, sink Sink) {
-	a := &awaited{class, e}
-	if key.size > d.limit {
-		d.known.put(key, hashed{reason: reasonTooLarge})
+// want has a file read, unless it is known, is being read, is too large, or
+// lies where reading may never end.
+func (d *digests) want(j hashJob, a *awaited, magic uint32, sink Sink) {
+	switch h, ok := d.known.get(j.key); {
+	case ok:
+		d.tell(a, h, sink)
+		return
+	case remote[magic]:
+		// Not remembered: such a file system has any times it likes.
+		d.tell(a, hashed{reason: reasonRemote}, sink)
+		return
+	case j.key.size > d.limit:
+		d.known.put(j.key, hashed{reason: reasonTooLarge})
 		d.tell(a, hashed{reason: reasonTooLarge}, sink)
 		return
 	}
-	if d.count >= maxAwaiting {
-		sink.Lose(record.NoLane, class, record.LossReason_LOSS_REASON_QUEUE_FULL, 1)
+	a.bytes = awaitedBytes(a.event)
+	for _, name := range j.names {
+		a.bytes += len(name)
+	}
+	if d.bytes+a.bytes > maxAwaitingBytes {
+		sink.Lose(record.NoLane, a.class, record.LossReason_LOSS_REASON_QUEUE_FULL, 1)
 		return
 	}
-	if d.awaiting[key] == nil {
+	w := d.awaiting[j.key]
+	if w == nil {
 		select {
-		case d.queue(key.size) <- hashJob{key, names}:
+		case d.jobs[j.queue] <- j:
 		default:
-			sink.Lose(record.NoLane, class, record.LossReason_LOSS_REASON_QUEUE_FULL, 1)
+			sink.Lose(record.NoLane, a.class, record.LossReason_LOSS_REASON_QUEUE_FULL, 1)
 			return
 		}
+		w = &waiting{}
+		d.awaiting[j.key] = w
 	}
-	d.awaiting[key] = append(d.awaiting[key], a)
+	w.all = append(w.all, a)
 	d.count++
+	d.bytes += a.bytes
 }
 
-// collect tells what has been read. It returns how many records that made.
+// awaitedBytes is about what an event takes that waits: its own messages, and
+// what it does not share with the table of processes.
+func awaitedBytes(e *record.Event) int {
+	n := 1024 + len(e.Process.Name) + len(e.Process.Executable) + len(e.Process.FilesystemPath)
+	if f := e.File; f != nil {
+		n += len(f.Path) + len(f.FilesystemPath)
+	}
+	return n
+}
+
+// collect tells what has been read, and has read again what is due. It returns
+// how many records that made.
 func (d *digests) collect(sink Sink) (n int) {
+	d.repeat()
 	for {
 		select {
 		case r := <-d.done:
@@ -139,21 +213,76 @@ func (d *digests) collect(sink Sink) (n int) {
 	}
 }
 
+// repeat queues the files that are old enough by now. Where a queue is full
+// they wait for the next round.
+func (d *digests) repeat() {
+	now := d.wall().UnixNano()
+	if len(d.later) == 0 || now < d.due {
+		return
+	}
+	d.due = math.MaxInt64
+	d.later = slices.DeleteFunc(d.later, func(x again) bool {
+		if x.due <= now {
+			select {
+			case d.jobs[x.job.queue] <- x.job:
+				return true
+			default:
+			}
+		}
+		d.due = min(d.due, x.due)
+		return false
+	})
+}
+
+// settle takes what a hasher found out.
 func (d *digests) settle(r hashDone, sink Sink) int {
-	all := d.awaiting[r.key]
-	delete(d.awaiting, r.key)
-	d.count -= len(all)
-	if r.sum != nil {
-		d.known.put(r.key, r.hashed)
+	w := d.awaiting[r.job.key]
+	if w == nil {
+		return 0
 	}
-	for _, a := range all {
-		d.tell(a, r.hashed, sink)
+	if w.first == nil && r.sum != nil && !r.settled {
+		// Its times may be in the future, by a clock that was set: one more
+		// try, whatever they say.
+		now := d.wall().UnixNano()
+		x := again{r.job, min(r.job.key.ctime, now) + int64(settleAge)}
+		if len(d.later) == 0 || x.due < d.due {
+			d.due = x.due
+		}
+		w.first, d.later = r.sum, append(d.later, x)
+		return 0
 	}
-	return len(all)
+	h := r.hashed
+	switch {
+	case w.first == nil: // read once, late enough; or not at all
+	case r.sum == nil:
+		h = hashed{w.first, reasonUnsettled}
+	case !bytes.Equal(r.sum, w.first):
+		h = hashed{reason: reasonChanged} // within the clock's grain
+	case !r.settled:
+		h.reason = reasonUnsettled
+	}
+	if h.sum != nil && h.reason == "" {
+		d.known.put(r.job.key, h)
+	}
+	return d.release(r.job.key, w, h, sink)
+}
+
+// release tells all that waited for a file.
+func (d *digests) release(key fileKey, w *waiting, h hashed, sink Sink) int {
+	delete(d.awaiting, key)
+	for _, a := range w.all {
+		d.count--
+		d.bytes -= a.bytes
+		d.tell(a, h, sink)
+	}
+	return len(w.all)
 }
 
 // tell makes a record of a digest, or of why there is none.
 func (d *digests) tell(a *awaited, h hashed, sink Sink) {
+	if h.sum != nil && a.soon {
+		h.reason = reasonUnsettled
+	}
 	if a.class == record.ClassProcessDigest {
 		a.event.Process.Sha256 = h.sum
 	} else {
@@ -183,13 +312,14 @@ func (d *digests) finish(sink Sink) {
 			<-jobs
 		}
 	}
-	for key, all := range d.awaiting {
-		for _, a := range all {
-			d.tell(a, hashed{reason: reasonStopped}, sink)
+	d.later = nil
+	for key, w := range d.awaiting {
+		h := hashed{reason: reasonStopped}
+		if w.first != nil {
+			h = hashed{w.first, reasonUnsettled}
 		}
-		delete(d.awaiting, key)
+		d.release(key, w, h, sink)
 	}
-	d.count = 0
 }
 
 // identityOf is what names a process and its image. It shares no memory with a

@@ -35,6 +35,13 @@ func write(t *testing.T, path, content string) {
 	}
 }
 
+// of is an event of a class on a local file system, that happens now.
+func of(d *digests, c record.Class) subject { return subject{class: c, time: d.boot()} }
+
+// old makes the wall clock of d and of the hashers of it that much later than
+// the changes of files.
+func old(d *digests) { d.wall = func() time.Time { return time.Now().Add(time.Hour) } }
+
 // running starts digests and returns how to wait for n records, and to end.
 func running(t *testing.T, d *digests) (c *collector, wait func(n int) []seen, stop func()) {
 	t.Helper()
@@ -61,6 +68,7 @@ func TestDigests(t *testing.T) {
 	write(t, path, "hello")
 	want := sha256.Sum256([]byte("hello"))
 	d := newDigests(100, true)
+	old(d)
 	c, wait, stop := running(t, d)
 	defer stop()
 
@@ -68,7 +76,7 @@ func TestDigests(t *testing.T) {
 	for range 2 {
 		_, p, _ := listed(t, path)
 		e := &record.Event{Process: p}
-		d.observe(record.ClassProcessExec, e, c)
+		d.observe(of(d, record.ClassProcessExec), e, c)
 		if e.Process.Sha256 != nil {
 			t.Error("digest of a file that nobody read")
 		}
@@ -83,24 +91,24 @@ func TestDigests(t *testing.T) {
 	// Known: the exec carries it, and nothing follows.
 	_, p, f := listed(t, path)
 	e := &record.Event{Process: p}
-	d.observe(record.ClassProcessExec, e, c)
+	d.observe(of(d, record.ClassProcessExec), e, c)
 	if !bytes.Equal(e.Process.Sha256, want[:]) || d.count != 0 {
 		t.Errorf("digest of a known file: %x, %d awaited", e.Process.Sha256, d.count)
 	}
 	// A file that was written: the record is its own, at once where it is known.
-	d.observe(record.ClassFileClose, &record.Event{Process: p, File: f}, c)
+	d.observe(of(d, record.ClassFileClose), &record.Event{Process: p, File: f}, c)
 	if s := wait(3)[2]; s.h.Class != record.ClassFileDigest || !bytes.Equal(s.e.File.Sha256, want[:]) || string(s.e.File.Path) != path || s.e.Process.Start != 9 {
 		t.Errorf("digest of a written file: %v", s.e)
 	}
 	// Other classes have none.
-	d.observe(record.ClassFileModify, &record.Event{Process: p, File: f}, c)
+	d.observe(of(d, record.ClassFileModify), &record.Event{Process: p, File: f}, c)
 
 	// Too large: told once.
 	big := filepath.Join(dir, "big")
 	write(t, big, string(make([]byte, 101)))
 	for range 2 {
 		_, p, _ := listed(t, big)
-		d.observe(record.ClassProcessExec, &record.Event{Process: p}, c)
+		d.observe(of(d, record.ClassProcessExec), &record.Event{Process: p}, c)
 	}
 	if all := wait(4); len(all) != 4 || all[3].e.Reason != reasonTooLarge || all[3].e.Process.Sha256 != nil {
 		t.Errorf("large file: %v", all[3:])
@@ -115,13 +123,13 @@ func TestDigests(t *testing.T) {
 func TestHash(t *testing.T) {
 	dir := t.TempDir()
 	x := filepath.Join(dir, "x")
-	h := newHasher()
+	h := newHasher(time.Now)
 	make := func(content string) fileKey {
 		write(t, x, content)
 		k, _, _ := listed(t, x)
 		return k
 	}
-	hash := func(k fileKey, names ...string) hashed { return h.hash(t.Context(), hashJob{k, names}) }
+	hash := func(k fileKey, names ...string) hashed { return h.hash(t.Context(), hashJob{k, names, 0}) }
 
 	k := make("one")
 	if got := hash(k, filepath.Join(dir, "none"), x); len(got.sum) != 32 {
@@ -180,13 +188,150 @@ func TestHash(t *testing.T) {
 	}
 }
 
+// A file that is rewritten within one tick of the clock keeps its key. Its sum
+// is not remembered, and what is told of it says so.
+func TestDigestsYoung(t *testing.T) {
+	c := &collector{lost: map[uint32]uint64{}}
+	d := newDigests(1000, false)
+	now := time.Unix(1000, 0)
+	d.wall = func() time.Time { return now }
+	d.boot = func() uint64 { return uint64(now.UnixNano()) }
+	one, two := []byte("one"), []byte("two")
+	exec := func(inode uint64, changed time.Duration) (fileKey, *record.Process) {
+		p := &record.Process{Pid: 1, Inode: inode, Executable: []byte("/x"), Ctime: now.Add(-changed).UnixNano()}
+		d.observe(of(d, record.ClassProcessExec), &record.Event{Process: p}, c)
+		return fileKey{inode: inode, ctime: p.Ctime}, p
+	}
+	// read answers the job that is queued, as a hasher would.
+	read := func(h hashed) {
+		t.Helper()
+		select {
+		case j := <-d.jobs[queueSmall]:
+			d.settle(hashDone{j, h, now.UnixNano()-j.key.ctime >= int64(settleAge)}, c)
+		default:
+			t.Fatal("nothing is to be read")
+		}
+	}
+	idle := func() {
+		t.Helper()
+		d.collect(c)
+		if n := len(d.jobs[queueSmall]); n > 0 {
+			t.Fatalf("%d files are to be read too early", n)
+		}
+	}
+	told := func(sum []byte, reason string) {
+		t.Helper()
+		if len(c.all) != 1 || !bytes.Equal(c.all[0].e.Process.Sha256, sum) || c.all[0].e.Reason != reason {
+			t.Errorf("told %v, want %q %q", c.all, sum, reason)
+		}
+		c.all = nil
+		if d.count != 0 || d.bytes != 0 || len(d.awaiting) != 0 || len(d.later) != 0 {
+			t.Errorf("%d events of %d bytes still wait", d.count, d.bytes)
+		}
+	}
+	known := func(k fileKey, want bool) {
+		t.Helper()
+		if _, ok := d.known.get(k); ok != want {
+			t.Errorf("remembered %v, want %v", ok, want)
+		}
+	}
+	later := func() { now = now.Add(settleAge); d.collect(c) }
+
+	k, _ := exec(1, 50*time.Millisecond) // stands: told when that is certain
+	read(hashed{sum: one})
+	known(k, false)
+	idle()
+	later()
+	read(hashed{sum: one})
+	known(k, true)
+	told(one, "")
+
+	k, _ = exec(2, 50*time.Millisecond) // rewritten under the same times
+	read(hashed{sum: one})
+	later()
+	read(hashed{sum: two})
+	known(k, false)
+	told(nil, reasonChanged)
+
+	k, _ = exec(3, 50*time.Millisecond) // gone meanwhile: what was read is told as what it is
+	read(hashed{sum: one})
+	later()
+	read(hashed{reason: reasonGone})
+	known(k, false)
+	told(one, reasonUnsettled)
+
+	k, _ = exec(4, time.Millisecond) // ran within the tick: another may have run than was read
+	read(hashed{sum: one})
+	later()
+	read(hashed{sum: one})
+	known(k, true)
+	told(one, reasonUnsettled)
+
+	k, _ = exec(5, -time.Hour) // from the future: the clock was set back
+	read(hashed{sum: one})
+	later()
+	read(hashed{sum: one})
+	known(k, false)
+	told(one, reasonUnsettled)
+
+	k, _ = exec(6, settleAge)
+	read(hashed{sum: one})
+	known(k, true)
+	told(one, "")
+
+	exec(7, 50*time.Millisecond)
+	read(hashed{sum: one})
+	d.finish(c)
+	told(one, reasonUnsettled)
+
+	// A file system that a process of the guest answers for is not read.
+	for range 2 {
+		d.observe(subject{record.ClassProcessExec, d.boot(), 0x65735546}, &record.Event{Process: &record.Process{Pid: 1, Inode: 8}}, c)
+		idle()
+		told(nil, reasonRemote)
+	}
+}
+
+// Whoever writes files without end pushes no program out, and what waits is
+// bounded by bytes.
+func TestDigestsFlood(t *testing.T) {
+	c := &collector{lost: map[uint32]uint64{}}
+	d := newDigests(1000, true)
+	long := bytes.Repeat([]byte("x"), 6000)
+	p := &record.Process{Pid: 1, Executable: long, FilesystemPath: long}
+	for i := range uint64(2000) {
+		d.observe(of(d, record.ClassFileClose), &record.Event{Process: p, File: &record.File{Inode: i % 200, Path: long, Ctime: 1}}, c)
+	}
+	if d.bytes > maxAwaitingBytes || d.bytes < maxAwaitingBytes/2 || c.lost[record.NoLane] != uint64(2000-d.count) {
+		t.Errorf("%d events of %d bytes wait, lost %v", d.count, d.bytes, c.lost)
+	}
+	if d.bytes > maxAwaitingBytes-100<<10 {
+		for key, w := range d.awaiting { // room for one
+			d.release(key, w, hashed{}, c)
+			break
+		}
+	}
+	d.observe(of(d, record.ClassProcessExec), &record.Event{Process: &record.Process{Pid: 2, Inode: 9}}, c)
+	if len(d.jobs[queueSmall]) != 1 || len(d.jobs[queueWritten]) == 0 {
+		t.Errorf("%d programs are to be read and %d files", len(d.jobs[queueSmall]), len(d.jobs[queueWritten]))
+	}
+	// Programs first.
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	d.jobs[queueLarge] <- hashJob{key: fileKey{inode: 77}}
+	go newHasher(time.Now).run(ctx, d.jobs[queueLarge], d.jobs[queueWritten], d.done)
+	if first := <-d.done; first.job.key.inode != 77 {
+		t.Errorf("inode %d is read before a program", first.job.key.inode)
+	}
+}
+
 // A queue that is full is told as loss, and what nobody came to at the end is
 // told too.
 func TestDigestsFull(t *testing.T) {
 	d := newDigests(1000, false)
 	c := &collector{lost: map[uint32]uint64{}}
 	observe := func(inode uint64) {
-		d.observe(record.ClassProcessExec, &record.Event{Process: &record.Process{Pid: 1, Inode: inode, Executable: []byte("/x")}}, c)
+		d.observe(of(d, record.ClassProcessExec), &record.Event{Process: &record.Process{Pid: 1, Inode: inode, Executable: []byte("/x")}}, c)
 	}
 	for i := range uint64(maxHashJobs + 10) {
 		observe(i)
@@ -194,14 +339,16 @@ func TestDigestsFull(t *testing.T) {
 	if c.lost[record.NoLane] != 10 || d.count != maxHashJobs {
 		t.Errorf("lost %v, %d awaited", c.lost, d.count)
 	}
-	for range 2 * maxAwaiting {
+	before, most := d.count, maxAwaitingBytes/1024
+	for range most {
 		observe(0) // of one file: no further job
 	}
-	if d.count != maxAwaiting || c.lost[record.NoLane] != 10+maxHashJobs+maxAwaiting {
+	told := d.count
+	if d.bytes > maxAwaitingBytes || told <= before || c.lost[record.NoLane] != uint64(10+before+most-told) {
 		t.Errorf("lost %v, %d awaited", c.lost, d.count)
 	}
 	d.finish(c) // the hashers never ran
-	if len(c.all) != maxAwaiting || c.all[0].e.Reason != reasonStopped || d.count != 0 || len(d.awaiting) != 0 || len(d.jobs[0])+len(d.jobs[1]) != 0 {
+	if len(c.all) != told || c.all[0].e.Reason != reasonStopped || d.count != 0 || d.bytes != 0 || len(d.awaiting) != 0 || len(d.jobs[queueSmall]) != 0 {
 		t.Errorf("%d told at the end", len(c.all))
 	}
 }

@@ -11,6 +11,9 @@ const (
 	maxJumps   = 16  // compression pointers of one name
 	maxRecords = 64  // of an answer that are looked at
 	maxText    = 255 // of a name without escapes, in its wire form
+	// maxAliases bounds the text of all aliases that an answer is told with:
+	// compressed records of long names would else make a payload too large.
+	maxAliases = 4096
 )
 
 // Types of resource records.
@@ -32,6 +35,7 @@ type dnsMessage struct {
 	names     []string // aliases of the question, in the order of the answer
 	addresses [][]byte
 	ttl       uint32 // shortest of those on the way to the addresses, seconds
+	cut       bool   // there may be more than was read
 }
 
 var errDNS = errors.New("not a message of DNS")
@@ -68,6 +72,8 @@ func parseDNS(b []byte) (dnsMessage, error) {
 func (m *dnsMessage) answers(b []byte, at, n int) {
 	m.ttl = 1<<32 - 1
 	owners := map[string]bool{m.question: true}
+	text := 0
+	m.cut = true
 	for range min(n, maxRecords) {
 		owner, next, err := dnsName(b, at)
 		if err != nil || len(b)-next < 10 {
@@ -88,6 +94,12 @@ func (m *dnsMessage) answers(b []byte, at, n int) {
 			if err != nil {
 				return
 			}
+			if owners[alias] {
+				continue
+			}
+			if text += len(alias); text > maxAliases {
+				return
+			}
 			owners[alias] = true
 			m.names = append(m.names, alias)
 		case kind == typeA && at-data == 4, kind == typeAAAA && at-data == 16:
@@ -97,6 +109,7 @@ func (m *dnsMessage) answers(b []byte, at, n int) {
 		}
 		m.ttl = min(m.ttl, ttl)
 	}
+	m.cut = n > maxRecords
 }
 
 // dnsName reads a name and returns where what follows it begins. Pointers lead

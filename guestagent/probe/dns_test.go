@@ -5,6 +5,9 @@ import (
 	"encoding/binary"
 	"strings"
 	"testing"
+
+	"github.com/provostd/provost/bpf"
+	"github.com/provostd/provost/chain/record"
 )
 
 // wireName is a name as DNS carries it.
@@ -82,11 +85,129 @@ func TestParseDNS(t *testing.T) {
 	}
 }
 
+// An answer's aliases are told once each, and what is not told is not learned.
+func TestParseDNSBounded(t *testing.T) {
+	build := func(n int, record func(i int) []byte) dnsMessage {
+		t.Helper()
+		b := append(wireHead(0x8180, 1, uint16(n)), question("a.example", 1)...)
+		for i := range n {
+			b = append(b, record(i)...)
+		}
+		m, err := parseDNS(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	toQuestion := []byte{0xc0, 12}
+	// Names of 255 odd bytes, which are four times as long as text.
+	long := func(i int) []byte {
+		name := []byte{3, byte(i), byte(i >> 8), 'x'}
+		for range 3 {
+			name = append(append(name, 63), make([]byte, 63)...)
+		}
+		return append(name, 0)
+	}
+	m := build(64, func(i int) []byte {
+		if i == 63 {
+			return wireRecord(toQuestion, typeA, 60, []byte{6, 6, 6, 6})
+		}
+		return wireRecord(toQuestion, typeCNAME, 60, long(i))
+	})
+	text := 0
+	for _, n := range m.names {
+		text += len(n)
+	}
+	if text == 0 || text > maxAliases || !m.cut || len(m.addresses) != 0 {
+		t.Errorf("%d aliases of %d bytes, cut %v, %d addresses", len(m.names), text, m.cut, len(m.addresses))
+	}
+	m = build(20, func(int) []byte { return wireRecord(toQuestion, typeCNAME, 60, wireName("b.example")) })
+	if len(m.names) != 1 || m.cut {
+		t.Errorf("one alias told %d times, cut %v", len(m.names), m.cut)
+	}
+	m = build(maxRecords+1, func(i int) []byte { return wireRecord(toQuestion, typeA, 60, []byte{10, 0, 0, byte(i)}) })
+	if len(m.addresses) != maxRecords || !m.cut {
+		t.Errorf("%d addresses, cut %v", len(m.addresses), m.cut)
+	}
+}
+
+// An answer counts only if it was asked for: by that socket, of that server, by
+// that number and name; and for others only if a resolver got it.
+func TestAnswersMatch(t *testing.T) {
+	d := newDecoder(newTable(nil), newGroups(nil))
+	pid, user := uint32(5), uint32(1000)
+	sample := func(answer uint16, change func(*bpf.ProbeEventDns), data []byte) *record.Event {
+		t.Helper()
+		h := testHead(bpf.ProbeEventTypeEV_DNS, pid)
+		h.Euid, h.Time = user, 1000
+		x := bpf.ProbeEventDns{H: h, Cookie: 7, Server: [16]uint8{9, 9, 9, 9}, Family: 2, DataLen: uint16(len(data)), Port: 4000, Answer: answer, Netns: 3}
+		if change != nil {
+			change(&x)
+		}
+		e, err := d.decode(&x.H, raw(x, string(data)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	ask := func(name string) { sample(0, nil, append(wireHead(0x0100, 1, 0), question(name, 1)...)) }
+	reply := func(name string, address byte) []byte {
+		b := append(wireHead(0x8180, 1, 1), question(name, 1)...)
+		return append(b, wireRecord([]byte{0xc0, 12}, typeA, 600, []byte{192, 0, 2, address})...)
+	}
+	name := func(who uint32, address byte) string {
+		return string(d.names.name(identity{who, uint64(who) * 10}, 3, []byte{192, 0, 2, address}, 2000))
+	}
+	ask("www.example")
+	wrong := reply("www.example", 1)
+	wrong[1]++ // the number of the question
+	for what, e := range map[string]*record.Event{
+		"number": sample(1, nil, wrong),
+		"name":   sample(1, nil, reply("evil.example", 1)),
+		"server": sample(1, func(x *bpf.ProbeEventDns) { x.Server[3]++ }, reply("www.example", 1)),
+		"socket": sample(1, func(x *bpf.ProbeEventDns) { x.Cookie++ }, reply("www.example", 1)),
+		"port":   sample(1, func(x *bpf.ProbeEventDns) { x.Port++ }, reply("www.example", 1)),
+		"time":   sample(1, func(x *bpf.ProbeEventDns) { x.H.Time += uint64(askedFor) + 1 }, reply("www.example", 1)),
+	} {
+		if e.Reason != "not asked" || e.Dns.Addresses != nil || e.Dns.Names != nil || name(5, 1) != "" {
+			t.Errorf("an answer with another %s is believed: %v, name %q", what, e, name(5, 1))
+		}
+	}
+	if e := sample(1, nil, reply("www.example", 1)); e.Reason != "" || len(e.Dns.Addresses) != 1 || name(5, 1) != "www.example" {
+		t.Errorf("an answer is not believed: %v", e)
+	}
+	if n := name(6, 1); n != "" {
+		t.Errorf("another process knows it as %q", n)
+	}
+	// The resolver of the system asks for all, and nobody else can be it.
+	for _, c := range []struct {
+		pid, user uint32
+		path      string
+		want      string
+	}{
+		{20, 101, "systemd-resolved\x00systemd\x00lib\x00usr\x00", "r.example"},
+		{21, 1000, "systemd-resolved\x00systemd\x00lib\x00usr\x00", ""},
+		{22, 101, "systemd-resolved\x00tmp\x00", ""},
+		{23, 33, "apache2\x00sbin\x00usr\x00", ""},
+	} {
+		pid, user = c.pid, c.user
+		h := testHead(bpf.ProbeEventTypeEV_EXEC, pid)
+		if _, err := d.decode(&h, raw(bpf.ProbeEventExec{H: h, T: bpf.ProbeEventTask{Tgid: pid, Start: uint64(pid) * 10}, PathLen: uint16(len(c.path))}, c.path)); err != nil {
+			t.Fatal(err)
+		}
+		ask("r.example")
+		sample(1, nil, reply("r.example", byte(pid)))
+		if own, others := name(pid, byte(pid)), name(6, byte(pid)); own != "r.example" || others != c.want {
+			t.Errorf("%q as user %d: itself knows it as %q, others as %q, want %q", c.path, c.user, own, others, c.want)
+		}
+	}
+}
+
 func TestAddressNames(t *testing.T) {
-	a := addressNames{}
+	a := newAddressNames()
 	p, q := identity{1, 10}, identity{2, 20}
-	learn := func(who identity, name string, ttl uint32, now uint64) {
-		a.learn(who, 9, &dnsMessage{question: name, ttl: ttl, addresses: [][]byte{{192, 0, 2, 1}}}, now)
+	learn := func(who identity, name string, ttl uint32, now uint64, others bool) {
+		a.learn(who, 9, &dnsMessage{question: name, ttl: ttl, addresses: [][]byte{{192, 0, 2, 1}}}, now, others)
 	}
 	want := func(who identity, netns uint32, now uint64, name string) {
 		t.Helper()
@@ -95,20 +216,26 @@ func TestAddressNames(t *testing.T) {
 		}
 	}
 	want(p, 9, 0, "")
-	learn(p, "a.example", 1, 0)
+	learn(p, "a.example", 1, 0, false)
 	want(p, 9, 1, "a.example")
-	want(q, 9, 1, "a.example") // p may be its resolver
+	want(q, 9, 1, "") // what p was told is p's
+	learn(identity{3, 30}, "c.example", 1, 1, true)
+	want(q, 9, 1, "c.example") // by a resolver
 	want(q, 8, 1, "")          // not in another network
-	learn(q, "b.example", 1<<31, 2)
+	learn(q, "b.example", 1<<31, 2, true)
 	want(p, 9, 3, "a.example") // its own answer counts more
 	want(q, 9, 3, "b.example")
 	want(p, 9, uint64(shortestName)+1, "b.example")
 	want(q, 9, uint64(longestName)+3, "")
-	for i := range uint32(3 * maxNames) {
-		a.learn(p, i, &dnsMessage{question: "x", ttl: 60, addresses: [][]byte{{10, byte(i >> 16), byte(i >> 8), byte(i)}}}, 0)
+	for i := range uint32(3 * maxNameBytes / nameBytes) {
+		a.learn(p, i, &dnsMessage{question: "x", ttl: 60, addresses: [][]byte{{10, byte(i >> 16), byte(i >> 8), byte(i)}}}, 0, i%2 == 0)
 	}
-	if len(a) > maxNames {
-		t.Errorf("%d names are kept, want at most %d", len(a), maxNames)
+	n := 0
+	for _, e := range a.all {
+		n += nameBytes + len(e.name)
+	}
+	if n > maxNameBytes || n < maxNameBytes/2 || n != a.bytes {
+		t.Errorf("names of %d bytes are kept, booked %d, want at most %d", n, a.bytes, maxNameBytes)
 	}
 }
 

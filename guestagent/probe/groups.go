@@ -1,7 +1,9 @@
 package probe
 
 import (
+	"bytes"
 	"encoding/binary"
+	"math"
 	"os"
 	"strconv"
 	"strings"
@@ -10,9 +12,10 @@ import (
 )
 
 const (
-	// maxGroups bounds the table of control groups. The least recently used
-	// is forgotten, and asked for again when it is needed.
-	maxGroups = 8192
+	// maxGroupBytes bounds the table of control groups, by what they take. The
+	// least recently used is forgotten, and asked for again when it is needed.
+	maxGroupBytes = 1 << 20
+	groupBytes    = 320 // of one, beside its path and container
 	// maxGroupPath bounds a path in it, in bytes; the root's side is cut.
 	maxGroupPath = 1024
 	// handleKernfs is the type of a file handle that is a number in kernfs.
@@ -26,26 +29,39 @@ type group struct {
 	container string // id of the container that it belongs to
 }
 
+func (x *group) size() int { return groupBytes + len(x.path) + len(x.container) }
+
 // groups knows control groups by their ids, which the kernel never uses
 // again. The programs tell of new ones; all else is looked up in the file
 // system. It is not safe for concurrent use.
 type groups struct {
 	known *lru[uint64, *group]
+	bytes int
 	// lookup gives the path of a group that still is there; nil without.
 	lookup func(id uint64) []byte
 }
 
 func newGroups(lookup func(uint64) []byte) *groups {
-	return &groups{known: newLRU[uint64, *group](maxGroups), lookup: lookup}
+	return &groups{known: newLRU[uint64, *group](math.MaxInt), lookup: lookup}
 }
 
 // made enters a group.
 func (g *groups) made(id uint64, path []byte) *group {
-	if n := len(path); n > maxGroupPath {
-		path = path[n-maxGroupPath:]
-	}
+	// The container is in the whole path: what is cut off may say whose the
+	// groups are.
 	x := &group{id: id, path: path, container: containerOf(string(path))}
+	if n := len(path); n > maxGroupPath {
+		x.path = bytes.Clone(path[n-maxGroupPath:])
+	}
+	if old, ok := g.known.get(id); ok {
+		g.bytes -= old.size()
+	}
 	g.known.put(id, x)
+	g.bytes += x.size()
+	for g.bytes > maxGroupBytes && len(g.known.all) > 1 {
+		_, old := g.known.drop()
+		g.bytes -= old.size()
+	}
 	return x
 }
 
@@ -85,20 +101,61 @@ func groupPath(root int, id uint64) []byte {
 	return []byte(p)
 }
 
-// containerOf finds the id of the innermost container in the path of a control
-// group, by what the usual makers of containers call theirs. Helpers of theirs
-// that run outside the container (conmon, the monitor of LXC) have none.
+const (
+	// maxContainer bounds the id of a container in bytes, and maxNested how
+	// many stand in it.
+	maxContainer = 256
+	maxNested    = 4
+)
+
+// containerOf finds the id of the container that a control group belongs to, in
+// its path, by what the usual makers of containers call theirs. Helpers of
+// theirs that run outside the container (conmon, the monitor of LXC) have none.
+//
+// Whoever has control groups of their own can name them like any maker does. So
+// what stands within a user's groups, or within another container, never is
+// told as the id alone: the user or the outer container stand before it,
+// "user-1000/ID" or "ID/ID", and no name with a slash is one that a maker gave.
 func containerOf(path string) string {
-	id, above := "", ""
+	var ids []string
+	user, above := "", ""
 	for name := range strings.SplitSeq(path, "/") {
-		if c, ok := containerName(above, name); ok {
-			id = c
+		if u := userOf(name); u != "" && len(ids) == 0 {
+			user = u
+		}
+		if c, ok := containerName(above, name); ok && len(ids) < maxNested {
+			if user != "" && len(ids) == 0 {
+				ids = append(ids, user)
+			}
+			ids = append(ids, c)
 		} else if name == "supervisor" && (strings.HasPrefix(above, "machine-") || strings.HasPrefix(above, "systemd-nspawn@")) {
-			id = "" // of systemd-nspawn, beside its payload
+			// Of systemd-nspawn, beside its payload.
+			if ids = ids[:max(0, len(ids)-1)]; len(ids) == 1 && ids[0] == user {
+				ids = nil
+			}
 		}
 		above = name
 	}
+	id := strings.ToValidUTF8(strings.Join(ids, "/"), "?")
+	if len(id) > maxContainer {
+		id = strings.ToValidUTF8(id[:maxContainer], "")
+	}
 	return id
+}
+
+// userOf says whose groups begin with a name: systemd gives each user a slice,
+// and a manager of their own in it.
+func userOf(name string) string {
+	u, ok := strings.CutPrefix(name, "user@")
+	if ok {
+		u, ok = strings.CutSuffix(u, ".service")
+	} else if u, ok = strings.CutPrefix(name, "user-"); ok {
+		u, ok = strings.CutSuffix(u, ".slice")
+	}
+	if !ok || u == "" || strings.Trim(u, "0123456789") != "" {
+		return ""
+	}
+	return "user-" + u
 }
 
 // idPrefixes stand before the id of a container in the name of its scope.

@@ -13,7 +13,7 @@ func TestContainerOf(t *testing.T) {
 		"/docker/" + a:                                a,
 		"/system.slice/docker-" + a + ".scope":        a,
 		"/docker/" + a + "/system.slice/cron.service": a,
-		"/docker/" + a + "/docker/" + b:               b,
+		"/docker/" + a + "/docker/" + b:               a + "/" + b, // b is what a calls it
 		"/system.slice/containerd.service/kubepods-pod1.slice:cri-containerd:" + a:  a,
 		"/kubepods.slice/kubepods-pod1.slice/cri-containerd-" + a + ".scope":        a,
 		"/kubepods/burstable/pod8e1b2c/" + a:                                        a,
@@ -21,12 +21,19 @@ func TestContainerOf(t *testing.T) {
 		"/kubepods.slice/kubepods-pod1.slice/crio-conmon-" + a + ".scope":           "",
 		"/machine.slice/libpod-" + a + ".scope/container":                           a,
 		"/machine.slice/libpod-conmon-" + a + ".scope":                              "",
-		"/user.slice/user-1.slice/user@1.service/user.slice/libpod-" + a + ".scope": a,
+		"/user.slice/user-1.slice/user@1.service/user.slice/libpod-" + a + ".scope": "user-1/" + a,
+		"/user.slice/user-1000.slice/user@1000.service/docker-" + a + ".scope":      "user-1000/" + a, // whoever made it
+		"/user.slice/user-1000.slice/lxc/x":                                         "user-1000/x",
+		"/user.slice/user-x.slice/docker-" + a + ".scope":                           a, // no user
+		"/docker/" + a + "/user.slice/user-1000.slice/session-1.scope":              a,
+		"/lxc.payload.\xff\xfe":                                                     "?",
+		"/lxc/" + strings.Repeat("n", 1000):                                         strings.Repeat("n", maxContainer),
+		strings.Repeat("/lxc/x", 9):                                                 "x/x/x/x",
 		"/system.slice/nerdctl-" + a + ".scope":                                     a,
 		"/lxc.payload.web/system.slice/nginx.service":                               "web",
 		"/lxc.monitor.web": "",
 		"/lxc/db":          "db",
-		"/lxc.payload.web/system.slice/docker-" + a + ".scope":                        a,
+		"/lxc.payload.web/system.slice/docker-" + a + ".scope":                        "web/" + a,
 		`/machine.slice/machine-debian\x2dtree.scope/payload/init.scope`:              "debian-tree",
 		"/machine.slice/machine-deb.scope/supervisor":                                 "",
 		`/machine.slice/machine-qemu\x2d1\x2dvm.scope/libvirt/emulator`:               "",
@@ -66,14 +73,20 @@ func TestGroups(t *testing.T) {
 	}
 	// Who makes groups without end does not make the table grow, and does
 	// not push out those in use.
-	for id := uint64(100); id < 100+2*maxGroups; id++ {
+	const many = 2 * maxGroupBytes / (groupBytes + maxGroupPath)
+	for id := uint64(100); id < 100+many; id++ {
 		g.made(id, fmt.Appendf(nil, "/%s/%d", strings.Repeat("x", 2*maxGroupPath), id))
 		g.find(7)
 	}
-	if len(g.known.all) != maxGroups || g.known.used.Len() != maxGroups || asked != 2 {
-		t.Errorf("%d groups, %d in order, asked %d times", len(g.known.all), g.known.used.Len(), asked)
+	bytes := 0
+	for id := range g.known.all {
+		x, _ := g.known.get(id)
+		bytes += x.size()
 	}
-	if x := g.find(101 + maxGroups); len(x.path) != maxGroupPath {
+	if bytes > maxGroupBytes || bytes < maxGroupBytes/2 || g.bytes != bytes || asked != 2 {
+		t.Errorf("groups of %d bytes, booked %d, asked %d times", bytes, g.bytes, asked)
+	}
+	if x := g.find(99 + many); len(x.path) != maxGroupPath {
 		t.Errorf("path of %d bytes", len(x.path))
 	}
 }

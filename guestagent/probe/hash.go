@@ -17,7 +17,8 @@ import (
 
 // fileKey is one content of one file, as far as the kernel tells without
 // reading it. Whoever changes the content changes the time of change, unless
-// they set the clock.
+// they set the clock, or are so quick that the clock still shows the same: it
+// goes by ticks of up to ten milliseconds.
 type fileKey struct {
 	device, inode, size uint64
 	mtime, ctime        int64
@@ -39,19 +40,50 @@ const (
 	reasonGone     = "gone"    // no name leads to it any more
 	reasonChanged  = "changed" // while it was read, or before
 	reasonStopped  = "agent stops"
+	reasonRemote   = "not local" // its file system may never answer
+	// reasonUnsettled stands beside a digest: it is of what was read, and the
+	// file may have held something else under the same times right before.
+	reasonUnsettled = "unsettled"
 )
+
+const (
+	// settleAge is how old the last change of a file must be when its reading
+	// begins, so that whoever changes it from then on changes its times.
+	settleAge = 2 * time.Second
+	// grain is more than the clock of file systems lags behind. What ran that
+	// soon after a change may have been changed once more behind it.
+	grain = 20 * time.Millisecond
+)
+
+// remote are the file systems whose contents come from elsewhere, by their
+// numbers in statfs(2): other machines, or a process of any user. Reading them
+// may never end, and their times are what the other side says.
+var remote = map[uint32]bool{
+	0x65735546: true,                                 // FUSE and virtiofs
+	0x6969:     true,                                 // NFS
+	0xff534d42: true, 0xfe534d42: true, 0x517b: true, // CIFS and SMB
+	0x01021997: true,                   // 9p
+	0x00c36400: true,                   // Ceph
+	0x5346414f: true, 0x6b414653: true, // AFS
+	0x73757245: true, // Coda
+	0x564c:     true, // NCP
+	0x786f4256: true, // shared folders of VirtualBox
+	0xbacbacbc: true, // those of VMware
+	0x0bd00bd0: true, // Lustre
+	0x19830326: true, // BeeGFS
+}
 
 // hasher reads files in a goroutine of its own. It takes no more than a
 // quarter of one processor, and lets everything else go first at the disk.
 type hasher struct {
-	now   func() time.Time
+	now   func() time.Time // wall clock: that of the files' times
 	pause func(context.Context, time.Duration)
 	sum   hash.Hash
 	buf   []byte
 }
 
-func newHasher() *hasher {
-	return &hasher{now: time.Now, pause: pause, sum: sha256.New(), buf: make([]byte, 64<<10)}
+func newHasher(now func() time.Time) *hasher {
+	return &hasher{now: now, pause: pause, sum: sha256.New(), buf: make([]byte, 64<<10)}
 }
 
 // pause waits, or until ctx ends.
@@ -69,23 +101,30 @@ const (
 	ioprioIdle       = 3 << 13
 )
 
-// run hashes what comes until ctx ends.
-func (h *hasher) run(ctx context.Context, jobs <-chan hashJob, done chan<- hashDone) {
+// run hashes what comes until ctx ends, first what is urgent.
+func (h *hasher) run(ctx context.Context, urgent, jobs <-chan hashJob, done chan<- hashDone) {
 	// The priority is the thread's. It is not unlocked, so that the thread
 	// ends with the goroutine and nobody else gets it.
 	runtime.LockOSThread()
 	_, _, _ = unix.Syscall(unix.SYS_IOPRIO_SET, ioprioWhoProcess, 0, ioprioIdle) // where it fails, the pauses remain
 	for {
+		var j hashJob
 		select {
-		case <-ctx.Done():
-			return
-		case j := <-jobs:
-			d := hashDone{key: j.key, hashed: h.hash(ctx, j)}
+		case j = <-urgent:
+		default:
 			select {
-			case done <- d:
 			case <-ctx.Done():
 				return
+			case j = <-urgent:
+			case j = <-jobs:
 			}
+		}
+		settled := h.now().UnixNano()-j.key.ctime >= int64(settleAge)
+		d := hashDone{job: j, hashed: h.hash(ctx, j), settled: settled}
+		select {
+		case done <- d:
+		case <-ctx.Done():
+			return
 		}
 	}
 }
@@ -94,11 +133,15 @@ func (h *hasher) run(ctx context.Context, jobs <-chan hashJob, done chan<- hashD
 type hashJob struct {
 	key   fileKey
 	names []string
+	queue int // which one it belongs to
 }
 
+// hashDone is what became of a job. Settled: its file had last been changed long
+// enough ago when reading began.
 type hashDone struct {
-	key fileKey
+	job hashJob
 	hashed
+	settled bool
 }
 
 // names are those that a file may be opened by: that of the image, if a

@@ -61,7 +61,7 @@ func coversOf(mode Mode) []cover {
 // digestHooks says which digests the agent makes itself, of files that the
 // hooks of other classes have told of.
 func digestHooks(cfg Config, mode Mode) []*record.Hook {
-	const limit = "of files up to digest-bytes, and of those that are still there unchanged when their turn comes"
+	const limit = "of files up to digest-bytes on local file systems, and of those that are still there unchanged when their turn comes; of one changed less than two seconds before it is certain only if it can be read again then"
 	program := &record.Hook{Class: uint32(record.ClassProcessDigest), Error: switchedOff}
 	written := &record.Hook{Class: uint32(record.ClassFileDigest), Error: switchedOff}
 	if cfg.DigestBytes > 0 {

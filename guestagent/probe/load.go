@@ -35,6 +35,7 @@ type kernel struct {
 	calls       map[uint32]string // which program has the end of a system call
 	cgroup      int               // directory of the root control group, -1: not open
 	groups      int               // the same, open for looking up others
+	tasks       *link.Iter        // the listing of processes; nil: not made yet
 }
 
 // newKernel makes the maps. lru says that nothing deletes the entries of
@@ -223,6 +224,9 @@ func (k *kernel) Close() error {
 	}
 	for _, m := range k.maps {
 		errs = append(errs, m.Close())
+	}
+	if k.tasks != nil {
+		errs = append(errs, k.tasks.Close())
 	}
 	for _, fd := range []int{k.cgroup, k.groups} {
 		if fd >= 0 {

@@ -35,9 +35,24 @@ func (l *lru[K, V]) put(k K, v V) {
 		return
 	}
 	if len(l.all) >= l.size {
-		last := l.used.Back()
-		delete(l.all, last.Value.(*entry[K, V]).key)
-		l.used.Remove(last)
+		l.drop()
 	}
 	l.all[k] = l.used.PushFront(&entry[K, V]{k, v})
+}
+
+// drop removes the one that was used least recently, of at least one.
+func (l *lru[K, V]) drop() (K, V) {
+	last := l.used.Back()
+	x := last.Value.(*entry[K, V])
+	delete(l.all, x.key)
+	l.used.Remove(last)
+	return x.key, x.value
+}
+
+// remove forgets an entry.
+func (l *lru[K, V]) remove(k K) {
+	if e := l.all[k]; e != nil {
+		delete(l.all, k)
+		l.used.Remove(e)
+	}
 }

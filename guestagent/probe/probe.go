@@ -90,6 +90,7 @@ type Probe struct {
 	digests  *digests
 	enc      encoder
 	hooks    *record.Hooks
+	seeded   bool        // learnCommands was called
 	released atomic.Bool // Release was called
 	proven   [types]bool
 	classes  map[string]record.Class // what a program tells of, by its name
@@ -163,7 +164,6 @@ func open(cfg Config, mode Mode, why string) (_ *Probe, err error) {
 	t := newTable(nil)
 	t.lookup = t.fromProc
 	p.dec = newDecoder(t, newGroups(k.groupLookup()))
-	p.dec.pins, p.dec.names = pins{}, addressNames{}
 	p.dec.gains = k.links[progCommitting.name] != nil || k.links[progPrepareExec.name] != nil
 	// After attaching: what starts from here on is told by an event.
 	if err := k.seed(t); err != nil {
@@ -308,6 +308,10 @@ func (p *Probe) Run(ctx context.Context, sink Sink) error {
 	p.rings.start()
 	stop := context.AfterFunc(ctx, p.rings.stop)
 	defer stop()
+	if !p.seeded {
+		p.seeded = true
+		p.learnCommands(ctx)
+	}
 	defer runtime.KeepAlive(p) // the links detach when they are collected
 	var lastTold uint64
 	quiet := false
@@ -335,10 +339,14 @@ func (p *Probe) Run(ctx context.Context, sink Sink) error {
 			if err := p.stats.tell(sink); err != nil {
 				return fmt.Errorf("run probe: %w", err)
 			}
+			if err := p.sweepTable(now); err != nil {
+				return fmt.Errorf("run probe: %w", err)
+			}
 			if err := p.takeSums(now, ended && (!more || last == 0)); err != nil {
 				return fmt.Errorf("run probe: %w", err)
 			}
 		}
+		p.dec.table.bury(p.rings.told)
 		if ended || p.rings.told >= p.taken.time {
 			n += p.tellSums(sink)
 		}
@@ -386,7 +394,7 @@ func (p *Probe) observe(ring int, b []byte, sink Sink) {
 	class := classOf(h.Type)
 	if err == nil {
 		class = p.dec.class
-		p.digests.observe(class, e, sink)
+		p.digests.observe(subject{class, h.Time, p.dec.magic}, e, sink)
 		payload, err = p.enc.encode(e)
 	}
 	if err != nil {

@@ -3,14 +3,11 @@ package probe
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"os"
 	"strconv"
 	"strings"
-	"unsafe"
 
 	"github.com/cilium/ebpf/link"
-	"golang.org/x/sys/unix"
 
 	"github.com/provostd/provost/bpf"
 	"github.com/provostd/provost/chain/record"
@@ -30,32 +27,24 @@ func (k *kernel) seed(t *table) error {
 	if err != nil {
 		return fmt.Errorf("attach %s: %w", progTasks.hook, err)
 	}
-	defer it.Close()
-	r, err := it.Open()
-	if err != nil {
-		return fmt.Errorf("open %s: %w", progTasks.hook, err)
-	}
-	defer r.Close()
-	list, err := io.ReadAll(r)
-	if err != nil {
-		return fmt.Errorf("list processes: %w", err)
-	}
-	var all []bpf.ProbeEventTask
-	for size := int(unsafe.Sizeof(bpf.ProbeEventTask{})); len(list) >= size; list = list[size:] {
-		x, _ := as[bpf.ProbeEventTask](list)
-		all = append(all, x)
-		p := &process{start: x.Start, ppid: x.Ppid, parentStart: x.ParentStart, flags: record.ProcessSnapshot}
-		p.fill(&x)
+	k.tasks = it
+	var all []identity
+	err = k.list(func(x *bpf.ProbeEventTask) {
+		all = append(all, identity{x.Tgid, x.Start})
+		p := &process{start: x.Start, ppid: x.Ppid, parentStart: x.ParentStart, flags: record.ProcessSnapshot, old: &before{}}
+		p.fill(x)
 		exe, deleted := executable(x.Tgid)
 		if deleted {
 			p.flags |= record.ProcessDeleted
 		}
-		p.setImage(x.Tgid, comm(&x), exe)
-		p.old = ranBefore(x.Tgid)
+		p.setImage(x.Tgid, comm(x), exe)
 		t.put(x.Tgid, p)
+	})
+	if err != nil {
+		return err
 	}
-	for i := range all {
-		p := t.live[all[i].Tgid]
+	for _, id := range all {
+		p := t.live[id.pid]
 		if p == nil {
 			continue
 		}
@@ -96,28 +85,6 @@ func executable(pid uint32) (exe []byte, deleted bool) {
 	return []byte(s), deleted
 }
 
-// maxCommand bounds the arguments that are told of an old process, in bytes.
-const maxCommand = 4096
-
-// ranBefore is what /proc has beside the name of the executable. Unlike what
-// exec tells, the arguments are what the process has left of them.
-func ranBefore(pid uint32) *before {
-	b := &before{}
-	dir := "/proc/" + strconv.Itoa(int(pid)) + "/"
-	var st unix.Stat_t
-	if unix.Stat(dir+"exe", &st) == nil {
-		b.device, b.inode = st.Dev, st.Ino
-	}
-	if f, err := os.Open(dir + "cmdline"); err == nil {
-		// One more than is told: whether there is more.
-		line, _ := io.ReadAll(io.LimitReader(f, maxCommand+1))
-		_ = f.Close()
-		b.length, b.cut = uint64(len(line)), len(line) > maxCommand
-		b.args = arguments(line[:min(len(line), maxCommand)])
-	}
-	return b
-}
-
 // lookup finds in /proc a process that no event has told of, because its fork
 // was lost or the table was full then.
 func (t *table) fromProc(pid uint32, start uint64) *process {
@@ -130,7 +97,7 @@ func (t *table) fromProc(pid uint32, start uint64) *process {
 		return nil // another process has the number by now
 	}
 	p := bare(pid, start)
-	p.ppid = ppid
+	p.ppid, p.hidden = ppid, true
 	exe, _ := executable(pid)
 	p.setImage(pid, name, exe)
 	if up := t.live[ppid]; up != nil && up.start <= start {

@@ -30,6 +30,7 @@ type stats struct {
 	buf    []byte
 	told   [][2][types][reasons]uint64
 	seen   []uint64 // sum of drops of each CPU
+	unsure bool     // events were dropped that tell which processes there are
 }
 
 func newStats(m *ebpf.Map) (*stats, error) {
@@ -83,6 +84,9 @@ func (s *stats) tell(sink Sink) error {
 						continue
 					}
 					s.told[cpu][ring][t][r] = n
+					if t := bpf.ProbeEventType(t); t == bpf.ProbeEventTypeEV_FORK || t == bpf.ProbeEventTypeEV_EXIT {
+						s.unsure = true
+					}
 					sink.Lose(uint32(ring)<<16|uint32(cpu), classOf(uint8(t)), lossReasons[r], n-before)
 				}
 			}

@@ -76,33 +76,35 @@ func (s *sums) take(f func(*bpf.ProbeSumKey, *bpf.ProbeSum)) error {
 		return fmt.Errorf("change maps of sums: %w", err)
 	}
 	s.cur = other
-	var keys []bpf.ProbeSumKey
-	var sum bpf.ProbeSum
-	for it := m.Iterate(); ; {
-		if !it.Next(&key, &sum) {
-			if err := it.Err(); err != nil {
-				return fmt.Errorf("read sums: %w", err)
+	// Some hundred of them with one system call: one for each would keep the
+	// rings waiting for as long as it takes to fill them.
+	keys, values := make([]bpf.ProbeSumKey, sumBatch), make([]bpf.ProbeSum, sumBatch)
+	for cursor := new(ebpf.MapBatchCursor); ; {
+		n, err := m.BatchLookupAndDelete(cursor, keys, values, nil)
+		for i := range n {
+			if keys[i].Layout != uint8(bpf.ProbeSumLayoutSUM_ENTRIES) {
+				f(&keys[i], &values[i])
 			}
-			break
 		}
-		keys = append(keys, key)
-		f(&key, &sum)
-	}
-	for i := range keys {
-		if err := m.Delete(&keys[i]); err != nil {
+		switch {
+		case errors.Is(err, ebpf.ErrKeyNotExist):
+			return nil
+		case err != nil:
 			return fmt.Errorf("empty map of sums: %w", err)
 		}
 	}
-	return nil
 }
+
+// sumBatch is how many sums are taken at once: their memory is needed for a
+// moment only.
+const sumBatch = 256
 
 // actorThen begins the event of a sum, and keeps its process for the next one.
 func (d *decoder) actorThen(h *bpf.ProbeEventHead, s *bpf.ProbeSum) *record.Event {
 	p := d.then(h.Tgid, h.Start, s.First)
-	if d.pins != nil {
-		d.pins.hold(h.Tgid, p, s.Last)
-	}
+	d.pins.hold(h.Tgid, p, s.Last)
 	e := &record.Event{Process: p.subject(h.Tid, h.Euid, h.Mntns)}
+	e.Process.ContainerId = d.groups.find(p.cgroup).container
 	p.kin(e)
 	return e
 }
@@ -171,6 +173,13 @@ func (d *decoder) sum(k *bpf.ProbeSumKey, s *bpf.ProbeSum) (*record.Event, error
 		x.Packets, x.Bytes = s.Count, s.Bytes
 		e = d.actorThen(&x.H, s)
 		e.Network = networkOf(&x)
+		if k.Object == 0 && k.Place == 0 && k.Address == [16]uint8{} {
+			// All for which there was no sum of their own.
+			n := e.Network
+			n.SourceIp, n.SourcePort, n.DestinationIp, n.DestinationPort, n.Cookie = nil, 0, nil, 0, 0
+			e.Reason = "others"
+			break
+		}
 		d.name(e, &x.H)
 	case bpf.ProbeSumLayoutSUM_NET:
 		x, err := as[bpf.ProbeEventNet](b)
@@ -235,9 +244,7 @@ func (d *decoder) aggregating(b []byte) (*record.Event, error) {
 	e.Reason = "ended"
 	if x.H.Arg != 0 {
 		e.Reason = "began"
-		if d.pins != nil {
-			d.pins.hold(x.H.Tgid, d.known(&x.H), x.H.Time)
-		}
+		d.pins.hold(x.H.Tgid, d.known(&x.H), x.H.Time)
 	}
 	e.Count = x.Count
 	return e, nil

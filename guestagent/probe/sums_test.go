@@ -17,8 +17,7 @@ func sumOf(layout bpf.ProbeSumLayout, typ bpf.ProbeEventType, first, count uint6
 // A sum tells of the image that acted, though the process runs another one by
 // now, or has ended long ago.
 func TestSumsOfThen(t *testing.T) {
-	d := newDecoder(newTable(nil), nil)
-	d.pins = pins{}
+	d := newDecoder(newTable(nil), newGroups(nil))
 	exec := func(time uint64, path string) {
 		t.Helper()
 		h := testHead(bpf.ProbeEventTypeEV_EXEC, 5)
@@ -62,20 +61,26 @@ func TestSumsOfThen(t *testing.T) {
 		t.Errorf("sum of a process that is gone: %v", e)
 	}
 	d.pins.sweep(1 << 62)
-	if e := tell(220); e.Process.Pid != 5 || e.Process.Start != 50 || len(d.pins) != 1 {
-		t.Errorf("sum of a process that nothing is known of: %v, %d held", e, len(d.pins))
+	if e := tell(220); e.Process.Pid != 5 || e.Process.Start != 50 || len(d.pins.all) != 1 {
+		t.Errorf("sum of a process that nothing is known of: %v, %d held", e, len(d.pins.all))
 	}
-	for pid := range uint32(2 * maxPins) {
-		d.pins.hold(pid, bare(pid, 1), 1)
+	for range 2 {
+		for pid := range uint32(2 * maxPinBytes / processBytes) {
+			d.pins.hold(pid, bare(pid, 1), 1)
+		}
 	}
-	if len(d.pins) > maxPins {
-		t.Errorf("%d processes are held, want at most %d", len(d.pins), maxPins)
+	if n := len(d.pins.all) * processBytes; n > maxPinBytes || n < maxPinBytes/2 || d.pins.bytes != n {
+		t.Errorf("processes of %d bytes are held, booked %d, want at most %d", n, d.pins.bytes, maxPinBytes)
+	}
+	d.pins.sweep(1 << 62)
+	if len(d.pins.all) != 0 || d.pins.bytes != 0 {
+		t.Errorf("%d processes of %d bytes are held after the sweep", len(d.pins.all), d.pins.bytes)
 	}
 }
 
 // A sum of file events has the directory, and a path that says when it is cut.
 func TestSumOfFiles(t *testing.T) {
-	d := newDecoder(newTable(nil), nil)
+	d := newDecoder(newTable(nil), newGroups(nil))
 	names := "dir\x00tmp\x00"
 	k, s := sumOf(bpf.ProbeSumLayoutSUM_FILE, bpf.ProbeEventTypeEV_WRITE, 9, 3,
 		raw(bpf.ProbeEventFile{H: testHead(bpf.ProbeEventTypeEV_WRITE, 5), Ino: 77, PathLen: uint16(len(names))}, names))

@@ -49,7 +49,7 @@ func fullEvent(c record.Class) *record.Event {
 	case setMemory.Has(c) || c == record.ClassProcessTrace:
 		e.Memory = &record.Memory{Kind: "x", Address: 1, Total: 1, Name: x}
 	case setKernel.Has(c) || c == record.ClassAgentTamper:
-		e.Kernel = &record.Kernel{Operation: "x", Name: x, Id: 1, Size: 1, Value: x}
+		e.Kernel = &record.Kernel{Operation: "x", Name: x, Id: 1, Size: 1, Value: x, Signature: "valid"}
 	case setAuth.Has(c):
 		e.Auth = &record.Auth{Operation: "x", Account: x, Terminal: x, Hostname: x, Address: []byte("::1"), MessageType: 1, Text: x, Executable: x, Command: x}
 	}

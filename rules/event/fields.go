@@ -65,7 +65,7 @@ var Fields = [...]Info{
 	claim(ProcessWorkingDirectory, "process.working_directory", KindString, setActor, opt, `Current directory.`),
 	claim(ProcessHashSHA256, "process.hash.sha256", KindString, setActor, opt, `SHA-256 of the executable in lower-case hexadecimal, where the agent measured it.`),
 	claim(ProcessCgroup, "process.cgroup", KindString, setActor, opt, `Control group path.`),
-	claim(ProcessContainerID, "process.container_id", KindString, setActor, opt, `Container id.`),
+	claim(ProcessContainerID, "process.container_id", KindString, setActor, opt, `Container id: what the maker calls it, by its control group; within a user's groups or another container user-UID/ID or ID/ID.`),
 	claim(ProcessSessionID, "process.session_id", KindNumber, setActor, opt, `Audit login session.`),
 	claim(ProcessExecCount, "process.exec_count", KindNumber, setActor, opt, `How many images this process has had.`),
 	claim(ThreadID, "process.thread.id", KindNumber, setActor, opt, `Thread that did it.`),
@@ -222,6 +222,7 @@ var Fields = [...]Info{
 	claim(DNSResolvedIP, "dns.resolved_ip", KindStrings, onAnswer, opt, `Addresses of the answer; at most 64.`),
 	claim(DNSAliases, "dns.aliases", KindStrings, onAnswer, opt, `Names on the way to the addresses; at most 64.`),
 	claim(DNSID, "dns.id", KindNumber, setDNS, opt, `Number that query and answer share.`),
+	claim(DNSTruncated, "dns.truncated", KindBool, onAnswer, opt, `Whether the answer holds more than is told.`),
 
 	claim(MemoryKind, "memory.kind", KindString, onMemory, opt, `How: map, protect, memfd, mmap, brk, mremap.`),
 	claim(MemoryAddress, "memory.address", KindNumber, onMemory, opt, `Where.`),
@@ -247,6 +248,7 @@ var Fields = [...]Info{
 	claim(KernelRefused, "kernel.refused", KindBool, onKernel, opt, `Whether the probe refused it.`),
 	claim(ModuleName, "module.name", KindString, onModule, opt, `Name of the kernel module.`),
 	claim(ModulePath, "module.path", KindString, onLoad, opt, `File that the kernel module was loaded from, where it was one.`),
+	claim(ModuleSigned, "module.signed", KindBool, onLoad, opt, `Whether the kernel found a signature of the module to be valid, where it checks them.`),
 
 	claim(AuthOperation, "auth.operation", KindString, setAuth, opt, `What was checked: login, sudo, su, authenticate, session_open and so on. The account is user.name.`),
 	claim(AuthTerminal, "auth.terminal", KindString, setAuth, opt, `Terminal.`),

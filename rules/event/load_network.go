@@ -65,6 +65,7 @@ func (e *Event) loadDNS(class record.Class, d *record.DNS) {
 	if class != record.ClassDNSAnswer {
 		return
 	}
+	e.SetBool(DNSTruncated, d.Truncated)
 	e.SetString(DNSResponseCode, numbered(dnsCodes, "RCODE", d.Code))
 	e.texted(DNSAliases, d.Names[:min(len(d.Names), maxAnswers)])
 	from := len(e.texts)

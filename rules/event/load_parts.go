@@ -73,6 +73,9 @@ func (e *Event) loadKernel(class record.Class, p *record.Event) {
 		if p.File != nil {
 			e.bytes(ModulePath, p.File.Path)
 		}
+		if k.Signature != "" {
+			e.SetBool(ModuleSigned, k.Signature == "valid")
+		}
 	case record.ClassKernelModuleUnload:
 		e.bytes(ModuleName, k.Name)
 	}

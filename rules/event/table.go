@@ -234,6 +234,8 @@ const (
 	FileModeExecutable Field = iota + endNumbers
 	FileReplaced
 	ProcessArgsTruncated
+	ModuleSigned
+	DNSTruncated
 	ProcessCoreDumped
 	AgentResumed
 	PolicyWouldHave
