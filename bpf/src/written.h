@@ -182,8 +182,7 @@ static __always_inline void closed(struct file *f)
 
 	w = bpf_map_lookup_elem(&wr, &key);
 	if (!w) {
-		if (BPF_CORE_READ(f, f_mode) & FMODE_WRITE) /* seldom: opened to write, and never written */
-			bpf_map_delete_elem(&unsummed, &key);
+		bpf_map_delete_elem(&unsummed, &key); /* most often: opened to write, and never written */
 		return;
 	}
 	if (agents(w->tgid)) {

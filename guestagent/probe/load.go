@@ -63,6 +63,9 @@ func newKernel(cfg Config, lru bool) (*kernel, error) {
 	if lru {
 		spec.Maps["wr"].Type = ebpf.LRUHash
 	}
+	if cfg.written > 0 {
+		spec.Maps["wr"].MaxEntries = cfg.written
+	}
 	k := &kernel{spec: spec, types: btf.NewCache(), maps: map[string]*ebpf.Map{}, programs: map[string]*ebpf.Program{},
 		failed: map[string]error{}, links: map[string]link.Link{}, jumps: map[string]bool{}, calls: map[uint32]string{}, cgroup: -1, groups: -1}
 	for name, m := range spec.Maps {

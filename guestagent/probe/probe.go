@@ -60,6 +60,8 @@ type Config struct {
 	// behind. Zero value: this process acts, which proves less.
 	Canary []string
 	Log    *slog.Logger // zero value: no log
+
+	written uint32 // descriptions that are summed up, for tests; zero value: as in the object
 }
 
 // Sink takes what the probe made. Its methods are called from one goroutine,

@@ -76,6 +76,29 @@ func init() {
 		}
 		return nil
 	}
+	actors["descriptions"] = func(dir string) error {
+		var files []*os.File
+		for i := range manyDescriptions {
+			f, err := os.Create(filepath.Join(dir, fmt.Sprint(i)))
+			if err != nil {
+				return err
+			}
+			files = append(files, f)
+		}
+		for range 3 {
+			for _, f := range files {
+				if _, err := f.Write([]byte("x")); err != nil {
+					return err
+				}
+			}
+		}
+		for _, f := range files {
+			if err := f.Close(); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 	actors["bystander"] = func(dir string) error {
 		for i := range bystanderFiles {
 			if err := os.WriteFile(filepath.Join(dir, "bystander"+fmt.Sprint(i)), nil, 0o600); err != nil {
@@ -234,5 +257,51 @@ func TestHeavyGivesWay(t *testing.T) {
 	}
 	if n := c.count(func(s seen) bool { return s.h.Class == record.ClassFileCreate && s.e.Process.Pid == other }); n != bystanderFiles {
 		t.Errorf("%d of the other process's %d files are told: the storm pushed them out", n, bystanderFiles)
+	}
+}
+
+const (
+	manyDescriptions = 200
+	summedUp         = 50
+)
+
+// More descriptions than the kernel sums up are no flood: the first write
+// through each is told, and each end that cannot be is declared lost, once,
+// for the right reason.
+func TestTooManyDescriptions(t *testing.T) {
+	if Mode(*mode) == ModeTracepoint {
+		t.Skip("mode tracepoint has no ends of descriptions, and so no sums")
+	}
+	p, err := Open(Config{Mode: Mode(*mode), written: summedUp})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	c := &collector{lost: map[uint32]uint64{}}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx, c) }()
+	dir := workDir(t)
+	pid := uint32(actor(t, dir, "descriptions", dir).Process.Pid)
+	c.find(t, "exit", func(s seen) bool { return s.h.Class == record.ClassProcessExit && s.e.Process.Pid == pid })
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	of := func(class record.Class) func(seen) bool {
+		return func(s seen) bool {
+			return s.h.Class == class && s.e.Process.Pid == pid && filepath.Dir(string(s.e.File.GetPath())) == dir
+		}
+	}
+	if n := c.count(of(record.ClassFileModify)); n != manyDescriptions {
+		t.Errorf("%d first writes are told, want %d", n, manyDescriptions)
+	}
+	closes, lost := c.count(of(record.ClassFileClose)), int(c.classes[record.ClassFileClose])
+	if closes+lost != manyDescriptions || closes > summedUp || closes == 0 {
+		t.Errorf("%d ends are told and %d declared lost of %d, with room for %d", closes, lost, manyDescriptions, summedUp)
 	}
 }
