@@ -14,6 +14,8 @@
 //  3. the frame is signed and kept until its acknowledgement
 //  4. a new Hello of the host means a new conversation: kept frames that follow
 //     the last one it has sealed are sent again
+//  5. at the end what the host has not taken is sent for the grace time; its
+//     last part is for the account of what is left, which closes every lane
 //
 // The signing key is drawn at start and never leaves memory: it is bound to
 // this run and to the domain's channel, no more.
