@@ -152,6 +152,8 @@ func (h *Host) converse(ctx context.Context, r *wire.Reader, w *writer) error {
 			if h.Answered != nil {
 				h.Answered(m)
 			}
+		case wire.TypeIdent:
+			return errRestarted // or a Hello was repeated that had arrived after all
 		default:
 			return fmt.Errorf("agent sent a %s", e.Type)
 		}
@@ -180,6 +182,11 @@ func (h *Host) handshake(r *wire.Reader, w *writer) (wire.Ident, wire.Hello, err
 	if err := w.write(wire.TypeHello, body); err != nil {
 		return wire.Ident{}, hello, err
 	}
+	answered := make(chan struct{})
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer close(answered)
+	wg.Go(func() { repeat(w, body, answered) })
 	for {
 		e, err := r.Read()
 		if errors.Is(err, wire.ErrGarbage) && e.Type != wire.TypeIdent {
@@ -209,6 +216,26 @@ func (h *Host) handshake(r *wire.Reader, w *writer) (wire.Ident, wire.Hello, err
 			}
 		})
 		return id, hello, w.write(wire.TypeWelcome, h.Welcome.AppendBinary(nil))
+	}
+}
+
+// helloRepeat is how long a Hello may stay without an answer: one that came
+// between two agents, or two openings of the port, is nobody's.
+const helloRepeat = 5 * time.Second
+
+// repeat says Hello again until it is answered or the connection ends.
+func repeat(w *writer, hello []byte, answered <-chan struct{}) {
+	t := time.NewTicker(helloRepeat)
+	defer t.Stop()
+	for {
+		select {
+		case <-answered:
+			return
+		case <-t.C:
+			if w.write(wire.TypeHello, hello) != nil {
+				return // whoever reads is told too
+			}
+		}
 	}
 }
 
