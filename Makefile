@@ -46,11 +46,15 @@ guest: bin/provost-agent ## build the test guest's image and boot it once
 
 ## --- test --------------------------------------------------------------------------------------
 
+TESTED = bpf chain cmd guestagent integration introspect rules
+
 # Packages run two at a time: several start guests, and a guest takes a processor.
 .PHONY: test
 test: build ## vet, and test everything on real parts (as root)
 	$(GO) vet -tags $(TAGS) ./...
 	$(GO) test -tags $(TAGS) -p 2 -timeout 20m $(TESTFLAGS) ./...
+	@echo "Left out by the short loops, and done by make test-long:"
+	@grep -roE --include='*_test.go' 'short run: [^"]*' $(TESTED) | sed 's|^|  |; s|/[^/]*:short run: |: |; s/%[a-z]/N/g' | sort -u
 
 .PHONY: test-race
 test-race: build ## the tests with the race detector
@@ -60,7 +64,7 @@ test-race: build ## the tests with the race detector
 
 # What a short run leaves out: the packages with long loops (each says what that is), the race detector
 # where no guest is involved, demo and tests on a bare Debian 12, and the Vagrantfile.
-LONG = $(sort $(dir $(shell grep -rl --include='*_test.go' 'flag[.]Bool."long"' bpf chain cmd guestagent integration introspect rules)))
+LONG = $(sort $(dir $(shell grep -rl --include='*_test.go' 'flag[.]Bool."long"' $(TESTED))))
 RACE = ./chain/... ./cmd/... ./guestagent/wire ./guestagent ./introspect/... ./rules/...
 
 .PHONY: test-long

@@ -48,7 +48,7 @@ func hold() time.Duration {
 func TestGuests(t *testing.T) {
 	for _, g := range guests {
 		if *on != g.name && (*on != "" || g.long && !*long) {
-			t.Logf("short run: without guest %s; -long has all, -on %s this one", g.name, g.name)
+			t.Logf("short run: without guest %s, and with small storms; -long has all, -on %s this one", g.name, g.name)
 			continue
 		}
 		t.Run(g.name, g.test)
@@ -66,9 +66,12 @@ func TestNative(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
+	t.Log("mode tracepoint only: guests are for mode lsm")
 	storm := 1000
 	if *long {
 		storm = 10000
+	} else {
+		t.Log("short run: natively storms of 1000; -long makes 10000")
 	}
 	bin := t.TempDir()
 	n := startNative(t, ctx, build(t, bin, "provost-agent", "./cmd/provost-agent"))
