@@ -317,7 +317,7 @@ func checkTruncate(c *Checker, fields []Field, size int) {
 
 func checkUring(c *Checker) {
 	by := []any{fdFile(c), Is("process.pid", c.Number("self")), Is("process.executable", c.Text("exe"))}
-	c.One(record.ClassKernelIOUring, by[1:], Is("kernel.operation", "io_uring_setup"), Is("kernel.size", 4))
+	c.One(record.ClassKernelIOUring, append(by[1:len(by):len(by)], Is("kernel.operation", "io_uring_setup"), Is("kernel.size", 4))...)
 	c.One(record.ClassFileCreate, by...)
 	c.One(record.ClassFileModify, by...)
 	if c.Covers(record.ClassFileClose) {
