@@ -27,6 +27,10 @@ const (
 	// file system that does not answer cannot be stopped, and must not stop
 	// the agent from ending: it ends with the process, or when it is answered.
 	hashGrace = time.Second
+	// stuckAfter is how long a hasher may get no answer, and maxStuck how many
+	// may be lost so: a thread each.
+	stuckAfter = 30 * time.Second
+	maxStuck   = 3
 )
 
 // Queues of files to read. Whoever writes many files does not push a program
@@ -59,7 +63,11 @@ type digests struct {
 	due      int64   // when the first of them is to be read, wall clock
 	jobs     [queues]chan hashJob
 	done     chan hashDone
-	ended    chan struct{} // closed when the hashers have ended; nil: none was started
+	hasher   func() *hasher
+	running  context.Context // of start, for those who replace others
+	workers  []*worker       // those at work
+	under    sync.WaitGroup  // all of them
+	stuck    int             // how many were replaced
 }
 
 // waiting are the events that wait for one file.
@@ -87,6 +95,7 @@ type again struct {
 func newDigests(limit uint64, files bool) *digests {
 	d := &digests{limit: limit, files: files, boot: bootTime, wall: time.Now, known: newLRU[fileKey, hashed](maxDigests),
 		awaiting: map[fileKey]*waiting{}, done: make(chan hashDone, maxHashJobs)}
+	d.hasher = func() *hasher { return newHasher(d.wall) }
 	for i := range d.jobs {
 		d.jobs[i] = make(chan hashJob, maxHashJobs)
 	}
@@ -95,15 +104,59 @@ func newDigests(limit uint64, files bool) *digests {
 
 // start lets the hashers work until ctx ends; finish then waits for their end.
 func (d *digests) start(ctx context.Context) {
-	var workers sync.WaitGroup
-	workers.Go(func() { newHasher(d.wall).run(ctx, d.jobs[queueSmall], nil, d.done) })
-	workers.Go(func() { newHasher(d.wall).run(ctx, d.jobs[queueLarge], d.jobs[queueWritten], d.done) })
-	ended := make(chan struct{})
-	d.ended = ended
-	go func() {
-		workers.Wait()
-		close(ended)
-	}()
+	d.running = ctx
+	d.workers = d.workers[:0]
+	d.employ(d.jobs[queueSmall], nil)
+	d.employ(d.jobs[queueLarge], d.jobs[queueWritten])
+}
+
+// employ adds a hasher.
+func (d *digests) employ(urgent, jobs <-chan hashJob) {
+	w := newWorker(d.hasher(), urgent, jobs, d.boot)
+	d.workers = append(d.workers, w)
+	d.under.Go(func() { w.run(d.running, d.done) })
+}
+
+// relieve replaces hashers that their file system does not answer: nothing can
+// call them back. After some of them no file is read any more.
+func (d *digests) relieve(sink Sink) (n int) {
+	now := d.boot()
+	for i, w := range d.workers {
+		answered := w.answered.Load()
+		if answered == 0 || now < answered || now-answered < uint64(stuckAfter) {
+			continue
+		}
+		j := w.job.Load()
+		w.replaced.Store(true)
+		if wait := d.awaiting[j.key]; wait != nil {
+			n += d.release(j.key, wait, hashed{reason: reasonStuck}, sink)
+		}
+		d.workers = slices.Delete(d.workers, i, i+1)
+		if d.stuck++; d.stuck >= maxStuck {
+			return n + d.surrender(sink)
+		}
+		d.employ(w.urgent, w.jobs)
+		return n // the other, if it is stuck too, in the next round
+	}
+	return n
+}
+
+// surrender tells everything that waits that it will not be read.
+func (d *digests) surrender(sink Sink) (n int) {
+	for _, jobs := range d.jobs {
+		for len(jobs) > 0 {
+			<-jobs
+		}
+	}
+	d.later = nil
+	for key, w := range d.awaiting {
+		h := hashed{reason: reasonStuck}
+		if w.first != nil {
+			h = hashed{w.first, reasonUnsettled}
+		}
+		n += d.release(key, w, h, sink)
+	}
+	return n
 }
 
 // subject is what of an event digests need beside the record.
@@ -156,6 +209,9 @@ func (d *digests) want(j hashJob, a *awaited, magic uint32, sink Sink) {
 	case ok:
 		d.tell(a, h, sink)
 		return
+	case d.stuck >= maxStuck:
+		d.tell(a, hashed{reason: reasonStuck}, sink)
+		return
 	case remote[magic]:
 		// Not remembered: such a file system has any times it likes.
 		d.tell(a, hashed{reason: reasonRemote}, sink)
@@ -203,6 +259,7 @@ func awaitedBytes(e *record.Event) int {
 // how many records that made.
 func (d *digests) collect(sink Sink) (n int) {
 	d.repeat()
+	n = d.relieve(sink)
 	for {
 		select {
 		case r := <-d.done:
@@ -300,11 +357,14 @@ func (d *digests) tell(a *awaited, h hashed, sink Sink) {
 // finish waits for the hashers, whose ctx has ended, and tells what they did
 // not come to.
 func (d *digests) finish(sink Sink) {
-	if d.ended != nil {
-		select {
-		case <-d.ended:
-		case <-time.After(hashGrace):
-		}
+	ended := make(chan struct{})
+	go func() { // ends with the last of them
+		d.under.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(hashGrace):
 	}
 	d.collect(sink)
 	for _, jobs := range d.jobs {

@@ -292,6 +292,71 @@ func TestDigestsYoung(t *testing.T) {
 	}
 }
 
+// A file system that does not answer costs a few hashers, and then all digests:
+// it does not hold up the others, nor the agent.
+func TestDigestsStuck(t *testing.T) {
+	var now atomic.Uint64
+	now.Store(uint64(time.Hour))
+	hang := make(chan struct{})
+	opened := make(chan uint64, 100)
+	d := newDigests(1000, false)
+	old(d)
+	d.boot = now.Load
+	d.hasher = func() *hasher {
+		h := newHasher(d.wall)
+		h.open = func(name string, key fileKey) (*os.File, error) {
+			opened <- key.inode
+			if key.inode >= 100 {
+				<-hang
+			}
+			return nil, unix.ENOENT
+		}
+		return h
+	}
+	c, wait, stop := running(t, d)
+	exec := func(inode uint64) {
+		d.observe(of(d, record.ClassProcessExec), &record.Event{Process: &record.Process{Pid: 1, Inode: inode, Ctime: int64(inode)}}, c)
+	}
+	reason := func(n int, inode uint64, want string) {
+		t.Helper()
+		if s := wait(n)[n-1]; s.e.Process.Inode != inode || s.e.Reason != want {
+			t.Errorf("%v, want %s of %d", s.e, want, inode)
+		}
+	}
+	n := 0
+	for i := range uint64(maxStuck) {
+		exec(100 + i)
+		for got := range opened {
+			if got == 100+i {
+				break
+			}
+		}
+		exec(1 + i) // behind it
+		d.collect(c)
+		now.Add(uint64(stuckAfter))
+		n++
+		if i == maxStuck-1 {
+			wait(n + 1)
+			break
+		}
+		reason(n, 100+i, reasonStuck)
+		n++
+		reason(n, 1+i, reasonGone) // by another hasher
+	}
+	for _, s := range c.all[n-1:] {
+		if s.e.Reason != reasonStuck {
+			t.Errorf("%v, want %s", s.e, reasonStuck)
+		}
+	}
+	exec(50)
+	reason(n+2, 50, reasonStuck)
+	close(hang)
+	stop()
+	if d.count != 0 || d.bytes != 0 || len(c.all) != n+2 {
+		t.Errorf("%d wait, %d are told, want %d", d.count, len(c.all), n+2)
+	}
+}
+
 // Whoever writes files without end pushes no program out, and what waits is
 // bounded by bytes.
 func TestDigestsFlood(t *testing.T) {
@@ -319,7 +384,7 @@ func TestDigestsFlood(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	d.jobs[queueLarge] <- hashJob{key: fileKey{inode: 77}}
-	go newHasher(time.Now).run(ctx, d.jobs[queueLarge], d.jobs[queueWritten], d.done)
+	go newWorker(newHasher(time.Now), d.jobs[queueLarge], d.jobs[queueWritten], d.boot).run(ctx, d.done)
 	if first := <-d.done; first.job.key.inode != 77 {
 		t.Errorf("inode %d is read before a program", first.job.key.inode)
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -41,6 +42,7 @@ const (
 	reasonChanged  = "changed" // while it was read, or before
 	reasonStopped  = "agent stops"
 	reasonRemote   = "not local" // its file system may never answer
+	reasonStuck    = "no answer" // of its file system, or too many gave none before
 	// reasonUnsettled stands beside a digest: it is of what was read, and the
 	// file may have held something else under the same times right before.
 	reasonUnsettled = "unsettled"
@@ -78,12 +80,14 @@ var remote = map[uint32]bool{
 type hasher struct {
 	now   func() time.Time // wall clock: that of the files' times
 	pause func(context.Context, time.Duration)
+	open  func(name string, key fileKey) (*os.File, error)
+	alive func() // called whenever something was answered
 	sum   hash.Hash
 	buf   []byte
 }
 
 func newHasher(now func() time.Time) *hasher {
-	return &hasher{now: now, pause: pause, sum: sha256.New(), buf: make([]byte, 64<<10)}
+	return &hasher{now: now, pause: pause, open: openSame, alive: func() {}, sum: sha256.New(), buf: make([]byte, 64<<10)}
 }
 
 // pause waits, or until ctx ends.
@@ -96,13 +100,32 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
+// longestPause bounds what a slow disk costs.
+const longestPause = 5 * time.Second
+
 const (
 	ioprioWhoProcess = 1
 	ioprioIdle       = 3 << 13
 )
 
+// worker is a hasher at work on its queues, and what others see of it.
+type worker struct {
+	*hasher
+	urgent, jobs <-chan hashJob
+	boot         func() uint64
+	answered     atomic.Uint64 // time of the newest sign of life, CLOCK_BOOTTIME; 0: it waits for work
+	job          atomic.Pointer[hashJob]
+	replaced     atomic.Bool // another one has taken its place: it ends when it comes back
+}
+
+func newWorker(h *hasher, urgent, jobs <-chan hashJob, boot func() uint64) *worker {
+	w := &worker{hasher: h, urgent: urgent, jobs: jobs, boot: boot}
+	h.alive = func() { w.answered.Store(boot()) }
+	return w
+}
+
 // run hashes what comes until ctx ends, first what is urgent.
-func (h *hasher) run(ctx context.Context, urgent, jobs <-chan hashJob, done chan<- hashDone) {
+func (w *worker) run(ctx context.Context, done chan<- hashDone) {
 	// The priority is the thread's. It is not unlocked, so that the thread
 	// ends with the goroutine and nobody else gets it.
 	runtime.LockOSThread()
@@ -110,17 +133,23 @@ func (h *hasher) run(ctx context.Context, urgent, jobs <-chan hashJob, done chan
 	for {
 		var j hashJob
 		select {
-		case j = <-urgent:
+		case j = <-w.urgent:
 		default:
 			select {
 			case <-ctx.Done():
 				return
-			case j = <-urgent:
-			case j = <-jobs:
+			case j = <-w.urgent:
+			case j = <-w.jobs:
 			}
 		}
-		settled := h.now().UnixNano()-j.key.ctime >= int64(settleAge)
-		d := hashDone{job: j, hashed: h.hash(ctx, j), settled: settled}
+		w.job.Store(&j)
+		w.alive()
+		settled := w.now().UnixNano()-j.key.ctime >= int64(settleAge)
+		d := hashDone{job: j, hashed: w.hash(ctx, j), settled: settled}
+		w.answered.Store(0)
+		if w.replaced.Load() {
+			return
+		}
 		select {
 		case done <- d:
 		case <-ctx.Done():
@@ -167,7 +196,8 @@ func fileNames(image bool, pid, relative uint32, path []byte) []string {
 func (h *hasher) hash(ctx context.Context, j hashJob) hashed {
 	reason := reasonGone
 	for _, name := range j.names {
-		f, err := openSame(name, j.key)
+		h.alive()
+		f, err := h.open(name, j.key)
 		if err == nil {
 			var sum []byte
 			sum, err = h.read(ctx, f, j.key)
@@ -261,8 +291,9 @@ func (h *hasher) read(ctx context.Context, f *os.File, key fileKey) ([]byte, err
 			return nil, fmt.Errorf("read file: %w", err)
 		}
 		if took := h.now().Sub(began); took > 0 {
-			h.pause(ctx, 3*took)
+			h.pause(ctx, min(3*took, longestPause))
 		}
+		h.alive()
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}

@@ -53,7 +53,7 @@ func TestSpray(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	var lost, packets, others, events uint64
+	var lost, packets, others, events, single, sends uint64
 	for _, n := range c.lost {
 		lost += n
 	}
@@ -63,7 +63,11 @@ func TestSpray(t *testing.T) {
 		}
 		events++
 		if s.h.Class != record.ClassNetworkFlow {
+			sends++
 			continue
+		}
+		if s.h.Lane != record.NoLane {
+			single++ // there was no room for a sum
 		}
 		packets += s.e.Network.Packets
 		if s.e.Reason == "others" {
@@ -75,7 +79,8 @@ func TestSpray(t *testing.T) {
 			t.Errorf("sum of one destination: %v", s.e)
 		}
 	}
-	t.Logf("%d events, %d datagrams, %d of them in sums of others, %d lost", events, packets, others, lost)
+	t.Logf("%d events, %d of them first datagrams, %d without a sum; %d datagrams, %d of them in sums of others, %d lost",
+		events, sends, single, packets, others, lost)
 	if packets > sprayed || packets+lost < sprayed || others == 0 || lost == 0 && packets != sprayed {
 		t.Errorf("%d of %d datagrams are told, %d of them in sums of others, %d lost", packets, sprayed, others, lost)
 	}
