@@ -124,7 +124,7 @@ static __always_inline bool among_first(struct sum_key *k, __u32 n)
 	__u32 *count = bpf_map_lookup_elem(&folding, k), one = 1;
 
 	if (!count) {
-		if (bpf_map_update_elem(&folding, k, &one, BPF_NOEXIST) != -EEXIST)
+		if (insert(&folding, k, &one) != -EEXIST)
 			return true;
 		count = bpf_map_lookup_elem(&folding, k);
 		if (!count)

@@ -21,6 +21,14 @@
 /* A reader that is woken twice within this time has not been able to run. */
 #define WAKE_EVERY_NS 500000
 
+/* insert enters what is not there yet, or says -EEXIST. The result is an int:
+ * before 6.4 the kernel's functions give one, which it calls directly, and the
+ * upper half of the register is not that of a negative number. */
+static __always_inline int insert(void *map, const void *key, const void *value)
+{
+	return (int)bpf_map_update_elem(map, key, value, BPF_NOEXIST);
+}
+
 #ifdef OLD
 /* Kernels before 5.12 know no atomic operation that gives a value back (for
  * numbers see take_number). They run programs like these with preemption off;

@@ -283,7 +283,7 @@ int BPF_PROG(on_exit, struct task_struct *p)
 		__u8 one = 1;
 
 		if (BPF_CORE_READ(sig, nr_threads) > 1) {
-			if (bpf_map_update_elem(&gone, &key, &one, BPF_NOEXIST) == -EEXIST)
+			if (insert(&gone, &key, &one) == -EEXIST)
 				return 0;
 		} else if (bpf_map_lookup_elem(&gone, &key)) {
 			return 0;

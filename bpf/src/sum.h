@@ -48,7 +48,7 @@ static __always_inline bool first_time(struct sum_key *k)
 
 	if (bpf_map_lookup_elem(&told, k))
 		return false;
-	return bpf_map_update_elem(&told, k, &one, BPF_NOEXIST) != -EEXIST;
+	return insert(&told, k, &one) != -EEXIST;
 }
 
 static __always_inline bool add_up(void *m, struct sum_key *k, __u64 bytes)
@@ -69,14 +69,14 @@ static __always_inline bool add_up(void *m, struct sum_key *k, __u64 bytes)
 static __always_inline bool enter_sum(struct scratch *s, void *m, struct sum_key *k, __u64 bytes)
 {
 	struct sum *v = (struct sum *)s->data;
-	long err;
+	int err;
 
 	v->count = 1;
 	v->bytes = bytes;
 	v->first = bpf_ktime_get_boot_ns();
 	v->last = v->first;
 	v->flags = s->flags;
-	err = bpf_map_update_elem(m, k, v, BPF_NOEXIST);
+	err = insert(m, k, v);
 	if (err == -EEXIST)
 		return add_up(m, k, bytes);
 	return err == 0;

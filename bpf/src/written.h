@@ -83,7 +83,7 @@ static __always_inline bool without_sum(__u64 description, struct inode *i)
 	struct sum_key k = of_current(EV_WRITE, SUM_HEAD);
 	__u8 one = 1;
 
-	if (bpf_map_update_elem(&unsummed, &description, &one, BPF_NOEXIST) == -EEXIST)
+	if (insert(&unsummed, &description, &one) == -EEXIST)
 		return false; /* another thread was first */
 	drop_unsequenced(EV_CLOSE, RING_BULK, DROP_MAP);
 	k.object = BPF_CORE_READ(i, i_ino);
@@ -100,7 +100,7 @@ static __always_inline void written(struct file *f, __u32 how, __u64 bytes, bool
 	struct written n = {}, *w;
 	struct more m = { .arg = how };
 	__u64 key = (__u64)f, id;
-	long err;
+	int err;
 
 	w = bpf_map_lookup_elem(&wr, &key);
 	if (w) {
@@ -126,7 +126,7 @@ static __always_inline void written(struct file *f, __u32 how, __u64 bytes, bool
 	n.euid = BPF_CORE_READ(t, cred, euid.val);
 	n.mntns = mount_namespace_of(t);
 	n.hows = 1U << how;
-	err = bpf_map_update_elem(&wr, &key, &n, BPF_NOEXIST);
+	err = insert(&wr, &key, &n);
 	if (err == -EEXIST) { /* another thread was first */
 		w = bpf_map_lookup_elem(&wr, &key);
 		if (w)
