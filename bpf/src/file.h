@@ -118,7 +118,7 @@ static __always_inline __u32 fold(__u32 type, struct vfsmount *mnt, struct dentr
 	if (!(BIT(type & (EV_TYPES - 1)) & FOLDED_TYPES))
 		return weight(type);
 	if (stranger(type, i) || !fold_file(b, type, mnt, BPF_CORE_READ(d, d_parent), bytes, 0))
-		return 0;
+		return weight(type);
 	return FOLDED;
 }
 

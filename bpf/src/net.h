@@ -166,9 +166,7 @@ static __always_inline __u16 fast_open(struct sock *sk)
  * and raw sockets are told one by one. */
 static __always_inline void emit_within(struct bucket *b, struct event_net *e, __u32 flags)
 {
-	if (b && !(BIT(e->h.type & (EV_TYPES - 1)) & FOLDED_TYPES)) {
-		flags |= weight(e->h.type);
-	} else if (b) {
+	if (b && (BIT(e->h.type & (EV_TYPES - 1)) & FOLDED_TYPES)) {
 		struct sum_key k = {
 			.start = e->h.start,
 			.tgid = e->h.tgid,
@@ -183,6 +181,8 @@ static __always_inline void emit_within(struct bucket *b, struct event_net *e, _
 		if (fold_fixed(b, &k, e, sizeof(*e), e->bytes))
 			return;
 	}
+	if (b)
+		flags |= weight(e->h.type);
 	emit(e, sizeof(*e), flags, RING_BULK);
 }
 
@@ -218,7 +218,7 @@ static __always_inline void tell_unix(const void *from, __u32 len, struct sock *
 	e->h.arg = result;
 	e->type = BPF_CORE_READ(sk, sk_type);
 	s->off = sizeof(*e);
-	s->flags = flags;
+	s->flags = flags | (over_budget() ? weight(EV_UNIX) : 0);
 	len = (len - family_bytes) & 127;
 	if (len > 0) {
 		err = user ? bpf_probe_read_user(s->data + sizeof(*e), len, from + family_bytes)
@@ -308,7 +308,7 @@ static __always_inline void tell_flow(struct event_net *e, __u64 object, __u64 b
 	room = enter_sum(s, m, &k, bytes);
 	give(s);
 	if (!room)
-		emit(e, sizeof(*e), FL_RESULT, RING_BULK);
+		emit_net(e, FL_RESULT);
 }
 
 /* The state of a TCP socket changes in the task that connects. The source port

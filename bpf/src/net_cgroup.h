@@ -146,6 +146,8 @@ static __always_inline void dns(struct __sk_buff *skb, bool answer)
 		d->h.mntns = who->mntns;
 	} else {
 		head(&d->h, EV_DNS, (struct task_struct *)bpf_get_current_task());
+		if (over_budget())
+			s->flags |= weight(EV_DNS);
 		me.start = d->h.start;
 		me.tgid = d->h.tgid;
 		me.tid = d->h.tid;

@@ -106,7 +106,7 @@ static __always_inline __u32 fold_named(__u32 type, struct task_struct *t, int f
 	if (!(BIT(type & (EV_TYPES - 1)) & FOLDED_TYPES) || !plain_name(name))
 		return weight(type);
 	if (!base_of(t, fd, name, &base) || !fold_file(b, type, base.mnt, base.dentry, 0, FL_USER_PATH))
-		return 0;
+		return weight(type);
 	return FOLDED;
 }
 

@@ -55,7 +55,7 @@ const noSecure = "only datagrams of UDP port 53, of which 2048 bytes are read; D
 func wantDNS(o Options) bool { return o.DNS }
 
 // foldLimit says what a process beyond its budget is told as.
-const foldLimit = "beyond its budget a process's creations, writes, ends of written files and deletions are told as sums by directory, without single names, after the first 256 of each and the first of each upon a file that it did not make; its connections and datagrams by destination after the first; mappings without a file and memfds by what they are and allow, after 256; all else is told one by one, and of each kind what comes after 1024 is dropped, with its count, while the ring is half full"
+const foldLimit = "beyond its budget a process's creations, writes, ends of written files and deletions are told as sums by directory, without single names, after the first 256 of each and the first of each upon a file that it did not make; its connections and datagrams by destination after the first; mappings without a file and memfds by what they are and allow, after 256; all else is told one by one, and of each kind what is told after 1024 is dropped, with its count, while the ring is half full"
 
 // foldNames is what mode tracepoint cannot tell apart.
 const foldNames = "; deletions and new directories by name are told as sums only where the name is one component of less than 64 bytes, whosoever's file it is"
