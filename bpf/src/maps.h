@@ -385,6 +385,15 @@ static __always_inline __u64 crit_limit(__u32 type)
 	return CRIT_BYTES - SPARE_OF_CRIT;
 }
 
+/* bounded is a length that the verifier believes to be below DATA_BYTES where it
+ * is used: before 5.16 it forgets what it knew of a number that the compiler
+ * has put aside on the stack. */
+static __always_inline __u64 bounded(__u64 len)
+{
+	asm volatile("%0 &= %1" : "+r"(len) : "i"(DATA_BYTES - 1));
+	return len;
+}
+
 /* emit completes the head and sends len bytes of e: sequence first, so that
  * whatever happens afterwards leaves a hole in the lane. A note (FL_NOTE) has
  * no sequence; where there is little room it is left out, and only counted. */
@@ -435,8 +444,8 @@ static __always_inline void emit(void *e, __u32 len, __u32 flags, __u32 ring)
 		s->wakes++;
 		wake = BPF_RB_FORCE_WAKEUP;
 	}
-	err = ring == RING_CRIT ? bpf_ringbuf_output(&crit, e, len, wake)
-				: bpf_ringbuf_output(&bulk, e, len, wake);
+	err = ring == RING_CRIT ? bpf_ringbuf_output(&crit, e, bounded(len), wake)
+				: bpf_ringbuf_output(&bulk, e, bounded(len), wake);
 	if (!err)
 		__sync_fetch_and_add(&s->bytes[ring & 1], (len + 15) & ~7ULL);
 	else if (flags & FL_NOTE)
@@ -450,7 +459,7 @@ static __always_inline void send(struct scratch *s, __u32 ring)
 {
 	__u32 len = s->off;
 
-	if (len > DATA_BYTES)
-		len = DATA_BYTES;
+	if (len >= DATA_BYTES)
+		len = DATA_BYTES - 1;
 	emit(s->data, len, s->flags, ring);
 }
