@@ -141,6 +141,19 @@ func TestLineage(t *testing.T) {
 	}
 }
 
+// The words for a module's signature.
+func TestModuleSignature(t *testing.T) {
+	d := newDecoder(newTable(nil), newGroups(nil))
+	for in, want := range map[bpf.ProbeModuleSignature]string{
+		bpf.ProbeModuleSignatureSIGNATURE_UNKNOWN: "", bpf.ProbeModuleSignatureSIGNATURE_VALID: "valid", bpf.ProbeModuleSignatureSIGNATURE_NONE: "none", 9: "",
+	} {
+		h := testHead(bpf.ProbeEventTypeEV_MODULE_LOAD, 5)
+		if e, err := d.decode(&h, raw(bpf.ProbeEventKernel{H: h, Operation: 2, Signature: uint16(in)}, "")); err != nil || e.Kernel.Signature != want {
+			t.Errorf("signature %d: %v %v, want %q", in, e, err, want)
+		}
+	}
+}
+
 // The longest of everything still fits into a payload: else a few deep
 // directories would hide what is done in them.
 func TestLargestFits(t *testing.T) {

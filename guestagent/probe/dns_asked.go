@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"hash/maphash"
 	"path"
 	"strings"
 	"time"
@@ -29,15 +30,20 @@ type asked struct {
 }
 
 type underWay struct {
-	name  string
+	name  uint64 // its hash: names are long, and anyone's
 	qtype uint16
 	until uint64
 }
 
 // questions are those under way. It is not safe for concurrent use.
-type questions struct{ open *lru[asked, underWay] }
+type questions struct {
+	open *lru[asked, underWay]
+	seed maphash.Seed
+}
 
-func newQuestions() *questions { return &questions{newLRU[asked, underWay](maxAsked)} }
+func newQuestions() *questions {
+	return &questions{newLRU[asked, underWay](maxAsked), maphash.MakeSeed()}
+}
 
 func askedBy(x *bpf.ProbeEventDns, m *dnsMessage) asked {
 	return asked{x.Cookie, x.Netns, x.Family, x.Port, m.id, x.Server}
@@ -45,14 +51,14 @@ func askedBy(x *bpf.ProbeEventDns, m *dnsMessage) asked {
 
 // ask notes a question.
 func (q *questions) ask(x *bpf.ProbeEventDns, m *dnsMessage) {
-	q.open.put(askedBy(x, m), underWay{m.question, m.qtype, x.H.Time + uint64(askedFor)})
+	q.open.put(askedBy(x, m), underWay{maphash.String(q.seed, m.question), m.qtype, x.H.Time + uint64(askedFor)})
 }
 
 // answers reports whether m answers a question. It may do so twice: whoever
 // asked may have asked twice.
 func (q *questions) answers(x *bpf.ProbeEventDns, m *dnsMessage) bool {
 	o, ok := q.open.get(askedBy(x, m))
-	return ok && o.name == m.question && o.qtype == m.qtype && x.H.Time <= o.until
+	return ok && o.name == maphash.String(q.seed, m.question) && o.qtype == m.qtype && x.H.Time <= o.until
 }
 
 // resolvers are the programs that ask for others, whose answers reach those by

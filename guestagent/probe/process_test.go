@@ -5,6 +5,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -133,6 +134,9 @@ func TestLostExits(t *testing.T) {
 func TestTableBytes(t *testing.T) {
 	d := newDecoder(newTable(nil), newGroups(nil))
 	deep := strings.Repeat("x", 6000)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
 	for pid := uint32(2); pid < 8000; pid++ {
 		path := deep + strconv.Itoa(int(pid))
 		if e := forked(t, &d, pid, path); string(e.Process.Executable) != "/"+path || e.Process.Flags&record.ProcessPathTruncated != 0 {
@@ -141,6 +145,11 @@ func TestTableBytes(t *testing.T) {
 		if pid%1000 == 0 {
 			weigh(t, d.table)
 		}
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if n := int64(after.HeapAlloc) - int64(before.HeapAlloc); n > 2*maxTableBytes {
+		t.Errorf("a full table takes %d bytes of memory, and counts %d", n, d.table.bytes)
 	}
 	h := testHead(bpf.ProbeEventTypeEV_WRITE, 2000)
 	e, err := d.decode(&h, raw(bpf.ProbeEventFile{H: h, PathLen: 2}, "f\x00"))

@@ -26,7 +26,7 @@ func init() {
 				Is("result_known", true), Is("result", 0))
 		}},
 		Row{ID: 124, Name: "load a kernel module from a file", GuestOnly: wholeMachine, Spare: []string{spareModule}, Do: loadModule, Check: func(c *Checker) {
-			c.One(record.ClassKernelModuleLoad, Is("kernel.operation", "finit_module"), Is("kernel.name", spareModule), NonZero("kernel.size"),
+			c.One(record.ClassKernelModuleLoad, Is("kernel.operation", "finit_module"), Is("kernel.name", spareModule), NonZero("kernel.size"), NonZero("kernel.signature"),
 				Is("file.path", c.Text("module")), Is("file.inode", c.Inode("inode").Ino), Is("file.device", c.Inode("inode").Dev))
 			if c.Covers(record.ClassKernelModuleLoad) && !c.Tracepoint() {
 				c.One(record.ClassKernelModuleLoad, Is("kernel.operation", "init_module"), Is("result_known", true), Is("result", unix.ENOEXEC))

@@ -168,6 +168,7 @@ func TestLoadParts(t *testing.T) {
 			map[Field]string{MemoryKind: "protect"}, map[Field]int64{MemorySize: 4096}, []Field{MemoryAnonymous, MemoryReadable, MemoryExecutable, MemoryBeforeReadable, MemoryBeforeWritable}, nil},
 		"module": {record.ClassKernelModuleLoad, &record.Event{Kernel: &record.Kernel{Operation: "finit_module", Name: []byte("evil")}, File: &record.File{Path: []byte("/tmp/evil.ko")}},
 			map[Field]string{ModuleName: "evil", ModulePath: "/tmp/evil.ko", KernelOperation: "finit_module"}, nil, nil, nil},
+		"answer that is cut": {record.ClassDNSAnswer, &record.Event{Dns: &record.DNS{Truncated: true}}, nil, nil, []Field{DNSTruncated}, nil},
 		"parameter": {record.ClassKernelParamChange, &record.Event{Kernel: &record.Kernel{Name: []byte("kernel.ftrace_enabled"), Value: []byte("0"), Refused: true}, Flags: record.EventRefused},
 			map[Field]string{KernelName: "kernel.ftrace_enabled", KernelValue: "0", ModuleName: "(missing)"}, nil, []Field{KernelRefused, EventRefused}, nil},
 		"login": {record.ClassAuthLogin, &record.Event{Process: &record.Process{Credentials: &record.Credentials{}}, Auth: &record.Auth{Account: []byte("mallory"), Address: []byte("192.0.2.7"), SessionId: noLogin}},
@@ -246,5 +247,18 @@ func TestClassSet(t *testing.T) {
 		t.Error("Classes is wrong")
 	case !SetOf(record.ClassTick).Empty() || setAll.Has(record.ClassTick):
 		t.Error("a class that is no subject is in a set")
+	}
+}
+
+// Whether a module is signed is missing where the kernel does not say.
+func TestLoadSigned(t *testing.T) {
+	for signature, want := range map[string]struct{ has, signed bool }{"": {}, "none": {has: true}, "valid": {true, true}} {
+		e := new(Event)
+		if err := e.Load(sealed(record.ClassKernelModuleLoad, record.OriginGuest), &record.Event{Kernel: &record.Kernel{Signature: signature}}, &VM{}); err != nil {
+			t.Fatal(err)
+		}
+		if signed, ok := e.Bool(ModuleSigned), e.Has(ModuleSigned); ok != want.has || signed != want.signed {
+			t.Errorf("signature %q: signed %v, told %v", signature, signed, ok)
+		}
 	}
 }
