@@ -22,8 +22,8 @@ const (
 	// commandsWait all. Reading them reads memory of the process, which a
 	// user's file system may have to bring and never does: a reader that waits
 	// for it cannot be called back, and maxCommandReaders may be lost so.
-	commandWait       = 100 * time.Millisecond
-	commandsWait      = time.Second
+	commandWait       = 250 * time.Millisecond
+	commandsWait      = 2 * time.Second
 	maxCommandReaders = 2
 )
 

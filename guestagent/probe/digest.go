@@ -210,15 +210,13 @@ func (d *digests) want(j hashJob, a *awaited, magic uint32, sink Sink) {
 		d.tell(a, h, sink)
 		return
 	case d.stuck >= maxStuck:
-		d.tell(a, hashed{reason: reasonStuck}, sink)
+		d.without(j.key, a, reasonStuck, sink)
 		return
 	case remote[magic]:
-		// Not remembered: such a file system has any times it likes.
-		d.tell(a, hashed{reason: reasonRemote}, sink)
+		d.without(j.key, a, reasonRemote, sink)
 		return
 	case j.key.size > d.limit:
-		d.known.put(j.key, hashed{reason: reasonTooLarge})
-		d.tell(a, hashed{reason: reasonTooLarge}, sink)
+		d.without(j.key, a, reasonTooLarge, sink)
 		return
 	}
 	a.bytes = awaitedBytes(a.event)
@@ -243,6 +241,12 @@ func (d *digests) want(j hashJob, a *awaited, magic uint32, sink Sink) {
 	w.all = append(w.all, a)
 	d.count++
 	d.bytes += a.bytes
+}
+
+// without tells why a file is not read. Of its next executions nothing is told.
+func (d *digests) without(key fileKey, a *awaited, reason string, sink Sink) {
+	d.known.put(key, hashed{reason: reason})
+	d.tell(a, hashed{reason: reason}, sink)
 }
 
 // awaitedBytes is about what an event takes that waits: its own messages, and
