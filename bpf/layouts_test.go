@@ -30,4 +30,6 @@ var layouts = map[string]reflect.Type{
 	"cpu_stats":       reflect.TypeFor[ProbeCpuStats](),
 	"config":          reflect.TypeFor[ProbeConfig](),
 	"owned_key":       reflect.TypeFor[ProbeOwnedKey](),
+	"switches":        reflect.TypeFor[ProbeSwitches](),
+	"held":            reflect.TypeFor[ProbeHeld](),
 }

@@ -27,11 +27,11 @@ const (
 	OldMapFolding             = "folding"
 	OldMapGains               = "gains"
 	OldMapGone                = "gone"
-	OldMapGuard               = "guard"
 	OldMapHeaps               = "heaps"
 	OldMapInterpreters        = "interpreters"
 	OldMapMappedFiles         = "mapped_files"
 	OldMapObjects             = "objects"
+	OldMapOrders              = "orders"
 	OldMapPace                = "pace"
 	OldMapReading             = "reading"
 	OldMapScratch             = "scratch"
@@ -42,10 +42,14 @@ const (
 	OldMapUnsummed            = "unsummed"
 	OldMapWr                  = "wr"
 	OldProgGuardBpf           = "guard_bpf"
+	OldProgGuardMovememory    = "guard_movememory"
 	OldProgGuardPtrace        = "guard_ptrace"
+	OldProgGuardSetioprio     = "guard_setioprio"
+	OldProgGuardSetnice       = "guard_setnice"
 	OldProgGuardSetrlimit     = "guard_setrlimit"
 	OldProgGuardSetscheduler  = "guard_setscheduler"
 	OldProgGuardTaskKill      = "guard_task_kill"
+	OldProgListHolders        = "list_holders"
 	OldProgListTasks          = "list_tasks"
 	OldProgOnAccepted         = "on_accepted"
 	OldProgOnAnonFd           = "on_anon_fd"
@@ -194,6 +198,7 @@ const (
 	OldVarTypeFlag            = "type_flag"
 	OldVarTypeFork            = "type_fork"
 	OldVarTypeGained          = "type_gained"
+	OldVarTypeHeld            = "type_held"
 	OldVarTypeHow             = "type_how"
 	OldVarTypeKernel          = "type_kernel"
 	OldVarTypeKernelOperation = "type_kernel_operation"
@@ -210,9 +215,11 @@ const (
 	OldVarTypeOwnedKey        = "type_owned_key"
 	OldVarTypeReason          = "type_reason"
 	OldVarTypeRename          = "type_rename"
+	OldVarTypeStarve          = "type_starve"
 	OldVarTypeSum             = "type_sum"
 	OldVarTypeSumKey          = "type_sum_key"
 	OldVarTypeSumLayout       = "type_sum_layout"
+	OldVarTypeSwitches        = "type_switches"
 	OldVarTypeTamper          = "type_tamper"
 	OldVarTypeTamperKind      = "type_tamper_kind"
 	OldVarTypeTarget          = "type_target"
@@ -265,10 +272,14 @@ type OldSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type OldProgramSpecs struct {
 	GuardBpf           *ebpf.ProgramSpec `ebpf:"guard_bpf"`
+	GuardMovememory    *ebpf.ProgramSpec `ebpf:"guard_movememory"`
 	GuardPtrace        *ebpf.ProgramSpec `ebpf:"guard_ptrace"`
+	GuardSetioprio     *ebpf.ProgramSpec `ebpf:"guard_setioprio"`
+	GuardSetnice       *ebpf.ProgramSpec `ebpf:"guard_setnice"`
 	GuardSetrlimit     *ebpf.ProgramSpec `ebpf:"guard_setrlimit"`
 	GuardSetscheduler  *ebpf.ProgramSpec `ebpf:"guard_setscheduler"`
 	GuardTaskKill      *ebpf.ProgramSpec `ebpf:"guard_task_kill"`
+	ListHolders        *ebpf.ProgramSpec `ebpf:"list_holders"`
 	ListTasks          *ebpf.ProgramSpec `ebpf:"list_tasks"`
 	OnAccepted         *ebpf.ProgramSpec `ebpf:"on_accepted"`
 	OnAnonFd           *ebpf.ProgramSpec `ebpf:"on_anon_fd"`
@@ -420,11 +431,11 @@ type OldMapSpecs struct {
 	Folding      *ebpf.MapSpec `ebpf:"folding"`
 	Gains        *ebpf.MapSpec `ebpf:"gains"`
 	Gone         *ebpf.MapSpec `ebpf:"gone"`
-	Guard        *ebpf.MapSpec `ebpf:"guard"`
 	Heaps        *ebpf.MapSpec `ebpf:"heaps"`
 	Interpreters *ebpf.MapSpec `ebpf:"interpreters"`
 	MappedFiles  *ebpf.MapSpec `ebpf:"mapped_files"`
 	Objects      *ebpf.MapSpec `ebpf:"objects"`
+	Orders       *ebpf.MapSpec `ebpf:"orders"`
 	Pace         *ebpf.MapSpec `ebpf:"pace"`
 	Reading      *ebpf.MapSpec `ebpf:"reading"`
 	Scratch      *ebpf.MapSpec `ebpf:"scratch"`
@@ -454,6 +465,7 @@ type OldVariableSpecs struct {
 	TypeFlag            *ebpf.VariableSpec `ebpf:"type_flag"`
 	TypeFork            *ebpf.VariableSpec `ebpf:"type_fork"`
 	TypeGained          *ebpf.VariableSpec `ebpf:"type_gained"`
+	TypeHeld            *ebpf.VariableSpec `ebpf:"type_held"`
 	TypeHow             *ebpf.VariableSpec `ebpf:"type_how"`
 	TypeKernel          *ebpf.VariableSpec `ebpf:"type_kernel"`
 	TypeKernelOperation *ebpf.VariableSpec `ebpf:"type_kernel_operation"`
@@ -470,9 +482,11 @@ type OldVariableSpecs struct {
 	TypeOwnedKey        *ebpf.VariableSpec `ebpf:"type_owned_key"`
 	TypeReason          *ebpf.VariableSpec `ebpf:"type_reason"`
 	TypeRename          *ebpf.VariableSpec `ebpf:"type_rename"`
+	TypeStarve          *ebpf.VariableSpec `ebpf:"type_starve"`
 	TypeSum             *ebpf.VariableSpec `ebpf:"type_sum"`
 	TypeSumKey          *ebpf.VariableSpec `ebpf:"type_sum_key"`
 	TypeSumLayout       *ebpf.VariableSpec `ebpf:"type_sum_layout"`
+	TypeSwitches        *ebpf.VariableSpec `ebpf:"type_switches"`
 	TypeTamper          *ebpf.VariableSpec `ebpf:"type_tamper"`
 	TypeTamperKind      *ebpf.VariableSpec `ebpf:"type_tamper_kind"`
 	TypeTarget          *ebpf.VariableSpec `ebpf:"type_target"`
@@ -513,11 +527,11 @@ type OldMaps struct {
 	Folding      *ebpf.Map `ebpf:"folding"`
 	Gains        *ebpf.Map `ebpf:"gains"`
 	Gone         *ebpf.Map `ebpf:"gone"`
-	Guard        *ebpf.Map `ebpf:"guard"`
 	Heaps        *ebpf.Map `ebpf:"heaps"`
 	Interpreters *ebpf.Map `ebpf:"interpreters"`
 	MappedFiles  *ebpf.Map `ebpf:"mapped_files"`
 	Objects      *ebpf.Map `ebpf:"objects"`
+	Orders       *ebpf.Map `ebpf:"orders"`
 	Pace         *ebpf.Map `ebpf:"pace"`
 	Reading      *ebpf.Map `ebpf:"reading"`
 	Scratch      *ebpf.Map `ebpf:"scratch"`
@@ -542,11 +556,11 @@ func (m *OldMaps) Close() error {
 		m.Folding,
 		m.Gains,
 		m.Gone,
-		m.Guard,
 		m.Heaps,
 		m.Interpreters,
 		m.MappedFiles,
 		m.Objects,
+		m.Orders,
 		m.Pace,
 		m.Reading,
 		m.Scratch,
@@ -577,6 +591,7 @@ type OldVariables struct {
 	TypeFlag            *ebpf.Variable `ebpf:"type_flag"`
 	TypeFork            *ebpf.Variable `ebpf:"type_fork"`
 	TypeGained          *ebpf.Variable `ebpf:"type_gained"`
+	TypeHeld            *ebpf.Variable `ebpf:"type_held"`
 	TypeHow             *ebpf.Variable `ebpf:"type_how"`
 	TypeKernel          *ebpf.Variable `ebpf:"type_kernel"`
 	TypeKernelOperation *ebpf.Variable `ebpf:"type_kernel_operation"`
@@ -593,9 +608,11 @@ type OldVariables struct {
 	TypeOwnedKey        *ebpf.Variable `ebpf:"type_owned_key"`
 	TypeReason          *ebpf.Variable `ebpf:"type_reason"`
 	TypeRename          *ebpf.Variable `ebpf:"type_rename"`
+	TypeStarve          *ebpf.Variable `ebpf:"type_starve"`
 	TypeSum             *ebpf.Variable `ebpf:"type_sum"`
 	TypeSumKey          *ebpf.Variable `ebpf:"type_sum_key"`
 	TypeSumLayout       *ebpf.Variable `ebpf:"type_sum_layout"`
+	TypeSwitches        *ebpf.Variable `ebpf:"type_switches"`
 	TypeTamper          *ebpf.Variable `ebpf:"type_tamper"`
 	TypeTamperKind      *ebpf.Variable `ebpf:"type_tamper_kind"`
 	TypeTarget          *ebpf.Variable `ebpf:"type_target"`
@@ -610,10 +627,14 @@ type OldVariables struct {
 // It can be passed to LoadOldObjects or ebpf.CollectionSpec.LoadAndAssign.
 type OldPrograms struct {
 	GuardBpf           *ebpf.Program `ebpf:"guard_bpf"`
+	GuardMovememory    *ebpf.Program `ebpf:"guard_movememory"`
 	GuardPtrace        *ebpf.Program `ebpf:"guard_ptrace"`
+	GuardSetioprio     *ebpf.Program `ebpf:"guard_setioprio"`
+	GuardSetnice       *ebpf.Program `ebpf:"guard_setnice"`
 	GuardSetrlimit     *ebpf.Program `ebpf:"guard_setrlimit"`
 	GuardSetscheduler  *ebpf.Program `ebpf:"guard_setscheduler"`
 	GuardTaskKill      *ebpf.Program `ebpf:"guard_task_kill"`
+	ListHolders        *ebpf.Program `ebpf:"list_holders"`
 	ListTasks          *ebpf.Program `ebpf:"list_tasks"`
 	OnAccepted         *ebpf.Program `ebpf:"on_accepted"`
 	OnAnonFd           *ebpf.Program `ebpf:"on_anon_fd"`
@@ -753,10 +774,14 @@ type OldPrograms struct {
 func (p *OldPrograms) Close() error {
 	return _OldClose(
 		p.GuardBpf,
+		p.GuardMovememory,
 		p.GuardPtrace,
+		p.GuardSetioprio,
+		p.GuardSetnice,
 		p.GuardSetrlimit,
 		p.GuardSetscheduler,
 		p.GuardTaskKill,
+		p.ListHolders,
 		p.ListTasks,
 		p.OnAccepted,
 		p.OnAnonFd,

@@ -16,13 +16,14 @@ import (
 type ProbeConfig struct {
 	_        structs.HostLayout
 	Self     uint32
-	Quiet    uint32
 	Classes  uint32
-	Protect  uint32
 	Allocate uint64
-	Canary   uint32
-	Pad      uint32
 	Budget   uint64
+	Canary   uint32
+	Down     uint32
+	Since    uint64
+	Image    uint64
+	Acts     [64]uint32
 }
 
 type ProbeCpuStats struct {
@@ -472,6 +473,12 @@ const (
 	ProbeGainedGAINED_COMPAT ProbeGained = 8
 )
 
+type ProbeHeld struct {
+	_     structs.HostLayout
+	Id    uint32
+	Count uint32
+}
+
 type ProbeKernelOperation uint32
 
 const (
@@ -552,6 +559,15 @@ type ProbeOwnedKey struct {
 	Id   uint32
 }
 
+type ProbeStarve uint32
+
+const (
+	ProbeStarveSTARVE_SCHEDULER ProbeStarve = 1
+	ProbeStarveSTARVE_NICE      ProbeStarve = 2
+	ProbeStarveSTARVE_IO        ProbeStarve = 3
+	ProbeStarveSTARVE_MEMORY    ProbeStarve = 4
+)
+
 type ProbeSum struct {
 	_     structs.HostLayout
 	Count uint64
@@ -586,6 +602,12 @@ const (
 	ProbeSumLayoutSUM_MEMORY  ProbeSumLayout = 5
 	ProbeSumLayoutSUM_ENTRIES ProbeSumLayout = 6
 )
+
+type ProbeSwitches struct {
+	_       structs.HostLayout
+	Protect uint32
+	Canary  uint32
+}
 
 type ProbeTamperKind uint32
 
@@ -636,11 +658,11 @@ const (
 	ProbeMapFolding             = "folding"
 	ProbeMapGains               = "gains"
 	ProbeMapGone                = "gone"
-	ProbeMapGuard               = "guard"
 	ProbeMapHeaps               = "heaps"
 	ProbeMapInterpreters        = "interpreters"
 	ProbeMapMappedFiles         = "mapped_files"
 	ProbeMapObjects             = "objects"
+	ProbeMapOrders              = "orders"
 	ProbeMapPace                = "pace"
 	ProbeMapReading             = "reading"
 	ProbeMapScratch             = "scratch"
@@ -651,10 +673,14 @@ const (
 	ProbeMapUnsummed            = "unsummed"
 	ProbeMapWr                  = "wr"
 	ProbeProgGuardBpf           = "guard_bpf"
+	ProbeProgGuardMovememory    = "guard_movememory"
 	ProbeProgGuardPtrace        = "guard_ptrace"
+	ProbeProgGuardSetioprio     = "guard_setioprio"
+	ProbeProgGuardSetnice       = "guard_setnice"
 	ProbeProgGuardSetrlimit     = "guard_setrlimit"
 	ProbeProgGuardSetscheduler  = "guard_setscheduler"
 	ProbeProgGuardTaskKill      = "guard_task_kill"
+	ProbeProgListHolders        = "list_holders"
 	ProbeProgListTasks          = "list_tasks"
 	ProbeProgOnAccepted         = "on_accepted"
 	ProbeProgOnAnonFd           = "on_anon_fd"
@@ -803,6 +829,7 @@ const (
 	ProbeVarTypeFlag            = "type_flag"
 	ProbeVarTypeFork            = "type_fork"
 	ProbeVarTypeGained          = "type_gained"
+	ProbeVarTypeHeld            = "type_held"
 	ProbeVarTypeHow             = "type_how"
 	ProbeVarTypeKernel          = "type_kernel"
 	ProbeVarTypeKernelOperation = "type_kernel_operation"
@@ -819,9 +846,11 @@ const (
 	ProbeVarTypeOwnedKey        = "type_owned_key"
 	ProbeVarTypeReason          = "type_reason"
 	ProbeVarTypeRename          = "type_rename"
+	ProbeVarTypeStarve          = "type_starve"
 	ProbeVarTypeSum             = "type_sum"
 	ProbeVarTypeSumKey          = "type_sum_key"
 	ProbeVarTypeSumLayout       = "type_sum_layout"
+	ProbeVarTypeSwitches        = "type_switches"
 	ProbeVarTypeTamper          = "type_tamper"
 	ProbeVarTypeTamperKind      = "type_tamper_kind"
 	ProbeVarTypeTarget          = "type_target"
@@ -874,10 +903,14 @@ type ProbeSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProbeProgramSpecs struct {
 	GuardBpf           *ebpf.ProgramSpec `ebpf:"guard_bpf"`
+	GuardMovememory    *ebpf.ProgramSpec `ebpf:"guard_movememory"`
 	GuardPtrace        *ebpf.ProgramSpec `ebpf:"guard_ptrace"`
+	GuardSetioprio     *ebpf.ProgramSpec `ebpf:"guard_setioprio"`
+	GuardSetnice       *ebpf.ProgramSpec `ebpf:"guard_setnice"`
 	GuardSetrlimit     *ebpf.ProgramSpec `ebpf:"guard_setrlimit"`
 	GuardSetscheduler  *ebpf.ProgramSpec `ebpf:"guard_setscheduler"`
 	GuardTaskKill      *ebpf.ProgramSpec `ebpf:"guard_task_kill"`
+	ListHolders        *ebpf.ProgramSpec `ebpf:"list_holders"`
 	ListTasks          *ebpf.ProgramSpec `ebpf:"list_tasks"`
 	OnAccepted         *ebpf.ProgramSpec `ebpf:"on_accepted"`
 	OnAnonFd           *ebpf.ProgramSpec `ebpf:"on_anon_fd"`
@@ -1029,11 +1062,11 @@ type ProbeMapSpecs struct {
 	Folding      *ebpf.MapSpec `ebpf:"folding"`
 	Gains        *ebpf.MapSpec `ebpf:"gains"`
 	Gone         *ebpf.MapSpec `ebpf:"gone"`
-	Guard        *ebpf.MapSpec `ebpf:"guard"`
 	Heaps        *ebpf.MapSpec `ebpf:"heaps"`
 	Interpreters *ebpf.MapSpec `ebpf:"interpreters"`
 	MappedFiles  *ebpf.MapSpec `ebpf:"mapped_files"`
 	Objects      *ebpf.MapSpec `ebpf:"objects"`
+	Orders       *ebpf.MapSpec `ebpf:"orders"`
 	Pace         *ebpf.MapSpec `ebpf:"pace"`
 	Reading      *ebpf.MapSpec `ebpf:"reading"`
 	Scratch      *ebpf.MapSpec `ebpf:"scratch"`
@@ -1063,6 +1096,7 @@ type ProbeVariableSpecs struct {
 	TypeFlag            *ebpf.VariableSpec `ebpf:"type_flag"`
 	TypeFork            *ebpf.VariableSpec `ebpf:"type_fork"`
 	TypeGained          *ebpf.VariableSpec `ebpf:"type_gained"`
+	TypeHeld            *ebpf.VariableSpec `ebpf:"type_held"`
 	TypeHow             *ebpf.VariableSpec `ebpf:"type_how"`
 	TypeKernel          *ebpf.VariableSpec `ebpf:"type_kernel"`
 	TypeKernelOperation *ebpf.VariableSpec `ebpf:"type_kernel_operation"`
@@ -1079,9 +1113,11 @@ type ProbeVariableSpecs struct {
 	TypeOwnedKey        *ebpf.VariableSpec `ebpf:"type_owned_key"`
 	TypeReason          *ebpf.VariableSpec `ebpf:"type_reason"`
 	TypeRename          *ebpf.VariableSpec `ebpf:"type_rename"`
+	TypeStarve          *ebpf.VariableSpec `ebpf:"type_starve"`
 	TypeSum             *ebpf.VariableSpec `ebpf:"type_sum"`
 	TypeSumKey          *ebpf.VariableSpec `ebpf:"type_sum_key"`
 	TypeSumLayout       *ebpf.VariableSpec `ebpf:"type_sum_layout"`
+	TypeSwitches        *ebpf.VariableSpec `ebpf:"type_switches"`
 	TypeTamper          *ebpf.VariableSpec `ebpf:"type_tamper"`
 	TypeTamperKind      *ebpf.VariableSpec `ebpf:"type_tamper_kind"`
 	TypeTarget          *ebpf.VariableSpec `ebpf:"type_target"`
@@ -1122,11 +1158,11 @@ type ProbeMaps struct {
 	Folding      *ebpf.Map `ebpf:"folding"`
 	Gains        *ebpf.Map `ebpf:"gains"`
 	Gone         *ebpf.Map `ebpf:"gone"`
-	Guard        *ebpf.Map `ebpf:"guard"`
 	Heaps        *ebpf.Map `ebpf:"heaps"`
 	Interpreters *ebpf.Map `ebpf:"interpreters"`
 	MappedFiles  *ebpf.Map `ebpf:"mapped_files"`
 	Objects      *ebpf.Map `ebpf:"objects"`
+	Orders       *ebpf.Map `ebpf:"orders"`
 	Pace         *ebpf.Map `ebpf:"pace"`
 	Reading      *ebpf.Map `ebpf:"reading"`
 	Scratch      *ebpf.Map `ebpf:"scratch"`
@@ -1151,11 +1187,11 @@ func (m *ProbeMaps) Close() error {
 		m.Folding,
 		m.Gains,
 		m.Gone,
-		m.Guard,
 		m.Heaps,
 		m.Interpreters,
 		m.MappedFiles,
 		m.Objects,
+		m.Orders,
 		m.Pace,
 		m.Reading,
 		m.Scratch,
@@ -1186,6 +1222,7 @@ type ProbeVariables struct {
 	TypeFlag            *ebpf.Variable `ebpf:"type_flag"`
 	TypeFork            *ebpf.Variable `ebpf:"type_fork"`
 	TypeGained          *ebpf.Variable `ebpf:"type_gained"`
+	TypeHeld            *ebpf.Variable `ebpf:"type_held"`
 	TypeHow             *ebpf.Variable `ebpf:"type_how"`
 	TypeKernel          *ebpf.Variable `ebpf:"type_kernel"`
 	TypeKernelOperation *ebpf.Variable `ebpf:"type_kernel_operation"`
@@ -1202,9 +1239,11 @@ type ProbeVariables struct {
 	TypeOwnedKey        *ebpf.Variable `ebpf:"type_owned_key"`
 	TypeReason          *ebpf.Variable `ebpf:"type_reason"`
 	TypeRename          *ebpf.Variable `ebpf:"type_rename"`
+	TypeStarve          *ebpf.Variable `ebpf:"type_starve"`
 	TypeSum             *ebpf.Variable `ebpf:"type_sum"`
 	TypeSumKey          *ebpf.Variable `ebpf:"type_sum_key"`
 	TypeSumLayout       *ebpf.Variable `ebpf:"type_sum_layout"`
+	TypeSwitches        *ebpf.Variable `ebpf:"type_switches"`
 	TypeTamper          *ebpf.Variable `ebpf:"type_tamper"`
 	TypeTamperKind      *ebpf.Variable `ebpf:"type_tamper_kind"`
 	TypeTarget          *ebpf.Variable `ebpf:"type_target"`
@@ -1219,10 +1258,14 @@ type ProbeVariables struct {
 // It can be passed to LoadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProbePrograms struct {
 	GuardBpf           *ebpf.Program `ebpf:"guard_bpf"`
+	GuardMovememory    *ebpf.Program `ebpf:"guard_movememory"`
 	GuardPtrace        *ebpf.Program `ebpf:"guard_ptrace"`
+	GuardSetioprio     *ebpf.Program `ebpf:"guard_setioprio"`
+	GuardSetnice       *ebpf.Program `ebpf:"guard_setnice"`
 	GuardSetrlimit     *ebpf.Program `ebpf:"guard_setrlimit"`
 	GuardSetscheduler  *ebpf.Program `ebpf:"guard_setscheduler"`
 	GuardTaskKill      *ebpf.Program `ebpf:"guard_task_kill"`
+	ListHolders        *ebpf.Program `ebpf:"list_holders"`
 	ListTasks          *ebpf.Program `ebpf:"list_tasks"`
 	OnAccepted         *ebpf.Program `ebpf:"on_accepted"`
 	OnAnonFd           *ebpf.Program `ebpf:"on_anon_fd"`
@@ -1362,10 +1405,14 @@ type ProbePrograms struct {
 func (p *ProbePrograms) Close() error {
 	return _ProbeClose(
 		p.GuardBpf,
+		p.GuardMovememory,
 		p.GuardPtrace,
+		p.GuardSetioprio,
+		p.GuardSetnice,
 		p.GuardSetrlimit,
 		p.GuardSetscheduler,
 		p.GuardTaskKill,
+		p.ListHolders,
 		p.ListTasks,
 		p.OnAccepted,
 		p.OnAnonFd,

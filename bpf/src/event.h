@@ -147,17 +147,24 @@ enum optional {
 	OPT_COMM = 8,
 };
 
-#define CANARY_NEXT 1 /* the first process is nobody's child */
-
+/* What must not change: user space writes it once, before any program is there,
+ * and then the map is frozen, so that from there on only programs write. */
 struct config {
 	__u32 self; /* the agent's tgid */
-	__u32 quiet; /* 1 while the agent's own connections are left out */
 	__u32 classes; /* optional ones that are wanted */
-	__u32 protect; /* 1: acts against the agent are refused */
 	__u64 allocate; /* bytes; growth from here on is told; 0: none */
-	__u32 canary; /* the child that acts for the agent; CANARY_NEXT: the next one it makes */
-	__u32 pad;
 	__u64 budget; /* acts upon files, networks and memory that a process may do in a second; 0: any number */
+	__u32 canary; /* the child that acts for the agent */
+	__u32 down; /* 1: the first process has become a program that takes the machine down */
+	__u64 since; /* when the canary began */
+	__u64 image; /* inode of the agent's executable, an address */
+	__u32 acts[EV_TYPES]; /* what this canary has done */
+};
+
+/* What the agent changes while it runs. */
+struct switches {
+	__u32 protect; /* 1: acts against the agent are refused */
+	__u32 canary; /* 1: the next child that the agent makes is its canary */
 };
 
 /* Who did what to what, for sums. */

@@ -58,6 +58,20 @@ enum tamper_kind {
 	TAMPER_SCHEDULER,
 };
 
+/* What TAMPER_SCHEDULER is about. */
+enum starve {
+	STARVE_SCHEDULER = 1,
+	STARVE_NICE,
+	STARVE_IO,
+	STARVE_MEMORY,
+};
+
+/* A map that somebody besides the agent holds. */
+struct held {
+	__u32 id;
+	__u32 count;
+};
+
 /* Kinds of the agent's own objects. */
 enum owned {
 	OWNED_PROGRAM = 1,

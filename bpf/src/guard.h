@@ -28,19 +28,21 @@ struct {
 	__type(value, __u8);
 } objects SEC(".maps");
 
-static __always_inline bool protecting(void)
-{
-	struct config *c = configuration();
-
-	return c && c->protect;
-}
-
 /* against says whether current acts upon the agent from outside. */
 static __always_inline bool against(struct task_struct *target)
 {
 	struct config *c = configuration();
 
 	return c && BPF_CORE_READ(target, tgid) == c->self && bpf_get_current_pid_tgid() >> 32 != c->self;
+}
+
+/* against_canary is the same for the child that acts for the agent. */
+static __always_inline bool against_canary(struct task_struct *target)
+{
+	struct config *c = configuration();
+	__u32 by = bpf_get_current_pid_tgid() >> 32;
+
+	return c && c->canary && BPF_CORE_READ(target, tgid) == c->canary && by != c->canary && by != c->self;
 }
 
 static __always_inline void tell_tamper(__u32 kind, __u32 what, __u64 id, __u64 request, bool refused)
@@ -59,9 +61,8 @@ int BPF_PROG(guard_task_kill, struct task_struct *target, struct kernel_siginfo 
 
 	if (ret || sig == 0 || sig == SIGCONT || !against(target))
 		return 0;
-	if (BPF_CORE_READ(t, tgid) == 1 && (sig == SIGTERM || goes_down(t)))
-		return 0;
-	if (!protecting()) {
+	/* Who may is told all the same: it is how a guest is made quiet. */
+	if (!protecting() || (BPF_CORE_READ(t, tgid) == 1 && (sig == SIGTERM || goes_down(t)))) {
 		tell_tamper(TAMPER_SIGNAL, sig, 0, 0, false);
 		return 0;
 	}
@@ -74,7 +75,7 @@ int BPF_PROG(guard_ptrace, struct task_struct *target, unsigned int mode, int re
 {
 	struct called x;
 
-	if (ret || !(mode & PTRACE_MODE_ATTACH) || !against(target))
+	if (ret || !(mode & PTRACE_MODE_ATTACH) || !(against(target) || against_canary(target)))
 		return 0;
 	called(&x);
 	if (!protecting()) {
@@ -101,18 +102,64 @@ int BPF_PROG(guard_setrlimit, struct task_struct *target, unsigned int resource,
 	return -EPERM;
 }
 
-SEC("lsm/task_setscheduler")
-int BPF_PROG(guard_setscheduler, struct task_struct *target, int ret)
+/* starves says whether current takes processor time, disk time or memory from
+ * the agent. Init does so by the agent's unit. */
+static __always_inline bool starves(struct task_struct *target)
 {
 	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
 
-	if (ret || !against(target) || BPF_CORE_READ(t, tgid) == 1)
+	return against(target) && BPF_CORE_READ(t, tgid) != 1;
+}
+
+SEC("lsm/task_setscheduler")
+int BPF_PROG(guard_setscheduler, struct task_struct *target, int ret)
+{
+	if (ret || !starves(target))
 		return 0;
 	if (!protecting()) {
-		tell_tamper(TAMPER_SCHEDULER, 0, 0, 0, false);
+		tell_tamper(TAMPER_SCHEDULER, STARVE_SCHEDULER, 0, 0, false);
 		return 0;
 	}
-	tell_tamper(TAMPER_SCHEDULER, 0, 0, 0, true);
+	tell_tamper(TAMPER_SCHEDULER, STARVE_SCHEDULER, 0, 0, true);
+	return -EPERM;
+}
+
+SEC("lsm/task_setnice")
+int BPF_PROG(guard_setnice, struct task_struct *target, int nice, int ret)
+{
+	if (ret || !starves(target))
+		return 0;
+	if (!protecting()) {
+		tell_tamper(TAMPER_SCHEDULER, STARVE_NICE, 0, 0, false);
+		return 0;
+	}
+	tell_tamper(TAMPER_SCHEDULER, STARVE_NICE, 0, 0, true);
+	return -EPERM;
+}
+
+SEC("lsm/task_setioprio")
+int BPF_PROG(guard_setioprio, struct task_struct *target, int priority, int ret)
+{
+	if (ret || !starves(target))
+		return 0;
+	if (!protecting()) {
+		tell_tamper(TAMPER_SCHEDULER, STARVE_IO, 0, 0, false);
+		return 0;
+	}
+	tell_tamper(TAMPER_SCHEDULER, STARVE_IO, 0, 0, true);
+	return -EPERM;
+}
+
+SEC("lsm/task_movememory")
+int BPF_PROG(guard_movememory, struct task_struct *target, int ret)
+{
+	if (ret || !starves(target))
+		return 0;
+	if (!protecting()) {
+		tell_tamper(TAMPER_SCHEDULER, STARVE_MEMORY, 0, 0, false);
+		return 0;
+	}
+	tell_tamper(TAMPER_SCHEDULER, STARVE_MEMORY, 0, 0, true);
 	return -EPERM;
 }
 
@@ -234,4 +281,22 @@ int on_sysctl(struct bpf_sysctl *ctx)
 		return 0;
 	}
 	return 1;
+}
+
+/* How often a map of the agent's is held: each descriptor that was made of it
+ * counts, wherever it is now (in a table, in a mapping, on its way in a message,
+ * in bpffs), and the agent made one. */
+SEC("iter/bpf_map")
+int list_holders(struct bpf_iter__bpf_map *ctx)
+{
+	struct bpf_map *m = ctx->map;
+	struct held h = {};
+
+	if (!m)
+		return 0;
+	h.id = BPF_CORE_READ(m, id);
+	h.count = BPF_CORE_READ(m, usercnt.counter);
+	if (h.count > 1 && is_owned(OWNED_MAP, h.id))
+		bpf_seq_write(ctx->meta->seq, &h, sizeof(h));
+	return 0;
 }

@@ -53,6 +53,20 @@ struct bpf_link {
 	__u32 id;
 };
 
+struct wide_counter {
+	__s64 counter;
+};
+
+struct bpf_map {
+	__u32 id;
+	struct wide_counter usercnt;
+};
+
+struct bpf_iter__bpf_map {
+	struct bpf_iter_meta *meta;
+	struct bpf_map *map;
+};
+
 struct sock_fprog_kern {
 	__u16 len;
 };

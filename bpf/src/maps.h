@@ -103,11 +103,18 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct config);
 } conf SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct switches);
+} orders SEC(".maps");
 
 struct exit_key {
 	__u64 start;
@@ -222,6 +229,15 @@ static __always_inline struct config *configuration(void)
 	return bpf_map_lookup_elem(&conf, &zero);
 }
 
+/* protecting says whether what is done to the agent is refused now. */
+static __always_inline bool protecting(void)
+{
+	__u32 zero = 0;
+	struct switches *s = bpf_map_lookup_elem(&orders, &zero);
+
+	return s && s->protect;
+}
+
 /* wanted says whether an optional class is. */
 static __always_inline bool wanted(__u32 option)
 {
@@ -238,9 +254,35 @@ static __always_inline __u32 current_tgid(void)
 	return BPF_CORE_READ(t, tgid);
 }
 
-/* own reports whether an event comes from the agent itself, or from the child
- * that acts for it; those are counted, not sent. That also is how the agent
- * finds out which hooks really fire. */
+#define BIT(n) (1ULL << (n))
+
+/* What a canary does, the rare ones a few times, and how long it may take. */
+#define CANARY_RARE \
+	(BIT(EV_CREDS) | BIT(EV_NAMESPACE) | BIT(EV_MOUNT) | BIT(EV_UNMOUNT) | BIT(EV_PARAM) | BIT(EV_BPF) | BIT(EV_PERF) | \
+	 BIT(EV_USERFAULT) | BIT(EV_URING) | BIT(EV_MEMFD) | BIT(EV_EXEC) | BIT(EV_FORK) | BIT(EV_EXIT))
+#define CANARY_TYPES \
+	(CANARY_RARE | BIT(EV_CREATE) | BIT(EV_WRITE) | BIT(EV_CLOSE) | BIT(EV_RENAME) | BIT(EV_UNLINK) | BIT(EV_TRUNCATE) | \
+	 BIT(EV_CHMOD) | BIT(EV_CHOWN) | BIT(EV_LINK) | BIT(EV_XATTR) | BIT(EV_UTIME) | BIT(EV_CONNECT) | BIT(EV_ACCEPT) | \
+	 BIT(EV_LISTEN) | BIT(EV_BIND) | BIT(EV_SEND) | BIT(EV_FLOW) | BIT(EV_MAP) | BIT(EV_PROTECT) | BIT(EV_ALLOCATE))
+#define CANARY_FEW 4
+#define CANARY_MANY 32
+#define CANARY_NS 1000000000ULL
+
+/* usual says whether an act of the canary is one that it is for. What goes
+ * beyond that is told: whoever gets hold of it gains no place to hide. */
+static __always_inline bool usual(struct config *c, __u32 type)
+{
+	__u64 bit = BIT(type & (EV_TYPES - 1));
+
+	if (!(bit & CANARY_TYPES) || bpf_ktime_get_boot_ns() - c->since > CANARY_NS)
+		return false;
+	__sync_fetch_and_add(&c->acts[type & (EV_TYPES - 1)], 1);
+	return c->acts[type & (EV_TYPES - 1)] <= (bit & CANARY_RARE ? CANARY_FEW : CANARY_MANY);
+}
+
+/* own reports whether an event comes from the agent itself, or is one that the
+ * child does which acts for it; those are counted, not sent. That also is how
+ * the agent finds out which hooks really fire. */
 static __always_inline bool own_by(__u32 tgid, __u32 type)
 {
 	struct config *c = configuration();
@@ -249,12 +291,12 @@ static __always_inline bool own_by(__u32 tgid, __u32 type)
 
 	if (!c || !tgid || (c->self != tgid && c->canary != tgid))
 		return false;
-	if (type == EV_CONNECT && c->self == tgid && !c->quiet)
+	if (type == EV_CONNECT && c->self == tgid)
 		return false;
 	s = my_stats(&cpu);
 	if (s)
 		__sync_fetch_and_add(&s->own[type & (EV_TYPES - 1)], 1);
-	return true;
+	return c->self == tgid || usual(c, type);
 }
 
 static __always_inline bool own(__u32 type)
@@ -355,8 +397,6 @@ static __always_inline void head_without_helper(struct event_head *h, __u32 type
 	h->euid = BPF_CORE_READ(t, cred, euid.val);
 	h->mntns = mount_namespace(t);
 }
-
-#define BIT(n) (1ULL << (n))
 
 /* A storm of what any process can make must not push out what tells of an
  * intrusion: such types may fill the critical ring only so far, and go into the

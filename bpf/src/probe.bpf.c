@@ -61,3 +61,6 @@ const enum module_signature type_module_signature;
 const enum tamper_kind type_tamper_kind;
 const enum owned type_owned;
 const struct owned_key *type_owned_key;
+const struct switches *type_switches;
+const struct held *type_held;
+const enum starve type_starve;

@@ -109,25 +109,50 @@ int BPF_PROG(on_committing_creds, struct linux_binprm *bprm)
 static __always_inline bool marks(struct task_struct *parent, struct task_struct *child)
 {
 	struct config *c = configuration();
+	__u32 zero = 0;
+	struct switches *w = bpf_map_lookup_elem(&orders, &zero);
 
-	if (!c || c->canary != CANARY_NEXT || BPF_CORE_READ(parent, tgid) != c->self || !own(EV_FORK))
+	if (!c || !w || !w->canary || BPF_CORE_READ(parent, tgid) != c->self || !own(EV_FORK))
 		return false;
+	w->canary = 0;
+	__builtin_memset(c->acts, 0, sizeof(c->acts));
+	c->image = (__u64)BPF_CORE_READ(parent, mm, exe_file, f_inode);
+	c->since = bpf_ktime_get_boot_ns();
 	c->canary = BPF_CORE_READ(child, tgid);
 	return true;
 }
 
-static __always_inline void unmark(struct task_struct *t)
+/* unmark says whether it was the canary that ended: its end is left out, as its
+ * beginning was. */
+static __always_inline bool unmark(struct task_struct *t)
 {
 	struct config *c = configuration();
 
-	if (c && c->canary == BPF_CORE_READ(t, tgid))
-		c->canary = 0;
+	if (!c || c->canary != BPF_CORE_READ(t, tgid))
+		return false;
+	own(EV_EXIT);
+	c->canary = 0;
+	return true;
+}
+
+/* own_image says whether it is the canary that becomes the agent's program. One
+ * that becomes another is the canary no more, and an agent that does is told. */
+static __always_inline bool own_image(struct task_struct *t, struct linux_binprm *bprm)
+{
+	struct config *c = configuration();
+
+	if (!c || c->canary != BPF_CORE_READ(t, tgid))
+		return false;
+	if ((__u64)BPF_CORE_READ(bprm, file, f_inode) == c->image && own(EV_EXEC))
+		return true;
+	c->canary = 0;
+	return false;
 }
 
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(on_exec, struct task_struct *p, int old_pid, struct linux_binprm *bprm)
 {
-	struct scratch *s = own(EV_EXEC) ? 0 : take(EV_EXEC, RING_CRIT);
+	struct scratch *s;
 	struct event_exec *e;
 	struct file *f;
 	struct inode *i;
@@ -137,6 +162,8 @@ int BPF_PROG(on_exec, struct task_struct *p, int old_pid, struct linux_binprm *b
 	__u32 off, *gained;
 	long n;
 
+	note_init(p, BPF_CORE_READ(bprm, file, f_path.dentry));
+	s = own_image(p, bprm) ? 0 : take(EV_EXEC, RING_CRIT);
 	if (!s)
 		return 0;
 	e = (struct event_exec *)s->data;
@@ -271,10 +298,8 @@ int BPF_PROG(on_exit, struct task_struct *p)
 	forget_act();
 	if (BPF_CORE_READ(sig, live.counter) != 0)
 		return 0; /* other threads go on */
-	if (own(EV_EXIT)) {
-		unmark(p);
+	if (unmark(p) || own(EV_EXIT))
 		return 0;
-	}
 	head_of(&e.h, EV_EXIT, p);
 	/* Two last threads may both find that none is left, the second when the
 	 * first has been reaped already. */
@@ -310,7 +335,7 @@ int list_tasks(struct bpf_iter__task *ctx)
 	if (BPF_CORE_READ(t, pid) != BPF_CORE_READ(t, tgid))
 		return 0;
 	fill_task(&e, t);
-	remember_init(t);
+	note_init(t, BPF_CORE_READ(t, mm, exe_file, f_path.dentry));
 	bpf_seq_write(ctx->meta->seq, &e, sizeof(e));
 	return 0;
 }

@@ -115,13 +115,13 @@ func (k *kernel) child(ctx context.Context, s *stats, command []string, allocate
 		return seen, err
 	}
 	// From here on the next fork of this process is taken for the canary's.
-	if err := k.configure(unsafe.Offsetof(bpf.ProbeConfig{}.Canary), nextChild); err != nil {
+	if err := k.order(unsafe.Offsetof(bpf.ProbeSwitches{}.Canary), 1); err != nil {
 		return seen, err
 	}
 	pid, err := syscall.ForkExec(command[0], append(append([]string{}, command...), strconv.FormatUint(allocate, 10)),
 		&syscall.ProcAttr{Env: []string{"GOMAXPROCS=1"}})
 	if err != nil {
-		return seen, errors.Join(fmt.Errorf("start canary: %w", err), k.configure(unsafe.Offsetof(bpf.ProbeConfig{}.Canary), 0))
+		return seen, errors.Join(fmt.Errorf("start canary: %w", err), k.order(unsafe.Offsetof(bpf.ProbeSwitches{}.Canary), 0))
 	}
 	ctx, cancel := context.WithTimeout(ctx, canaryTime)
 	defer cancel()
@@ -148,6 +148,3 @@ func (k *kernel) child(ctx context.Context, s *stats, command []string, allocate
 	}
 	return seen, nil
 }
-
-// nextChild is the kernel side's CANARY_NEXT.
-const nextChild = 1

@@ -13,6 +13,10 @@ var (
 	progGuardBPF       = program{name: "guard_bpf", hook: "lsm/bpf"}
 	progGuardLimit     = program{name: "guard_setrlimit", hook: "lsm/task_setrlimit"}
 	progGuardScheduler = program{name: "guard_setscheduler", hook: "lsm/task_setscheduler"}
+	progGuardNice      = program{name: "guard_setnice", hook: "lsm/task_setnice"}
+	progGuardDisk      = program{name: "guard_setioprio", hook: "lsm/task_setioprio"}
+	progGuardMemory    = program{name: "guard_movememory", hook: "lsm/task_movememory"}
+	progHolders        = program{name: "list_holders", hook: "iter/bpf_map"}
 )
 
 var paramChange = cover{class: record.ClassKernelParamChange, needs: []program{progSysctl},
@@ -23,8 +27,9 @@ var paramChange = cover{class: record.ClassKernelParamChange, needs: []program{p
 var guardLSM = []cover{
 	paramChange,
 	{class: record.ClassAgentTamper, needs: []program{progGuardKill, progGuardTrace, progGuardBPF},
-		extra: []program{progSysctl, progGuardLimit, progGuardScheduler},
-		limit: "signals that the kernel itself sends (sysrq, cgroup.kill, out of memory) and frozen control groups are not refused: they show as silence"},
+		extra: []program{progSysctl, progGuardLimit, progGuardScheduler, progGuardNice, progGuardDisk, progGuardMemory},
+		limit: "signals that the kernel itself sends (sysrq, cgroup.kill, out of memory), frozen control groups, limits of the agent's control group " +
+			"and its oom_score_adj are not refused: they show as file events and as silence"},
 }
 
 var guardTracepoint = []cover{

@@ -32,7 +32,17 @@ func (d *decoder) tamper(b []byte) (*record.Event, error) {
 	case bpf.ProbeTamperKindTAMPER_LIMIT:
 		t.Kind, t.Detail, t.Hook = "limit", fmt.Sprintf("resource %d", x.What), progGuardLimit.hook
 	case bpf.ProbeTamperKindTAMPER_SCHEDULER:
-		t.Kind, t.Hook = "scheduler", progGuardScheduler.hook
+		t.Kind = "scheduler"
+		switch bpf.ProbeStarve(x.What) {
+		case bpf.ProbeStarveSTARVE_NICE:
+			t.Detail, t.Hook = "nice", progGuardNice.hook
+		case bpf.ProbeStarveSTARVE_IO:
+			t.Detail, t.Hook = "disk", progGuardDisk.hook
+		case bpf.ProbeStarveSTARVE_MEMORY:
+			t.Detail, t.Hook = "memory", progGuardMemory.hook
+		default:
+			t.Detail, t.Hook = "policy", progGuardScheduler.hook
+		}
 	default:
 		return nil, fmt.Errorf("act against the agent of unknown kind %d", x.Kind)
 	}

@@ -33,14 +33,16 @@ type kernel struct {
 	onFunctions bool              // some hang on function tracing
 	jumps       map[string]bool   // programs in a table of jumps
 	calls       map[uint32]string // which program has the end of a system call
+	door        *door             // nil: anybody may ask for what is loaded
 	cgroup      int               // directory of the root control group, -1: not open
 	groups      int               // the same, open for looking up others
 	tasks       *link.Iter        // the listing of processes; nil: not made yet
 }
 
 // newKernel makes the maps. lru says that nothing deletes the entries of
-// written files (see src/syscall.h).
-func newKernel(cfg Config, lru bool) (*kernel, error) {
+// written files (see src/syscall.h); shut, that nobody else may reach for them
+// from their beginning on.
+func newKernel(cfg Config, lru, shut bool) (*kernel, error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, fmt.Errorf("lift memory lock limit: %w", err)
 	}
@@ -68,18 +70,45 @@ func newKernel(cfg Config, lru bool) (*kernel, error) {
 	}
 	k := &kernel{spec: spec, types: btf.NewCache(), maps: map[string]*ebpf.Map{}, programs: map[string]*ebpf.Program{},
 		failed: map[string]error{}, links: map[string]link.Link{}, jumps: map[string]bool{}, calls: map[uint32]string{}, cgroup: -1, groups: -1}
+	if shut {
+		if err := k.shut(); err != nil {
+			return nil, errors.Join(err, k.Close())
+		}
+	}
 	for name, m := range spec.Maps {
 		if k.maps[name], err = ebpf.NewMap(m); err != nil {
-			k.Close()
-			return nil, fmt.Errorf("make map %s: %w", name, err)
+			return nil, errors.Join(fmt.Errorf("make map %s: %w", name, err), k.Close())
 		}
 	}
 	conf := bpf.ProbeConfig{Self: uint32(os.Getpid()), Classes: cfg.Options.bits(), Allocate: cfg.Allocate, Budget: cfg.Budget}
 	if err := k.maps["conf"].Put(uint32(0), &conf); err != nil {
-		k.Close()
-		return nil, fmt.Errorf("write configuration: %w", err)
+		return nil, errors.Join(fmt.Errorf("write configuration: %w", err), k.Close())
+	}
+	if err := k.freeze(func(name string) bool { return !slices.Contains(writable, name) && !slices.Contains(entered, name) }); err != nil {
+		return nil, errors.Join(err, k.Close())
 	}
 	return k, nil
+}
+
+var (
+	// writable are the maps that this process writes as long as it runs.
+	writable = []string{"orders", "pace", "crit", "bulk", "sums"}
+	// entered are those that it fills while it attaches.
+	entered = []string{"exit_calls", "objects"}
+)
+
+// freeze makes maps such that only the programs can write them from now on,
+// whoever gets hold of a descriptor.
+func (k *kernel) freeze(which func(name string) bool) error {
+	for name, m := range k.maps {
+		if !which(name) {
+			continue
+		}
+		if err := m.Freeze(); err != nil {
+			return fmt.Errorf("freeze map %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // object is the one for this kernel.
@@ -221,6 +250,9 @@ func (k *kernel) Close() error {
 	}
 	for _, l := range k.links {
 		errs = append(errs, l.Close())
+	}
+	if k.door != nil {
+		errs = append(errs, k.door.Close())
 	}
 	for _, p := range k.programs {
 		errs = append(errs, p.Close())

@@ -17,7 +17,7 @@ func TestLoad(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Fatal("loading programs takes root")
 	}
-	k, err := newKernel(Config{}, false)
+	k, err := newKernel(Config{}, false, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func TestLoad(t *testing.T) {
 // A class that one of its programs leaves uncovered is told by none of them;
 // what another class had attached before stays.
 func TestUncoveredIsDetached(t *testing.T) {
-	k, err := newKernel(Config{}, true)
+	k, err := newKernel(Config{}, true, false)
 	if err != nil {
 		t.Fatal(err)
 	}

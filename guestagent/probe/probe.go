@@ -92,7 +92,9 @@ type Probe struct {
 	digests  *digests
 	enc      encoder
 	hooks    *record.Hooks
-	seeded   bool        // learnCommands was called
+	seeded   bool // learnCommands was called
+	holders  *holders
+	found    []finding   // before Run, for it to tell
 	released atomic.Bool // Release was called
 	proven   [types]bool
 	classes  map[string]record.Class // what a program tells of, by its name
@@ -117,7 +119,7 @@ func Open(cfg Config) (*Probe, error) {
 	if cfg.Mode == ModeTracepoint {
 		return open(cfg, ModeTracepoint, "")
 	}
-	p, err := open(cfg, ModeLSM, "")
+	p, err := openAlone(cfg)
 	if err == nil {
 		return p, nil
 	}
@@ -128,8 +130,62 @@ func Open(cfg Config) (*Probe, error) {
 	return open(cfg, ModeTracepoint, brief(err))
 }
 
+// tries is how often the programs are loaded anew because somebody got hold of
+// one of their maps. The door leaves no time for that: who does it has ways that
+// loading again does not close.
+const tries = 3
+
+// openAlone opens in mode lsm, where others are kept out, and begins again
+// while somebody got in.
+func openAlone(cfg Config) (*Probe, error) {
+	var found []finding
+	for n := 1; ; n++ {
+		p, err := open(cfg, ModeLSM, "")
+		if err != nil {
+			return nil, err
+		}
+		held, err := p.holders.look()
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("open probe: %w", err), p.Close())
+		}
+		p.found = found
+		if len(held) == 0 || !cfg.Protect {
+			return p, nil // without protection the checks tell
+		}
+		what := describeHeld(held)
+		found = append(found, finding{tamper: &record.Tamper{Kind: "hold", Hook: progHolders.hook, Detail: what}})
+		cfg.Log.WarnContext(context.Background(), "maps were reached for while the programs were loaded", "held", what, "try", n)
+		if n == tries {
+			p.found = found
+			p.qualify(record.ClassAgentTamper, "from the start on, "+what)
+			return p, nil
+		}
+		if err := p.Close(); err != nil {
+			return nil, fmt.Errorf("open probe again: %w", err)
+		}
+	}
+}
+
+// qualify adds to the limit of a class in the hooks record.
+func (p *Probe) qualify(class record.Class, limit string) {
+	for _, h := range p.hooks.Hooks {
+		if record.Class(h.Class) == class {
+			h.Error = strings.TrimPrefix(h.Error+"; "+limit, "; ")
+		}
+	}
+}
+
 func open(cfg Config, mode Mode, why string) (_ *Probe, err error) {
-	k, err := newKernel(cfg, mode == ModeTracepoint)
+	if mode == ModeLSM {
+		was, err := traceable(functionTracing)
+		if err != nil {
+			return nil, fmt.Errorf("open probe: %w", err)
+		}
+		if !was {
+			cfg.Log.WarnContext(context.Background(), "function tracing was off and hooks blind: turned on", "switch", functionTracing)
+		}
+	}
+	k, err := newKernel(cfg, mode == ModeTracepoint, mode == ModeLSM && cfg.Protect)
 	if err != nil {
 		return nil, fmt.Errorf("open probe: %w", err)
 	}
@@ -151,15 +207,6 @@ func open(cfg Config, mode Mode, why string) (_ *Probe, err error) {
 	if p.sums, err = newSums(k); err != nil {
 		return nil, fmt.Errorf("open probe: %w", err)
 	}
-	if mode == ModeLSM {
-		was, err := traceable(functionTracing)
-		if err != nil {
-			return nil, fmt.Errorf("open probe: %w", err)
-		}
-		if !was {
-			cfg.Log.WarnContext(context.Background(), "function tracing was off and hooks blind: turned on", "switch", functionTracing)
-		}
-	}
 	if err := p.attach(mode, why); err != nil {
 		return nil, fmt.Errorf("open probe: %w", err)
 	}
@@ -169,6 +216,9 @@ func open(cfg Config, mode Mode, why string) (_ *Probe, err error) {
 	p.dec.gains = k.links[progCommitting.name] != nil || k.links[progPrepareExec.name] != nil
 	// After attaching: what starts from here on is told by an event.
 	if err := k.seed(t); err != nil {
+		return nil, fmt.Errorf("open probe: %w", err)
+	}
+	if p.holders, err = newHolders(k, p.sums); err != nil {
 		return nil, fmt.Errorf("open probe: %w", err)
 	}
 	if err := p.protect(); err != nil {
@@ -329,6 +379,10 @@ func (p *Probe) Run(ctx context.Context, sink Sink) error {
 		return fmt.Errorf("run probe: %w", err)
 	}
 	defer func() { cancel(); findings.wait() }()
+	for _, f := range p.found {
+		p.tell(f, sink)
+	}
+	p.found = nil
 	last := 16 // rounds at the end: what is there, and no race with who makes more
 	for {
 		ended := ctx.Err() != nil

@@ -4,23 +4,38 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"maps"
+	"slices"
 	"unsafe"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 
 	"github.com/provostd/provost/bpf"
 )
 
 // protect tells the programs which objects are this process's own, and then to
-// refuse what is done to them and to it.
+// refuse what is done to them and to it. From then on the door that was shut
+// before the first object need not be.
 func (p *Probe) protect() error {
-	if err := p.k.own(); err != nil {
+	if err := p.k.own(p.sums.inner[:]...); err != nil {
+		return err
+	}
+	if err := p.k.freeze(func(name string) bool { return slices.Contains(entered, name) }); err != nil {
 		return err
 	}
 	if !p.cfg.Protect {
 		return nil
 	}
-	return p.k.configure(unsafe.Offsetof(bpf.ProbeConfig{}.Protect), 1)
+	if err := p.k.order(unsafe.Offsetof(bpf.ProbeSwitches{}.Protect), 1); err != nil {
+		return err
+	}
+	if p.k.door == nil {
+		return nil
+	}
+	d := p.k.door
+	p.k.door = nil
+	return d.Close()
 }
 
 // Protecting reports whether acts against this process are refused now.
@@ -32,29 +47,29 @@ func (p *Probe) Protecting() bool {
 // from here on. It may be called from any goroutine.
 func (p *Probe) Release(reason string) error {
 	p.released.Store(true)
-	if err := p.k.configure(unsafe.Offsetof(bpf.ProbeConfig{}.Protect), 0); err != nil {
+	if err := p.k.order(unsafe.Offsetof(bpf.ProbeSwitches{}.Protect), 0); err != nil {
 		return fmt.Errorf("release protection: %w", err)
 	}
 	p.cfg.Log.InfoContext(context.Background(), "protection released", "reason", reason)
 	return nil
 }
 
-// configure writes one number of the programs' configuration, which they see
-// at once, and leaves the others alone: some are the programs' to write.
-func (k *kernel) configure(offset uintptr, v uint32) error {
-	m, err := k.maps["conf"].Memory()
+// order writes one of the numbers by which this process steers the programs.
+// They see it at once; the others are left alone, since programs write them too.
+func (k *kernel) order(offset uintptr, v uint32) error {
+	m, err := k.maps["orders"].Memory()
 	if err != nil {
-		return fmt.Errorf("map configuration: %w", err)
+		return fmt.Errorf("map orders: %w", err)
 	}
 	b := binary.NativeEndian.AppendUint32(nil, v)
 	if _, err := m.WriteAt(b, int64(offset)); err != nil {
-		return fmt.Errorf("write configuration: %w", err)
+		return fmt.Errorf("write order: %w", err)
 	}
 	return nil
 }
 
-// own enters all programs, maps and links.
-func (k *kernel) own() error {
+// own enters all programs, maps and links; more are maps without a name.
+func (k *kernel) own(more ...*ebpf.Map) error {
 	one := uint8(1)
 	enter := func(kind bpf.ProbeOwned, id uint32) error {
 		if err := k.maps["objects"].Put(bpf.ProbeOwnedKey{Kind: uint32(kind), Id: id}, one); err != nil {
@@ -73,10 +88,10 @@ func (k *kernel) own() error {
 			}
 		}
 	}
-	for name, m := range k.maps {
+	for _, m := range append(slices.Collect(maps.Values(k.maps)), more...) {
 		i, err := m.Info()
 		if err != nil {
-			return fmt.Errorf("examine map %s: %w", name, err)
+			return fmt.Errorf("examine map %s: %w", m, err)
 		}
 		if id, ok := i.ID(); ok {
 			if err := enter(bpf.ProbeOwnedOWNED_MAP, uint32(id)); err != nil {

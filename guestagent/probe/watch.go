@@ -114,6 +114,7 @@ func (w *watcher) check(ctx context.Context) []finding {
 	}
 	w.canary(ctx, change)
 	w.links(change)
+	w.holders(change)
 	value, err := os.ReadFile("/proc/sys/kernel/ftrace_enabled")
 	off := err == nil && strings.TrimSpace(string(value)) == "0" // a kernel without it cannot be blinded so
 	change("ftrace", off, &record.Tamper{Kind: "blind", Hook: progSysctl.hook, Detail: "kernel.ftrace_enabled is 0: hooks of functions and of BPF LSM are not called"},
@@ -162,6 +163,16 @@ func (w *watcher) links(change func(string, bool, *record.Tamper, string)) {
 		}
 		change("link "+name, err != nil, t, "attached again")
 	}
+}
+
+// holders looks for others that hold the maps.
+func (w *watcher) holders(change func(string, bool, *record.Tamper, string)) {
+	held, err := w.p.holders.look()
+	t := &record.Tamper{Kind: "hold", Hook: progHolders.hook, Detail: describeHeld(held)}
+	if err != nil {
+		t.Detail = brief(err)
+	}
+	change("holders", err != nil || len(held) > 0, t, "nobody else holds a map any more")
 }
 
 func attached(l link.Link) error {
