@@ -47,6 +47,16 @@ static __always_inline void parse_address(const struct address *a, __u8 *to, __u
 	}
 }
 
+/* sends_own is left_out for what is sent, which is told at once and as a sum:
+ * the two come by the same programs. */
+static __always_inline bool sends_own(void)
+{
+	if (!left_out(EV_SEND))
+		return false;
+	own(EV_FLOW);
+	return true;
+}
+
 static __always_inline bool mapped(const __u8 *a)
 {
 	const __u32 *w = (const __u32 *)a;

@@ -4,64 +4,99 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/provostd/provost/bpf"
 )
 
-// canary does one of each act in a directory of its own and returns which
-// hooks saw it. The programs count what this process does and send nothing.
-func canary(s *stats, allocate uint64) (seen [types]bool, err error) {
+// part is one kind of canary's act and what it proves. Parts fail one by one:
+// that one cannot act says nothing of the others.
+type part struct {
+	proves []bpf.ProbeEventType
+	act    func(allocate uint64) error
+}
+
+var parts = []part{
+	{[]bpf.ProbeEventType{bpf.ProbeEventTypeEV_CREATE, bpf.ProbeEventTypeEV_WRITE, bpf.ProbeEventTypeEV_CLOSE, bpf.ProbeEventTypeEV_RENAME,
+		bpf.ProbeEventTypeEV_UNLINK, bpf.ProbeEventTypeEV_TRUNCATE, bpf.ProbeEventTypeEV_CHMOD, bpf.ProbeEventTypeEV_CHOWN, bpf.ProbeEventTypeEV_LINK},
+		func(uint64) error { return act() }},
+	{[]bpf.ProbeEventType{bpf.ProbeEventTypeEV_MAP, bpf.ProbeEventTypeEV_PROTECT}, func(uint64) error { return actInMemory() }},
+	{[]bpf.ProbeEventType{bpf.ProbeEventTypeEV_MEMFD}, func(uint64) error { return actOnMemoryFile() }},
+	// To the credentials that it has: that is no change, and is seen.
+	{[]bpf.ProbeEventType{bpf.ProbeEventTypeEV_CREDS}, func(uint64) error { return sameCredentials() }},
+	{[]bpf.ProbeEventType{bpf.ProbeEventTypeEV_ALLOCATE}, grow},
+}
+
+// canary does one of each act and returns which hooks saw it, and why those
+// whose act could not be done did not have the chance. The programs count what
+// this process does and send nothing.
+func canary(s *stats, allocate uint64) (seen [types]bool, failed map[bpf.ProbeEventType]error, err error) {
 	before, err := s.own()
 	if err != nil {
-		return seen, err
+		return seen, nil, err
 	}
-	if err := errors.Join(act(), actInMemory(allocate)); err != nil {
-		return seen, fmt.Errorf("act as a canary: %w", err)
+	failed = map[bpf.ProbeEventType]error{}
+	for _, p := range parts {
+		if err := p.act(allocate); err != nil {
+			for _, t := range p.proves {
+				failed[t] = fmt.Errorf("act as a canary: %w", err)
+			}
+		}
 	}
 	after, err := s.own()
 	if err != nil {
-		return seen, err
+		return seen, nil, err
 	}
 	for t := range seen {
 		seen[t] = after[t] > before[t]
 	}
-	return seen, nil
+	return seen, failed, nil
 }
 
-// act works in the first directory that can be written.
-func act() error {
-	var errs []error
-	for _, base := range []string{"/run", os.TempDir(), "/dev/shm", "/var/tmp"} {
-		dir, err := os.MkdirTemp(base, ".provost-")
-		if err == nil {
-			err = errors.Join(actIn(dir), os.RemoveAll(dir))
-		}
-		if err == nil {
-			return nil
-		}
-		errs = append(errs, err)
+// place is a file system in memory that stands in no tree: nobody can fill it,
+// hold it, or watch it, and it is gone with its descriptor.
+func place() (int, error) {
+	ctx, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("open file system tmpfs: %w", err)
 	}
-	return errors.Join(errs...)
+	defer unix.Close(ctx)
+	if err := unix.FsconfigCreate(ctx); err != nil {
+		return -1, fmt.Errorf("make instance of tmpfs: %w", err)
+	}
+	dir, err := unix.Fsmount(ctx, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("make detached mount of tmpfs: %w", err)
+	}
+	return dir, nil
 }
 
-func actIn(dir string) error {
-	a, b, c := filepath.Join(dir, "a"), filepath.Join(dir, "b"), filepath.Join(dir, "c")
-	f, err := os.OpenFile(a, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o600)
+// at calls f with the directory of a place of its own.
+func at(f func(dir int) error) error {
+	dir, err := place()
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteString("canary\n")
-	return errors.Join(err, f.Truncate(0), f.Chmod(0o640), f.Chown(os.Getuid(), os.Getgid()), f.Close(),
-		os.Rename(a, b), os.Link(b, c), os.Remove(b), os.Remove(c))
+	return errors.Join(f(dir), unix.Close(dir))
 }
 
-// actInMemory maps, protects and makes what has no name in any file system.
-func actInMemory(allocate uint64) error {
-	page := os.Getpagesize()
-	m, err := unix.Mmap(-1, 0, page, unix.PROT_READ|unix.PROT_EXEC, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+// act makes a file and does to it what can be done to files.
+func act() error {
+	return at(func(dir int) error {
+		fd, err := unix.Openat(dir, "a", unix.O_CREAT|unix.O_WRONLY|unix.O_EXCL|unix.O_CLOEXEC, 0o600)
+		if err != nil {
+			return fmt.Errorf("make file: %w", err)
+		}
+		_, err = unix.Write(fd, []byte("canary\n"))
+		return errors.Join(err, unix.Ftruncate(fd, 0), unix.Fchmod(fd, 0o640), unix.Fchown(fd, os.Getuid(), os.Getgid()), unix.Close(fd),
+			unix.Renameat(dir, "a", dir, "b"), unix.Linkat(dir, "b", dir, "c", 0), unix.Unlinkat(dir, "b", 0), unix.Unlinkat(dir, "c", 0))
+	})
+}
+
+// actInMemory maps and protects.
+func actInMemory() error {
+	m, err := unix.Mmap(-1, 0, os.Getpagesize(), unix.PROT_READ|unix.PROT_EXEC, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return fmt.Errorf("map: %w", err)
 	}
@@ -69,21 +104,28 @@ func actInMemory(allocate uint64) error {
 	if err != nil {
 		return fmt.Errorf("protect: %w", err)
 	}
+	return nil
+}
+
+// actOnMemoryFile makes what has no name in any file system.
+func actOnMemoryFile() error {
 	fd, err := unix.MemfdCreate("provost", unix.MFD_CLOEXEC)
 	if err != nil {
 		return fmt.Errorf("make memfd: %w", err)
 	}
-	// To the credentials that it has: that is no change, and is seen.
-	err = errors.Join(unix.Close(fd), sameCredentials())
-	if allocate > 0 {
-		// Nothing of it is ever touched.
-		m, merr := unix.Mmap(-1, 0, int(allocate), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
-		if merr == nil {
-			merr = unix.Munmap(m)
-		}
-		err = errors.Join(err, merr)
+	return unix.Close(fd)
+}
+
+// grow maps as much as is told. Nothing of it is ever touched.
+func grow(allocate uint64) error {
+	if allocate == 0 {
+		return nil
 	}
-	return err
+	m, err := unix.Mmap(-1, 0, int(allocate), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	if err != nil {
+		return fmt.Errorf("map %d bytes: %w", allocate, err)
+	}
+	return unix.Munmap(m)
 }
 
 // sameCredentials gives the calling thread the capabilities that it has.
@@ -99,13 +141,25 @@ func sameCredentials() error {
 	return nil
 }
 
-// missing names the required events that no hook saw.
-func missing(seen [types]bool) []bpf.ProbeEventType {
-	var m []bpf.ProbeEventType
+// judge says what a canary's acts say of the required hooks: nil is that all
+// were called. A hook that is not proven is enough only for who asked for it.
+func judge(asked Mode, seen [types]bool, failed map[bpf.ProbeEventType]error) error {
+	var never []bpf.ProbeEventType
+	var unproven error
 	for _, t := range required {
-		if !seen[t] {
-			m = append(m, t)
+		switch {
+		case seen[t]:
+		case failed[t] == nil:
+			never = append(never, t)
+		case unproven == nil:
+			unproven = failed[t]
 		}
 	}
-	return m
+	switch {
+	case len(never) > 0:
+		return fmt.Errorf("LSM programs are attached and %d of %d required ones are never called: the kernel was booted without bpf in lsm=", len(never), len(required))
+	case unproven != nil && asked != ModeLSM:
+		return fmt.Errorf("LSM programs are attached and not proven to be called: %w", unproven)
+	}
+	return nil
 }

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
+	"runtime"
 	"strconv"
 	"syscall"
 	"time"
@@ -28,23 +28,37 @@ func Canary(args []string) {
 	if len(args) > 0 {
 		allocate, _ = strconv.ParseUint(args[0], 10, 63) // 0 when it is none: nothing is allocated
 	}
-	_ = errors.Join(act(), actInMemory(allocate), actOnFile(), actOnSockets())
+	for _, p := range parts {
+		_ = p.act(allocate)
+	}
+	_ = errors.Join(actOnFile(), actOnSockets(), actOnMounts())
 	actOnKernel()
 }
 
 // actOnFile changes what surrounds the content of a file.
 func actOnFile() error {
-	dir, err := os.MkdirTemp("/run", ".provost-")
-	if err != nil {
+	return at(func(dir int) error {
+		fd, err := unix.Openat(dir, "f", unix.O_CREAT|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
+		if err != nil {
+			return err
+		}
+		_ = unix.Fsetxattr(fd, "trusted.provost", []byte("x"), 0) // some kernels have none here
+		long := []unix.Timespec{{Sec: 1}, {Sec: 1}}
+		return errors.Join(unix.Close(fd), unix.UtimesNanoAt(dir, "f", long, 0), unix.Symlinkat("f", dir, "l"), unix.Mkdirat(dir, "d", 0o700),
+			unix.Unlinkat(dir, "d", unix.AT_REMOVEDIR))
+	})
+}
+
+// actOnMounts mounts in a namespace of its own, which ends with this process.
+func actOnMounts() error {
+	runtime.LockOSThread() // and never unlocked: no other code is to run there
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 		return err
 	}
-	f := filepath.Join(dir, "f")
-	err = os.WriteFile(f, nil, 0o600)
-	if err == nil {
-		_ = unix.Setxattr(f, "trusted.provost", []byte("x"), 0) // some file systems have none
-		err = errors.Join(os.Chtimes(f, time.Unix(1, 0), time.Unix(1, 0)), os.Symlink("f", filepath.Join(dir, "l")), os.Mkdir(filepath.Join(dir, "d"), 0o700))
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return err
 	}
-	return errors.Join(err, os.RemoveAll(dir))
+	return errors.Join(unix.Mount("provost", "/proc", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""), unix.Unmount("/proc", unix.MNT_DETACH))
 }
 
 // actOnSockets connects to itself.

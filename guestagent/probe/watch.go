@@ -129,7 +129,7 @@ func (w *watcher) canary(ctx context.Context, change func(string, bool, *record.
 	if len(w.p.cfg.Canary) > 0 {
 		seen, err = w.p.k.child(ctx, w.stats, w.p.cfg.Canary, w.p.cfg.Allocate)
 	} else {
-		seen, err = canary(w.stats, w.p.cfg.Allocate)
+		seen, _, err = canary(w.stats, w.p.cfg.Allocate) // what cannot be done any more is not seen any more
 	}
 	if ctx.Err() != nil {
 		return
