@@ -1,0 +1,338 @@
+package probe
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/provostd/provost/bpf"
+	"github.com/provostd/provost/chain/record"
+)
+
+func init() {
+	actors["reach"] = reachForMaps
+	actors["busy"] = makeFiles
+	actors["wait"] = func(dir string) error { return until(func() bool { return exists(dir + "/stop") }) }
+	actors["seize"] = func(pid string) error {
+		n, err := strconv.Atoi(pid)
+		if err != nil {
+			return err
+		}
+		if _, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_SEIZE, uintptr(n), 0, 0, 0, 0); errno != 0 {
+			return errno
+		}
+		return nil
+	}
+}
+
+// reached is what a process got that reached for maps as they were made.
+type reached struct {
+	Got     []string // names
+	Wrote   []string // of those, the ones whose values it could change
+	Refused int
+}
+
+// reachForMaps takes hold of every map that is made while it runs.
+func reachForMaps(dir string) error {
+	old, err := newestID(unix.BPF_MAP_GET_NEXT_ID)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(dir+"/ready", nil, 0o600); err != nil {
+		return err
+	}
+	var r reached
+	had := map[uint32]bool{}
+	for !exists(dir + "/stop") {
+		for id := old; ; {
+			attr := [4]uint32{id}
+			if _, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_MAP_GET_NEXT_ID, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr)); errno != 0 {
+				break // that was the last
+			}
+			if id = attr[1]; had[id] {
+				continue
+			}
+			m, err := ebpf.NewMapFromID(ebpf.MapID(id))
+			if errors.Is(err, unix.EPERM) {
+				r.Refused++
+			}
+			if err != nil {
+				continue
+			}
+			defer m.Close() // held until the end
+			had[id] = true
+			i, err := m.Info()
+			if err != nil {
+				return err
+			}
+			r.Got = append(r.Got, i.Name)
+			if err := m.Put(uint32(0), make([]byte, m.ValueSize())); err == nil {
+				r.Wrote = append(r.Wrote, i.Name)
+			}
+		}
+		b, err := json.Marshal(r)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(os.WriteFile(dir+"/new", b, 0o600), os.Rename(dir+"/new", dir+"/result")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeFiles makes a hundred files.
+func makeFiles(dir string) error {
+	for i := range 100 {
+		if err := os.WriteFile(fmt.Sprintf("%s/%d", dir, i), nil, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func exists(path string) bool { return unix.Access(path, unix.F_OK) == nil }
+
+// until waits for something, for half a minute.
+func until(so func() bool) error {
+	for end := time.Now().Add(30 * time.Second); !so(); {
+		if time.Now().After(end) {
+			return errors.New("it did not come within 30 s")
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+	return nil
+}
+
+// actorOf starts an actor and returns what waits for its end.
+func actorOf(t *testing.T, name, dir string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe", "act", name, dir)
+	cmd.Stderr = t.Output()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill() }) // it may have ended
+	return cmd
+}
+
+// Whoever reaches for the maps while they are made gets none in mode lsm. In
+// mode tracepoint, where nothing is refused, it is found holding them, and
+// cannot write what says who the agent is.
+func TestReachAtTheStart(t *testing.T) {
+	dir := t.TempDir()
+	thief := actorOf(t, "reach", dir)
+	if err := until(func() bool { return exists(dir + "/ready") }); err != nil {
+		t.Fatal(err)
+	}
+	p, err := Open(Config{Mode: Mode(*mode), Protect: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed := false
+	defer func() {
+		if !closed {
+			_ = p.Close()
+		}
+	}()
+	names := slices.Collect(maps.Keys(p.k.maps))
+	var r reached
+	look := func() bool {
+		b, err := os.ReadFile(dir + "/result")
+		if err == nil {
+			err = json.Unmarshal(b, &r)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if Mode(*mode) == ModeLSM {
+			return r.Refused > 0
+		}
+		return slices.Contains(r.Got, "conf") && slices.Contains(r.Got, "objects")
+	}
+	if err := until(look); err != nil {
+		t.Fatalf("%v: %+v", err, r)
+	}
+	held, err := p.holders.look()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range r.Wrote {
+		if slices.Contains(names, name) && !slices.Contains(writable, name) {
+			t.Errorf("map %s can be written by others", name)
+		}
+	}
+	if Mode(*mode) == ModeLSM {
+		for _, name := range r.Got {
+			if slices.ContainsFunc(names, func(n string) bool { return n[:min(len(n), 15)] == name }) {
+				t.Errorf("another process holds map %s", name)
+			}
+		}
+		if len(held) > 0 || len(p.found) > 0 {
+			t.Errorf("maps are held: %v, %v", held, p.found)
+		}
+	} else if by := held["conf"]; by != strconv.Itoa(thief.Process.Pid) {
+		t.Errorf("map conf is held by %q, want process %d; all: %v", by, thief.Process.Pid, held)
+	}
+	if err := os.WriteFile(dir+"/stop", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := thief.Wait(); err != nil {
+		t.Error(err)
+	}
+	if held, err := p.holders.look(); err != nil || len(held) > 0 {
+		t.Errorf("held by nobody any more: %v, %v", held, err)
+	}
+	closed = true
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A descriptor that is only mapped, or nowhere in a table of descriptors, is
+// found by the check, which tells once that it is there and once that it is gone.
+func TestHeldMap(t *testing.T) {
+	p, c, stop := observe(t)
+	w, err := newWatcher(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []finding
+	change := func(about string, wrong bool, tamper *record.Tamper, back string) {
+		if wrong != w.bad[about] {
+			w.bad[about] = wrong
+			all = append(all, finding{tamper: tamper})
+		}
+	}
+	w.holders(change)
+	if len(all) > 0 {
+		t.Fatalf("held from the start: %v", all[0].tamper)
+	}
+	i, err := p.k.maps["pace"].Info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, _ := i.ID()
+	m, err := ebpf.NewMapFromID(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := unix.Mmap(m.FD(), 0, os.Getpagesize(), unix.PROT_READ, unix.MAP_SHARED)
+	if err := errors.Join(err, m.Close()); err != nil {
+		t.Fatal(err)
+	}
+	w.holders(change)
+	if len(all) != 1 || all[0].tamper.Kind != "hold" || !strings.Contains(all[0].tamper.Detail, "map pace is held by") {
+		t.Fatalf("findings %v, want map pace", all)
+	}
+	p.tell(all[0], c)
+	c.find(t, "tamper event", func(s seen) bool { return s.h.Class == record.ClassAgentTamper && s.e.Tamper.GetKind() == "hold" })
+	if err := unix.Munmap(page); err != nil {
+		t.Fatal(err)
+	}
+	if w.holders(change); len(all) != 2 {
+		t.Errorf("findings %v, want the end of it too", all)
+	}
+	stop()
+}
+
+// What is not a canary's is told of the canary too.
+func TestCanaryIsBounded(t *testing.T) {
+	p, c, stop := observe(t)
+	mark := func() {
+		t.Helper()
+		if err := p.k.order(unsafe.Offsetof(bpf.ProbeSwitches{}.Canary), 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mark()
+	if err := exec.Command("/bin/true", "no canary").Run(); err != nil {
+		t.Fatal(err)
+	}
+	c.find(t, "exec of another program", func(s seen) bool {
+		return s.h.Class == record.ClassProcessExec && len(s.e.Process.Args) == 2 && string(s.e.Process.Args[1]) == "no canary"
+	})
+	dir := t.TempDir()
+	mark()
+	if err := actorOf(t, "busy", dir).Wait(); err != nil {
+		t.Fatal(err)
+	}
+	last := []byte(dir + "/99")
+	c.find(t, "the last file", func(s seen) bool { return s.h.Class == record.ClassFileCreate && string(s.e.File.GetPath()) == string(last) })
+	told := c.count(func(s seen) bool {
+		return s.h.Class == record.ClassFileCreate && filepath.Dir(string(s.e.File.GetPath())) == dir
+	})
+	if told < 100-32 {
+		t.Errorf("%d of 100 files of the canary are told, want all but a few", told)
+	}
+	dir = t.TempDir()
+	if Mode(*mode) == ModeLSM {
+		if err := p.k.order(unsafe.Offsetof(bpf.ProbeSwitches{}.Protect), 1); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = p.k.order(unsafe.Offsetof(bpf.ProbeSwitches{}.Protect), 0) }()
+	}
+	mark()
+	canary := actorOf(t, "wait", dir)
+	out, err := exec.Command("/proc/self/exe", "act", "seize", strconv.Itoa(canary.Process.Pid)).CombinedOutput()
+	target := func(s seen) bool { return s.e.Object.GetPid() == uint32(canary.Process.Pid) }
+	c.find(t, "trace of the canary", func(s seen) bool { return s.h.Class == record.ClassProcessTrace && s.e.Reason == "seize" && target(s) })
+	if Mode(*mode) == ModeLSM {
+		if !strings.Contains(string(out), "operation not permitted") {
+			t.Errorf("seizing the canary: %v: %s; want a refusal", err, out)
+		}
+		c.find(t, "its refusal", func(s seen) bool {
+			return s.h.Class == record.ClassAgentTamper && s.e.Tamper.GetKind() == "trace" && s.e.Tamper.Refused
+		})
+	}
+	if err := os.WriteFile(dir+"/stop", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := canary.Wait(); err != nil {
+		t.Error(err)
+	}
+	stop()
+}
+
+// A required hook that is not proven is enough only for who asked for mode lsm.
+func TestJudge(t *testing.T) {
+	var all, none [types]bool
+	for _, r := range required {
+		all[r] = true
+	}
+	some := all
+	some[bpf.ProbeEventTypeEV_CREATE] = false
+	failed := map[bpf.ProbeEventType]error{bpf.ProbeEventTypeEV_CREATE: unix.ENOSPC}
+	for _, x := range []struct {
+		asked  Mode
+		seen   [types]bool
+		failed map[bpf.ProbeEventType]error
+		want   string
+	}{
+		{ModeAuto, all, nil, ""},
+		{ModeAuto, none, nil, "4 of 4 required ones are never called"},
+		{ModeLSM, some, nil, "1 of 4 required ones are never called"},
+		{ModeAuto, some, failed, "not proven to be called: no space left"},
+		{ModeLSM, some, failed, ""},
+		// What failed beside does not excuse what did not.
+		{ModeLSM, none, failed, "3 of 4 required ones are never called"},
+	} {
+		err := judge(x.asked, x.seen, x.failed)
+		if (err == nil) != (x.want == "") || err != nil && !strings.Contains(err.Error(), x.want) {
+			t.Errorf("mode %s, failed %v: %v, want %q", x.asked, x.failed, err, x.want)
+		}
+	}
+}
