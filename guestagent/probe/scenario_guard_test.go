@@ -271,7 +271,9 @@ func TestCanaryIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	last := []byte(dir + "/99")
-	c.find(t, "the last file", func(s seen) bool { return s.h.Class == record.ClassFileCreate && string(s.e.File.GetPath()) == string(last) })
+	c.find(t, "the last file", func(s seen) bool {
+		return s.h.Class == record.ClassFileCreate && string(s.e.File.GetPath()) == string(last)
+	})
 	told := c.count(func(s seen) bool {
 		return s.h.Class == record.ClassFileCreate && filepath.Dir(string(s.e.File.GetPath())) == dir
 	})
