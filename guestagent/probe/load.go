@@ -75,14 +75,27 @@ func newKernel(cfg Config, lru, shut bool) (*kernel, error) {
 			return nil, errors.Join(err, k.Close())
 		}
 	}
-	for name, m := range spec.Maps {
-		if k.maps[name], err = ebpf.NewMap(m); err != nil {
-			return nil, errors.Join(fmt.Errorf("make map %s: %w", name, err), k.Close())
+	create := func(name string) error {
+		m, err := ebpf.NewMap(spec.Maps[name])
+		if err != nil {
+			return fmt.Errorf("make map %s: %w", name, err)
 		}
+		k.maps[name] = m
+		return nil
 	}
-	conf := bpf.ProbeConfig{Self: uint32(os.Getpid()), Classes: cfg.Options.bits(), Allocate: cfg.Allocate, Budget: cfg.Budget}
-	if err := k.maps["conf"].Put(uint32(0), &conf); err != nil {
-		return nil, errors.Join(fmt.Errorf("write configuration: %w", err), k.Close())
+	if err := create("conf"); err != nil {
+		return nil, errors.Join(err, k.Close())
+	}
+	if err := k.configure(bpf.ProbeConfig{Self: uint32(os.Getpid()), Classes: cfg.Options.bits(), Allocate: cfg.Allocate, Budget: cfg.Budget}); err != nil {
+		return nil, errors.Join(err, k.Close())
+	}
+	for name := range spec.Maps {
+		if name == "conf" {
+			continue
+		}
+		if err := create(name); err != nil {
+			return nil, errors.Join(err, k.Close())
+		}
 	}
 	if err := k.freeze(func(name string) bool { return !slices.Contains(writable, name) && !slices.Contains(entered, name) }); err != nil {
 		return nil, errors.Join(err, k.Close())
@@ -97,11 +110,31 @@ var (
 	entered = []string{"exit_calls", "objects"}
 )
 
+// configure writes what must not change, and makes sure that it is what the
+// programs will read: nothing keeps others from writing until the map is frozen.
+func (k *kernel) configure(c bpf.ProbeConfig) error {
+	m := k.maps["conf"]
+	var is bpf.ProbeConfig
+	if err := m.Put(uint32(0), &c); err != nil {
+		return fmt.Errorf("write configuration: %w", err)
+	}
+	if err := m.Freeze(); err != nil {
+		return fmt.Errorf("freeze configuration: %w", err)
+	}
+	if err := m.Lookup(uint32(0), &is); err != nil {
+		return fmt.Errorf("read configuration back: %w", err)
+	}
+	if is != c {
+		return errors.New("another process has written the programs' configuration while they were loaded: look for it in the kernel.bpf events of before, and start the agent again")
+	}
+	return nil
+}
+
 // freeze makes maps such that only the programs can write them from now on,
 // whoever gets hold of a descriptor.
 func (k *kernel) freeze(which func(name string) bool) error {
 	for name, m := range k.maps {
-		if !which(name) {
+		if !which(name) || name == "conf" { // which is, already
 			continue
 		}
 		if err := m.Freeze(); err != nil {

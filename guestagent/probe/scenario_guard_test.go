@@ -43,6 +43,7 @@ type reached struct {
 	Got     []string // names
 	Wrote   []string // of those, the ones whose values it could change
 	Refused int
+	Rounds  int
 }
 
 // reachForMaps takes hold of every map that is made while it runs.
@@ -55,14 +56,15 @@ func reachForMaps(dir string) error {
 		return err
 	}
 	var r reached
-	had := map[uint32]bool{}
+	had := map[uint32]*ebpf.Map{}
+	conf := 0 // the round in which it was found
 	for !exists(dir + "/stop") {
 		for id := old; ; {
 			attr := [4]uint32{id}
 			if _, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_MAP_GET_NEXT_ID, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr)); errno != 0 {
 				break // that was the last
 			}
-			if id = attr[1]; had[id] {
+			if id = attr[1]; had[id] != nil {
 				continue
 			}
 			m, err := ebpf.NewMapFromID(ebpf.MapID(id))
@@ -73,16 +75,32 @@ func reachForMaps(dir string) error {
 				continue
 			}
 			defer m.Close() // held until the end
-			had[id] = true
+			had[id] = m
 			i, err := m.Info()
 			if err != nil {
 				return err
 			}
 			r.Got = append(r.Got, i.Name)
+			if i.Name == "conf" {
+				conf = r.Rounds
+				continue // what is written before it is frozen makes the agent give up
+			}
+			_ = m.Put(uint32(0), make([]byte, m.ValueSize())) // as soon as it is there
+		}
+		r.Wrote = nil
+		for _, m := range had {
+			i, err := m.Info()
+			if err != nil {
+				return err
+			}
+			if i.Name == "conf" && conf == r.Rounds {
+				continue
+			}
 			if err := m.Put(uint32(0), make([]byte, m.ValueSize())); err == nil {
 				r.Wrote = append(r.Wrote, i.Name)
 			}
 		}
+		r.Rounds++
 		b, err := json.Marshal(r)
 		if err != nil {
 			return err
@@ -164,6 +182,10 @@ func TestReachAtTheStart(t *testing.T) {
 		return slices.Contains(r.Got, "conf") && slices.Contains(r.Got, "objects")
 	}
 	if err := until(look); err != nil {
+		t.Fatalf("%v: %+v", err, r)
+	}
+	enough := r.Rounds + 2 // one whole round at least since the start
+	if err := until(func() bool { return look() && r.Rounds >= enough }); err != nil {
 		t.Fatalf("%v: %+v", err, r)
 	}
 	held, err := p.holders.look()
