@@ -33,6 +33,25 @@ const refused = -int32(unix.EPERM)
 
 // shut closes the door.
 func (k *kernel) shut() error {
+	code, err := doorCode(os.Getpid())
+	if err != nil {
+		return fmt.Errorf("shut others out: %w", err)
+	}
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "guard_start", Type: ebpf.LSM, AttachType: ebpf.AttachLSMMac, AttachTo: "bpf", License: "GPL", Instructions: code})
+	if err != nil {
+		return fmt.Errorf("shut others out: load program: %w", err)
+	}
+	l, err := link.AttachLSM(link.LSMOptions{Program: p})
+	if err != nil {
+		return errors.Join(fmt.Errorf("shut others out: attach program: %w", err), p.Close())
+	}
+	k.onFunctions = true
+	k.door = &door{p, l}
+	return nil
+}
+
+// doorCode is the program: it refuses everybody but self what is newer than now.
+func doorCode(self int) (asm.Instructions, error) {
 	asks := []struct {
 		next, get uintptr
 		label     string
@@ -47,9 +66,10 @@ func (k *kernel) shut() error {
 		asm.LoadMem(asm.R7, asm.R6, 0, asm.DWord),
 		asm.FnGetCurrentPidTgid.Call(),
 		asm.RSh.Imm(asm.R0, 32),
-		asm.JEq.Imm(asm.R0, int32(os.Getpid()), "allow"),
+		asm.JEq.Imm(asm.R0, int32(self), "allow"),
 		asm.LoadMem(asm.R3, asm.R6, 8, asm.DWord),
-		asm.StoreImm(asm.RFP, -8, 0, asm.DWord),
+		asm.Mov.Imm(asm.R1, 0),
+		asm.StoreMem(asm.RFP, -8, asm.R1, asm.DWord),
 		asm.Mov.Reg(asm.R1, asm.RFP),
 		asm.Add.Imm(asm.R1, -8),
 		asm.Mov.Imm(asm.R2, 4),
@@ -63,24 +83,14 @@ func (k *kernel) shut() error {
 	for _, a := range asks {
 		newest, err := newestID(a.next)
 		if err != nil {
-			return fmt.Errorf("shut others out: %w", err)
+			return nil, err
 		}
 		code = append(code,
 			asm.JGT.Imm(asm.R8, int32(newest), "refuse").WithSymbol(a.label),
 			asm.Mov.Imm(asm.R0, 0), asm.Return())
 	}
 	code = append(code, asm.Mov.Imm(asm.R0, refused).WithSymbol("refuse"), asm.Return())
-	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "guard_start", Type: ebpf.LSM, AttachType: ebpf.AttachLSMMac, AttachTo: "bpf", License: "GPL", Instructions: code})
-	if err != nil {
-		return fmt.Errorf("shut others out: load program: %w", err)
-	}
-	l, err := link.AttachLSM(link.LSMOptions{Program: p})
-	if err != nil {
-		return errors.Join(fmt.Errorf("shut others out: attach program: %w", err), p.Close())
-	}
-	k.onFunctions = true
-	k.door = &door{p, l}
-	return nil
+	return code, nil
 }
 
 // Close opens the door.

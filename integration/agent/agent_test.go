@@ -28,13 +28,16 @@ func kernels(t *testing.T) []string {
 	return []string{"6.12"}
 }
 
-func build(t *testing.T, dir, name string, args ...string) string {
+// build makes a static program of ours.
+func build(t *testing.T, dir, name string) string {
 	t.Helper()
 	bin := filepath.Join(dir, name)
-	cmd := exec.Command("go", append(args, "-o", bin)...)
+	pkg := "./integration/cmd/" + name
 	if name == "provost-agent" {
-		cmd = exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", bin, "github.com/provostd/provost/cmd/provost-agent")
+		pkg = "./cmd/provost-agent"
 	}
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", bin, pkg)
+	cmd.Dir = "../.."
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build %s: %v\n%s", name, err, out)
