@@ -1902,7 +1902,7 @@ func (x *Namespaces) GetOperation() string {
 // Tamper is an act against the guest agent, or a sign of one.
 type Tamper struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"` // signal, trace, detach, blind, canary, ...
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"` // signal, trace, detach, hold, blind, canary, ...
 	Detail        string                 `protobuf:"bytes,2,opt,name=detail,proto3" json:"detail,omitempty"`
 	Refused       bool                   `protobuf:"varint,3,opt,name=refused,proto3" json:"refused,omitempty"` // by the probe
 	Hook          string                 `protobuf:"bytes,4,opt,name=hook,proto3" json:"hook,omitempty"`        // which is concerned

@@ -44,7 +44,7 @@ const (
 	onceMapped  = "a file is told once for each image of a process that maps it"
 	smallGrowth = "only anonymous mappings, heaps and mappings that grow by at least allocate-bytes in one call: " +
 		"ordinary small allocations, stacks, shared memory and page cache are not seen"
-	onceTraced = "requests, reads and writes are told once for each pair of processes and kind"
+	onceTraced = "requests, reads and writes are told once for each pair of processes and kind; who opens /proc/PID/mem only to read is not told"
 )
 
 var memoryLSM = []cover{

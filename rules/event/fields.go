@@ -260,7 +260,7 @@ var Fields = [...]Info{
 	claim(AuthExecutable, "auth.executable", KindString, setAuth, opt, `Executable, as the program says.`),
 	claim(AuthCommand, "auth.command", KindString, setAuth, opt, `Command that sudo runs.`),
 
-	claim(TamperKind, "tamper.kind", KindString, onTamper, opt, `Act against the agent: signal, trace, detach, blind, canary and so on.`),
+	claim(TamperKind, "tamper.kind", KindString, onTamper, opt, `Act against the agent: signal, trace, detach, hold, blind, canary and so on.`),
 	claim(TamperDetail, "tamper.detail", KindString, onTamper, opt, `More about it.`),
 	claim(TamperHook, "tamper.hook", KindString, onTamper, opt, `Hook that is concerned.`),
 	claim(TamperRefused, "tamper.refused", KindBool, onTamper, opt, `Whether the probe refused it.`),
