@@ -65,6 +65,18 @@ func init() {
 		}
 		return nil
 	}
+	actors["storm-spray"] = func(string) error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		for i := range destinations {
+			if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 1, byte(i >> 8), byte(i)}, Port: 9}); err != nil {
+				return err
+			}
+		}
+		return unix.Close(fd)
+	}
 	actors["storm-names"] = func(dir string) error {
 		if err := errors.Join(os.Chdir(dir), os.WriteFile("a", nil, 0o600)); err != nil {
 			return err
@@ -111,6 +123,7 @@ func init() {
 
 const (
 	renames        = 30_000 // more than half of the ring holds
+	destinations   = 40_000 // the same
 	bystanderFiles = 300    // within the budget of two seconds at once
 )
 
@@ -220,9 +233,10 @@ func TestBudget(t *testing.T) {
 	}
 }
 
-// Acts that are never folded still cannot push out others': a storm of changes
-// of names, which nobody reads, is dropped to the last that finds the ring half
-// full, with its count, and what another process does then is all there.
+// Acts that are not folded, by their kind or since each is the first to its
+// destination, still cannot push out others': a storm of them, which nobody
+// reads, is dropped to the last that finds the ring half full, with its count,
+// and what another process does then is all there.
 func TestHeavyGivesWay(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Fatal("loading programs takes root")
@@ -236,8 +250,14 @@ func TestHeavyGivesWay(t *testing.T) {
 			t.Error(err)
 		}
 	}()
+	t.Run("names", func(t *testing.T) { givesWay(t, p, "storm-names", record.ClassFileRename, renames) })
+	t.Run("spray", func(t *testing.T) { givesWay(t, p, "storm-spray", record.ClassNetworkConnect, destinations) })
+}
+
+func givesWay(t *testing.T, p *Probe, act string, class record.Class, acts uint64) {
+	t.Helper()
 	dir := workDir(t)
-	storm := uint32(actor(t, dir, "storm-names", dir).Process.Pid)
+	storm := uint32(actor(t, dir, act, dir).Process.Pid)
 	other := uint32(actor(t, dir, "bystander", dir).Process.Pid)
 	c := &collector{lost: map[uint32]uint64{}}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -248,12 +268,12 @@ func TestHeavyGivesWay(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	told := uint64(c.count(func(s seen) bool { return s.h.Class == record.ClassFileRename && s.e.Process.Pid == storm }))
-	lost := c.classes[record.ClassFileRename]
-	t.Logf("%d of %d renames told, %d lost", told, renames, lost)
+	told := uint64(c.count(func(s seen) bool { return s.h.Class == class && s.e.Process.Pid == storm }))
+	lost := c.classes[class]
+	t.Logf("%d of %d acts told, %d lost", told, acts, lost)
 	// Others on this machine may have lost some too.
-	if told > renames || told+lost < renames || lost == 0 {
-		t.Errorf("%d told and %d declared lost of %d renames", told, lost, renames)
+	if told > acts || told+lost < acts || lost == 0 {
+		t.Errorf("%d told and %d declared lost of %d", told, lost, acts)
 	}
 	if n := c.count(func(s seen) bool { return s.h.Class == record.ClassFileCreate && s.e.Process.Pid == other }); n != bystanderFiles {
 		t.Errorf("%d of the other process's %d files are told: the storm pushed them out", n, bystanderFiles)
