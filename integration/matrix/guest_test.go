@@ -184,6 +184,32 @@ func (h labHost) StopReading(context.Context) error { return h.l.SignalDaemon(sy
 
 func (h labHost) Read(context.Context) error { return h.l.SignalDaemon(syscall.SIGCONT) }
 
+func (h labHost) Settle(ctx context.Context) error {
+	for {
+		nonce := newNonce()
+		if _, err := h.l.Guest.Output(ctx, "/bin/act sub nop "+nonce); err != nil {
+			return err
+		}
+		for range 10 {
+			for e, err := range h.l.Client.Tail(ctx, client.TailQuery{Domain: h.l.Domain, Classes: []string{record.ClassProcessExec.String()}}) {
+				if err != nil {
+					return err
+				}
+				_, m, err := e.Open()
+				if err != nil {
+					return err
+				}
+				if x, ok := m.(*record.Event); ok && slices.ContainsFunc(x.Process.GetArgs(), func(a []byte) bool { return string(a) == nonce }) {
+					return nil
+				}
+			}
+			if !pause(ctx, 500*time.Millisecond) {
+				return fmt.Errorf("wait for what has happened to be sealed: %w", ctx.Err())
+			}
+		}
+	}
+}
+
 func (h labHost) RestartAgent(ctx context.Context) error {
 	count := func() (n int, err error) {
 		for _, err := range h.l.Client.Tail(ctx, client.TailQuery{Domain: h.l.Domain, Classes: []string{record.ClassAgentHooks.String()}}) {

@@ -130,24 +130,33 @@ func (n *native) StopReading(context.Context) error { n.gate.mu.Lock(); return n
 
 func (n *native) Read(context.Context) error { n.gate.mu.Unlock(); return nil }
 
+func (n *native) Settle(ctx context.Context) error {
+	for {
+		nonce := newNonce()
+		if err := exec.CommandContext(ctx, "/bin/true", nonce).Run(); err != nil {
+			return err
+		}
+		// Others may be busy here, and push it out.
+		for range 100 {
+			b, err := n.books(ctx)
+			if err != nil {
+				return err
+			}
+			if _, e := b.Exec(nonce); e != nil {
+				return nil
+			}
+			if !pause(ctx, 100*time.Millisecond) {
+				return fmt.Errorf("wait for what has happened to be sealed: %w", ctx.Err())
+			}
+		}
+	}
+}
+
 func (n *native) RestartAgent(ctx context.Context) error {
 	// What waits for the host when an agent ends is taken for about a second
 	// only, and others may be busy here: all of the row up to now comes first.
-	nonce := newNonce()
-	if err := exec.CommandContext(ctx, "/bin/true", nonce).Run(); err != nil {
+	if err := n.Settle(ctx); err != nil {
 		return err
-	}
-	for {
-		b, err := n.books(ctx)
-		if err != nil {
-			return err
-		}
-		if _, e := b.Exec(nonce); e != nil {
-			break
-		}
-		if !pause(ctx, 100*time.Millisecond) {
-			return fmt.Errorf("wait for what comes before the restart: %w", ctx.Err())
-		}
 	}
 	before := n.peer.View().Session
 	if err := n.stop(); err != nil {

@@ -43,6 +43,9 @@ type Host interface {
 	Read(context.Context) error
 	// RestartAgent ends the agent, starts it again and waits for its first record.
 	RestartAgent(context.Context) error
+	// Settle waits until what happens now is sealed: until then, a queue that an
+	// act has filled may take in nothing of the next.
+	Settle(context.Context) error
 	// Shell runs a script in the guest, outside the row.
 	Shell(ctx context.Context, script string) error
 }

@@ -79,7 +79,10 @@ func withoutReader(ctx context.Context, h Host, act func() (Facts, error)) error
 	if rerr := h.Read(ctx); err == nil {
 		err = rerr
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return h.Settle(ctx)
 }
 
 // done counts what a load did.
