@@ -81,10 +81,16 @@ func TestSpray(t *testing.T) {
 	}
 	t.Logf("%d events, %d of them first datagrams, %d without a sum; %d datagrams, %d of them in sums of others, %d lost",
 		events, sends, single, packets, others, lost)
-	if packets > sprayed || packets+lost < sprayed || others == 0 || lost == 0 && packets != sprayed {
-		t.Errorf("%d of %d datagrams are told, %d of them in sums of others, %d lost", packets, sprayed, others, lost)
+	if packets > sprayed || packets+lost < sprayed || lost == 0 && packets != sprayed {
+		t.Errorf("%d of %d datagrams are told, %d lost", packets, sprayed, lost)
 	}
-	if events >= sprayed {
-		t.Errorf("%d events for %d datagrams", events, sprayed)
+	if single > 0 {
+		t.Errorf("%d datagrams found no room in a sum", single)
+	}
+	// The sums are taken every few seconds: how many destinations have one of
+	// their own depends on how long the spray takes. Those in sums of others
+	// are no events of their own, beside some before the budget is gone.
+	if others >= sprayed/4 && events > 2*sprayed-others*3/2 {
+		t.Errorf("%d events for %d datagrams, %d of them in sums of others", events, sprayed, others)
 	}
 }
