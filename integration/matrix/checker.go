@@ -201,6 +201,19 @@ func (c *Checker) Complete(class record.Class, n int64, fields ...any) {
 	}
 }
 
+// keptUp is the largest storm that an emulated guest's agent keeps up with.
+const keptUp = 2000
+
+// Told is Complete for a storm of a size that must lose nothing, and Reconcile
+// for a larger one.
+func (c *Checker) Told(class record.Class, n int64, fields ...any) {
+	if c.Storm <= keptUp {
+		c.Complete(class, n, fields...)
+		return
+	}
+	c.Reconcile(class, n, fields...)
+}
+
 // Reconcile expects n acts of the class with these fields, less those that are
 // declared lost. What is declared may be of other processes too. It is for acts
 // whose records have to be dropped; see Complete.

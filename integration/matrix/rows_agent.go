@@ -62,7 +62,7 @@ func init() {
 			}
 		}},
 	)
-	register(Row{ID: 150, Name: "lose what a full queue does not hold, with its number", Do: overflow, Host: withoutReader, Check: checkOverflow,
+	register(Row{ID: 134, Name: "lose what a full queue does not hold, with its number", Do: overflow, Host: withoutReader, Check: checkOverflow,
 		GuestOnly: "natively the agent's queue is made larger than what others do on the machine"})
 	registerSub("load", loadSub)
 	registerSub("overflow", overflowSub)
