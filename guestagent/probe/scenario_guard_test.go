@@ -26,6 +26,7 @@ func init() {
 	actors["reach"] = reachForMaps
 	actors["busy"] = makeFiles
 	actors["wait"] = func(dir string) error { return until(func() bool { return exists(dir + "/stop") }) }
+	actors["starve"] = starve
 	actors["seize"] = func(pid string) error {
 		n, err := strconv.Atoi(pid)
 		if err != nil {
@@ -119,6 +120,19 @@ func makeFiles(dir string) error {
 			return err
 		}
 	}
+	return nil
+}
+
+// starve takes processor and disk time from a process, and says what it was given.
+func starve(pid string) error {
+	n, err := strconv.Atoi(pid)
+	if err != nil {
+		return err
+	}
+	const process, idle = 1, 3 << 13 // of ioprio_set(2)
+	_, _, disk := unix.Syscall(unix.SYS_IOPRIO_SET, process, uintptr(n), idle)
+	policy := unix.SchedSetAttr(n, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0)
+	fmt.Printf("nice %d, disk %d, policy %d", unix.Setpriority(unix.PRIO_PROCESS, n, 19), disk, policy)
 	return nil
 }
 
@@ -359,4 +373,52 @@ func TestJudge(t *testing.T) {
 			t.Errorf("mode %s, failed %v: %v, want %q", x.asked, x.failed, err, x.want)
 		}
 	}
+}
+
+// Datagrams are covered on every kernel, and the record says by what and what
+// that lacks. The helpers that a program on packets may use differ between them.
+func TestSendIsCovered(t *testing.T) {
+	p, err := shared()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := program{name: progUDP4.name, hook: progUDP4.hook}
+	if p.Mode() == ModeTracepoint {
+		want = progEgress
+	}
+	for _, class := range []record.Class{record.ClassNetworkSend, record.ClassNetworkFlow} {
+		i := slices.IndexFunc(p.Hooks().Hooks, func(h *record.Hook) bool { return record.Class(h.Class) == class })
+		if i < 0 {
+			t.Fatalf("the hooks record says nothing of %s", class)
+		}
+		h := p.Hooks().Hooks[i]
+		if !slices.Contains(strings.Split(h.Name, ","), want.hook) || !strings.Contains(h.Error, want.lacks) {
+			t.Errorf("%s is covered by %q, not by %q; want %s, and %q", class, h.Name, h.Error, want.hook, want.lacks)
+		}
+		if !p.k.attached(want) {
+			t.Errorf("%s is not attached", want.name)
+		}
+	}
+}
+
+// Whoever starves the agent is refused where programs can refuse.
+func TestStarve(t *testing.T) {
+	p, c, stop := observe(t)
+	if p.Mode() != ModeLSM {
+		t.Skip("mode tracepoint refuses nothing, as its hooks record says")
+	}
+	if err := p.k.order(unsafe.Offsetof(bpf.ProbeSwitches{}.Protect), 1); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = p.k.order(unsafe.Offsetof(bpf.ProbeSwitches{}.Protect), 0) }()
+	out, err := exec.Command("/proc/self/exe", "act", "starve", strconv.Itoa(os.Getpid())).Output()
+	if err != nil || string(out) != "nice 1, disk 1, policy 1" {
+		t.Errorf("%q, %v; want EPERM for each", out, err)
+	}
+	for _, what := range []string{"nice", "disk", "policy"} {
+		c.find(t, what, func(s seen) bool {
+			return s.h.Class == record.ClassAgentTamper && s.e.Tamper.GetKind() == "scheduler" && s.e.Tamper.Detail == what && s.e.Tamper.Refused
+		})
+	}
+	stop()
 }
