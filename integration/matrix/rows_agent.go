@@ -174,8 +174,17 @@ const (
 	overflowName     = 200
 )
 
-// overflow churns files at a long path, and then starts some programs.
-func overflow(e *Env) error { return e.RunCmd(e.Sub("overflow", e.Dir)) }
+// overflow has a process churn files at a long path, and then starts some
+// programs itself: those of a process beyond its budget give way like its files.
+func overflow(e *Env) error {
+	err := e.RunCmd(e.Sub("overflow", e.Dir))
+	for range overflowPrograms {
+		if err == nil {
+			err = startAndWait("/bin/true", "true", "overflow")
+		}
+	}
+	return err
+}
 
 func overflowSub(args []string) int {
 	dir := args[0]
@@ -186,11 +195,6 @@ func overflowSub(args []string) int {
 	for i := range overflowFiles {
 		if err == nil {
 			err = churn(dir, i)
-		}
-	}
-	for range overflowPrograms {
-		if err == nil {
-			err = startAndWait("/bin/true", "true", "overflow")
 		}
 	}
 	if err != nil {
@@ -211,10 +215,10 @@ func checkOverflow(c *Checker) {
 			c.Errorf("%s: %d of %d are missing and %d are declared lost", class, missing, overflowFiles, lost)
 		}
 	}
-	child := Is("parent.pid", c.Number("pid"))
-	c.Complete(record.ClassProcessFork, overflowPrograms, child)
-	c.Complete(record.ClassProcessExec, overflowPrograms, child, Is("process.args[1]", "overflow"))
-	c.Complete(record.ClassProcessExit, overflowPrograms, child)
+	child := []any{Is("parent.pid", c.Number("self")), Not("process.pid", c.Number("pid"))}
+	c.Complete(record.ClassProcessFork, overflowPrograms, child...)
+	c.Complete(record.ClassProcessExec, overflowPrograms, append(child[:2:2], Is("process.args[1]", "overflow"))...)
+	c.Complete(record.ClassProcessExit, overflowPrograms, child...)
 	if err := c.Books.Balance(); err != nil {
 		c.Errorf("%w", err)
 	}
