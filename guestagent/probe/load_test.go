@@ -30,6 +30,8 @@ func TestLoad(t *testing.T) {
 			t.Logf("%s (%s): not on this kernel: %s", name, p.SectionName, brief(err)) // before 5.15
 		case err != nil && strings.Contains(err.Error(), "doesn't have 7-th argument"):
 			t.Logf("%s (%s): the hook has other arguments on this kernel: %s", name, p.SectionName, brief(err))
+		case err != nil && strings.Contains(err.Error(), "attaching to ambiguous kernel symbol"):
+			t.Logf("%s (%s): this kernel has two of that name, the class has another hook: %s", name, p.SectionName, brief(err)) // 6.1
 		case errors.As(err, &ve) && !errors.Is(err, unix.EPERM): // EACCES is the verifier's
 			t.Errorf("%s: %+v", name, ve)
 		case errors.Is(err, unix.EPERM), errors.Is(err, ebpf.ErrNotSupported), errors.Is(err, btf.ErrNotFound):
