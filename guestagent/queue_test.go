@@ -144,3 +144,17 @@ func TestHeavyLeavesRoom(t *testing.T) {
 		t.Errorf("%d bytes found room behind those beyond a budget, want %d", q.bytes-heavy, want)
 	}
 }
+
+// A storm of written files makes a digest of each, and a storm of destinations
+// a sum of each: no more than other records of the storm may they push out what
+// matters more.
+func TestOwnRecordsLeaveRoom(t *testing.T) {
+	for _, class := range []record.Class{record.ClassFileDigest, record.ClassFileModify, record.ClassNetworkFlow} {
+		q := queue{limit: 1 << 20}
+		for q.push(queued{record.Header{Class: class, Lane: record.NoLane}, make([]byte, 1000)}) {
+		}
+		if !q.push(queued{record.Header{Class: record.ClassProcessFork}, make([]byte, 100)}) {
+			t.Errorf("%s of the agent's own fills the queue against forks", class)
+		}
+	}
+}

@@ -22,12 +22,17 @@ var shares = [...]int{tierBulk: 60, tierProcess: 85, tierCritical: 100}
 // their tier: a process that floods the agent pushes out none but its own.
 const heavyShare = 30
 
+// sumShare is the part for sums: each stands for many acts of its tier. Digests
+// are the agent's own records too, and as many as the files of a storm.
+const sumShare = 70
+
 // shareOf is the part of the queue that a record may fill.
 func shareOf(h *record.Header) int {
-	if h.Lane == record.NoLane {
-		return 100 // the agent's own, few: a sum stands for acts that nothing else counts
+	share := shares[tierOf(h.Class)]
+	if h.Lane != record.NoLane || h.Class == record.ClassFileDigest || h.Class == record.ClassProcessDigest {
+		return share
 	}
-	return shares[tierOf(h.Class)]
+	return max(share, sumShare)
 }
 
 // tierOf is the one place that says which class is which. A class that is not
