@@ -174,15 +174,15 @@ const (
 	overflowName     = 200
 )
 
-// overflow has a process churn files at a long path, and then starts some
-// programs itself: those of a process beyond its budget give way like its files.
+// overflow has a process churn files at a long path, and then another start
+// some programs: those of a process beyond its budget give way like its files.
 func overflow(e *Env) error {
-	err := e.RunCmd(e.Sub("overflow", e.Dir))
-	for range overflowPrograms {
-		if err == nil {
-			err = startAndWait("/bin/true", "true", "overflow")
-		}
+	if err := e.RunCmd(e.Sub("overflow", e.Dir)); err != nil {
+		return err
 	}
+	churner := e.facts["pid"]
+	err := e.RunCmd(e.Sub("storm", strconv.Itoa(overflowPrograms)))
+	e.facts["storm"], e.facts["pid"] = e.facts["pid"], churner
 	return err
 }
 
@@ -215,10 +215,10 @@ func checkOverflow(c *Checker) {
 			c.Errorf("%s: %d of %d are missing and %d are declared lost", class, missing, overflowFiles, lost)
 		}
 	}
-	child := []any{Is("parent.pid", c.Number("self")), Not("process.pid", c.Number("pid"))}
-	c.Complete(record.ClassProcessFork, overflowPrograms, child...)
-	c.Complete(record.ClassProcessExec, overflowPrograms, append(child[:2:2], Is("process.args[1]", "overflow"))...)
-	c.Complete(record.ClassProcessExit, overflowPrograms, child...)
+	child := Is("parent.pid", c.Number("storm"))
+	c.Complete(record.ClassProcessFork, overflowPrograms, child)
+	c.Complete(record.ClassProcessExec, overflowPrograms, child, Is("process.args[1]", "storm"))
+	c.Complete(record.ClassProcessExit, overflowPrograms, child)
 	if err := c.Books.Balance(); err != nil {
 		c.Errorf("%w", err)
 	}
