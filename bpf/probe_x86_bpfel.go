@@ -85,7 +85,6 @@ type ProbeEventClose struct {
 	Mtime    int64
 	Ops      uint64
 	Bytes    uint64
-	First    uint64
 	Dev      uint32
 	Mode     uint32
 	Uid      uint32
@@ -93,8 +92,8 @@ type ProbeEventClose struct {
 	Hows     uint32
 	Links    uint32
 	PathLen  uint16
-	InnerLen uint16
 	PlaceLen uint16
+	OuterLen uint16
 	Pad      uint16
 	Magic    uint32
 	Pad2     uint32
@@ -159,7 +158,7 @@ type ProbeEventExec struct {
 	CwdLen      uint16
 	FilenameLen uint16
 	ArgsLen     uint16
-	InnerLen    uint16
+	OuterLen    uint16
 	PlaceLen    uint16
 	Gained      uint32
 	Magic       uint32
@@ -188,8 +187,8 @@ type ProbeEventFile struct {
 	PathLen  uint16
 	NameLen  uint16
 	ExtraLen uint16
-	InnerLen uint16
 	PlaceLen uint16
+	OuterLen uint16
 	Pad      uint16
 }
 
@@ -222,19 +221,20 @@ type ProbeEventFork struct {
 
 type ProbeEventHead struct {
 	_     structs.HostLayout
-	Len   uint16
+	Mask  uint64
+	Time  uint64
 	Type  uint8
 	Ring  uint8
-	Flags uint16
 	Cpu   uint16
 	Seq   uint32
+	Start uint64
 	Tgid  uint32
 	Tid   uint32
 	Euid  uint32
-	Time  uint64
-	Start uint64
 	Mntns uint32
 	Arg   uint32
+	Flags uint16
+	Pad   uint16
 }
 
 type ProbeEventKernel struct {
@@ -251,7 +251,7 @@ type ProbeEventKernel struct {
 	ValueLen  uint16
 	BeforeLen uint16
 	PathLen   uint16
-	InnerLen  uint16
+	OuterLen  uint16
 	Signature uint16
 	Pad       [2]uint16
 }
@@ -269,7 +269,7 @@ type ProbeEventMemory struct {
 	ProtectionBefore uint32
 	Kind             uint32
 	PathLen          uint16
-	InnerLen         uint16
+	OuterLen         uint16
 	PlaceLen         uint16
 	Pad              uint16
 }
@@ -317,10 +317,11 @@ type ProbeEventNet struct {
 	Bytes    uint64
 	Sport    uint32
 	Dport    uint32
-	Family   uint16
 	Protocol uint16
-	Type     uint16
+	Family   uint8
+	Type     uint8
 	Bits     uint16
+	Pad      uint16
 	Backlog  uint32
 	Netns    uint32
 }
@@ -342,8 +343,8 @@ type ProbeEventRename struct {
 	NewLen       uint16
 	OldNameLen   uint16
 	NewNameLen   uint16
-	OldInner     uint16
-	NewInner     uint16
+	OldOuter     uint16
+	NewOuter     uint16
 	PlaceLen     uint16
 	Pad          [3]uint16
 }

@@ -80,7 +80,7 @@ static __always_inline void tell_auth(struct nlmsghdr_k *m, __u32 have, const vo
 		n = 0;
 	e->text_len = n;
 	*(volatile __u32 *)&s->off = sizeof(*e) + n; /* see path.h */
-	send(s, RING_CRIT);
+	send(s, e, RING_CRIT);
 	give(s);
 }
 

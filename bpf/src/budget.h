@@ -72,7 +72,7 @@ static __always_inline void tell_aggregate(struct bucket *b, __u32 over)
 	head(&e.h, EV_AGGREGATE, (struct task_struct *)bpf_get_current_task());
 	e.h.arg = over;
 	e.count = b->folded;
-	emit(&e, sizeof(e), 0, RING_CRIT);
+	emit(&e, 0, RING_CRIT);
 }
 
 /* over_budget books an act of the current process and says whether it goes

@@ -29,7 +29,7 @@ int BPF_PROG(on_cgroup_mkdir, struct cgroup *cgrp, const char *path)
 		s->off = off + n;
 	}
 	s->flags = FL_NOTE;
-	send(s, RING_CRIT);
+	send(s, e, RING_CRIT);
 	give(s);
 	return 0;
 }
@@ -45,6 +45,6 @@ int BPF_PROG(on_cgroup_attach, struct cgroup *cgrp, const char *path, struct tas
 	e.h.tgid = e.h.tid = BPF_CORE_READ(t, tgid);
 	e.h.arg = 1;
 	e.id = BPF_CORE_READ(cgrp, kn, id);
-	emit(&e, sizeof(e), FL_NOTE, RING_CRIT);
+	emit(&e, FL_NOTE, RING_CRIT);
 	return 0;
 }

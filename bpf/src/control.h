@@ -62,7 +62,7 @@ static __always_inline void append_file(struct scratch *s, struct event_kernel *
 	e->dev = BPF_CORE_READ(i, i_sb, s_dev);
 	e->ino = BPF_CORE_READ(i, i_ino);
 	e->path_len = walk(s, BPF_CORE_READ(f, f_path.mnt), BPF_CORE_READ(f, f_path.dentry));
-	e->inner_len = s->inner;
+	e->outer_len = e->path_len - s->inner;
 	note_deleted(s, BPF_CORE_READ(f, f_path.dentry), i);
 }
 
@@ -85,7 +85,7 @@ static __always_inline void tell_act(struct kernel_act *a, __u32 flags, __u32 re
 	e.id = a->id;
 	e.size = a->size;
 	e.flags = a->flags;
-	emit(&e, sizeof(e), flags, RING_CRIT);
+	emit(&e, flags, RING_CRIT);
 }
 
 static __always_inline __u32 module_size(struct module *m)
@@ -150,7 +150,7 @@ static __always_inline void tell_module(__u32 type, struct module *m, __u64 size
 		}
 	}
 	s->flags |= flags;
-	send(s, RING_CRIT);
+	send(s, e, RING_CRIT);
 	give(s);
 }
 
@@ -193,7 +193,7 @@ static __always_inline void tell_kexec(__u32 operation, struct file *f)
 		e->size = BPF_CORE_READ(f, f_inode, i_size);
 		append_file(s, e, f);
 	}
-	send(s, RING_CRIT);
+	send(s, e, RING_CRIT);
 	give(s);
 }
 
@@ -350,7 +350,7 @@ static __always_inline void tell_bpf(int cmd, void *attr, bool user, __u32 flags
 	else
 		e->name_len = append_string(s, q.text);
 	s->flags = flags;
-	send(s, RING_CRIT);
+	send(s, e, RING_CRIT);
 	give(s);
 }
 

@@ -37,7 +37,7 @@ static __noinline int tell_user_namespace(struct task_struct *t, const struct cr
 	e.h.euid = BPF_CORE_READ(new, euid.val);
 	e.h.arg = CLONE_NEWUSER;
 	e.call = call_number();
-	emit(&e, sizeof(e), compat_flag(t), RING_CRIT);
+	emit(&e, compat_flag(t), RING_CRIT);
 	return 0;
 }
 
@@ -73,7 +73,7 @@ int BPF_PROG(on_commit_creds, struct cred *new)
 		head(&e.h, EV_CREDS, t);
 		e.h.euid = e.t.euid;
 		e.h.arg = call_number();
-		emit(&e, sizeof(e), compat_flag(t), RING_CRIT);
+		emit(&e, compat_flag(t), RING_CRIT);
 	}
 	if (BPF_CORE_READ(old, user_ns) != BPF_CORE_READ(new, user_ns))
 		tell_user_namespace(t, new);
@@ -90,7 +90,7 @@ static __always_inline void tell_creds(struct task_struct *t, __u32 call)
 	new_capabilities(&e, now);
 	e.groups = call == NR_setgroups;
 	e.h.arg = call;
-	emit(&e, sizeof(e), 0, RING_CRIT);
+	emit(&e, 0, RING_CRIT);
 }
 
 /* The end of a call that sets ids, groups or capabilities. */
@@ -123,7 +123,7 @@ int BPF_PROG(on_switch_namespaces, struct task_struct *t, struct nsproxy *new)
 	e.h.mntns = e.mnt;
 	e.user = BPF_CORE_READ(t, cred, user_ns, ns.inum);
 	e.call = call_number();
-	emit(&e, sizeof(e), compat_flag(t), RING_CRIT);
+	emit(&e, compat_flag(t), RING_CRIT);
 	return 0;
 }
 
@@ -166,7 +166,7 @@ int BPF_PROG(on_set_namespaces, struct pt_regs *regs, long ret)
 	}
 	if (!e.h.arg)
 		return 0; /* unshare of files or the like */
-	emit(&e, sizeof(e), 0, RING_CRIT);
+	emit(&e, 0, RING_CRIT);
 	if (e.h.arg & CLONE_NEWUSER)
 		tell_creds(t, e.call);
 	return 0;
@@ -185,9 +185,9 @@ static __always_inline void tell_root(struct vfsmount *mnt, struct dentry *d)
 	e = begin_file(s, EV_CHROOT);
 	fill_inode(e, BPF_CORE_READ(d, d_inode));
 	e->path_len = walk(s, mnt, d);
-	e->inner_len = s->inner;
+	e->outer_len = e->path_len - s->inner;
 	e->place_len = walk_place(s);
-	send(s, RING_CRIT);
+	send(s, e, RING_CRIT);
 	give(s);
 }
 
@@ -229,7 +229,7 @@ static __always_inline void tell_signal(struct task_struct *target, int sig)
 	head(&e.h, EV_SIGNAL, t);
 	fill_target(&e, target);
 	e.how = sig;
-	emit(&e, sizeof(e), 0, RING_CRIT);
+	emit(&e, 0, RING_CRIT);
 }
 
 /* A given cred means that the kernel sends for somebody who is not current. */

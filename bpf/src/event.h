@@ -94,24 +94,31 @@ enum event_flag {
 	FL_HEAVY = 32768, /* of a process beyond its budget: gives way to others' */
 };
 
-/* Head of every event. */
+/* Head of every event. The first FRONT bytes go into a ring as they are; of the
+ * rest of the event's fixed part, in words of 32 bits, only those that are not
+ * zero (see pack.h), so fields are to be such that they often are. */
 struct event_head {
-	__u16 len; /* of the whole event */
+	__u64 mask; /* which words are there, from bit 0, and a bit more where they end */
+	__u64 time; /* CLOCK_BOOTTIME, nanoseconds */
 	__u8 type;
 	__u8 ring; /* 0 critical, 1 bulk: the one it was put into */
-	__u16 flags;
 	__u16 cpu;
 	__u32 seq; /* low half; on this ring and CPU, taken before the place in the ring */
-	__u32 tgid;
-	__u32 tid;
-	__u32 euid;
-	__u64 time; /* CLOCK_BOOTTIME, nanoseconds */
+
 	__u64 start; /* of the thread group leader, same clock */
+	__u32 tgid;
+	__u32 tid; /* in a ring: ^ tgid */
+	__u32 euid;
 	__u32 mntns;
 	__u32 arg; /* by type; with FL_RESULT the error number */
+	__u16 flags;
+	__u16 pad;
 };
 
-/* What exec, fork and the start-up listing tell about a process. */
+#define FRONT 24
+
+/* What exec, fork and the start-up listing tell about a process. In a ring, of
+ * exec and fork, its numbers stand as what differs from the head (pack_task). */
 struct event_task {
 	__u64 start;
 	__u64 parent_start;

@@ -19,8 +19,8 @@ struct event_file {
 	__u16 path_len;
 	__u16 name_len; /* with FL_USER_PATH the name */
 	__u16 extra_len; /* name of an attribute, what a symbolic link holds, or struct file_times */
-	__u16 inner_len; /* how much of path lies within the mount */
 	__u16 place_len; /* where the mount's root lies in its file system; 0: at its root */
+	__u16 outer_len; /* how much of path, at its end, lies outside the mount */
 	__u16 pad;
 };
 
@@ -34,18 +34,18 @@ struct event_close {
 	struct event_head h;
 	__u64 ino;
 	__u64 size0, size1;
-	__s64 ctime0, ctime1, mtime;
+	__s64 ctime0, ctime1;
+	__s64 mtime; /* in a ring: ^ ctime1 */
 	__u64 ops;
-	__u64 bytes;
-	__u64 first; /* time of the first write */
+	__u64 bytes; /* in a ring: ^ size1 */
 	__u32 dev;
 	__u32 mode;
 	__u32 uid, gid;
 	__u32 hows; /* bits of enum write_how */
 	__u32 links;
 	__u16 path_len;
-	__u16 inner_len;
 	__u16 place_len;
+	__u16 outer_len;
 	__u16 pad;
 	__u32 magic; /* number of the file system */
 	__u32 pad2;
@@ -66,7 +66,7 @@ struct event_rename {
 	__u32 links;
 	__u16 old_len, new_len;
 	__u16 old_name_len, new_name_len;
-	__u16 old_inner, new_inner;
+	__u16 old_outer, new_outer;
 	__u16 place_len;
 	__u16 pad[3];
 };

@@ -15,7 +15,7 @@ struct event_kernel {
 	__u32 dev;
 	__u32 operation; /* by type */
 	__u16 name_len, value_len, before_len, path_len;
-	__u16 inner_len;
+	__u16 outer_len;
 	__u16 signature; /* of a module: enum module_signature */
 	__u16 pad[2];
 };

@@ -15,7 +15,7 @@ struct event_memory {
 	__u32 protection, protection_before;
 	__u32 kind; /* enum memory_kind */
 	__u16 path_len;
-	__u16 inner_len;
+	__u16 outer_len;
 	__u16 place_len;
 	__u16 pad;
 };

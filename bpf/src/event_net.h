@@ -13,10 +13,11 @@ struct event_net {
 	__u64 bytes;
 	__u32 sport; /* host byte order; 0: not chosen yet */
 	__u32 dport;
-	__u16 family;
 	__u16 protocol;
-	__u16 type; /* SOCK_ number */
+	__u8 family;
+	__u8 type; /* SOCK_ number */
 	__u16 bits; /* enum net_bits */
+	__u16 pad;
 	__u32 backlog;
 	__u32 netns;
 };

@@ -14,12 +14,12 @@ struct event_exec {
 	__u64 size;
 	__s64 mtime;
 	__s64 ctime;
-	__u64 args_total;
+	__u64 args_total; /* in a ring: ^ args_len */
 	__u32 mode;
 	__u32 nlink;
 	__u32 uid, gid; /* of the file */
 	__u16 path_len, cwd_len, filename_len, args_len;
-	__u16 inner_len; /* how much of path lies within the mount */
+	__u16 outer_len; /* how much of path, at its end, lies outside the mount */
 	__u16 place_len;
 	__u32 gained; /* GAINED bits */
 	__u32 magic; /* number of the file system */

@@ -156,10 +156,10 @@ static __always_inline void tell_more(__u32 type, struct vfsmount *mnt, struct d
 			e->dev = BPF_CORE_READ(dir, d_inode, i_sb, s_dev);
 	}
 	e->path_len = walk(s, mnt, d);
-	e->inner_len = s->inner;
+	e->outer_len = e->path_len - s->inner;
 	append_extra(s, e, m);
 	e->place_len = walk_place(s);
-	send(s, RING_BULK);
+	send(s, e, RING_BULK);
 	give(s);
 }
 
@@ -223,17 +223,17 @@ static __always_inline void tell_two(__u32 type, struct vfsmount *mnt, struct de
 		e->replaced_mode = BPF_CORE_READ(i, i_mode);
 	}
 	e->old_len = walk(s, mnt, old);
-	e->old_inner = s->inner;
+	e->old_outer = e->old_len - s->inner;
 	first = s->flags;
 	s->flags = 0;
 	e->new_len = walk(s, mnt, new);
-	e->new_inner = s->inner;
+	e->new_outer = e->new_len - s->inner;
 	if (s->flags & FL_PATH_TRUNC)
 		first |= FL_PATH2_TRUNC;
 	if (s->flags & FL_DETACHED)
 		first |= FL_DETACHED2;
 	s->flags = first;
 	e->place_len = walk_place(s);
-	send(s, RING_BULK);
+	send(s, e, RING_BULK);
 	give(s);
 }

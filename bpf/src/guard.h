@@ -51,7 +51,7 @@ static __always_inline void tell_tamper(__u32 kind, __u32 what, __u64 id, __u64 
 	struct event_tamper e = { .kind = kind, .what = what, .id = id, .request = request };
 
 	head_without_helper(&e.h, EV_TAMPER, t);
-	emit(&e, sizeof(e), refused ? FL_REFUSED : 0, RING_CRIT);
+	emit(&e, refused ? FL_REFUSED : 0, RING_CRIT);
 }
 
 SEC("lsm/task_kill")
@@ -274,7 +274,7 @@ int on_sysctl(struct bpf_sysctl *ctx)
 	s->off = sizeof(*e) + SYSCTL_NAME_BYTES + 2 * SYSCTL_VALUE_BYTES;
 	if (refuse)
 		s->flags |= FL_REFUSED;
-	send(s, RING_CRIT);
+	send(s, e, RING_CRIT);
 	give(s);
 	if (refuse) {
 		tell_tamper(TAMPER_FTRACE, 0, 0, 0, true);

@@ -50,6 +50,13 @@ static __always_inline int insert(void *map, const void *key, const void *value)
 #define SLACK_BYTES 4352 /* the longest single read behind an offset */
 #define SLOTS 3
 
+/* What remains to be done with an event that has its place in a lane. */
+struct passage {
+	__u64 wake;
+	__u32 ring;
+	__u32 pad;
+};
+
 struct scratch {
 	__u32 busy;
 	__u32 off; /* in memory on purpose: see path.h */
@@ -61,6 +68,7 @@ struct scratch {
 	__u64 mnt;
 	__u64 root;
 	__u64 place; /* root of the leaf's mount */
+	struct passage passage;
 	char data[DATA_BYTES + SLACK_BYTES];
 };
 
@@ -398,6 +406,8 @@ static __always_inline void head_without_helper(struct event_head *h, __u32 type
 	h->mntns = mount_namespace(t);
 }
 
+#include "pack.h"
+
 /* A storm of what any process can make must not push out what tells of an
  * intrusion: such types may fill the critical ring only so far, and go into the
  * other one from there on. */
@@ -434,26 +444,25 @@ static __always_inline __u64 bounded(__u64 len)
 	return len;
 }
 
-/* emit completes the head and sends len bytes of e: sequence first, so that
- * whatever happens afterwards leaves a hole in the lane. A note (FL_NOTE) has
- * no sequence; where there is little room it is left out, and only counted. */
-static __always_inline void emit(void *e, __u32 len, __u32 flags, __u32 ring)
+/* enter completes the head: ring, time, and the sequence first of all that can
+ * fail, so that whatever happens afterwards leaves a hole in the lane. A note
+ * (FL_NOTE) has no sequence; where there is little room it is left out, and only
+ * counted. False: there is nothing to send. */
+static __always_inline bool enter(struct event_head *h, __u32 flags, __u32 ring, struct passage *p)
 {
-	struct event_head *h = e;
 	struct cpu_stats *s;
 	__u32 cpu, zero = 0;
-	__u64 wake = BPF_RB_NO_WAKEUP, fill = 0, number, *until;
-	long err;
+	__u64 fill = 0, number, *until;
 
 	s = my_stats(&cpu);
 	if (!s)
-		return;
+		return false;
 	if (ring == RING_CRIT) {
 		fill = bpf_ringbuf_query(&crit, BPF_RB_AVAIL_DATA);
 		if (flags & FL_NOTE) {
 			if (fill > CRIT_BYTES / 4) {
 				__sync_fetch_and_add(&s->notes, 1);
-				return;
+				return false;
 			}
 		} else if (fill > ((flags & FL_HEAVY) ? CRIT_BYTES / 4 : crit_limit(h->type))) {
 			ring = RING_BULK;
@@ -464,42 +473,107 @@ static __always_inline void emit(void *e, __u32 len, __u32 flags, __u32 ring)
 		if ((flags & FL_HEAVY) && fill > HEAVY_OF_BULK) {
 			__sync_fetch_and_add(&s->seq[RING_BULK], 1);
 			add_drop(s, h->type, RING_BULK, DROP_RING);
-			return;
+			return false;
 		}
 	}
 	h->ring = ring;
-	h->len = len;
 	h->flags = flags;
 	h->cpu = cpu;
 	h->time = bpf_ktime_get_boot_ns();
 	if (!(flags & FL_NOTE)) {
 		if (!take_number(s, h->type, ring, &number))
-			return;
+			return false;
 		h->seq = number;
 	}
+	p->ring = ring;
+	p->wake = BPF_RB_NO_WAKEUP;
 	until = bpf_map_lookup_elem(&pace, &zero);
 	if ((!until || h->time > *until || fill >= (ring == RING_CRIT ? CRIT_BYTES / 4 : BULK_BYTES / 4)) &&
 	    h->time - s->woken > WAKE_EVERY_NS) {
 		s->woken = h->time;
 		s->wakes++;
-		wake = BPF_RB_FORCE_WAKEUP;
+		p->wake = BPF_RB_FORCE_WAKEUP;
 	}
-	err = ring == RING_CRIT ? bpf_ringbuf_output(&crit, e, bounded(len), wake)
-				: bpf_ringbuf_output(&bulk, e, bounded(len), wake);
+	return true;
+}
+
+static __always_inline void put(struct passage *p, void *e, __u64 len, __u32 type, __u32 flags)
+{
+	struct cpu_stats *s;
+	__u32 cpu;
+	long err;
+
+	err = p->ring == RING_CRIT ? bpf_ringbuf_output(&crit, e, bounded(len), p->wake)
+				   : bpf_ringbuf_output(&bulk, e, bounded(len), p->wake);
+	s = my_stats(&cpu);
+	if (!s)
+		return;
 	if (!err)
-		__sync_fetch_and_add(&s->bytes[ring & 1], (len + 15) & ~7ULL);
+		__sync_fetch_and_add(&s->bytes[p->ring & 1], (len + 15) & ~7ULL);
 	else if (flags & FL_NOTE)
 		__sync_fetch_and_add(&s->notes, 1);
 	else
-		add_drop(s, h->type, ring, DROP_RING);
+		add_drop(s, type, p->ring, DROP_RING);
 }
 
-/* send emits what is in a scratch buffer. */
-static __always_inline void send(struct scratch *s, __u32 ring)
+/* What is in a scratch buffer goes out in two steps, functions of their own and
+ * one after the other: the kernel adds up the stacks of those that call each
+ * other, and counts no more than 512 bytes. */
+static __noinline int enter_held(struct scratch *s, __u32 ring)
 {
-	__u32 len = s->off;
+	return enter((struct event_head *)s->data, s->flags, ring, &s->passage);
+}
 
+static __noinline int put_held(struct scratch *s, __u32 fixed)
+{
+	struct event_head *h = (struct event_head *)s->data;
+	__u32 type = h->type;
+	__u64 len = s->off, at;
+
+	h->tid ^= h->tgid;
+	at = pack(s, (fixed - FRONT) / 4);
+	len -= at;
+	hide(len);
 	if (len >= DATA_BYTES)
 		len = DATA_BYTES - 1;
-	emit(s->data, len, s->flags, ring);
+	put(&s->passage, s->data + at, len, type, s->flags);
+	return 0;
 }
+
+/* send emits the event e that is in a scratch buffer. Its layout is worth
+ * nothing afterwards. */
+#define send(s, e, ring)                                   \
+	do {                                               \
+		if (enter_held(s, ring))                   \
+			put_held(s, sizeof(*(e)));         \
+	} while (0)
+
+/* send_whole emits len bytes of e with all their words. */
+static __noinline int send_whole(struct event_head *e, __u32 len, __u32 flags, __u32 ring)
+{
+	struct passage p;
+
+	if (len < FRONT || len > WHOLE_BYTES || !enter(e, flags, ring, &p))
+		return 0;
+	e->mask = (2ULL << ((len - FRONT) / 4 & 63)) - 1;
+	e->tid ^= e->tgid;
+	put(&p, e, len, e->type, flags);
+	e->tid ^= e->tgid;
+	return 0;
+}
+
+/* emit sends an event that is on the stack: packed, or whole when there is no
+ * scratch buffer to do it in. */
+#define emit(e, flags_, ring)                                      \
+	do {                                                       \
+		struct scratch *out = take_quietly();              \
+		if (out) {                                         \
+			__builtin_memcpy(out->data, e, sizeof(*(e))); \
+			out->off = sizeof(*(e));                   \
+			out->flags = flags_;                       \
+			send(out, e, ring);                        \
+			give(out);                                 \
+		} else {                                           \
+			send_whole(&(e)->h, sizeof(*(e)), flags_, ring); \
+		}                                                  \
+	} while (0)

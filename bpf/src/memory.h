@@ -146,13 +146,13 @@ static __noinline int tell_memory(struct memory_act *a)
 		e->dev = BPF_CORE_READ(i, i_sb, s_dev);
 		e->ino = BPF_CORE_READ(i, i_ino);
 		e->path_len = walk(s, BPF_CORE_READ(f, f_path.mnt), BPF_CORE_READ(f, f_path.dentry));
-		e->inner_len = s->inner;
+		e->outer_len = e->path_len - s->inner;
 		note_deleted(s, BPF_CORE_READ(f, f_path.dentry), i);
 		e->place_len = walk_place(s);
 	}
 	if (BPF_CORE_READ(t, thread_info.status) & TS_COMPAT)
 		s->flags |= FL_COMPAT;
-	send(s, memory_ring(a->type));
+	send(s, e, memory_ring(a->type));
 	give(s);
 	return 0;
 }

@@ -117,7 +117,7 @@ int BPF_PROG(on_mount, const char *dev_name, struct path *path, const char *type
 	e->path_len = walk(s, mnt, place);
 	e->source_len = append_text(s, dev_name);
 	e->type_len = append_text(s, e->operation == MOUNT_NEW && type_page ? type_page : type_of(root));
-	send(s, RING_CRIT);
+	send(s, e, RING_CRIT);
 	give(s);
 	return 0;
 }
@@ -151,7 +151,7 @@ int BPF_PROG(on_move_mount, struct path *from, struct path *to)
 	e->type_len = append_text(s, type_of(root));
 	if (!new)
 		e->from_len = walk_from(s, BPF_CORE_READ(from, mnt), root);
-	send(s, RING_CRIT);
+	send(s, e, RING_CRIT);
 	give(s);
 	return 0;
 }
@@ -173,7 +173,7 @@ int BPF_PROG(on_umount, struct vfsmount *mnt, int flags)
 	e->path_len = walk(s, mnt, root);
 	e->source_len = append_text(s, BPF_CORE_READ(container_of_mount(mnt), mnt_devname));
 	e->type_len = append_text(s, type_of(root));
-	send(s, RING_CRIT);
+	send(s, e, RING_CRIT);
 	give(s);
 	return 0;
 }
@@ -196,7 +196,7 @@ int BPF_PROG(on_pivot_root, struct path *old, struct path *new)
 	e->type_len = append_text(s, type_of(root));
 	/* Where the old root goes. */
 	e->from_len = walk_from(s, BPF_CORE_READ(old, mnt), BPF_CORE_READ(old, dentry));
-	send(s, RING_CRIT);
+	send(s, e, RING_CRIT);
 	give(s);
 	return 0;
 }
@@ -231,7 +231,7 @@ int BPF_PROG(on_reconfigure, struct fs_context *fc, int ret)
 	e->path_len = walk(s, (struct vfsmount *)((void *)m + bpf_core_field_offset(struct mount, mnt)), root);
 	e->source_len = append_text(s, BPF_CORE_READ(m, mnt_devname));
 	e->type_len = append_text(s, type_of(root));
-	send(s, RING_CRIT);
+	send(s, e, RING_CRIT);
 	give(s);
 	return 0;
 }

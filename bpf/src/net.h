@@ -193,7 +193,7 @@ static __always_inline void emit_within(struct bucket *b, struct event_net *e, _
 	}
 	if (b)
 		flags |= weight(e->h.type);
-	emit(e, sizeof(*e), flags, RING_BULK);
+	emit(e, flags, RING_BULK);
 }
 
 static __always_inline void emit_net(struct event_net *e, __u32 flags)
@@ -241,7 +241,7 @@ static __always_inline void tell_unix(const void *from, __u32 len, struct sock *
 		e->name_len = len;
 		s->off += len;
 	}
-	send(s, RING_BULK);
+	send(s, e, RING_BULK);
 	give(s);
 }
 

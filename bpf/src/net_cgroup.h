@@ -173,7 +173,7 @@ static __always_inline void dns(struct __sk_buff *skb, bool answer)
 	}
 	d->data_len = n;
 	s->off = sizeof(*d) + n;
-	send(s, RING_BULK);
+	send(s, d, RING_BULK);
 	give(s);
 }
 

@@ -200,7 +200,7 @@ int BPF_PROG(on_exec, struct task_struct *p, int old_pid, struct linux_binprm *b
 	e->ctime = changed(i);
 	d = BPF_CORE_READ(f, f_path.dentry);
 	e->path_len = walk(s, BPF_CORE_READ(f, f_path.mnt), d);
-	e->inner_len = s->inner;
+	e->outer_len = e->path_len - s->inner;
 	place = s->place;
 	if (BPF_CORE_READ(d, d_parent) == d)
 		s->flags |= FL_MEMORY; /* a regular file that no directory ever held */
@@ -233,7 +233,9 @@ int BPF_PROG(on_exec, struct task_struct *p, int old_pid, struct linux_binprm *b
 
 	s->place = place;
 	e->place_len = walk_place(s);
-	send(s, RING_CRIT);
+	e->args_total ^= e->args_len;
+	pack_task(&e->t, &e->h);
+	send(s, e, RING_CRIT);
 	give(s);
 	return 0;
 }
@@ -252,7 +254,7 @@ int BPF_PROG(on_comm, struct task_struct *t, const char *comm)
 	bpf_probe_read_kernel_str(&e.after, sizeof(e.after), comm);
 	if (*(__u64 *)e.before == *(__u64 *)e.after && *(__u64 *)(e.before + 8) == *(__u64 *)(e.after + 8))
 		return 0;
-	emit(&e, sizeof(e), wanted(OPT_COMM) ? 0 : FL_NOTE, RING_CRIT);
+	emit(&e, wanted(OPT_COMM) ? 0 : FL_NOTE, RING_CRIT);
 	return 0;
 }
 
@@ -268,7 +270,7 @@ static __noinline int tell_new_namespaces(struct task_struct *parent, struct tas
 		e.h.arg |= CLONE_NEWUSER;
 	e.call = NR_clone;
 	if (e.h.arg)
-		emit(&e, sizeof(e), 0, RING_CRIT);
+		emit(&e, 0, RING_CRIT);
 	return 0;
 }
 
@@ -283,7 +285,8 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 		return 0;
 	head_of(&e.h, EV_FORK, parent);
 	fill_task(&e.t, child);
-	emit(&e, sizeof(e), 0, RING_CRIT);
+	pack_task(&e.t, &e.h);
+	emit(&e, 0, RING_CRIT);
 	if (field(parent, nsproxy) != field(child, nsproxy) || user_namespace_of(parent) != user_namespace_of(child))
 		tell_new_namespaces(parent, child);
 	return 0;
@@ -319,7 +322,7 @@ int BPF_PROG(on_exit, struct task_struct *p)
 		e.h.arg = BPF_CORE_READ(sig, group_exit_code);
 	else
 		e.h.arg = BPF_CORE_READ(p, group_leader, exit_code);
-	emit(&e, sizeof(e), 0, RING_CRIT);
+	emit(&e, 0, RING_CRIT);
 	return 0;
 }
 

@@ -152,7 +152,7 @@ static __always_inline void tell_named(struct task_struct *t, struct call *c)
 	if (c->extra)
 		e->extra_len = append_user(s, c->extra);
 	s->flags |= FL_USER_PATH | FL_RESULT | f;
-	send(s, RING_BULK);
+	send(s, e, RING_BULK);
 	give(s);
 }
 
@@ -187,7 +187,7 @@ static __always_inline void tell_two_named(struct task_struct *t, struct call *c
 	if (s->flags & FL_PATH_TRUNC)
 		first |= FL_PATH2_TRUNC;
 	s->flags = first | FL_USER_PATH | FL_RESULT | heavy;
-	send(s, RING_BULK);
+	send(s, e, RING_BULK);
 	give(s);
 }
 
@@ -687,7 +687,7 @@ static __always_inline void tell_mount_named(struct task_struct *t, struct mount
 			flags |= FL_PATH2_TRUNC;
 		s->flags = flags;
 	}
-	send(s, RING_CRIT);
+	send(s, e, RING_CRIT);
 	give(s);
 }
 

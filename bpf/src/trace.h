@@ -59,7 +59,7 @@ static __always_inline void tell_target(struct event_target *e, bool once, __u32
 	}
 	if (BPF_CORE_READ(t, thread_info.status) & TS_COMPAT)
 		flags |= FL_COMPAT;
-	emit(e, sizeof(*e), flags, RING_CRIT);
+	emit(e, flags, RING_CRIT);
 }
 
 /* One hook for all ways into another process; which it is tells the call. */

@@ -224,10 +224,9 @@ static __always_inline void closed(struct file *f)
 	e->size1 = BPF_CORE_READ(i, i_size);
 	e->ctime0 = w->ctime0;
 	e->ctime1 = changed(i);
-	e->mtime = modified(i);
+	e->mtime = modified(i) ^ e->ctime1;
 	e->ops = w->ops;
-	e->bytes = w->bytes;
-	e->first = w->first;
+	e->bytes = w->bytes ^ e->size1;
 	e->hows = w->hows;
 	if (in_memory(d))
 		s->flags |= FL_MEMORY;
@@ -236,9 +235,9 @@ static __always_inline void closed(struct file *f)
 	else
 		note_deleted(s, d, i);
 	e->path_len = walk(s, BPF_CORE_READ(f, f_path.mnt), d);
-	e->inner_len = s->inner;
+	e->outer_len = e->path_len - s->inner;
 	e->place_len = walk_place(s);
-	send(s, RING_BULK);
+	send(s, e, RING_BULK);
 	give(s);
 forget:
 	bpf_map_delete_elem(&wr, &key);

@@ -84,7 +84,7 @@ func (d *decoder) file(b []byte) (*record.Event, error) {
 	}
 	e := d.actor(&x.H)
 	e.File = &record.File{Path: p, Device: device(x.Dev), Inode: x.Ino, Mode: x.Mode, Size: x.Size, Links: x.Links,
-		Flags: fileFlags(f), Uid: x.Uid, Gid: x.Gid, FilesystemPath: filesystemPath(names, x.InnerLen, place)}
+		Flags: fileFlags(f), Uid: x.Uid, Gid: x.Gid, FilesystemPath: filesystemPath(names, x.OuterLen, place)}
 	switch bpf.ProbeEventType(x.H.Type) {
 	case bpf.ProbeEventTypeEV_CREATE:
 		e.File.Rdev = device(x.Rdev)
@@ -133,7 +133,7 @@ func (d *decoder) closed(b []byte) (*record.Event, error) {
 	e.File = &record.File{
 		Path:   pathOf(names, f&bpf.ProbeEventFlagFL_PATH_TRUNC != 0, f&bpf.ProbeEventFlagFL_DETACHED != 0),
 		Device: device(x.Dev), Inode: x.Ino, Mode: x.Mode, Uid: x.Uid, Gid: x.Gid, Links: x.Links, Flags: fileFlags(f),
-		FilesystemPath: filesystemPath(names, x.InnerLen, place), How: howsOf(x.Hows), Operations: x.Ops, Bytes: x.Bytes,
+		FilesystemPath: filesystemPath(names, x.OuterLen, place), How: howsOf(x.Hows), Operations: x.Ops, Bytes: x.Bytes,
 		SizeBefore: x.Size0, Size: x.Size1, CtimeBefore: x.Ctime0, Ctime: x.Ctime1, Mtime: x.Mtime,
 	}
 	return e, nil
@@ -162,9 +162,9 @@ func (d *decoder) rename(b []byte) (*record.Event, error) {
 	}
 	e := d.actor(&x.H)
 	e.File = &record.File{Path: from, Device: device(x.Dev), Inode: x.Ino, Mode: x.Mode, Size: x.Size, Links: x.Links,
-		Flags: fileFlags(f), Uid: x.Uid, Gid: x.Gid, FilesystemPath: filesystemPath(oldNames, x.OldInner, place)}
+		Flags: fileFlags(f), Uid: x.Uid, Gid: x.Gid, FilesystemPath: filesystemPath(oldNames, x.OldOuter, place)}
 	e.Target = &record.File{Path: to, Device: device(x.Dev), Inode: x.Ino, Mode: x.Mode,
-		FilesystemPath: filesystemPath(newNames, x.NewInner, place)}
+		FilesystemPath: filesystemPath(newNames, x.NewOuter, place)}
 	if f&bpf.ProbeEventFlagFL_PATH2TRUNC != 0 {
 		e.Target.Flags |= record.FilePathTruncated
 	}

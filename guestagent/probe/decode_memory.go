@@ -44,7 +44,7 @@ func (d *decoder) memory(b []byte) (*record.Event, error) {
 	f := bpf.ProbeEventFlag(x.H.Flags)
 	p := pathOf(names, f&bpf.ProbeEventFlagFL_PATH_TRUNC != 0, f&bpf.ProbeEventFlagFL_DETACHED != 0)
 	e.File = &record.File{Path: p, Device: device(x.Dev), Inode: x.Ino, Flags: fileFlags(f),
-		FilesystemPath: filesystemPath(names, x.InnerLen, place)}
+		FilesystemPath: filesystemPath(names, x.OuterLen, place)}
 	if f&bpf.ProbeEventFlagFL_DETACHED != 0 && bytes.HasPrefix(p, memoryPrefix) {
 		e.File.Flags |= record.FileMemory
 		m.Name = bytes.TrimPrefix(p, memoryPrefix)

@@ -63,7 +63,7 @@ func (d *decoder) network(b []byte) (*record.Event, error) {
 }
 
 func networkOf(x *bpf.ProbeEventNet) *record.Network {
-	n := &record.Network{Type: socketTypes[x.Type], Number: uint32(x.Protocol), SourcePort: x.Sport, DestinationPort: x.Dport,
+	n := &record.Network{Type: socketTypes[uint16(x.Type)], Number: uint32(x.Protocol), SourcePort: x.Sport, DestinationPort: x.Dport,
 		Direction: "egress", Backlog: x.Backlog, Cookie: x.Cookie, Packets: x.Packets, Bytes: x.Bytes, Namespace: x.Netns}
 	switch {
 	case x.Family == unix.AF_INET:
@@ -78,7 +78,7 @@ func networkOf(x *bpf.ProbeEventNet) *record.Network {
 	if n.Family != 0 {
 		n.Protocol = named(protocols, "ip-", x.Protocol)
 	} else {
-		n.Protocol = named(families, "family-", x.Family)
+		n.Protocol = named(families, "family-", uint16(x.Family))
 	}
 	bits := bpf.ProbeNetBits(x.Bits)
 	if bits&bpf.ProbeNetBitsNET_FAST_OPEN != 0 {

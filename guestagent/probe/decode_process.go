@@ -110,7 +110,7 @@ func (d *decoder) exec(b []byte) (*record.Event, error) {
 	s.Device, s.Inode, s.Links, s.Size = device(uint32(x.Dev)), x.Ino, x.Nlink, x.Size
 	s.Mtime, s.Ctime = x.Mtime, x.Ctime
 	d.magic = x.Magic
-	s.FilesystemPath = filesystemPath(names, x.InnerLen, place)
+	s.FilesystemPath = filesystemPath(names, x.OuterLen, place)
 	return e, nil
 }
 

@@ -57,6 +57,11 @@ func (p *Probe) leftInRings(reached map[uint32]uint64) (map[laneClass]uint64, er
 	left := map[laneClass]uint64{}
 	for range finishRounds {
 		_, more, err := p.rings.next(true, func(_ int, b []byte) {
+			b, err := unpack(p.unpacked[:0], b)
+			if err != nil {
+				return
+			}
+			p.unpacked = b
 			h, err := as[bpf.ProbeEventHead](b)
 			if err != nil || bpf.ProbeEventFlag(h.Flags)&bpf.ProbeEventFlagFL_NOTE != 0 {
 				return

@@ -35,10 +35,11 @@ func pathOf(names []byte, truncated, detached bool) []byte {
 }
 
 // filesystemPath names a file inside its file system, where that differs from
-// its path: names are those of its path, the first inner bytes of them within
-// the mount, whose root lies at place.
-func filesystemPath(names []byte, inner uint16, place []byte) []byte {
-	if len(place) == 0 || int(inner) > len(names) {
+// its path: names are those of its path, all but the last outer bytes of them
+// within the mount, whose root lies at place.
+func filesystemPath(names []byte, outer uint16, place []byte) []byte {
+	inner := len(names) - int(outer)
+	if len(place) == 0 || inner < 0 {
 		return nil
 	}
 	p := pathOf(place, false, false)

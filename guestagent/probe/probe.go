@@ -94,6 +94,7 @@ type Probe struct {
 	proven   [types]bool
 	classes  map[string]record.Class // what a program tells of, by its name
 
+	unpacked  []byte            // the sample that is looked at
 	sequences map[uint32]uint64 // largest of each lane
 	accounted map[uint32]uint64 // events of each lane that were given to a sink, or told to be undecodable
 }
@@ -185,6 +186,12 @@ func (p *Probe) Run(ctx context.Context, sink Sink) error {
 
 // observe makes a record of one sample.
 func (p *Probe) observe(ring int, b []byte, sink Sink) {
+	b, err := unpack(p.unpacked[:0], b)
+	if err != nil {
+		sink.Lose(uint32(ring)<<16, 0, record.LossReason_LOSS_REASON_UNDECODABLE, 1)
+		return
+	}
+	p.unpacked = b
 	h, err := as[bpf.ProbeEventHead](b)
 	if err != nil {
 		sink.Lose(uint32(ring)<<16, 0, record.LossReason_LOSS_REASON_UNDECODABLE, 1)

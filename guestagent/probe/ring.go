@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/provostd/provost/bpf"
 )
 
 const (
@@ -183,10 +181,7 @@ func (r *rings) drain(i int) (empty bool, newest uint64, err error) {
 		}
 		r.cur.mem = mem
 		s := sample{ring: i, from: from, to: len(mem)}
-		h, err := as[bpf.ProbeEventHead](mem[from:])
-		if err == nil {
-			s.time = h.Time
-		}
+		s.time = timeOf(mem[from:])
 		newest = max(newest, s.time)
 		r.cur.samples = append(r.cur.samples, s)
 	}
