@@ -37,6 +37,7 @@
 //	budget.h   processes that do more than they may before that
 //	path.h     names of files by a walk over dentries and mounts
 //	maps.h     rings, counters, and the way out for every event
+//	pack.h     events as they stand in a ring, without the words that are zero
 //	event*.h   layouts, shared with Go
 //	kernel.h   the kernel's own types, as far as they are read
 //

@@ -123,7 +123,7 @@ func init() {
 
 const (
 	renames        = 30_000 // more than half of the ring holds
-	destinations   = 40_000 // the same
+	destinations   = 65_000 // the same
 	bystanderFiles = 300    // within the budget of two seconds at once
 )
 
