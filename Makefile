@@ -38,7 +38,7 @@ bin/provost: FORCE
 
 bin/provost-agent: FORCE
 	@mkdir -p bin
-	CGO_ENABLED=0 $(GOBUILD) -o $@ ./cmd/provost-agent
+	CGO_ENABLED=0 $(GOBUILD) -ldflags '-s -w' -o $@ ./cmd/provost-agent
 
 .PHONY: guest
 guest: bin/provost-agent ## build the test guest's image and boot it once
