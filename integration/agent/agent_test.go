@@ -53,7 +53,9 @@ func boot(t *testing.T, ctx context.Context, cfg harness.ImageConfig) *harness.V
 		t.Fatal(err)
 	}
 	// Two processors: a lane for each, and programs that move between them.
-	vm, err := harness.StartVM(harness.VMConfig{Image: img, Dir: t.TempDir(), CPUs: 2})
+	// Memory for some dozens of probes one after the other: a kernel frees the
+	// maps of a closed one when it finds the time.
+	vm, err := harness.StartVM(harness.VMConfig{Image: img, Dir: t.TempDir(), CPUs: 2, MemoryMiB: 1024})
 	if err != nil {
 		t.Fatal(err)
 	}
