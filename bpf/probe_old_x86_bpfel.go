@@ -48,6 +48,7 @@ const (
 	OldProgGuardSetnice       = "guard_setnice"
 	OldProgGuardSetrlimit     = "guard_setrlimit"
 	OldProgGuardSetscheduler  = "guard_setscheduler"
+	OldProgGuardSigio         = "guard_sigio"
 	OldProgGuardTaskKill      = "guard_task_kill"
 	OldProgListHolders        = "list_holders"
 	OldProgListTasks          = "list_tasks"
@@ -278,6 +279,7 @@ type OldProgramSpecs struct {
 	GuardSetnice       *ebpf.ProgramSpec `ebpf:"guard_setnice"`
 	GuardSetrlimit     *ebpf.ProgramSpec `ebpf:"guard_setrlimit"`
 	GuardSetscheduler  *ebpf.ProgramSpec `ebpf:"guard_setscheduler"`
+	GuardSigio         *ebpf.ProgramSpec `ebpf:"guard_sigio"`
 	GuardTaskKill      *ebpf.ProgramSpec `ebpf:"guard_task_kill"`
 	ListHolders        *ebpf.ProgramSpec `ebpf:"list_holders"`
 	ListTasks          *ebpf.ProgramSpec `ebpf:"list_tasks"`
@@ -633,6 +635,7 @@ type OldPrograms struct {
 	GuardSetnice       *ebpf.Program `ebpf:"guard_setnice"`
 	GuardSetrlimit     *ebpf.Program `ebpf:"guard_setrlimit"`
 	GuardSetscheduler  *ebpf.Program `ebpf:"guard_setscheduler"`
+	GuardSigio         *ebpf.Program `ebpf:"guard_sigio"`
 	GuardTaskKill      *ebpf.Program `ebpf:"guard_task_kill"`
 	ListHolders        *ebpf.Program `ebpf:"list_holders"`
 	ListTasks          *ebpf.Program `ebpf:"list_tasks"`
@@ -780,6 +783,7 @@ func (p *OldPrograms) Close() error {
 		p.GuardSetnice,
 		p.GuardSetrlimit,
 		p.GuardSetscheduler,
+		p.GuardSigio,
 		p.GuardTaskKill,
 		p.ListHolders,
 		p.ListTasks,

@@ -680,6 +680,7 @@ const (
 	ProbeProgGuardSetnice       = "guard_setnice"
 	ProbeProgGuardSetrlimit     = "guard_setrlimit"
 	ProbeProgGuardSetscheduler  = "guard_setscheduler"
+	ProbeProgGuardSigio         = "guard_sigio"
 	ProbeProgGuardTaskKill      = "guard_task_kill"
 	ProbeProgListHolders        = "list_holders"
 	ProbeProgListTasks          = "list_tasks"
@@ -910,6 +911,7 @@ type ProbeProgramSpecs struct {
 	GuardSetnice       *ebpf.ProgramSpec `ebpf:"guard_setnice"`
 	GuardSetrlimit     *ebpf.ProgramSpec `ebpf:"guard_setrlimit"`
 	GuardSetscheduler  *ebpf.ProgramSpec `ebpf:"guard_setscheduler"`
+	GuardSigio         *ebpf.ProgramSpec `ebpf:"guard_sigio"`
 	GuardTaskKill      *ebpf.ProgramSpec `ebpf:"guard_task_kill"`
 	ListHolders        *ebpf.ProgramSpec `ebpf:"list_holders"`
 	ListTasks          *ebpf.ProgramSpec `ebpf:"list_tasks"`
@@ -1265,6 +1267,7 @@ type ProbePrograms struct {
 	GuardSetnice       *ebpf.Program `ebpf:"guard_setnice"`
 	GuardSetrlimit     *ebpf.Program `ebpf:"guard_setrlimit"`
 	GuardSetscheduler  *ebpf.Program `ebpf:"guard_setscheduler"`
+	GuardSigio         *ebpf.Program `ebpf:"guard_sigio"`
 	GuardTaskKill      *ebpf.Program `ebpf:"guard_task_kill"`
 	ListHolders        *ebpf.Program `ebpf:"list_holders"`
 	ListTasks          *ebpf.Program `ebpf:"list_tasks"`
@@ -1412,6 +1415,7 @@ func (p *ProbePrograms) Close() error {
 		p.GuardSetnice,
 		p.GuardSetrlimit,
 		p.GuardSetscheduler,
+		p.GuardSigio,
 		p.GuardTaskKill,
 		p.ListHolders,
 		p.ListTasks,

@@ -12,6 +12,8 @@
 #define EPERM 1
 #define SIGCONT 18
 #define SIGTERM 15
+#define SIGURG 23
+#define SIGIO 29
 #define SYSCTL_NAME_BYTES 128
 #define SYSCTL_VALUE_BYTES 512
 
@@ -68,6 +70,20 @@ int BPF_PROG(guard_task_kill, struct task_struct *target, struct kernel_siginfo 
 	}
 	tell_tamper(TAMPER_SIGNAL, sig, 0, 0, true);
 	return -EPERM;
+}
+
+/* Whoever makes the agent the owner of a file may have any signal sent when
+ * something happens with that file, which asks no other hook. It may come out
+ * of an interrupt: current is whoever was there, the agent itself as well. */
+SEC("lsm/file_send_sigiotask")
+int BPF_PROG(guard_sigio, struct task_struct *target, void *owner, int sig, int ret)
+{
+	struct config *c = configuration();
+
+	if (ret || sig == 0 || sig == SIGIO || sig == SIGURG || sig == SIGCONT || !c || BPF_CORE_READ(target, tgid) != c->self)
+		return 0;
+	tell_tamper(TAMPER_SIGNAL, sig, 0, 0, protecting());
+	return protecting() ? -EPERM : 0;
 }
 
 SEC("lsm/ptrace_access_check")

@@ -9,6 +9,7 @@ import (
 var (
 	progSysctl         = program{name: "on_sysctl", hook: "cgroup/sysctl"}
 	progGuardKill      = program{name: "guard_task_kill", hook: "lsm/task_kill"}
+	progGuardOwner     = program{name: "guard_sigio", hook: "lsm/file_send_sigiotask"}
 	progGuardTrace     = program{name: "guard_ptrace", hook: "lsm/ptrace_access_check"}
 	progGuardBPF       = program{name: "guard_bpf", hook: "lsm/bpf"}
 	progGuardLimit     = program{name: "guard_setrlimit", hook: "lsm/task_setrlimit"}
@@ -26,9 +27,9 @@ var paramChange = cover{class: record.ClassKernelParamChange, needs: []program{p
 // newest first, so that what they refuse has been told by the others.
 var guardLSM = []cover{
 	paramChange,
-	{class: record.ClassAgentTamper, needs: []program{progGuardKill, progGuardTrace, progGuardBPF},
+	{class: record.ClassAgentTamper, needs: []program{progGuardKill, progGuardOwner, progGuardTrace, progGuardBPF},
 		extra: []program{progSysctl, progGuardLimit, progGuardScheduler, progGuardNice, progGuardDisk, progGuardMemory},
-		limit: "signals that the kernel itself sends (sysrq, cgroup.kill, out of memory), frozen control groups, limits of the agent's control group " +
+		limit: "signals that the kernel itself sends (sysrq, cgroup.kill, out of memory) or that a BPF program does, frozen control groups, limits of the agent's control group " +
 			"and its oom_score_adj are not refused: they show as file events and as silence"},
 }
 

@@ -145,7 +145,11 @@ func (k *kernel) freeze(which func(name string) bool) error {
 }
 
 // object is the one for this kernel.
-func object() (*ebpf.CollectionSpec, error) {
+func object() (*ebpf.CollectionSpec, error) { return bpf.Programs(oldKernel()) }
+
+// oldKernel says whether the kernel is one before 5.12, whose programs have no
+// atomic operation that gives a value back.
+func oldKernel() bool {
 	// Loading a small program is the only sure way to find out. The library
 	// encodes what such an instruction does only if it stands in the constant too.
 	fetch := asm.FetchAdd.Mem(asm.RFP, asm.R0, asm.DWord, -8)
@@ -161,10 +165,10 @@ func object() (*ebpf.CollectionSpec, error) {
 		},
 	})
 	if err != nil {
-		return bpf.Programs(true)
+		return true
 	}
 	p.Close()
-	return bpf.Programs(false)
+	return false
 }
 
 // load brings one program into the kernel, once. What is refused stays

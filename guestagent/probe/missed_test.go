@@ -35,6 +35,9 @@ func TestMissed(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("this loads BPF programs: run it as root")
 	}
+	if oldKernel() {
+		t.Skip("a kernel before 5.12 leaves no call of such a program out, and counts none")
+	}
 	print := asm.Instructions{
 		asm.Mov.Imm(asm.R1, 'x'), asm.StoreMem(asm.RFP, -8, asm.R1, asm.DWord), // "x" and its NULs
 		asm.Mov.Reg(asm.R1, asm.RFP), asm.Add.Imm(asm.R1, -8), asm.Mov.Imm(asm.R2, 8), asm.FnTracePrintk.Call(),

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -27,6 +28,7 @@ func init() {
 	actors["busy"] = makeFiles
 	actors["wait"] = func(dir string) error { return until(func() bool { return exists(dir + "/stop") }) }
 	actors["starve"] = starve
+	actors["own"] = own
 	actors["seize"] = func(pid string) error {
 		n, err := strconv.Atoi(pid)
 		if err != nil {
@@ -134,6 +136,60 @@ func starve(pid string) error {
 	policy := unix.SchedSetAttr(n, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0)
 	fmt.Printf("nice %d, disk %d, policy %d", unix.Setpriority(unix.PRIO_PROCESS, n, 19), disk, policy)
 	return nil
+}
+
+// own makes a process the owner of a pipe, whose readers it has told of by a
+// signal that does no harm, and writes to it.
+func own(pid string) error {
+	n, err := strconv.Atoi(pid)
+	if err != nil {
+		return err
+	}
+	var fd [2]int
+	if err := unix.Pipe2(fd[:], unix.O_CLOEXEC); err != nil {
+		return err
+	}
+	for _, c := range [][2]int{{unix.F_SETOWN, n}, {unix.F_SETSIG, int(unix.SIGWINCH)}, {unix.F_SETFL, unix.O_ASYNC}} {
+		if _, err := unix.FcntlInt(uintptr(fd[0]), c[0], c[1]); err != nil {
+			return err
+		}
+	}
+	_, err = unix.Write(fd[1], []byte("x"))
+	return err
+}
+
+// The owner of a file gets signals that no other hook is asked about.
+func TestOwnedFile(t *testing.T) {
+	p, c, stop := observe(t)
+	if p.Mode() != ModeLSM {
+		t.Skip("mode tracepoint refuses nothing, as its hooks record says")
+	}
+	got := make(chan os.Signal, 1)
+	signal.Notify(got, unix.SIGWINCH)
+	defer signal.Stop(got)
+	for _, protect := range []uint32{0, 1} {
+		if err := p.k.order(unsafe.Offsetof(bpf.ProbeSwitches{}.Protect), protect); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command("/proc/self/exe", "act", "own", strconv.Itoa(os.Getpid())).CombinedOutput(); err != nil {
+			t.Fatalf("%s, %v", out, err)
+		}
+		c.find(t, "signal", func(s seen) bool {
+			return s.h.Class == record.ClassAgentTamper && s.e.Tamper.GetKind() == "signal" && s.e.Tamper.Refused == (protect == 1)
+		})
+		if protect == 0 {
+			<-got // or the test ends by its own time
+		}
+	}
+	if err := p.k.order(unsafe.Offsetof(bpf.ProbeSwitches{}.Protect), 0); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	select {
+	case <-got:
+		t.Error("a signal that was refused came")
+	default:
+	}
 }
 
 func exists(path string) bool { return unix.Access(path, unix.F_OK) == nil }

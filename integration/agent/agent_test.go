@@ -77,9 +77,8 @@ func boot(t *testing.T, ctx context.Context, cfg harness.ImageConfig) *harness.V
 
 // The probe's own tests pass in the guest, in both modes.
 func TestProbe(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
-	defer cancel()
 	bin := filepath.Join(t.TempDir(), "probe.test")
+	ctx := t.Context()
 	cmd := exec.Command("go", "test", "-c", "-o", bin, "github.com/provostd/provost/guestagent/probe")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -93,9 +92,9 @@ func TestProbe(t *testing.T) {
 		t.Run(kernel, func(t *testing.T) {
 			vm := boot(t, ctx, harness.ImageConfig{KernelVersion: kernel, Files: map[string]string{"/bin/probe.test": bin}})
 			for _, mode := range []string{"lsm", "tracepoint"} {
-				ctx, cancel := context.WithTimeout(ctx, 6*time.Minute)
+				ctx, cancel := context.WithTimeout(ctx, 9*time.Minute)
 				defer cancel()
-				r, err := vm.Run(ctx, fmt.Sprintf("/bin/probe.test -mode %s -storm %d -test.timeout 5m -test.skip TestCoveragePage >/tmp/out 2>&1; tail -c 20000 /tmp/out", mode, storm))
+				r, err := vm.Run(ctx, fmt.Sprintf("/bin/probe.test -mode %s -storm %d -test.timeout 8m -test.skip TestCoveragePage >/tmp/out 2>&1; tail -c 20000 /tmp/out", mode, storm))
 				if err != nil {
 					t.Fatal(err)
 				}
