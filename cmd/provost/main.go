@@ -58,6 +58,7 @@ var commands = []command{
 	{"domain enroll", "DOMAIN", "give a domain the channel for its guest agent", [2]int{1, 1}, domainEnrollCommand},
 	{"domain agent-stop", "DOMAIN", "have the guest agent of a domain end; the reason is sealed", [2]int{1, 1}, domainAgentStopCommand},
 	{"tail", "[DOMAIN]", "show sealed entries; -f goes on with new ones", [2]int{0, 1}, tailCommand},
+	{"query", "", "find sealed entries by what they say", [2]int{0, 0}, queryCommand},
 	{"export", "DOMAIN", "write an evidence bundle", [2]int{1, 1}, exportCommand},
 	{"verify", "BUNDLE", "verify an evidence bundle offline", [2]int{1, 1}, verifyCommand},
 	{"policy check", "DIR", "check a policy bundle", [2]int{1, 1}, policyCheckCommand},

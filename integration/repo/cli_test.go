@@ -52,7 +52,7 @@ func TestCommandLineIsDocumented(t *testing.T) {
 func flagsIn(t *testing.T, name, section, page, text string) {
 	t.Helper()
 	common := sectionOf(page, "## Common flags")
-	for _, f := range regexp.MustCompile(`(?m)^  -([a-z-]+)`).FindAllStringSubmatch(text, -1) {
+	for _, f := range regexp.MustCompile(`(?m)^  -([a-z][a-z0-9-]*)`).FindAllStringSubmatch(text, -1) {
 		want := regexp.MustCompile("`--?" + f[1] + "[` =]")
 		if !want.MatchString(section) && !want.MatchString(common) {
 			t.Errorf("docs/cli.md does not explain flag -%s of %s", f[1], name)

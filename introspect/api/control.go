@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/provostd/provost/chain"
+	"github.com/provostd/provost/chain/index"
 	"github.com/provostd/provost/chain/proof"
 	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/introspect/api/client"
@@ -23,6 +24,7 @@ import (
 // by the unix socket it is served on.
 type Control struct {
 	Store *chain.Store
+	Index *index.Index
 	Log   *slog.Logger
 	// Status describes the daemon.
 	Status func(ctx context.Context) (*client.Status, error)
@@ -57,6 +59,7 @@ func (c *Control) Handler() http.Handler {
 		c.answer(w, r, a, err)
 	})
 	m.HandleFunc("GET /v1/tail", c.tail)
+	m.HandleFunc("GET /v1/query", c.query)
 	m.HandleFunc("POST /v1/export", c.export)
 	m.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		c.problem(w, r, fmt.Errorf("%s %s: %w", r.Method, r.URL.Path, ErrNotFound))

@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 
 	"github.com/provostd/provost/chain"
+	"github.com/provostd/provost/chain/index"
 	"github.com/provostd/provost/chain/keys"
 	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/introspect"
@@ -35,6 +36,7 @@ type Daemon struct {
 	started time.Time
 
 	store    *chain.Store
+	index    *index.Index
 	keys     *keys.Keys
 	bundle   *policy.Bundle // nil: no policies
 	engine   *rules.Engine
@@ -112,6 +114,14 @@ func New(cfg *Config, version string, log *slog.Logger) (_ *Daemon, err error) {
 			err = errors.Join(err, d.store.Close())
 		}
 	}()
+	if d.index, err = index.Open(index.Config{Store: d.store, Dir: filepath.Join(cfg.StateDir, "index"), Log: log}); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.index.Close())
+		}
+	}()
 	stats := &guest.Stats{}
 	d.sessions = guest.New(guest.Config{
 		Store: d.store, Log: log, Now: time.Now, Stats: stats, Commands: d.keys,
@@ -140,6 +150,7 @@ func New(cfg *Config, version string, log *slog.Logger) (_ *Daemon, err error) {
 	d.metrics.guest(stats)
 	d.metrics.libvirt(d.host.Stats())
 	d.metrics.ledger(d.store, d.judge, d.enforcer)
+	d.metrics.index(d.index)
 	return d, nil
 }
 
@@ -186,8 +197,8 @@ func (d *Daemon) alert(ctx context.Context, a enforce.Alert) error {
 	return nil
 }
 
-// Close gives the ledger back. It must follow Run.
-func (d *Daemon) Close() error { return d.store.Close() }
+// Close gives the index and the ledger back. It must follow Run.
+func (d *Daemon) Close() error { return errors.Join(d.index.Close(), d.store.Close()) }
 
 // part is something that runs. Parts stop in the reverse order of their start,
 // each after the ones that feed it.
@@ -205,6 +216,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	}
 	parts := []part{
 		{"ledger", d.store.Run},
+		{"index", d.index.Run},
 		{"enforcer", d.enforcer.Run},
 		{"judge", d.judge.Run},
 		{"sessions", d.sessions.Run},

@@ -4,6 +4,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/provostd/provost/chain"
+	"github.com/provostd/provost/chain/index"
 	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/introspect"
 	"github.com/provostd/provost/introspect/enforce"
@@ -104,6 +105,11 @@ func (m *metrics) ledger(s *chain.Store, j *introspect.Judge, e *enforce.Enforce
 	m.count("rules_errors_total", "Entries a policy could not be decided for; each is sealed.", func() uint64 { _, _, n := j.Judged(); return n })
 	m.gauge("rules_backlog_commits", "Commits not judged yet.", func() float64 { return float64(backlog(s, j)) })
 	m.gauge("enforce_verdicts_open", "Verdicts whose actions are not all done.", func() float64 { return float64(e.InFlight()) })
+}
+
+func (m *metrics) index(x *index.Index) {
+	m.gauge("index_entries", "Entries that queries find.", func() float64 { return float64(x.Entries()) })
+	m.gauge("index_backlog_commits", "Commits not indexed yet.", func() float64 { return float64(x.Lag()) })
 }
 
 func backlog(s *chain.Store, j *introspect.Judge) uint64 {
