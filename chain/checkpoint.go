@@ -11,7 +11,8 @@ import (
 )
 
 // archiveEvery is the distance in leaves between checkpoints that are kept for
-// ever; of the others only the newest stays, since the host log quotes them.
+// ever. So are those that witnesses have cosigned. Of the others only the
+// newest stays, since the host log quotes them.
 const archiveEvery = 65536
 
 // CheckpointNow makes everything that is sealed in log so far provable at
@@ -33,6 +34,7 @@ func (s *Store) CheckpointNow(ctx context.Context, log *Log) error {
 	if err := s.checkpointHost(); err != nil {
 		return fmt.Errorf("checkpoint %s: %w", s.host.origin, err)
 	}
+	s.askWitnesses()
 	return nil
 }
 
@@ -128,7 +130,7 @@ func (s *Store) sign(l *Log, batch *pebble.Batch) (*Published, error) {
 		if root != before.Root {
 			return nil, s.fail(fmt.Errorf("sign %s: the tree's root at size %d is %s, the checkpoint before has %s", l.origin, before.Size, root, before.Root))
 		}
-		if before.Size/archiveEvery == state.size/archiveEvery {
+		if before.Size/archiveEvery == state.size/archiveEvery && !before.Cosigned {
 			if err := batch.Delete(keySeq(tableCheckpoint, l.id, before.Size), nil); err != nil {
 				return nil, err
 			}

@@ -44,8 +44,14 @@ type Config struct {
 	// HostEvery is the same for the host log. Default: 1 s.
 	HostEvery time.Duration
 	// WitnessEvery is the time between rounds that quote grown VM logs in
-	// the host log. Default: 10 s.
+	// the host log and have witnesses cosign it. Default: 10 s.
 	WitnessEvery time.Duration
+
+	// Witnesses cosign the host log's checkpoints. Default: none.
+	Witnesses []Witness
+	// Quorum says which cosignatures are enough; those that lack are sealed.
+	// It must be reachable with Witnesses. Default: all of them.
+	Quorum *proof.Policy
 
 	// Exit ends the process when the disk breaks a promise below the store's
 	// feet and no error can be returned any more. Default: os.Exit. It must
@@ -69,6 +75,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Keys == nil {
 		return c, fmt.Errorf("configure store: no keys: %w", record.ErrReject)
+	}
+	if err := c.checkWitnesses(); err != nil {
+		return c, fmt.Errorf("configure store: %w", err)
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -97,6 +106,37 @@ func (c Config) withDefaults() (Config, error) {
 		}
 	}
 	return c, nil
+}
+
+// checkWitnesses refuses witnesses that cannot do what the quorum asks for
+// (invariant I10).
+func (c *Config) checkWitnesses() error {
+	keys := make([]proof.WitnessKey, len(c.Witnesses))
+	ids := make([]string, len(c.Witnesses))
+	for i, w := range c.Witnesses {
+		keys[i], ids[i] = w.Key(), w.Key().ID()
+	}
+	all, err := proof.AllOf(keys)
+	if err != nil {
+		return err
+	}
+	if c.Quorum == nil {
+		c.Quorum = all
+		return nil
+	}
+	if err := c.Quorum.Reached(ids); err != nil {
+		return fmt.Errorf("the witness policy cannot be satisfied by the witnesses that are configured: %w", err)
+	}
+	if origin := proof.HostOrigin(c.HostID); len(c.Quorum.Logs) > 0 {
+		want, err := proof.VerifierKey(origin, c.Keys.HostPublic())
+		if err != nil {
+			return err
+		}
+		if key, ok := c.Quorum.LogKey(origin); !ok || key != want {
+			return fmt.Errorf("the witness policy names logs, and not %s with the key %s: %w", origin, want, record.ErrReject)
+		}
+	}
+	return nil
 }
 
 // bootTime reads CLOCK_BOOTTIME.

@@ -26,6 +26,9 @@
 //  6. The anchor file, outside the store, is replaced by compare-and-swap and
 //     synced with its directory.
 //  7. The host checkpoint is published.
+//  8. Witnesses are asked to cosign it, all at once. No step waits for them; what
+//     they answer is stored and synced with the checkpoint, then shown with it.
+//     A lost quorum is sealed in the host log, once for each change.
 //
 // A crash after any step leaves a store that Open brings up by itself: in step
 // 1 the whole commit or nothing; after 3 and 5 a checkpoint that Open publishes
@@ -42,6 +45,10 @@
 //	M 'l' log4                origin of the log; the host log is number 0
 //	M 'k' public key          4 log, 8 index: the entry that certifies the key
 //	M 'u' key                 the caller's own (MetaWrite)
+//	M 'w' key id              witness: 1 version = 1, 8 size cosigned last, 8 time of
+//	                          that in Unix seconds, 1 flags (1: it disputes the log)
+//	M 'q'                     1 version = 1, 1 state of the quorum as it was sealed
+//	                          last (0: reached, 1: short)
 //	E log4 index8             leaf, 136 bytes, see chain/record
 //	P log4 index8             1 version = 1 (plain), 32 salt, payload
 //	T log4 level1 index8      full tile, 256 hashes of 32 bytes, c2sp.org/tlog-tiles
@@ -66,7 +73,8 @@
 // Other versions of P rows are reserved for encrypted and erased payloads.
 // Partial tiles are never stored: they are kept in memory and rebuilt on open
 // from at most 255 leaves and 255 tiles of each level. Of the checkpoints the
-// newest one of a log is kept, and one for each 65,536 leaves; all that the
+// newest one of a log is kept, one for each 65,536 leaves, and every one that
+// witnesses have cosigned, with their signatures; all that the
 // host log quotes stand in its payloads as well.
 //
 // # Anchor

@@ -52,6 +52,9 @@ func Export(ctx context.Context, s *Store, l *Log, sel Selection, w io.Writer) e
 	if err := s.CheckpointNow(ctx, l); err != nil {
 		return fmt.Errorf("export %s: %w", l.origin, err)
 	}
+	if err := s.CosignNow(ctx); err != nil {
+		return fmt.Errorf("export %s: %w", l.origin, err)
+	}
 	e := &exporter{store: s, log: l, sel: sel, items: map[uint64]*Item{}, roles: map[uint64]string{}, enrolled: map[uint64]uint64{}, frameOf: map[uint64]uint64{}}
 	if e.room = sel.MaxBytes; e.room == 0 {
 		e.room = DefaultExportBytes
@@ -133,6 +136,9 @@ func (e *exporter) heads(b *proof.Bundle) error {
 	e.store.checkpointMu.Lock()
 	q, host := e.log.quoted, e.store.host.published.Load()
 	e.store.checkpointMu.Unlock()
+	if c, ok := e.store.Cosigned(); ok && q.index < c.Size {
+		host = &c // the one that others have seen
+	}
 	if host == nil || q.index >= host.Size {
 		return corrupt("the published host checkpoint does not cover the quote")
 	}

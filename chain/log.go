@@ -50,6 +50,8 @@ func (l *logState) clone() *logState {
 type Published struct {
 	proof.Checkpoint
 	Note []byte // the signed note; must not be changed
+	// Cosigned says that witnesses have added their signatures to Note.
+	Cosigned bool
 }
 
 // Origin returns the log's name, the first line of its checkpoints.

@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -45,7 +46,10 @@ func (s *Store) recover() error {
 	if err := s.loadQuotes(); err != nil {
 		return err
 	}
-	return s.checkAnchor(stored[s.host])
+	if err := s.checkAnchor(stored[s.host]); err != nil {
+		return err
+	}
+	return s.loadWitnesses()
 }
 
 func (s *Store) loadStoreRow() error {
@@ -280,7 +284,11 @@ func (s *Store) loadCheckpoint(l *Log) (p *Published, err error) {
 	if err := l.contains(c); err != nil {
 		return nil, corrupt("stored checkpoint of %s: %v", l.origin, err)
 	}
-	return &Published{Checkpoint: c, Note: msg}, nil
+	if _, err := proof.Cosignatures(msg, s.cfg.Quorum.Keys()); err != nil {
+		return nil, corrupt("stored checkpoint of %s: %v", l.origin, err)
+	}
+	// Witnesses that are not configured any more have had their say as well.
+	return &Published{Checkpoint: c, Note: msg, Cosigned: bytes.Count(msg, []byte("\n— ")) > 1}, nil
 }
 
 // contains checks that a checkpoint is of this log as it is now.

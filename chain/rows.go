@@ -26,6 +26,8 @@ const (
 	metaLog         = 'l'
 	metaCertificate = 'k'
 	metaUser        = 'u'
+	metaWitness     = 'w'
+	metaQuorum      = 'q'
 )
 
 // Versions of row values. Part of the format.

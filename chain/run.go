@@ -31,8 +31,17 @@ func (s *Store) Run(ctx context.Context) error {
 		stopCheckpoints() // a failed committer leaves nothing to wait for
 		sealed <- err
 	}()
-	// Checkpoints append to the host log, so they stop before sealing does.
+	cosigning := make(chan struct{})
+	go func() {
+		defer close(cosigning)
+		s.cosignLoop(checkpointing)
+		stopCheckpoints() // it ends by itself only where nothing may go on
+	}()
+	// Checkpoints and what is said of witnesses append to the host log, so they
+	// stop before sealing does.
 	err := s.checkpointLoop(checkpointing)
+	stopCheckpoints()
+	<-cosigning
 	if err != nil {
 		stopSealing()
 		return errors.Join(s.fail(err), <-sealed)
@@ -51,6 +60,7 @@ func (s *Store) Run(ctx context.Context) error {
 	if err := s.lastCheckpoints(); err != nil {
 		return s.fail(err)
 	}
+	s.lastCosign(context.WithoutCancel(ctx))
 	return nil
 }
 
@@ -72,7 +82,10 @@ func (s *Store) checkpointLoop(ctx context.Context) error {
 		case <-host.C:
 			err = s.hostRound()
 		case <-witness.C:
-			err = s.quoteRound(ctx)
+			if err = s.quoteRound(ctx); err == nil {
+				err = s.hostRound() // what is witnessed covers the quotes
+			}
+			s.askWitnesses()
 		}
 		if err != nil && ctx.Err() == nil {
 			return err

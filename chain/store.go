@@ -52,6 +52,8 @@ type Store struct {
 	checkpointMu sync.Mutex // one checkpoint round at a time; guards anchored and Log.quoted
 	anchored     []byte     // what the anchor file holds
 
+	cosigning *cosigning // what witnesses do
+
 	followMu  sync.Mutex
 	following map[string]bool
 
@@ -122,6 +124,7 @@ func newStore(cfg Config, db *pebble.DB) *Store {
 		cfg: cfg, db: db,
 		runID:     randomID(),
 		queue:     newQueue(),
+		cosigning: newCosigning(cfg.Witnesses),
 		logs:      map[LogID]*Log{},
 		origin:    map[string]*Log{},
 		wake:      make(chan struct{}),

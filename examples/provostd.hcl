@@ -76,8 +76,32 @@ checkpoints {
   # host = "1s"
 
   # VM checkpoints are quoted in the host log: what happens in between can be
-  # tied to the host log only up to the last quote.
+  # tied to the host log only up to the last quote. Witnesses are asked as often.
   # quote = "10s"
+}
+
+# A block for each witness: a third party that cosigns the checkpoints of the
+# host log (c2sp.org/tlog-witness), so that nobody, root included, can show two
+# histories. Its operator has to add the host log with its verifier key
+# ("provost status" shows both). The log goes on without witnesses; that they
+# are missing is sealed and shown.
+# witness "w1" {
+#   # Where it takes checkpoints.
+#   url = "https://witness.example.net/w1"
+#
+#   # The verifier key of its cosignatures, as it publishes it.
+#   key = "witness.example.net/w1+aeaf2fc2+BIF27VPtpqRVC0ao2eJ7UqBV4+3YdjkTI37J2c9UdC9A"
+# }
+
+# Which witnesses are needed.
+witnessing {
+  # A c2sp.org/tlog-policy file, the same that auditors verify with. Witnesses
+  # that stand in it with an address are asked without a block of their own.
+  # Default: every witness is needed. An absolute path.
+  # policy = "/etc/provost/witness.policy"
+
+  # What one witness has for its answer, from "100ms" to "1m".
+  # timeout = "5s"
 }
 
 # A block for each domain with a weaker mode than the host's. It is named by

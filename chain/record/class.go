@@ -123,6 +123,10 @@ const (
 	ClassHostStop          Class = 0x1302
 	ClassHostConfiguration Class = 0x1303
 	ClassHostGap           Class = 0x1304
+
+	ClassWitnessShortfall Class = 0x1401
+	ClassWitnessRestored  Class = 0x1402
+	ClassWitnessDisputed  Class = 0x1403
 )
 
 // classes is the one table of names: policies, the command line and the
@@ -243,6 +247,10 @@ var classes = map[Class]string{
 	ClassHostStop:          "host.stop",
 	ClassHostConfiguration: "host.configuration",
 	ClassHostGap:           "host.gap",
+
+	ClassWitnessShortfall: "witness.shortfall",
+	ClassWitnessRestored:  "witness.restored",
+	ClassWitnessDisputed:  "witness.disputed",
 }
 
 var classByName = func() map[string]Class {

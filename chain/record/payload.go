@@ -26,6 +26,8 @@ func NewPayload(c Class) Message {
 		return &VMCheckpoint{}
 	case ClassKeyCertificate:
 		return &KeyCertificate{}
+	case ClassWitnessShortfall, ClassWitnessRestored, ClassWitnessDisputed:
+		return &WitnessState{}
 	case ClassVMEpoch:
 		return &Epoch{}
 	case ClassVMGap, ClassHostGap:

@@ -3371,13 +3371,16 @@ func (x *VMCheckpoint) GetNote() []byte {
 
 // KeyCertificate says that a verifier key signs for origins of this host.
 type KeyCertificate struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Use           string                 `protobuf:"bytes,1,opt,name=use,proto3" json:"use,omitempty"`                              // vm-log
-	PublicKey     []byte                 `protobuf:"bytes,2,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"` // Ed25519
-	OriginPrefix  string                 `protobuf:"bytes,3,opt,name=origin_prefix,json=originPrefix,proto3" json:"origin_prefix,omitempty"`
-	NotBefore     int64                  `protobuf:"varint,4,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"` // Unix nanoseconds
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Use               string                 `protobuf:"bytes,1,opt,name=use,proto3" json:"use,omitempty"`                              // vm-log
+	PublicKey         []byte                 `protobuf:"bytes,2,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"` // Ed25519
+	OriginPrefix      string                 `protobuf:"bytes,3,opt,name=origin_prefix,json=originPrefix,proto3" json:"origin_prefix,omitempty"`
+	NotBefore         int64                  `protobuf:"varint,4,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`                        // Unix nanoseconds
+	Number            uint64                 `protobuf:"varint,5,opt,name=number,proto3" json:"number,omitempty"`                                               // of the key epoch, from 0
+	PreviousKey       []byte                 `protobuf:"bytes,6,opt,name=previous_key,json=previousKey,proto3" json:"previous_key,omitempty"`                   // that it replaces; empty for the first
+	PreviousSignature []byte                 `protobuf:"bytes,7,opt,name=previous_signature,json=previousSignature,proto3" json:"previous_signature,omitempty"` // by that key, see chain/proof
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *KeyCertificate) Reset() {
@@ -3438,6 +3441,180 @@ func (x *KeyCertificate) GetNotBefore() int64 {
 	return 0
 }
 
+func (x *KeyCertificate) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *KeyCertificate) GetPreviousKey() []byte {
+	if x != nil {
+		return x.PreviousKey
+	}
+	return nil
+}
+
+func (x *KeyCertificate) GetPreviousSignature() []byte {
+	if x != nil {
+		return x.PreviousSignature
+	}
+	return nil
+}
+
+// WitnessState says in the host log who cosigns it, when that changes.
+type WitnessState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Size          uint64                 `protobuf:"varint,1,opt,name=size,proto3" json:"size,omitempty"` // of the checkpoint that was to be cosigned
+	Answers       []*WitnessAnswer       `protobuf:"bytes,2,rep,name=answers,proto3" json:"answers,omitempty"`
+	Missing       string                 `protobuf:"bytes,3,opt,name=missing,proto3" json:"missing,omitempty"`   // what the quorum lacks; empty: it is reached
+	Dispute       string                 `protobuf:"bytes,4,opt,name=dispute,proto3" json:"dispute,omitempty"`   // what a witness says it has seen instead
+	Evidence      []byte                 `protobuf:"bytes,5,opt,name=evidence,proto3" json:"evidence,omitempty"` // signed checkpoint that bears it out
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WitnessState) Reset() {
+	*x = WitnessState{}
+	mi := &file_record_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WitnessState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WitnessState) ProtoMessage() {}
+
+func (x *WitnessState) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WitnessState.ProtoReflect.Descriptor instead.
+func (*WitnessState) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *WitnessState) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *WitnessState) GetAnswers() []*WitnessAnswer {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
+func (x *WitnessState) GetMissing() string {
+	if x != nil {
+		return x.Missing
+	}
+	return ""
+}
+
+func (x *WitnessState) GetDispute() string {
+	if x != nil {
+		return x.Dispute
+	}
+	return ""
+}
+
+func (x *WitnessState) GetEvidence() []byte {
+	if x != nil {
+		return x.Evidence
+	}
+	return nil
+}
+
+type WitnessAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`       // in the configuration
+	Key           string                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`         // name and hash of its verifier key
+	Size          uint64                 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`      // that it cosigned last
+	Time          int64                  `protobuf:"varint,4,opt,name=time,proto3" json:"time,omitempty"`      // of that, Unix seconds on its clock
+	Problem       string                 `protobuf:"bytes,5,opt,name=problem,proto3" json:"problem,omitempty"` // why it has not cosigned this one
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WitnessAnswer) Reset() {
+	*x = WitnessAnswer{}
+	mi := &file_record_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WitnessAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WitnessAnswer) ProtoMessage() {}
+
+func (x *WitnessAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WitnessAnswer.ProtoReflect.Descriptor instead.
+func (*WitnessAnswer) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *WitnessAnswer) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *WitnessAnswer) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *WitnessAnswer) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *WitnessAnswer) GetTime() int64 {
+	if x != nil {
+		return x.Time
+	}
+	return 0
+}
+
+func (x *WitnessAnswer) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
 // Daemon is a record of the daemon's own life in the host log.
 type Daemon struct {
 	state               protoimpl.MessageState `protogen:"open.v1"`
@@ -3453,7 +3630,7 @@ type Daemon struct {
 
 func (x *Daemon) Reset() {
 	*x = Daemon{}
-	mi := &file_record_proto_msgTypes[29]
+	mi := &file_record_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3465,7 +3642,7 @@ func (x *Daemon) String() string {
 func (*Daemon) ProtoMessage() {}
 
 func (x *Daemon) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[29]
+	mi := &file_record_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3478,7 +3655,7 @@ func (x *Daemon) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Daemon.ProtoReflect.Descriptor instead.
 func (*Daemon) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{29}
+	return file_record_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Daemon) GetWhat() string {
@@ -3536,7 +3713,7 @@ type Gap struct {
 
 func (x *Gap) Reset() {
 	*x = Gap{}
-	mi := &file_record_proto_msgTypes[30]
+	mi := &file_record_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3548,7 +3725,7 @@ func (x *Gap) String() string {
 func (*Gap) ProtoMessage() {}
 
 func (x *Gap) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[30]
+	mi := &file_record_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3561,7 +3738,7 @@ func (x *Gap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gap.ProtoReflect.Descriptor instead.
 func (*Gap) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{30}
+	return file_record_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Gap) GetFrom() int64 {
@@ -3605,7 +3782,7 @@ type BundleActivation struct {
 
 func (x *BundleActivation) Reset() {
 	*x = BundleActivation{}
-	mi := &file_record_proto_msgTypes[31]
+	mi := &file_record_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3617,7 +3794,7 @@ func (x *BundleActivation) String() string {
 func (*BundleActivation) ProtoMessage() {}
 
 func (x *BundleActivation) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[31]
+	mi := &file_record_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3630,7 +3807,7 @@ func (x *BundleActivation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BundleActivation.ProtoReflect.Descriptor instead.
 func (*BundleActivation) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{31}
+	return file_record_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *BundleActivation) GetName() string {
@@ -3672,7 +3849,7 @@ type ActivePolicy struct {
 
 func (x *ActivePolicy) Reset() {
 	*x = ActivePolicy{}
-	mi := &file_record_proto_msgTypes[32]
+	mi := &file_record_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3684,7 +3861,7 @@ func (x *ActivePolicy) String() string {
 func (*ActivePolicy) ProtoMessage() {}
 
 func (x *ActivePolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[32]
+	mi := &file_record_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3697,7 +3874,7 @@ func (x *ActivePolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivePolicy.ProtoReflect.Descriptor instead.
 func (*ActivePolicy) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{32}
+	return file_record_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ActivePolicy) GetName() string {
@@ -3743,7 +3920,7 @@ type Verdict struct {
 
 func (x *Verdict) Reset() {
 	*x = Verdict{}
-	mi := &file_record_proto_msgTypes[33]
+	mi := &file_record_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3755,7 +3932,7 @@ func (x *Verdict) String() string {
 func (*Verdict) ProtoMessage() {}
 
 func (x *Verdict) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[33]
+	mi := &file_record_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3768,7 +3945,7 @@ func (x *Verdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verdict.ProtoReflect.Descriptor instead.
 func (*Verdict) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{33}
+	return file_record_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Verdict) GetPolicy() string {
@@ -3873,7 +4050,7 @@ type Action struct {
 
 func (x *Action) Reset() {
 	*x = Action{}
-	mi := &file_record_proto_msgTypes[34]
+	mi := &file_record_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3885,7 +4062,7 @@ func (x *Action) String() string {
 func (*Action) ProtoMessage() {}
 
 func (x *Action) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[34]
+	mi := &file_record_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3898,7 +4075,7 @@ func (x *Action) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Action.ProtoReflect.Descriptor instead.
 func (*Action) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{34}
+	return file_record_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Action) GetKind() string {
@@ -3944,7 +4121,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_record_proto_msgTypes[35]
+	mi := &file_record_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3956,7 +4133,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[35]
+	mi := &file_record_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3969,7 +4146,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{35}
+	return file_record_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Outcome) GetVerdictIndex() uint64 {
@@ -4428,14 +4605,29 @@ const file_record_proto_rawDesc = "" +
 	"\fVMCheckpoint\x12\x16\n" +
 	"\x06origin\x18\x01 \x01(\tR\x06origin\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x12\n" +
-	"\x04note\x18\x03 \x01(\fR\x04note\"\x85\x01\n" +
+	"\x04note\x18\x03 \x01(\fR\x04note\"\xef\x01\n" +
 	"\x0eKeyCertificate\x12\x10\n" +
 	"\x03use\x18\x01 \x01(\tR\x03use\x12\x1d\n" +
 	"\n" +
 	"public_key\x18\x02 \x01(\fR\tpublicKey\x12#\n" +
 	"\rorigin_prefix\x18\x03 \x01(\tR\foriginPrefix\x12\x1d\n" +
 	"\n" +
-	"not_before\x18\x04 \x01(\x03R\tnotBefore\"\xad\x01\n" +
+	"not_before\x18\x04 \x01(\x03R\tnotBefore\x12\x16\n" +
+	"\x06number\x18\x05 \x01(\x04R\x06number\x12!\n" +
+	"\fprevious_key\x18\x06 \x01(\fR\vpreviousKey\x12-\n" +
+	"\x12previous_signature\x18\a \x01(\fR\x11previousSignature\"\xae\x01\n" +
+	"\fWitnessState\x12\x12\n" +
+	"\x04size\x18\x01 \x01(\x04R\x04size\x12:\n" +
+	"\aanswers\x18\x02 \x03(\v2 .provost.record.v1.WitnessAnswerR\aanswers\x12\x18\n" +
+	"\amissing\x18\x03 \x01(\tR\amissing\x12\x18\n" +
+	"\adispute\x18\x04 \x01(\tR\adispute\x12\x1a\n" +
+	"\bevidence\x18\x05 \x01(\fR\bevidence\"w\n" +
+	"\rWitnessAnswer\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\x12\x12\n" +
+	"\x04size\x18\x03 \x01(\x04R\x04size\x12\x12\n" +
+	"\x04time\x18\x04 \x01(\x03R\x04time\x12\x18\n" +
+	"\aproblem\x18\x05 \x01(\tR\aproblem\"\xad\x01\n" +
 	"\x06Daemon\x12\x12\n" +
 	"\x04what\x18\x01 \x01(\tR\x04what\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x121\n" +
@@ -4533,7 +4725,7 @@ func file_record_proto_rawDescGZIP() []byte {
 }
 
 var file_record_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_record_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_record_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_record_proto_goTypes = []any{
 	(LossReason)(0),          // 0: provost.record.v1.LossReason
 	(*Event)(nil),            // 1: provost.record.v1.Event
@@ -4565,14 +4757,16 @@ var file_record_proto_goTypes = []any{
 	(*AgentState)(nil),       // 27: provost.record.v1.AgentState
 	(*VMCheckpoint)(nil),     // 28: provost.record.v1.VMCheckpoint
 	(*KeyCertificate)(nil),   // 29: provost.record.v1.KeyCertificate
-	(*Daemon)(nil),           // 30: provost.record.v1.Daemon
-	(*Gap)(nil),              // 31: provost.record.v1.Gap
-	(*BundleActivation)(nil), // 32: provost.record.v1.BundleActivation
-	(*ActivePolicy)(nil),     // 33: provost.record.v1.ActivePolicy
-	(*Verdict)(nil),          // 34: provost.record.v1.Verdict
-	(*Action)(nil),           // 35: provost.record.v1.Action
-	(*Outcome)(nil),          // 36: provost.record.v1.Outcome
-	nil,                      // 37: provost.record.v1.Action.ParametersEntry
+	(*WitnessState)(nil),     // 30: provost.record.v1.WitnessState
+	(*WitnessAnswer)(nil),    // 31: provost.record.v1.WitnessAnswer
+	(*Daemon)(nil),           // 32: provost.record.v1.Daemon
+	(*Gap)(nil),              // 33: provost.record.v1.Gap
+	(*BundleActivation)(nil), // 34: provost.record.v1.BundleActivation
+	(*ActivePolicy)(nil),     // 35: provost.record.v1.ActivePolicy
+	(*Verdict)(nil),          // 36: provost.record.v1.Verdict
+	(*Action)(nil),           // 37: provost.record.v1.Action
+	(*Outcome)(nil),          // 38: provost.record.v1.Outcome
+	nil,                      // 39: provost.record.v1.Action.ParametersEntry
 }
 var file_record_proto_depIdxs = []int32{
 	2,  // 0: provost.record.v1.Event.process:type_name -> provost.record.v1.Process
@@ -4598,14 +4792,15 @@ var file_record_proto_depIdxs = []int32{
 	23, // 20: provost.record.v1.Hooks.hooks:type_name -> provost.record.v1.Hook
 	26, // 21: provost.record.v1.Lost.counts:type_name -> provost.record.v1.LostCount
 	0,  // 22: provost.record.v1.LostCount.reason:type_name -> provost.record.v1.LossReason
-	33, // 23: provost.record.v1.BundleActivation.policies:type_name -> provost.record.v1.ActivePolicy
-	35, // 24: provost.record.v1.Verdict.actions:type_name -> provost.record.v1.Action
-	37, // 25: provost.record.v1.Action.parameters:type_name -> provost.record.v1.Action.ParametersEntry
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	31, // 23: provost.record.v1.WitnessState.answers:type_name -> provost.record.v1.WitnessAnswer
+	35, // 24: provost.record.v1.BundleActivation.policies:type_name -> provost.record.v1.ActivePolicy
+	37, // 25: provost.record.v1.Verdict.actions:type_name -> provost.record.v1.Action
+	39, // 26: provost.record.v1.Action.parameters:type_name -> provost.record.v1.Action.ParametersEntry
+	27, // [27:27] is the sub-list for method output_type
+	27, // [27:27] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_record_proto_init() }
@@ -4619,7 +4814,7 @@ func file_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_record_proto_rawDesc), len(file_record_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   37,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -83,6 +83,8 @@ func Text(c Class, m Message) string {
 		fmt.Fprintf(&b, "checkpoint of %s at size %d", m.Origin, m.Size)
 	case *KeyCertificate:
 		fmt.Fprintf(&b, "key %x signs %s*", m.PublicKey, m.OriginPrefix)
+	case *WitnessState:
+		witnessText(&b, m)
 	case *Daemon:
 		fmt.Fprintf(&b, "daemon %s, version %s, pid %d", m.What, m.Version, m.Pid)
 	case *Gap:

@@ -136,3 +136,20 @@ func dnsText(b *strings.Builder, c Class, d *DNS) {
 		b.WriteString("and more ")
 	}
 }
+
+func witnessText(b *strings.Builder, m *WitnessState) {
+	fmt.Fprintf(b, "host log at %d entries: ", m.Size)
+	switch {
+	case m.Dispute != "":
+		b.WriteString(Printable([]byte(m.Dispute)))
+	case m.Missing != "":
+		b.WriteString(Printable([]byte(m.Missing)))
+		for _, a := range m.Answers {
+			if a.Problem != "" {
+				b.WriteString("; " + Printable([]byte(a.Name)) + ": " + Printable([]byte(a.Problem)))
+			}
+		}
+	default:
+		b.WriteString("the witnesses cosign it")
+	}
+}

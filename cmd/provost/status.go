@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/introspect/api/client"
@@ -41,11 +42,39 @@ func statusText(w io.Writer, s *client.Status) {
 	}
 	fmt.Fprintf(t, "host log\t%s, %d entries\n", s.HostLog.Origin, s.HostLog.Size)
 	fmt.Fprintf(t, "host key\t%s\n", s.VerifierKey)
+	witnessesText(t, s.Witnesses)
 	fmt.Fprintf(t, "not judged yet\t%d commits\n", s.Backlog)
 	fmt.Fprintf(t, "actions under way\t%d\n", s.Enforcements)
 	t.Flush()
 	fmt.Fprintln(w)
 	domainsText(w, s.Domains)
+}
+
+// witnessesText says first what an operator must know: whether the quorum is
+// reached.
+func witnessesText(w io.Writer, all *client.Witnesses) {
+	if all == nil {
+		fmt.Fprintf(w, "witnesses\tnone\n")
+		return
+	}
+	if all.Missing == "" {
+		fmt.Fprintf(w, "witnesses\t%d, the quorum has cosigned %d entries\n", len(all.Witnesses), all.Cosigned)
+	} else {
+		fmt.Fprintf(w, "witnesses\tSHORTFALL: %s; %d entries are cosigned\n", record.Printable([]byte(all.Missing)), all.Cosigned)
+	}
+	for _, one := range all.Witnesses {
+		state := fmt.Sprintf("%d entries at %s", one.Size, time.Unix(one.Time, 0).UTC().Format(time.RFC3339))
+		if one.Time == 0 {
+			state = "nothing yet"
+		}
+		if one.Disputed {
+			state = "DISPUTES this log; " + state
+		}
+		if one.Problem != "" {
+			state += ": " + record.Printable([]byte(one.Problem))
+		}
+		fmt.Fprintf(w, "  %s\t%s\n", record.Printable([]byte(one.Name)), state)
+	}
 }
 
 func domainListCommand(a *app) func(context.Context, []string) error {

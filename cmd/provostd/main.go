@@ -146,6 +146,9 @@ func initHost(_ context.Context, cfg *daemon.Config, log *slog.Logger, stdout io
 }
 
 func check(_ context.Context, cfg *daemon.Config, _ *slog.Logger, stdout io.Writer) error {
+	if err := daemon.CheckWitnesses(cfg); err != nil {
+		return err
+	}
 	if cfg.Policies == "" {
 		_, err := fmt.Fprintln(stdout, "configuration is valid; there are no policies")
 		return err

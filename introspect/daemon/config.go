@@ -43,6 +43,8 @@ type Config struct {
 	API         *APIConfig         `hcl:"api,block"`
 	Guest       *GuestConfig       `hcl:"guest,block"`
 	Checkpoints *CheckpointsConfig `hcl:"checkpoints,block"`
+	Witnessing  *WitnessingConfig  `hcl:"witnessing,block"`
+	Witnesses   []WitnessConfig    `hcl:"witness,block"`
 	Domains     []DomainConfig     `hcl:"domain,block"`
 }
 
@@ -74,7 +76,7 @@ type GuestConfig struct {
 type CheckpointsConfig struct {
 	VM    string `hcl:"vm,optional"`    // a VM log that has grown; default 1s
 	Host  string `hcl:"host,optional"`  // the host log that has grown; default 1s
-	Quote string `hcl:"quote,optional"` // VM checkpoints into the host log; default 10s
+	Quote string `hcl:"quote,optional"` // VM checkpoints into the host log, and that to the witnesses; default 10s
 
 	vm, host, quote time.Duration
 }
@@ -191,6 +193,7 @@ func (c *Config) blocks(v *validator) {
 	c.Checkpoints.vm = v.duration("checkpoints.vm", c.Checkpoints.VM, 100*time.Millisecond, time.Hour)
 	c.Checkpoints.host = v.duration("checkpoints.host", c.Checkpoints.Host, 100*time.Millisecond, time.Hour)
 	c.Checkpoints.quote = v.duration("checkpoints.quote", c.Checkpoints.Quote, 100*time.Millisecond, time.Hour)
+	c.completeWitnesses(v)
 	seen := map[domain.UUID]bool{}
 	for i := range c.Domains {
 		d := &c.Domains[i]

@@ -106,7 +106,11 @@ func New(cfg *Config, version string, log *slog.Logger) (_ *Daemon, err error) {
 	if err := d.loadPolicies(); err != nil {
 		return nil, err
 	}
-	if d.store, err = chain.Open(cfg.chain(d.keys, log)); err != nil {
+	ledger := cfg.chain(d.keys, log)
+	if ledger.Witnesses, ledger.Quorum, err = cfg.witnesses(); err != nil {
+		return nil, err
+	}
+	if d.store, err = chain.Open(ledger); err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
 	defer func() {
@@ -151,6 +155,7 @@ func New(cfg *Config, version string, log *slog.Logger) (_ *Daemon, err error) {
 	d.metrics.libvirt(d.host.Stats())
 	d.metrics.ledger(d.store, d.judge, d.enforcer)
 	d.metrics.index(d.index)
+	d.metrics.witnesses(d.store)
 	return d, nil
 }
 
@@ -287,6 +292,9 @@ func (d *Daemon) sealStart(ctx context.Context) error {
 
 func (d *Daemon) seal(ctx context.Context, c record.Class, what string) error {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%+v %+v %+v %+v %+v %s", d.cfg.HostID, *d.cfg.Libvirt, *d.cfg.API, *d.cfg.Guest, d.cfg.Domains, d.cfg.Mode))
+	for _, w := range d.cfg.Witnesses {
+		sum = sha256.Sum256(fmt.Appendf(sum[:], " %s %s %s %s", w.Name, w.URL, w.Key, d.cfg.Witnessing.Policy))
+	}
 	m := &record.Daemon{What: what, Version: d.version, Pid: uint32(os.Getpid()), Session: d.store.RunID(), ConfigurationSha256: sum[:]}
 	if d.bundle != nil {
 		m.Detail = "policy bundle " + d.bundle.Name + " " + d.bundle.Version + " " + hex.EncodeToString(d.bundle.Digest[:])

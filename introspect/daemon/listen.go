@@ -205,6 +205,7 @@ func (d *Daemon) status(context.Context) (*client.Status, error) {
 		Libvirt: client.Libvirt{URI: d.cfg.Libvirt.URI, Connected: d.host.Stats().Connected.Load() == 1},
 		HostLog: logStatus(d.store.HostLog()), VerifierKey: d.store.HostLog().VerifierKey(),
 		Backlog: backlog(d.store, d.judge), Enforcements: d.enforcer.InFlight(),
+		Witnesses: witnessStatus(d.store),
 	}
 	if b := d.bundle; b != nil {
 		s.Bundle = &client.Bundle{Name: b.Name, Version: b.Version, Digest: hex.EncodeToString(b.Digest[:]), Policies: len(b.Policies), Mode: d.cfg.Mode}

@@ -112,6 +112,45 @@ func (m *metrics) index(x *index.Index) {
 	m.gauge("index_backlog_commits", "Commits not indexed yet.", func() float64 { return float64(x.Lag()) })
 }
 
+// witnesses registers what witnesses do, for each by its name in the
+// configuration.
+func (m *metrics) witnesses(s *chain.Store) {
+	all, _, _ := s.Witnesses()
+	if len(all) == 0 {
+		return
+	}
+	m.gauge("witness_quorum", "1 while the newest round reached the quorum of witnesses.", func() float64 {
+		if _, missing, _ := s.Witnesses(); missing != "" {
+			return 0
+		}
+		return 1
+	})
+	m.count("witness_shortfalls_total", "Times the quorum was lost; each is sealed.", func() uint64 { _, _, n := s.Witnesses(); return n })
+	m.gauge("witness_cosigned_entries", "Size of the newest host checkpoint that reached the quorum.", func() float64 {
+		p, _ := s.Cosigned()
+		return float64(p.Size)
+	})
+	for i, w := range all {
+		labels := prometheus.Labels{"witness": w.Name}
+		now := func() chain.WitnessStatus { all, _, _ := s.Witnesses(); return all[i] }
+		m.registry.MustRegister(
+			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "provost_witness_cosigned_timestamp_seconds", ConstLabels: labels,
+				Help: "When the witness cosigned last, on its clock."}, func() float64 { return float64(now().Time) }),
+			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "provost_witness_disputed", ConstLabels: labels,
+				Help: "1 while the witness says that it has seen another history."}, func() float64 {
+				if now().Disputed {
+					return 1
+				}
+				return 0
+			}),
+			prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "provost_witness_cosignatures_total", ConstLabels: labels,
+				Help: "Cosignatures taken in."}, func() float64 { return float64(now().Cosigned) }),
+			prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "provost_witness_failures_total", ConstLabels: labels,
+				Help: "Rounds the witness did not cosign in."}, func() float64 { return float64(now().Failures) }),
+		)
+	}
+}
+
 func backlog(s *chain.Store, j *introspect.Judge) uint64 {
 	judged, _, _ := j.Judged()
 	end := s.End().Commit - 1

@@ -19,6 +19,25 @@ type Status struct {
 	VerifierKey  string   `json:"verifier_key"` // of the host log
 	Backlog      uint64   `json:"backlog"`      // commits the policies have not judged yet
 	Enforcements int      `json:"enforcements_in_flight"`
+	// Witnesses is left out where none is configured.
+	Witnesses *Witnesses `json:"witnesses,omitempty"`
+}
+
+// Witnesses says who cosigns the host log.
+type Witnesses struct {
+	Missing   string    `json:"missing,omitempty"` // what the quorum lacks; empty: it is reached
+	Cosigned  uint64    `json:"cosigned"`          // entries of the newest checkpoint that reached it
+	Witnesses []Witness `json:"witnesses"`
+}
+
+// Witness is one of them.
+type Witness struct {
+	Name     string `json:"name"`
+	Key      string `json:"key"`               // name and hash of its verifier key
+	Size     uint64 `json:"size"`              // that it cosigned last
+	Time     int64  `json:"time,omitempty"`    // of that, Unix seconds on its clock
+	Problem  string `json:"problem,omitempty"` // why it did not the last time
+	Disputed bool   `json:"disputed,omitempty"`
 }
 
 // Libvirt is the state of the connection to libvirt.

@@ -1,0 +1,66 @@
+package daemon
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/provostd/provost/chain/proof"
+)
+
+const witnessKey = "witness.example.net/w1+aeaf2fc2+BIF27VPtpqRVC0ao2eJ7UqBV4+3YdjkTI37J2c9UdC9A"
+
+func TestWitnessConfig(t *testing.T) {
+	dir := t.TempDir()
+	write := func(text string) string {
+		path := filepath.Join(dir, "policy")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	block := fmt.Sprintf("witness \"w1\" {\n  url = \"https://witness.example.net/w1\"\n  key = %q\n}\n", witnessKey)
+	for name, c := range map[string]struct{ config, policy, words string }{
+		"none":           {"", "", ""},
+		"block":          {block, "", ""},
+		"block, policy":  {block, "witness a " + witnessKey + "\nquorum a\n", ""},
+		"policy only":    {"", "witness a " + witnessKey + " https://witness.example.net/w1\nquorum a\n", ""},
+		"none needed":    {block, "quorum none\n", ""},
+		"no address":     {"", "witness a " + witnessKey + "\nquorum a\n", "none has an address"},
+		"out of reach":   {block, "witness a witness.example.net/w2+e2c73e62+BIF27VPtpqRVC0ao2eJ7UqBV4+3YdjkTI37J2c9UdC9A\nquorum a\n", "invalid verifier hash"},
+		"unknown quorum": {block, "quorum a\n", "does not stand above"},
+		"two blocks":     {block + block, "", "has two blocks"},
+		"log key":        {strings.Replace(block, witnessKey, "kvm1.example/log/1+514fe11e+AeOGMpV49ePbO0MtXLTsGhhvlGY8QStiPYSK8tQuC8IJ", 1), "", "key cannot be used"},
+		"no http":        {strings.Replace(block, "https", "gopher", 1), "", "address cannot be used"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text := "host_id = \"kvm1.example\"\n" + c.config
+			if c.policy != "" {
+				text += fmt.Sprintf("witnessing {\n  policy = %q\n}\n", write(c.policy))
+			}
+			cfg, _, diags := parseConfig([]byte(text), "provostd.hcl")
+			var err error
+			if diags.HasErrors() {
+				err = diags
+			} else {
+				err = CheckWitnesses(cfg)
+			}
+			if c.words == "" && err != nil || c.words != "" && !strings.Contains(fmt.Sprint(err), c.words) {
+				t.Errorf("%v, want %q", err, c.words)
+			}
+		})
+	}
+	cfg, _, diags := parseConfig([]byte("host_id = \"kvm1.example\"\n"+block+fmt.Sprintf("witnessing {\n  policy = %q\n}\n", write("witness a "+witnessKey+" https://elsewhere.example/\nquorum a\n"))), "provostd.hcl")
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	all, policy, err := cfg.witnesses()
+	if err != nil || len(all) != 1 || policy == nil || policy.Reached([]string{all[0].Key().ID()}) != nil {
+		t.Errorf("a witness with a block and a line is one: %d, %v", len(all), err)
+	}
+	if _, err := proof.NewWitnessKey("w1", all[0].Key().String()); err != nil {
+		t.Error(err)
+	}
+}
