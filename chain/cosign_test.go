@@ -306,8 +306,30 @@ func TestExportCosigned(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := cfgQuorum(t, w).Check(b.HostCheckpoint); err != nil {
-		t.Error(err)
+	key := s.HostLog().VerifierKey()
+	r, err := proof.Verify(b, key, proof.Options{Policy: cfgQuorum(t, w)})
+	if err != nil || len(r.Cosigned) != 1 || r.Cosigned[0].Witness != "w1" || r.Cosigned[0].Time == 0 {
+		t.Errorf("%v, cosigned %+v", err, r.Cosigned)
+	}
+	// It fails closed, and names who is missing.
+	w2 := newMemoryWitness(t, "w2")
+	r, err = proof.Verify(b, key, proof.Options{Policy: cfgQuorum(t, w, w2)})
+	var invalid *proof.InvalidError
+	if !errors.As(err, &invalid) || r.Valid || len(r.Proved) > 0 || len(r.Failures) != 1 || r.Failures[0].File != "host.checkpoint" || !strings.Contains(err.Error(), "no cosignature of w2") || strings.Contains(err.Error(), "w1") {
+		t.Errorf("a witness is missing: %v", err)
+	}
+	// A policy may name the logs it trusts.
+	for _, c := range []struct {
+		log string
+		ok  bool
+	}{{key, true}, {b.VMKey, false}} {
+		p, err := proof.ParsePolicy(fmt.Appendf(nil, "log %s\nquorum none\n", c.log))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := proof.Verify(b, key, proof.Options{Policy: p}); (err == nil) != c.ok {
+			t.Errorf("a policy that trusts %s: %v", c.log, err)
+		}
 	}
 	shutdown(t, s, stop)
 }

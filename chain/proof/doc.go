@@ -9,7 +9,8 @@
 //
 // Checkpoints are c2sp.org/tlog-checkpoint without extension lines, in
 // c2sp.org/signed-note with Ed25519 keys of type 0x01; further signatures are
-// tolerated. Trees are RFC 6962, single proofs c2sp.org/tlog-proof@v1.
+// tolerated, and those of witnesses (c2sp.org/tlog-cosignature) are looked at where
+// a policy asks for them (c2sp.org/tlog-policy). Trees are RFC 6962, single proofs c2sp.org/tlog-proof@v1.
 //
 // # Evidence bundle
 //
@@ -39,7 +40,8 @@
 // # What Verify checks
 //
 // In this order, each step resting on those before: the host checkpoint with
-// the key given, which host.vkey must equal; the two host-log entries under it; the VM-log key from its
+// the key given, which host.vkey must equal; the cosignatures on it that a policy
+// asks for; the two host-log entries under it; the VM-log key from its
 // certificate; the VM checkpoint with that key, and that it is the one quoted;
 // every entry's leaf under it and every payload against its leaf; the hash
 // chain between neighbours and, for a range, that nothing is missing; the

@@ -53,12 +53,22 @@ type Report struct {
 	VMSize     uint64 `json:"vm_size,omitempty"`
 	VMRoot     string `json:"vm_root,omitempty"`
 
+	// Cosigned lists the policy's witnesses that cosigned the host checkpoint.
+	Cosigned []ReportCosignature `json:"cosigned,omitempty"`
+
 	Entries []ReportEntry `json:"entries,omitempty"`
 	Signed  int           `json:"signed_by_agent"` // entries
 	Opened  int           `json:"payloads_match"`  // entries
 	// Unreadable counts payloads of guests which match and are no record.
 	Unreadable int `json:"payloads_unreadable"`
 	Withheld   int `json:"payloads_withheld"`
+}
+
+// ReportCosignature is a verified cosignature.
+type ReportCosignature struct {
+	Witness string `json:"witness"` // as the policy calls it
+	Key     string `json:"key"`     // name and hash of its verifier key
+	Time    int64  `json:"time"`    // Unix seconds, on its clock
 }
 
 // ReportEntry is one verified entry.

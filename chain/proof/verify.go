@@ -30,13 +30,18 @@ type Options struct {
 	// public key and decodes it: guestagent/wire knows how. Without it a
 	// bundle that holds entries of a guest does not verify.
 	Frame func(statement, signature, key []byte) (Frame, error)
+	// Policy says which witnesses must have cosigned the host checkpoint.
+	// Where it names logs the host log must be one of them, under the key
+	// given. Without it cosignatures are not looked at.
+	Policy *Policy
 }
 
 // verification is one Verify under way.
 type verification struct {
-	b    *Bundle
-	opts Options
-	r    *Report
+	b       *Bundle
+	hostKey string
+	opts    Options
+	r       *Report
 
 	vm      Origin
 	host    Checkpoint
@@ -62,7 +67,7 @@ type opened struct {
 // failure that was found.
 func Verify(b *Bundle, hostKey string, opts Options) (*Report, error) {
 	r := &Report{HostOrigin: b.HostOrigin, VMOrigin: b.VMOrigin, Failures: slices.Clone(b.faults)}
-	v := &verification{b: b, opts: opts, r: r, entries: map[uint64]*opened{}}
+	v := &verification{b: b, hostKey: strings.TrimSpace(hostKey), opts: opts, r: r, entries: map[uint64]*opened{}}
 	hostVerifier, err := note.NewVerifier(strings.TrimSpace(hostKey))
 	if err != nil {
 		return nil, fmt.Errorf("verify evidence: host key is no verifier key, want the text of host.vkey: %w: %w", record.ErrReject, err)
@@ -125,6 +130,7 @@ func (v *verification) hostLog(host note.Verifier) {
 		// Without it nothing of the host log can be believed; what can be
 		// said about the VM log is said all the same.
 	}
+	v.witnesses()
 	v.r.HostSize, v.r.HostRoot = v.host.Size, v.host.Root.String()
 	certificate, certified := v.hostEntry(certificateBase, &v.b.Certificate, record.ClassKeyCertificate).(*record.KeyCertificate)
 	if certified {
@@ -140,6 +146,27 @@ func (v *verification) hostLog(host note.Verifier) {
 	}
 	if c, q, ok := v.hostIndexes(); ok && c >= q {
 		v.fail(certificateBase+".leaf", v.b.HostOrigin, &c, "the key is certified after the checkpoint it signed was quoted, in entry %d", q)
+	}
+}
+
+// witnesses holds the host checkpoint against the policy.
+func (v *verification) witnesses() {
+	p := v.opts.Policy
+	if p == nil {
+		return
+	}
+	if len(p.Logs) > 0 {
+		// The keys themselves are compared: their hashes have 32 bits only.
+		if key, ok := p.LogKey(v.b.HostOrigin); !ok || key != v.hostKey {
+			v.fail(hostCheckpointFile, v.b.HostOrigin, nil, "the policy does not trust this log under the key given")
+		}
+	}
+	found, err := p.Check(v.b.HostCheckpoint)
+	if err != nil {
+		v.fail(hostCheckpointFile, v.b.HostOrigin, nil, "%v", err)
+	}
+	for _, c := range found {
+		v.r.Cosigned = append(v.r.Cosigned, ReportCosignature{Witness: c.Witness, Key: c.ID, Time: c.Time})
 	}
 }
 
@@ -337,6 +364,14 @@ func (v *verification) conclude() {
 	say := func(format string, args ...any) { v.r.Proved = append(v.r.Proved, fmt.Sprintf(format, args...)) }
 	certificate, quote, _ := v.hostIndexes()
 	say("Host log %s has a checkpoint of %d entries with root %s, signed by the key given.", v.host.Origin, v.host.Size, v.host.Root)
+	for _, c := range v.r.Cosigned {
+		say("Witness %q (%s) cosigned that checkpoint at %s: all of it was there by then.", c.Witness, c.Key, stamp(c.Time*int64(time.Second)))
+	}
+	if p := v.opts.Policy; p != nil && p.None() {
+		say("The policy asks for no witness.")
+	} else if p != nil {
+		say("The cosignatures satisfy the policy.")
+	}
 	say("Its entry %d certifies the key of the VM logs; its entry %d quotes the checkpoint of VM log %s at %d entries with root %s.", certificate, quote, v.vmHead.Origin, v.vmHead.Size, v.vmHead.Root)
 	if g, ok := v.entries[0].message.(*record.Genesis); ok {
 		say("That log is incarnation %d of domain %s (%q).", g.Incarnation, g.DomainUuid, g.DomainName)

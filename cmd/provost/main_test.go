@@ -54,6 +54,8 @@ func TestCalls(t *testing.T) {
 		{"query --json --socket " + socket, exitFailed, "no provostd listens"},
 		{"export vm -o x --entries 9-2", exitUsage, "want a range"},
 		{"verify " + junk, exitUsage, "--key"},
+		{"verify --policy " + junk + ".none " + junk, exitFailed, "read witness policy"},
+		{"verify --policy " + junk + " " + junk, exitFailed, "read witness policy"},
 		{"verify --key nonsense " + junk, exitFailed, "read verifier key"},
 		{"verify --key h/log/1+00000000+AQ== " + junk, exitFailed, "no zip archive"},
 		{"policy check " + broken, exitInvalid, "onn"},
