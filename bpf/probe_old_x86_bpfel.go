@@ -22,6 +22,7 @@ const (
 	OldMapBuckets             = "buckets"
 	OldMapBulk                = "bulk"
 	OldMapConf                = "conf"
+	OldMapCourse              = "course"
 	OldMapCrit                = "crit"
 	OldMapExitCalls           = "exit_calls"
 	OldMapFolding             = "folding"
@@ -428,6 +429,7 @@ type OldMapSpecs struct {
 	Buckets      *ebpf.MapSpec `ebpf:"buckets"`
 	Bulk         *ebpf.MapSpec `ebpf:"bulk"`
 	Conf         *ebpf.MapSpec `ebpf:"conf"`
+	Course       *ebpf.MapSpec `ebpf:"course"`
 	Crit         *ebpf.MapSpec `ebpf:"crit"`
 	ExitCalls    *ebpf.MapSpec `ebpf:"exit_calls"`
 	Folding      *ebpf.MapSpec `ebpf:"folding"`
@@ -524,6 +526,7 @@ type OldMaps struct {
 	Buckets      *ebpf.Map `ebpf:"buckets"`
 	Bulk         *ebpf.Map `ebpf:"bulk"`
 	Conf         *ebpf.Map `ebpf:"conf"`
+	Course       *ebpf.Map `ebpf:"course"`
 	Crit         *ebpf.Map `ebpf:"crit"`
 	ExitCalls    *ebpf.Map `ebpf:"exit_calls"`
 	Folding      *ebpf.Map `ebpf:"folding"`
@@ -553,6 +556,7 @@ func (m *OldMaps) Close() error {
 		m.Buckets,
 		m.Bulk,
 		m.Conf,
+		m.Course,
 		m.Crit,
 		m.ExitCalls,
 		m.Folding,

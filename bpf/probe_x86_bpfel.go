@@ -19,11 +19,6 @@ type ProbeConfig struct {
 	Classes  uint32
 	Allocate uint64
 	Budget   uint64
-	Canary   uint32
-	Down     uint32
-	Since    uint64
-	Image    uint64
-	Acts     [64]uint32
 }
 
 type ProbeCpuStats struct {
@@ -478,6 +473,8 @@ type ProbeHeld struct {
 	_     structs.HostLayout
 	Id    uint32
 	Count uint32
+	Uses  uint32
+	Pad   uint32
 }
 
 type ProbeKernelOperation uint32
@@ -654,6 +651,7 @@ const (
 	ProbeMapBuckets             = "buckets"
 	ProbeMapBulk                = "bulk"
 	ProbeMapConf                = "conf"
+	ProbeMapCourse              = "course"
 	ProbeMapCrit                = "crit"
 	ProbeMapExitCalls           = "exit_calls"
 	ProbeMapFolding             = "folding"
@@ -1060,6 +1058,7 @@ type ProbeMapSpecs struct {
 	Buckets      *ebpf.MapSpec `ebpf:"buckets"`
 	Bulk         *ebpf.MapSpec `ebpf:"bulk"`
 	Conf         *ebpf.MapSpec `ebpf:"conf"`
+	Course       *ebpf.MapSpec `ebpf:"course"`
 	Crit         *ebpf.MapSpec `ebpf:"crit"`
 	ExitCalls    *ebpf.MapSpec `ebpf:"exit_calls"`
 	Folding      *ebpf.MapSpec `ebpf:"folding"`
@@ -1156,6 +1155,7 @@ type ProbeMaps struct {
 	Buckets      *ebpf.Map `ebpf:"buckets"`
 	Bulk         *ebpf.Map `ebpf:"bulk"`
 	Conf         *ebpf.Map `ebpf:"conf"`
+	Course       *ebpf.Map `ebpf:"course"`
 	Crit         *ebpf.Map `ebpf:"crit"`
 	ExitCalls    *ebpf.Map `ebpf:"exit_calls"`
 	Folding      *ebpf.Map `ebpf:"folding"`
@@ -1185,6 +1185,7 @@ func (m *ProbeMaps) Close() error {
 		m.Buckets,
 		m.Bulk,
 		m.Conf,
+		m.Course,
 		m.Crit,
 		m.ExitCalls,
 		m.Folding,

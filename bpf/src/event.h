@@ -155,12 +155,16 @@ enum optional {
 };
 
 /* What must not change: user space writes it once, before any program is there,
- * and then the map is frozen, so that from there on only programs write. */
+ * and then the map is frozen; no program may write it, the verifier sees to that. */
 struct config {
 	__u32 self; /* the agent's tgid */
 	__u32 classes; /* optional ones that are wanted */
 	__u64 allocate; /* bytes; growth from here on is told; 0: none */
 	__u64 budget; /* acts upon files, networks and memory that a process may do in a second; 0: any number */
+};
+
+/* What only programs write. */
+struct course {
 	__u32 canary; /* the child that acts for the agent */
 	__u32 down; /* 1: the first process has become a program that takes the machine down */
 	__u64 since; /* when the canary began */

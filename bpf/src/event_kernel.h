@@ -69,7 +69,9 @@ enum starve {
 /* A map that somebody besides the agent holds. */
 struct held {
 	__u32 id;
-	__u32 count;
+	__u32 count; /* descriptors */
+	__u32 uses; /* those, programs, maps of maps, and the listing itself */
+	__u32 pad;
 };
 
 /* Kinds of the agent's own objects. */

@@ -42,9 +42,10 @@ static __always_inline bool against(struct task_struct *target)
 static __always_inline bool against_canary(struct task_struct *target)
 {
 	struct config *c = configuration();
+	struct course *r = under_way();
 	__u32 by = bpf_get_current_pid_tgid() >> 32;
 
-	return c && c->canary && BPF_CORE_READ(target, tgid) == c->canary && by != c->canary && by != c->self;
+	return c && r && r->canary && BPF_CORE_READ(target, tgid) == r->canary && by != r->canary && by != c->self;
 }
 
 static __always_inline void tell_tamper(__u32 kind, __u32 what, __u64 id, __u64 request, bool refused)
@@ -201,6 +202,17 @@ static __always_inline bool reaches(int cmd, union bpf_attr *attr, __u32 *id)
 		return is_owned(OWNED_MAP, *id);
 	case BPF_LINK_GET_FD_BY_ID:
 		return is_owned(OWNED_LINK, *id);
+	case BPF_PROG_LOAD:
+		/* One that changes what functions return could answer in the
+		 * place of these guards. */
+		*id = attribute(attr, __builtin_offsetof(union bpf_attr, expected_attach_type), false);
+		return *id == BPF_MODIFY_RETURN;
+	case BPF_PROG_ATTACH:
+	case BPF_LINK_CREATE:
+		/* A later program on the hook of parameters changes what is
+		 * written behind the one that guards. */
+		*id = attribute(attr, __builtin_offsetof(union bpf_attr, attach_type), false);
+		return *id == BPF_CGROUP_SYSCTL;
 	case BPF_LINK_DETACH:
 	case BPF_LINK_UPDATE:
 		f = file_of(t, *id);
@@ -301,7 +313,7 @@ int on_sysctl(struct bpf_sysctl *ctx)
 
 /* How often a map of the agent's is held: each descriptor that was made of it
  * counts, wherever it is now (in a table, in a mapping, on its way in a message,
- * in bpffs), and the agent made one. */
+ * in bpffs), and so does each program that uses it. */
 SEC("iter/bpf_map")
 int list_holders(struct bpf_iter__bpf_map *ctx)
 {
@@ -312,7 +324,8 @@ int list_holders(struct bpf_iter__bpf_map *ctx)
 		return 0;
 	h.id = BPF_CORE_READ(m, id);
 	h.count = BPF_CORE_READ(m, usercnt.counter);
-	if (h.count > 1 && is_owned(OWNED_MAP, h.id))
+	h.uses = BPF_CORE_READ(m, refcnt.counter);
+	if (is_owned(OWNED_MAP, h.id))
 		bpf_seq_write(ctx->meta->seq, &h, sizeof(h));
 	return 0;
 }

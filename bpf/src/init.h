@@ -30,7 +30,7 @@ static __always_inline bool takes_down(const __u64 *n)
  * link to it. */
 static __always_inline void note_init(struct task_struct *t, struct dentry *d)
 {
-	struct config *c = configuration();
+	struct course *c = under_way();
 	__u64 name[3] = {}; /* the longest, its end, and what follows */
 
 	if (!c || BPF_CORE_READ(t, tgid) != 1)
@@ -41,7 +41,7 @@ static __always_inline void note_init(struct task_struct *t, struct dentry *d)
 
 static __always_inline bool goes_down(struct task_struct *t)
 {
-	struct config *c = configuration();
+	struct course *c = under_way();
 
 	return c && c->down && BPF_CORE_READ(t, tgid) == 1;
 }

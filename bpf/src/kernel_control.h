@@ -59,7 +59,7 @@ struct wide_counter {
 
 struct bpf_map {
 	__u32 id;
-	struct wide_counter usercnt;
+	struct wide_counter refcnt, usercnt;
 };
 
 struct bpf_iter__bpf_map {

@@ -113,8 +113,16 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
+	__uint(map_flags, BPF_F_RDONLY_PROG);
 	__type(value, struct config);
 } conf SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct course);
+} course SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -246,6 +254,13 @@ static __always_inline bool protecting(void)
 	return s && s->protect;
 }
 
+static __always_inline struct course *under_way(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&course, &zero);
+}
+
 /* wanted says whether an optional class is. */
 static __always_inline bool wanted(__u32 option)
 {
@@ -278,7 +293,7 @@ static __always_inline __u32 current_tgid(void)
 
 /* usual says whether an act of the canary is one that it is for. What goes
  * beyond that is told: whoever gets hold of it gains no place to hide. */
-static __always_inline bool usual(struct config *c, __u32 type)
+static __always_inline bool usual(struct course *c, __u32 type)
 {
 	__u64 bit = BIT(type & (EV_TYPES - 1));
 
@@ -294,17 +309,18 @@ static __always_inline bool usual(struct config *c, __u32 type)
 static __always_inline bool own_by(__u32 tgid, __u32 type)
 {
 	struct config *c = configuration();
+	struct course *r = under_way();
 	struct cpu_stats *s;
 	__u32 cpu;
 
-	if (!c || !tgid || (c->self != tgid && c->canary != tgid))
+	if (!c || !r || !tgid || (c->self != tgid && r->canary != tgid))
 		return false;
 	if (type == EV_CONNECT && c->self == tgid)
 		return false;
 	s = my_stats(&cpu);
 	if (s)
 		__sync_fetch_and_add(&s->own[type & (EV_TYPES - 1)], 1);
-	return c->self == tgid || usual(c, type);
+	return c->self == tgid || usual(r, type);
 }
 
 static __always_inline bool own(__u32 type)

@@ -109,16 +109,17 @@ int BPF_PROG(on_committing_creds, struct linux_binprm *bprm)
 static __always_inline bool marks(struct task_struct *parent, struct task_struct *child)
 {
 	struct config *c = configuration();
+	struct course *r = under_way();
 	__u32 zero = 0;
 	struct switches *w = bpf_map_lookup_elem(&orders, &zero);
 
-	if (!c || !w || !w->canary || BPF_CORE_READ(parent, tgid) != c->self || !own(EV_FORK))
+	if (!c || !r || !w || !w->canary || BPF_CORE_READ(parent, tgid) != c->self || !own(EV_FORK))
 		return false;
 	w->canary = 0;
-	__builtin_memset(c->acts, 0, sizeof(c->acts));
-	c->image = (__u64)BPF_CORE_READ(parent, mm, exe_file, f_inode);
-	c->since = bpf_ktime_get_boot_ns();
-	c->canary = BPF_CORE_READ(child, tgid);
+	__builtin_memset(r->acts, 0, sizeof(r->acts));
+	r->image = (__u64)BPF_CORE_READ(parent, mm, exe_file, f_inode);
+	r->since = bpf_ktime_get_boot_ns();
+	r->canary = BPF_CORE_READ(child, tgid);
 	return true;
 }
 
@@ -126,7 +127,7 @@ static __always_inline bool marks(struct task_struct *parent, struct task_struct
  * beginning was. */
 static __always_inline bool unmark(struct task_struct *t)
 {
-	struct config *c = configuration();
+	struct course *c = under_way();
 
 	if (!c || c->canary != BPF_CORE_READ(t, tgid))
 		return false;
@@ -139,7 +140,7 @@ static __always_inline bool unmark(struct task_struct *t)
  * that becomes another is the canary no more, and an agent that does is told. */
 static __always_inline bool own_image(struct task_struct *t, struct linux_binprm *bprm)
 {
-	struct config *c = configuration();
+	struct course *c = under_way();
 
 	if (!c || c->canary != BPF_CORE_READ(t, tgid))
 		return false;

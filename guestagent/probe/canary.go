@@ -54,27 +54,9 @@ func canary(s *stats, allocate uint64) (seen [types]bool, failed map[bpf.ProbeEv
 	return seen, failed, nil
 }
 
-// place is a file system in memory that stands in no tree: nobody can fill it,
-// hold it, or watch it, and it is gone with its descriptor.
-func place() (int, error) {
-	ctx, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
-	if err != nil {
-		return -1, fmt.Errorf("open file system tmpfs: %w", err)
-	}
-	defer unix.Close(ctx)
-	if err := unix.FsconfigCreate(ctx); err != nil {
-		return -1, fmt.Errorf("make instance of tmpfs: %w", err)
-	}
-	dir, err := unix.Fsmount(ctx, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
-	if err != nil {
-		return -1, fmt.Errorf("make detached mount of tmpfs: %w", err)
-	}
-	return dir, nil
-}
-
 // at calls f with the directory of a place of its own.
 func at(f func(dir int) error) error {
-	dir, err := place()
+	dir, err := instance("tmpfs")
 	if err != nil {
 		return err
 	}

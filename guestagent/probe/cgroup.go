@@ -13,21 +13,12 @@ import (
 // with version 2 of them.
 const rootInode = 1
 
-// openRootCgroup opens the directory of the root control group, version 2. It
-// is a mount of our own that stands in no tree: nothing shows it, and it works
-// where the guest mounts version 1 only, or nothing.
+// openRootCgroup opens the directory of the root control group, version 2, in an
+// instance of our own: it works where the guest mounts version 1 only, or nothing.
 func openRootCgroup() (int, error) {
-	ctx, err := unix.Fsopen("cgroup2", unix.FSOPEN_CLOEXEC)
+	fd, err := instance("cgroup2")
 	if err != nil {
-		return -1, fmt.Errorf("open file system cgroup2: %w", err)
-	}
-	defer unix.Close(ctx)
-	if err := unix.FsconfigCreate(ctx); err != nil {
-		return -1, fmt.Errorf("make instance of cgroup2: %w", err)
-	}
-	fd, err := unix.Fsmount(ctx, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
-	if err != nil {
-		return -1, fmt.Errorf("make detached mount of cgroup2: %w", err)
+		return -1, err
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {

@@ -21,7 +21,7 @@ var (
 )
 
 var paramChange = cover{class: record.ClassKernelParamChange, needs: []program{progSysctl},
-	limit: "what is written to other files of /proc and /sys is told as file events"}
+	limit: "what is written to other files of /proc and /sys is told as file events; a program of another on the same hook may change the value behind it"}
 
 // The guards come first: of several programs on one hook the kernel runs the
 // newest first, so that what they refuse has been told by the others.

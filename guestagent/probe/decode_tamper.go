@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
 	"github.com/provostd/provost/bpf"
 	"github.com/provostd/provost/chain/record"
 )
@@ -27,6 +30,10 @@ func (d *decoder) tamper(b []byte) (*record.Event, error) {
 		t.Kind, t.Detail, t.Hook = "trace", reach(x.What, x.Request), progGuardTrace.hook
 	case bpf.ProbeTamperKindTAMPER_BPF:
 		t.Kind, t.Detail, t.Hook = "detach", fmt.Sprintf("%s %d", bpfCommands[x.What], x.Id), progGuardBPF.hook
+		switch x.What {
+		case unix.BPF_PROG_LOAD, unix.BPF_PROG_ATTACH, unix.BPF_LINK_CREATE: // the number is a kind of hook
+			t.Kind, t.Detail = "blind", fmt.Sprintf("%s of %s", bpfCommands[x.What], ebpf.AttachType(x.Id))
+		}
 	case bpf.ProbeTamperKindTAMPER_FTRACE:
 		t.Kind, t.Detail, t.Hook = "blind", "kernel.ftrace_enabled = 0", progSysctl.hook
 	case bpf.ProbeTamperKindTAMPER_LIMIT:

@@ -1,10 +1,12 @@
 package probe
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
 	"os"
+	"strings"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -19,35 +21,127 @@ import (
 // first: there is nothing of it that could be changed. Descriptors by number of
 // what is older are given as before; of what others make meanwhile they are
 // refused too, for the seconds that it takes.
+//
+// A second program stands at the switch of function tracing, without which the
+// first is not called. It comes before that, and before the switch is looked at.
 type door struct {
-	program *ebpf.Program
-	link    link.Link
+	programs []*ebpf.Program
+	links    []link.Link
 }
 
 // wrapped is from where on numbers may soon begin again at 1, so that a small
 // one does not mean an old object: then all are refused.
 const wrapped = math.MaxInt32 / 2
 
+// expectedAttachType is where that stands in the attributes of BPF_PROG_LOAD.
+const expectedAttachType = 68
+
 // refused is what bpf(2) gives others; the verifier wants it as a constant.
 const refused = -int32(unix.EPERM)
 
-// shut closes the door.
-func (k *kernel) shut() error {
+// prepare makes sure that function tracing is on, and shuts the door where others
+// are to be kept out.
+func (k *kernel) prepare(shut bool) (err error) {
+	if k.tracing, err = openTracing(); err != nil {
+		return err
+	}
+	if shut {
+		k.door = &door{}
+		// Without control groups of version 2 nothing guards the switch later
+		// either, and the hooks record says so.
+		if err := k.openCgroup(); err == nil {
+			if err := k.door.holdSwitch(k.cgroup); err != nil {
+				return fmt.Errorf("shut others out: %w", err)
+			}
+		}
+	}
+	was, err := traceable(k.tracing)
+	if err != nil {
+		return err
+	}
+	k.wasBlind = !was
+	if !shut {
+		return nil
+	}
+	k.onFunctions = true
+	if err := k.door.shut(); err != nil {
+		return fmt.Errorf("shut others out: %w", err)
+	}
+	return nil
+}
+
+// holdSwitch lets nobody turn function tracing off.
+func (d *door) holdSwitch(cgroup int) error {
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "guard_switch", Type: ebpf.CGroupSysctl, AttachType: ebpf.AttachCGroupSysctl, License: "GPL", Instructions: switchCode()})
+	if err != nil {
+		return fmt.Errorf("load program: %w", err)
+	}
+	d.programs = append(d.programs, p)
+	l, err := link.AttachRawLink(link.RawLinkOptions{Target: cgroup, Program: p, Attach: ebpf.AttachCGroupSysctl})
+	if err != nil {
+		return fmt.Errorf("attach program: %w", err)
+	}
+	d.links = append(d.links, l)
+	return nil
+}
+
+// shut keeps others from objects that are made from now on.
+func (d *door) shut() error {
 	code, err := doorCode(os.Getpid())
 	if err != nil {
-		return fmt.Errorf("shut others out: %w", err)
+		return err
 	}
 	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "guard_start", Type: ebpf.LSM, AttachType: ebpf.AttachLSMMac, AttachTo: "bpf", License: "GPL", Instructions: code})
 	if err != nil {
-		return fmt.Errorf("shut others out: load program: %w", err)
+		return fmt.Errorf("load program: %w", err)
 	}
+	d.programs = append(d.programs, p)
 	l, err := link.AttachLSM(link.LSMOptions{Program: p})
 	if err != nil {
-		return errors.Join(fmt.Errorf("shut others out: attach program: %w", err), p.Close())
+		return fmt.Errorf("attach program: %w", err)
 	}
-	k.onFunctions = true
-	k.door = &door{p, l}
+	d.links = append(d.links, l)
 	return nil
+}
+
+// switchCode is the program at the switch: a value that does not begin with a
+// digit from 1 to 9 is refused, whoever writes it.
+func switchCode() asm.Instructions {
+	name := append([]byte(strings.TrimPrefix(functionTracing, "sys/")), make([]byte, 8)...)
+	code := asm.Instructions{
+		asm.Mov.Reg(asm.R6, asm.R1),
+		asm.LoadMem(asm.R7, asm.R6, 0, asm.Word), // whether it is a write
+		asm.JEq.Imm(asm.R7, 0, "allow"),
+		asm.Mov.Imm(asm.R1, 0),
+		asm.StoreMem(asm.RFP, -32, asm.R1, asm.DWord),
+		asm.StoreMem(asm.RFP, -24, asm.R1, asm.DWord),
+		asm.StoreMem(asm.RFP, -16, asm.R1, asm.DWord),
+		asm.StoreMem(asm.RFP, -8, asm.R1, asm.DWord),
+		asm.Mov.Reg(asm.R1, asm.R6),
+		asm.Mov.Reg(asm.R2, asm.RFP),
+		asm.Add.Imm(asm.R2, -32),
+		asm.Mov.Imm(asm.R3, 32),
+		asm.Mov.Imm(asm.R4, 0),
+		asm.FnSysctlGetName.Call(), // leaves what is behind the name as it was
+	}
+	for at := 0; at < len(functionTracing)-len("sys/")+1; at += 8 {
+		code = append(code,
+			asm.LoadMem(asm.R1, asm.RFP, int16(at-32), asm.DWord),
+			asm.LoadImm(asm.R2, int64(binary.NativeEndian.Uint64(name[at:])), asm.DWord),
+			asm.JNE.Reg(asm.R1, asm.R2, "allow"))
+	}
+	return append(code,
+		asm.Mov.Reg(asm.R1, asm.R6),
+		asm.Mov.Reg(asm.R2, asm.RFP),
+		asm.Add.Imm(asm.R2, -8),
+		asm.Mov.Imm(asm.R3, 8),
+		asm.FnSysctlGetNewValue.Call(), // of a longer one the beginning, of none zeroes
+		asm.LoadMem(asm.R1, asm.RFP, -8, asm.Byte),
+		asm.JLT.Imm(asm.R1, '1', "refuse"),
+		asm.JGT.Imm(asm.R1, '9', "refuse"),
+		asm.Mov.Imm(asm.R0, 1).WithSymbol("allow"), asm.Return(),
+		asm.Mov.Imm(asm.R0, 0).WithSymbol("refuse"), asm.Return(),
+	)
 }
 
 // doorCode is the program: it refuses everybody but self what is newer than now.
@@ -70,16 +164,34 @@ func doorCode(self int) (asm.Instructions, error) {
 		asm.LoadMem(asm.R3, asm.R6, 8, asm.DWord),
 		asm.Mov.Imm(asm.R1, 0),
 		asm.StoreMem(asm.RFP, -8, asm.R1, asm.DWord),
+		asm.StoreMem(asm.RFP, -16, asm.R1, asm.DWord),
 		asm.Mov.Reg(asm.R1, asm.RFP),
-		asm.Add.Imm(asm.R1, -8),
-		asm.Mov.Imm(asm.R2, 4),
+		asm.Add.Imm(asm.R1, -16),
+		asm.Mov.Imm(asm.R2, 12),
 		asm.FnProbeReadKernel.Call(),
-		asm.LoadMem(asm.R8, asm.RFP, -8, asm.Word),
+		asm.LoadMem(asm.R8, asm.RFP, -16, asm.Word), // the number
+		asm.LoadMem(asm.R9, asm.RFP, -8, asm.Word),  // of what is attached, the kind of hook
+		// A later program at the switch would change what is written behind ours.
+		asm.JEq.Imm(asm.R7, unix.BPF_PROG_LOAD, "loaded"),
+		asm.JEq.Imm(asm.R7, unix.BPF_PROG_ATTACH, "attached"),
+		asm.JEq.Imm(asm.R7, unix.BPF_LINK_CREATE, "attached"),
 	}
 	for _, a := range asks {
 		code = append(code, asm.JEq.Imm(asm.R7, int32(a.get), a.label))
 	}
-	code = append(code, asm.Mov.Imm(asm.R0, 0).WithSymbol("allow"), asm.Return())
+	code = append(code, asm.Mov.Imm(asm.R0, 0).WithSymbol("allow"), asm.Return(),
+		asm.JEq.Imm(asm.R9, int32(ebpf.AttachCGroupSysctl), "refuse").WithSymbol("attached"),
+		asm.Mov.Imm(asm.R0, 0), asm.Return(),
+		// One that changes what functions return could answer in our place.
+		asm.LoadMem(asm.R3, asm.R6, 8, asm.DWord).WithSymbol("loaded"),
+		asm.Add.Imm(asm.R3, expectedAttachType),
+		asm.Mov.Reg(asm.R1, asm.RFP),
+		asm.Add.Imm(asm.R1, -16),
+		asm.Mov.Imm(asm.R2, 4),
+		asm.FnProbeReadKernel.Call(),
+		asm.LoadMem(asm.R9, asm.RFP, -16, asm.Word),
+		asm.JEq.Imm(asm.R9, int32(ebpf.AttachModifyReturn), "refuse"),
+		asm.Mov.Imm(asm.R0, 0), asm.Return())
 	for _, a := range asks {
 		newest, err := newestID(a.next)
 		if err != nil {
@@ -95,7 +207,14 @@ func doorCode(self int) (asm.Instructions, error) {
 
 // Close opens the door.
 func (d *door) Close() error {
-	if err := errors.Join(d.link.Close(), d.program.Close()); err != nil {
+	var errs []error
+	for _, l := range d.links {
+		errs = append(errs, l.Close())
+	}
+	for _, p := range d.programs {
+		errs = append(errs, p.Close())
+	}
+	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("let others in again: %w", err)
 	}
 	return nil

@@ -120,27 +120,33 @@ func containerOf(path string) string {
 	var ids []string
 	user, above := "", ""
 	for name := range strings.SplitSeq(path, "/") {
-		if u := userOf(name); u != "" && len(ids) == 0 {
-			user = u
+		if user == "" && len(ids) == 0 {
+			user = userOf(name) // who stands nearer to the root chooses all names behind
 		}
 		if c, ok := containerName(above, name); ok && len(ids) < maxNested {
 			if user != "" && len(ids) == 0 {
 				ids = append(ids, user)
 			}
 			ids = append(ids, c)
-		} else if name == "supervisor" && (strings.HasPrefix(above, "machine-") || strings.HasPrefix(above, "systemd-nspawn@")) {
-			// Of systemd-nspawn, beside its payload.
-			if ids = ids[:max(0, len(ids)-1)]; len(ids) == 1 && ids[0] == user {
-				ids = nil
-			}
 		}
 		above = name
+	}
+	if besidePayload(path) {
+		ids = nil
 	}
 	id := strings.ToValidUTF8(strings.Join(ids, "/"), "?")
 	if len(id) > maxContainer {
 		id = strings.ToValidUTF8(id[:maxContainer], "")
 	}
 	return id
+}
+
+// besidePayload says whether a path is that of what systemd-nspawn runs beside
+// the payload of a container: in its own unit, where only the system's manager
+// makes groups.
+func besidePayload(path string) bool {
+	p := strings.Split(path, "/")
+	return len(p) > 3 && p[1] == "machine.slice" && p[3] == "supervisor" && (strings.HasPrefix(p[2], "machine-") || strings.HasPrefix(p[2], "systemd-nspawn@"))
 }
 
 // userOf says whose groups begin with a name: systemd gives each user a slice,

@@ -36,6 +36,10 @@ func TestContainerOf(t *testing.T) {
 		"/lxc.payload.web/system.slice/docker-" + a + ".scope":                        "web/" + a,
 		`/machine.slice/machine-debian\x2dtree.scope/payload/init.scope`:              "debian-tree",
 		"/machine.slice/machine-deb.scope/supervisor":                                 "",
+		"/machine.slice/machine-deb.scope/payload/machine-x/supervisor":               "deb", // its own root made it
+		"/system.slice/docker-" + a + ".scope/machine-x/supervisor":                   a,
+		"/lxc.payload.web/machine-/supervisor":                                        "web",
+		"/user.slice/user-5.slice/user@5.service/user-0.slice/docker-" + a + ".scope": "user-5/" + a,
 		`/machine.slice/machine-qemu\x2d1\x2dvm.scope/libvirt/emulator`:               "",
 		"/machine.slice/systemd-nspawn@deb.service/payload/system.slice/cron.service": "deb",
 		"/system.slice/docker-" + a[:63] + ".scope":                                   "",

@@ -18,17 +18,20 @@ import (
 )
 
 // holders finds out who besides this process holds its maps, by the kernel's
-// own counts: a descriptor counts wherever it is.
+// own counts: a descriptor counts wherever it is, and so does a program.
 type holders struct {
 	iter  *link.Iter
 	names map[uint32]string // of the maps, by number
+	// uses is how often each is used by this process: its descriptor, its
+	// programs, the map of maps, and the listing while it stands there.
+	uses map[uint32]uint32
 }
 
 func newHolders(k *kernel, sums *sums) (*holders, error) {
 	if err := k.load(progHolders.name); err != nil {
 		return nil, err
 	}
-	h := &holders{names: map[uint32]string{}}
+	h := &holders{names: map[uint32]string{}, uses: map[uint32]uint32{}}
 	all := maps.Clone(k.maps)
 	for i, m := range sums.inner {
 		all[fmt.Sprintf("sums[%d]", i)] = m
@@ -40,6 +43,20 @@ func newHolders(k *kernel, sums *sums) (*holders, error) {
 		}
 		if id, ok := i.ID(); ok {
 			h.names[uint32(id)] = name
+			h.uses[uint32(id)] = 2
+			if m == sums.inner[0] || m == sums.inner[1] {
+				h.uses[uint32(id)]++ // by turns in the map of them, from which it is let go late
+			}
+		}
+	}
+	for name, p := range k.programs {
+		i, err := p.Info()
+		if err != nil {
+			return nil, fmt.Errorf("examine program %s: %w", name, err)
+		}
+		ids, _ := i.MapIDs() // every kernel that has programs of these kinds tells them
+		for _, id := range ids {
+			h.uses[uint32(id)]++
 		}
 	}
 	it, err := link.AttachIter(link.IterOptions{Program: k.programs[progHolders.name]})
@@ -52,8 +69,26 @@ func newHolders(k *kernel, sums *sums) (*holders, error) {
 }
 
 // look lists the maps that others hold by their names, each with who it is as
-// far as that is to be seen: a mapping alone, or a message under way, is nobody's.
+// far as that is to be seen: a mapping alone, a message under way, or a program
+// is nobody's. Who lists maps holds each for a moment, so it looks twice.
 func (h *holders) look() (map[string]string, error) {
+	held, err := h.list()
+	if err != nil || len(held) == 0 {
+		return nil, err
+	}
+	again, err := h.list()
+	if err != nil {
+		return nil, err
+	}
+	maps.DeleteFunc(held, func(name, _ string) bool { _, still := again[name]; return !still })
+	if len(held) > 0 {
+		h.name(held)
+	}
+	return held, nil
+}
+
+// list makes one listing.
+func (h *holders) list() (map[string]string, error) {
 	r, err := h.iter.Open()
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", progHolders.hook, err)
@@ -69,10 +104,9 @@ func (h *holders) look() (map[string]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		held[h.names[x.Id]] = ""
-	}
-	if len(held) > 0 {
-		h.name(held)
+		if x.Count > 1 || x.Uses > h.uses[x.Id] {
+			held[h.names[x.Id]] = ""
+		}
 	}
 	return held, nil
 }
@@ -108,7 +142,7 @@ func (h *holders) name(held map[string]string) {
 func describeHeld(held map[string]string) string {
 	var all []string
 	for _, name := range slices.Sorted(maps.Keys(held)) {
-		by := "a process that is not to be seen"
+		by := "a program, or a process that is not to be seen"
 		if pid := held[name]; pid != "" {
 			by = "process " + pid
 		}

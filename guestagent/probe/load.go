@@ -34,15 +34,16 @@ type kernel struct {
 	jumps       map[string]bool   // programs in a table of jumps
 	calls       map[uint32]string // which program has the end of a system call
 	door        *door             // nil: anybody may ask for what is loaded
+	tracing     *os.File          // the switch of function tracing; nil: not used, or none
+	wasBlind    bool              // it was off
 	cgroup      int               // directory of the root control group, -1: not open
 	groups      int               // the same, open for looking up others
 	tasks       *link.Iter        // the listing of processes; nil: not made yet
 }
 
-// newKernel makes the maps. lru says that nothing deletes the entries of
-// written files (see src/syscall.h); shut, that nobody else may reach for them
-// from their beginning on.
-func newKernel(cfg Config, lru, shut bool) (*kernel, error) {
+// newKernel makes the maps for a mode. In mode lsm nobody else can reach for
+// them from their beginning on, where the configuration protects.
+func newKernel(cfg Config, mode Mode) (*kernel, error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, fmt.Errorf("lift memory lock limit: %w", err)
 	}
@@ -62,16 +63,16 @@ func newKernel(cfg Config, lru, shut bool) (*kernel, error) {
 		return nil, fmt.Errorf("count CPUs: %w", err)
 	}
 	spec.Maps["stats"].MaxEntries = uint32(cpus)
-	if lru {
-		spec.Maps["wr"].Type = ebpf.LRUHash
+	if mode == ModeTracepoint {
+		spec.Maps["wr"].Type = ebpf.LRUHash // nothing deletes its entries, see src/syscall.h
 	}
 	if cfg.written > 0 {
 		spec.Maps["wr"].MaxEntries = cfg.written
 	}
 	k := &kernel{spec: spec, types: btf.NewCache(), maps: map[string]*ebpf.Map{}, programs: map[string]*ebpf.Program{},
 		failed: map[string]error{}, links: map[string]link.Link{}, jumps: map[string]bool{}, calls: map[uint32]string{}, cgroup: -1, groups: -1}
-	if shut {
-		if err := k.shut(); err != nil {
+	if mode == ModeLSM {
+		if err := k.prepare(cfg.Protect); err != nil {
 			return nil, errors.Join(err, k.Close())
 		}
 	}
@@ -282,8 +283,11 @@ func (k *kernel) Close() error {
 	if k.onFunctions {
 		// What cannot be turned on is detached all the same: it would be at
 		// the end of the process.
-		_, err := traceable(functionTracing)
+		_, err := traceable(k.tracing)
 		errs = append(errs, err)
+	}
+	if k.tracing != nil {
+		errs = append(errs, k.tracing.Close())
 	}
 	for _, l := range k.links {
 		errs = append(errs, l.Close())

@@ -17,7 +17,7 @@ func TestLoad(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Fatal("loading programs takes root")
 	}
-	k, err := newKernel(Config{}, false, false)
+	k, err := newKernel(Config{}, ModeAuto)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +52,7 @@ func TestLoad(t *testing.T) {
 // A class that one of its programs leaves uncovered is told by none of them;
 // what another class had attached before stays.
 func TestUncoveredIsDetached(t *testing.T) {
-	k, err := newKernel(Config{}, true, false)
+	k, err := newKernel(Config{}, ModeTracepoint)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -60,6 +60,7 @@ func openAlone(cfg Config) (*Probe, error) {
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("open probe: %w", err), p.Close())
 		}
+		found = append(found, p.found...)
 		p.found = found
 		if len(held) == 0 || !cfg.Protect {
 			return p, nil // without protection the checks tell
@@ -88,16 +89,7 @@ func (p *Probe) qualify(class record.Class, limit string) {
 }
 
 func open(cfg Config, mode Mode, why string) (_ *Probe, err error) {
-	if mode == ModeLSM {
-		was, err := traceable(functionTracing)
-		if err != nil {
-			return nil, fmt.Errorf("open probe: %w", err)
-		}
-		if !was {
-			cfg.Log.WarnContext(context.Background(), "function tracing was off and hooks blind: turned on", "switch", functionTracing)
-		}
-	}
-	k, err := newKernel(cfg, mode == ModeTracepoint, mode == ModeLSM && cfg.Protect)
+	k, err := newKernel(cfg, mode)
 	if err != nil {
 		return nil, fmt.Errorf("open probe: %w", err)
 	}
@@ -107,6 +99,10 @@ func open(cfg Config, mode Mode, why string) (_ *Probe, err error) {
 			p.Close()
 		}
 	}()
+	if k.wasBlind {
+		cfg.Log.WarnContext(context.Background(), "function tracing was off and hooks blind: turned on", "switch", functionTracing)
+		p.found = []finding{{tamper: &record.Tamper{Kind: "blind", Detail: "kernel.ftrace_enabled was 0 when the programs were loaded: turned on"}}}
+	}
 	if p.stats, err = newStats(k.maps["stats"]); err != nil {
 		return nil, fmt.Errorf("open probe: %w", err)
 	}

@@ -175,6 +175,9 @@ func (t *table) put(pid uint32, p *process) {
 	t.aside.remove(id)
 	t.book(p)
 	t.live[pid] = p
+	if t.sweep.taken != 0 {
+		p.swept = t.sweep.number // the listing cannot speak of it: it entered behind
+	}
 }
 
 // book makes the table's books right about a process.

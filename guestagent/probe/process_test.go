@@ -290,3 +290,22 @@ func TestToldBefore(t *testing.T) {
 		t.Errorf("%v", s)
 	}
 }
+
+// A listing speaks of what the table had then: what enters before the rings
+// have caught up with it, by a fork or as a new image, is not forgotten.
+func TestBurySparesWhatEnters(t *testing.T) {
+	tab := newTable(nil)
+	tab.put(10, bare(10, 100))
+	tab.put(12, bare(12, 120))
+	tab.sweep.wanted = true
+	if !tab.sweep.begin(1000) {
+		t.Fatal("it is no time for a listing")
+	}
+	tab.listed(10, 100)
+	tab.listed(11, 990)        // the event of whose fork is in the ring still
+	tab.put(11, bare(11, 990)) // it comes
+	tab.put(10, bare(10, 100)) // and one of a new image
+	if n := tab.bury(1001); n != 1 || tab.live[10] == nil || tab.live[11] == nil || tab.live[12] != nil {
+		t.Errorf("%d forgotten, left %v; want 10 and 11", n, tab.live)
+	}
+}

@@ -17,6 +17,8 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"github.com/provostd/provost/bpf"
@@ -29,6 +31,7 @@ func init() {
 	actors["wait"] = func(dir string) error { return until(func() bool { return exists(dir + "/stop") }) }
 	actors["starve"] = starve
 	actors["own"] = own
+	actors["override"] = override
 	actors["seize"] = func(pid string) error {
 		n, err := strconv.Atoi(pid)
 		if err != nil {
@@ -156,6 +159,139 @@ func own(pid string) error {
 	}
 	_, err = unix.Write(fd[1], []byte("x"))
 	return err
+}
+
+// override puts programs where they would answer in the place of the guards, and
+// says what it was given.
+func override(string) error {
+	root, err := openRootCgroup()
+	if err != nil {
+		return err
+	}
+	zero := asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()}
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.CGroupSysctl, AttachType: ebpf.AttachCGroupSysctl, License: "GPL", Instructions: zero})
+	if err != nil {
+		return err
+	}
+	_, attach := link.AttachRawLink(link.RawLinkOptions{Target: root, Program: p, Attach: ebpf.AttachCGroupSysctl})
+	_, load := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.Tracing, AttachType: ebpf.AttachModifyReturn, AttachTo: "security_bpf", License: "GPL", Instructions: zero})
+	fmt.Printf("attach %t, load %t", errors.Is(attach, unix.EPERM), errors.Is(load, unix.EPERM))
+	return nil
+}
+
+// Nobody puts a program behind or before the guards.
+func TestOverride(t *testing.T) {
+	p, c, stop := observe(t)
+	if p.Mode() != ModeLSM {
+		t.Skip("mode tracepoint refuses nothing, as its hooks record says")
+	}
+	if err := p.k.order(unsafe.Offsetof(bpf.ProbeSwitches{}.Protect), 1); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = p.k.order(unsafe.Offsetof(bpf.ProbeSwitches{}.Protect), 0) }()
+	if out, err := exec.Command("/proc/self/exe", "act", "override", "x").CombinedOutput(); err != nil || string(out) != "attach true, load true" {
+		t.Errorf("%q, %v; want a refusal of both", out, err)
+	}
+	for _, what := range []string{"link_create of CGroupSysctl", "prog_load of ModifyReturn"} {
+		c.find(t, what, func(s seen) bool {
+			return s.h.Class == record.ClassAgentTamper && s.e.Tamper.GetKind() == "blind" && s.e.Tamper.Detail == what && s.e.Tamper.Refused
+		})
+	}
+	stop()
+}
+
+// While the door is shut nobody turns function tracing off, by whatever text.
+func TestSwitchIsHeld(t *testing.T) {
+	root, err := openRootCgroup()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(root)
+	f, err := openTracing()
+	if err != nil || f == nil {
+		t.Fatalf("switch: %v, %v", f, err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt([]byte("1\n"), 0); err != nil {
+		t.Skipf("this machine lets nobody write kernel parameters: %v", err)
+	}
+	d := &door{}
+	if err := d.holdSwitch(root); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	for _, text := range []string{"0", "0\n", " 0", "00", "-0", "+0", "0x0", "\t0", strings.Repeat(" ", 600) + "0", "\x00"} {
+		if _, err := f.WriteAt([]byte(text), 0); !errors.Is(err, unix.EPERM) {
+			t.Errorf("%q: %v, want EPERM", text, err)
+		}
+	}
+	if _, err := f.WriteAt([]byte("1\n"), 0); err != nil {
+		t.Errorf("on: %v", err)
+	}
+	other, err := os.ReadFile("/proc/sys/kernel/ftrace_dump_on_oops")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile("/proc/sys/kernel/ftrace_dump_on_oops", other, 0); err != nil {
+		t.Errorf("another parameter: %v", err)
+	}
+}
+
+// A program holds what it uses, without any descriptor; and no program writes
+// what must not change.
+func TestProgramHoldsMap(t *testing.T) {
+	p, _, stop := observe(t)
+	number := func(name string) *ebpf.Map {
+		t.Helper()
+		i, err := p.k.maps[name].Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, _ := i.ID()
+		m, err := ebpf.NewMapFromID(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	writer := func(m *ebpf.Map) (*ebpf.Program, error) {
+		defer m.Close()
+		return ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SocketFilter, License: "GPL", Instructions: asm.Instructions{
+			asm.StoreImm(asm.RFP, -4, 0, asm.Word),
+			asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, -4),
+			asm.LoadMapPtr(asm.R1, m.FD()),
+			asm.FnMapLookupElem.Call(),
+			asm.JEq.Imm(asm.R0, 0, "out"),
+			asm.StoreImm(asm.R0, 0, 4242, asm.Word),
+			asm.Mov.Imm(asm.R0, 0).WithSymbol("out"), asm.Return(),
+		}})
+	}
+	if w, err := writer(number("conf")); err == nil {
+		t.Error("a program was let in that writes the configuration")
+		w.Close()
+	}
+	if held, err := p.holders.look(); err != nil || len(held) != 0 {
+		t.Fatalf("held %v, %v, want nothing", held, err)
+	}
+	w, err := writer(number("course"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if held, err := p.holders.look(); err != nil || len(held) != 1 || !strings.Contains(describeHeld(held), "map course is held by a program") {
+		t.Errorf("held %v, %v, want map course by a program", held, err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// Programs are taken down late.
+	if err := until(func() bool { held, err := p.holders.look(); return err == nil && len(held) == 0 }); err != nil {
+		t.Error(err)
+	}
+	stop()
 }
 
 // The owner of a file gets signals that no other hook is asked about.

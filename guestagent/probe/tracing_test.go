@@ -7,24 +7,34 @@ import (
 )
 
 func TestTraceable(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "ftrace_enabled")
-	if was, err := traceable(path); !was || err != nil {
+	if was, err := traceable(nil); !was || err != nil {
 		t.Errorf("without the switch: %v, %v", was, err)
 	}
 	for _, x := range []struct {
 		before, after string
 		was           bool
 	}{{"1\n", "1\n", true}, {"0\n", "1\n", false}, {"0", "1\n", false}} {
+		path := filepath.Join(t.TempDir(), "ftrace_enabled")
 		if err := os.WriteFile(path, []byte(x.before), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		was, err := traceable(path)
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		was, err := traceable(f)
 		after, rerr := os.ReadFile(path)
 		if was != x.was || err != nil || rerr != nil || string(after) != x.after {
 			t.Errorf("%q becomes %q: %v, %v", x.before, after, was, err)
 		}
 	}
-	if _, err := traceable(t.TempDir()); err == nil {
+	dir, err := os.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	if _, err := traceable(dir); err == nil {
 		t.Error("a switch that cannot be read is no error")
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -46,13 +45,19 @@ func newWatcher(p *Probe) (*watcher, error) {
 func (w *watcher) run(ctx context.Context, every time.Duration, findings chan<- finding) {
 	t := time.NewTicker(every)
 	defer t.Stop()
+	often := time.NewTicker(min(every, time.Second))
+	defer often.Stop()
 	for {
+		var found []finding
 		select {
 		case <-ctx.Done():
 			return
+		case <-often.C:
+			found = w.sight()
 		case <-t.C:
+			found = w.check(ctx)
 		}
-		for _, f := range w.check(ctx) {
+		for _, f := range found {
 			select {
 			case findings <- f:
 			case <-ctx.Done():
@@ -115,11 +120,25 @@ func (w *watcher) check(ctx context.Context) []finding {
 	w.canary(ctx, change)
 	w.links(change)
 	w.holders(change)
-	value, err := os.ReadFile("/proc/sys/kernel/ftrace_enabled")
-	off := err == nil && strings.TrimSpace(string(value)) == "0" // a kernel without it cannot be blinded so
-	change("ftrace", off, &record.Tamper{Kind: "blind", Hook: progSysctl.hook, Detail: "kernel.ftrace_enabled is 0: hooks of functions and of BPF LSM are not called"},
-		"kernel.ftrace_enabled is 1 again")
 	return append(all, w.recursion()...)
+}
+
+// sight looks whether function tracing was turned off since the last time, and
+// turns it on again. Each time is told.
+func (w *watcher) sight() []finding {
+	was, err := traceable(w.p.k.tracing)
+	if was && err == nil {
+		return nil
+	}
+	t := &record.Tamper{Kind: "blind", Hook: progSysctl.hook, Detail: "kernel.ftrace_enabled was 0, and hooks of functions and of BPF LSM not called: turned on again"}
+	if err != nil {
+		if w.bad["ftrace"] {
+			return nil
+		}
+		w.bad["ftrace"] = true
+		t.Detail = brief(err)
+	}
+	return []finding{{tamper: t}}
 }
 
 // canary expects what it has seen before.
