@@ -29,9 +29,12 @@ type Entry struct {
 	// time (monotone) as it seals them.
 	Header  record.Header
 	Payload []byte // must not be changed until the batch is sealed
-	// Salt and Commitment of a guest's entry are given and already verified.
-	// For all others both are zero: the ledger draws a random salt.
+	// A guest's entry comes with its commitment, already verified, and with
+	// either its salt or, which is stored in less, the seed that its salt is
+	// derived from with its sequence. For all others the three are zero: the
+	// ledger draws a seed for each bundle.
 	Salt       record.Salt
+	Seed       record.Seed
 	Commitment record.Hash
 }
 
@@ -194,9 +197,9 @@ func (s *Store) validate(r *request) error {
 			return fmt.Errorf("append to %s: no entries: %w", b.Log.origin, record.ErrReject)
 		}
 		r.entries += len(b.Entries)
-		b.Entries = slices.Clone(b.Entries) // salts are written into it
+		b.Entries = slices.Clone(b.Entries) // seeds are written into it
 		for j := range b.Entries {
-			if err := s.validateEntry(&b.Entries[j]); err != nil {
+			if err := validateEntry(&b.Entries[j]); err != nil {
 				return fmt.Errorf("append to %s: entry %d: %w", b.Log.origin, j, err)
 			}
 			r.bytes += len(b.Entries[j].Payload)
@@ -223,9 +226,8 @@ func (s *Store) validate(r *request) error {
 	return nil
 }
 
-// validateEntry checks an entry and commits to its payload if its author has
-// not. It runs in the caller's goroutine: the committer hashes leaves only.
-func (s *Store) validateEntry(e *Entry) error {
+// validateEntry checks what an entry comes with.
+func validateEntry(e *Entry) error {
 	if !e.Origin.Valid() {
 		return fmt.Errorf("%s is no origin: %w", e.Origin, record.ErrReject)
 	}
@@ -233,15 +235,30 @@ func (s *Store) validateEntry(e *Entry) error {
 		if !e.Header.Class.FromGuest() {
 			return fmt.Errorf("a guest cannot author %s: %w", e.Header.Class, record.ErrReject)
 		}
-		if e.Salt == (record.Salt{}) || e.Commitment.IsZero() {
-			return fmt.Errorf("a guest's %s comes without salt or commitment: %w", e.Header.Class, record.ErrReject)
+		if (e.Salt == record.Salt{}) == (e.Seed == record.Seed{}) || e.Commitment.IsZero() {
+			return fmt.Errorf("a guest's %s comes without commitment, or without one of salt and seed: %w", e.Header.Class, record.ErrReject)
 		}
 		return nil
 	}
-	if e.Salt != (record.Salt{}) || !e.Commitment.IsZero() {
-		return fmt.Errorf("%s of origin %s comes with a salt or commitment, the ledger makes its own: %w", e.Header.Class, e.Origin, record.ErrReject)
+	if e.Salt != (record.Salt{}) || e.Seed != (record.Seed{}) || !e.Commitment.IsZero() {
+		return fmt.Errorf("%s of origin %s comes with a salt, seed or commitment, the ledger makes its own: %w", e.Header.Class, e.Origin, record.ErrReject)
 	}
-	_, _ = rand.Read(e.Salt[:]) // never fails: crypto/rand ends the process instead
-	e.Commitment = record.Commit(&e.Salt, e.Payload)
 	return nil
+}
+
+// bundleSeed is the seed of the host's own entries in one bundle. It never
+// serves two bundles: whoever erases one of them rewrites no other.
+type bundleSeed struct {
+	bundle uint64
+	seed   record.Seed
+}
+
+// at returns the seed for the entry with the given index, drawing it where
+// there is none.
+func (b *bundleSeed) at(index uint64) *record.Seed {
+	if n := index / tileWidth; b.bundle != n || b.seed == (record.Seed{}) {
+		b.bundle = n
+		_, _ = rand.Read(b.seed[:]) // never fails: crypto/rand ends the process instead
+	}
+	return &b.seed
 }

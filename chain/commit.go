@@ -218,6 +218,9 @@ func (s *Store) sealLeaf(batch *pebble.Batch, l *Log, e *Entry) error {
 			Class: e.Header.Class, Lane: record.NoLane, Session: s.runID, Sequence: l.sequence, Time: uint64(l.work.mono),
 		}
 		l.sequence++
+		e.Seed = *l.seed.at(leaf.Index)
+		salt := e.Seed.Salt(leaf.Header.Sequence)
+		leaf.Commitment = record.Commit(&salt, e.Payload)
 	}
 	op := batch.SetDeferred(keySeqSize, record.LeafSize)
 	putKeySeq(op.Key, tableEntry, l.id, leaf.Index)
@@ -243,8 +246,12 @@ func (s *Store) sealLeaf(batch *pebble.Batch, l *Log, e *Entry) error {
 func writePayload(batch *pebble.Batch, id LogID, index uint64, e *Entry) error {
 	op := batch.SetDeferred(keySeqSize, 1+len(e.Salt)+len(e.Payload))
 	putKeySeq(op.Key, tablePayload, id, index)
-	op.Value[0] = payloadPlain
+	op.Value[0] = payloadSalt
 	copy(op.Value[1:], e.Salt[:])
+	if e.Salt == (record.Salt{}) {
+		op.Value[0] = payloadSeed
+		copy(op.Value[1:], e.Seed[:])
+	}
 	copy(op.Value[1+len(e.Salt):], e.Payload)
 	return op.Finish()
 }

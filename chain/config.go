@@ -59,6 +59,8 @@ type Config struct {
 	Exit func(code int)
 	// FS is where Dir and Anchor live. Default: the disk.
 	FS vfs.FS
+
+	unpacked bool // tests look at rows as the committer writes them
 }
 
 // withDefaults returns c with every default filled in, or the first rule that

@@ -41,7 +41,7 @@
 // log's dense number in this store. Part of the format:
 //
 //	key                       value
-//	M 's'                     1 version = 1, 16 store id, host id
+//	M 's'                     1 version = 2, 16 store id, host id
 //	M 'l' log4                origin of the log; the host log is number 0
 //	M 'k' public key          4 log, 8 index: the entry that certifies the key
 //	M 'u' key                 the caller's own (MetaWrite)
@@ -50,7 +50,8 @@
 //	M 'q'                     1 version = 1, 1 state of the quorum as it was sealed
 //	                          last (0: reached, 1: short)
 //	E log4 index8             leaf, 136 bytes, see chain/record
-//	P log4 index8             1 version = 1 (plain), 32 salt, payload
+//	P log4 index8             1 form (1 salt, 2 seed), 32 salt or seed, payload
+//	B log4 bundle8            packed bundle of 256 entries, see docs/formats.md
 //	T log4 level1 index8      full tile, 256 hashes of 32 bytes, c2sp.org/tlog-tiles
 //	H log4                    head, see below
 //	C log4 size8              signed checkpoint (a note, any number of signatures)
@@ -70,7 +71,11 @@
 //	    57    1 number n of right-edge hashes
 //	    58  32n right-edge hashes, the largest subtree first
 //
-// Other versions of P rows are reserved for encrypted and erased payloads.
+// An entry has an E and a P row until its bundle is full and the packer, which
+// works behind the committer, puts a B row in their place. Only payloads above
+// 64 KiB keep their P rows. All bundles of a log before the first E row are
+// packed.
+//
 // Partial tiles are never stored: they are kept in memory and rebuilt on open
 // from at most 255 leaves and 255 tiles of each level. Of the checkpoints the
 // newest one of a log is kept, one for each 65,536 leaves, and every one that

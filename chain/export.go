@@ -3,14 +3,13 @@ package chain
 import (
 	"context"
 	"encoding/binary"
-	"errors"
+
 	"fmt"
 	"io"
 	"maps"
 	"slices"
 	"sort"
 
-	"github.com/cockroachdb/pebble/v2"
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/provostd/provost/chain/proof"
@@ -275,7 +274,7 @@ func (e *exporter) addFrame(item *Item) error {
 		return nil
 	}
 	for i := item.Index + 1; i < min(e.size, item.Index+1+MaxBatchEntries); i++ {
-		leaf, err := e.leaf(i)
+		leaf, err := e.log.readHeader(i)
 		if err != nil {
 			return err
 		}
@@ -288,15 +287,7 @@ func (e *exporter) addFrame(item *Item) error {
 }
 
 func (e *exporter) leaf(index uint64) (record.Leaf, error) {
-	row, ok, err := get(e.store.db, keySeq(tableEntry, e.log.id, index))
-	if err != nil {
-		return record.Leaf{}, err
-	}
-	leaf, err := record.ParseLeaf(row)
-	if !ok || err != nil {
-		return record.Leaf{}, corrupt("leaf %d: %v", index, err)
-	}
-	return leaf, nil
+	return e.log.readLeaf(index)
 }
 
 // addKey adds the enrolment of the key that signed a frame.
@@ -306,7 +297,7 @@ func (e *exporter) addKey(frame *Item, m *record.Frame) error {
 	}
 	session := uint64(0)
 	if m.Count > 0 {
-		last, err := e.leaf(frame.Index - 1)
+		last, err := e.log.readHeader(frame.Index - 1)
 		if err != nil {
 			return err
 		}
@@ -329,36 +320,27 @@ func (e *exporter) addKey(frame *Item, m *record.Frame) error {
 // frame without records does not say its session here: the newest enrolment
 // before it is meant.
 func (e *exporter) findEnrolment(before, session uint64, newest bool) (index uint64, err error) {
-	it, err := e.store.db.NewIter(&pebble.IterOptions{LowerBound: keySeq(tableEntry, e.log.id, 0), UpperBound: keySeq(tableEntry, e.log.id, before)})
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, it.Close()) }()
-	for ok := it.Last(); ok; ok = it.Prev() {
-		row, err := it.ValueAndErr()
+	for i := before; i > 0; i-- {
+		leaf, err := e.log.readHeader(i - 1)
 		if err != nil {
 			return 0, err
-		}
-		leaf, err := record.ParseLeaf(row)
-		if err != nil {
-			return 0, corrupt("leaf %x: %v", it.Key(), err)
 		}
 		if leaf.Header.Class != record.ClassAgentEnrolled {
 			continue
 		}
-		item, err := e.log.Item(leaf.Index)
+		item, err := e.log.Item(i - 1)
 		if err != nil {
 			return 0, err
 		}
 		var m record.Enrolled
 		if err := m.UnmarshalVT(item.Payload); err != nil {
-			return 0, corrupt("entry %d: %v", leaf.Index, err)
+			return 0, corrupt("entry %d: %v", i-1, err)
 		}
 		if m.Session == session || newest {
-			return leaf.Index, nil
+			return i - 1, nil
 		}
 	}
-	return 0, errors.Join(corrupt("no enrolment stands before the frame in entry %d", before), it.Error())
+	return 0, corrupt("no enrolment stands before the frame in entry %d", before)
 }
 
 // entry makes the bundle's form of an entry.

@@ -48,32 +48,6 @@ type Item struct {
 // Decode parses the item's payload.
 func (i *Item) Decode() (record.Message, error) { return record.Decode(i.Leaf.Header.Class, i.Payload) }
 
-// readItem reads one durable entry.
-func (l *Log) readItem(index uint64) (Item, error) {
-	leaf, ok, err := get(l.store.db, keySeq(tableEntry, l.id, index))
-	if err != nil {
-		return Item{}, err
-	}
-	if !ok {
-		return Item{}, corrupt("leaf %d of %s is missing", index, l.origin)
-	}
-	row, ok, err := get(l.store.db, keySeq(tablePayload, l.id, index))
-	if err != nil {
-		return Item{}, err
-	}
-	if !ok {
-		return Item{}, corrupt("payload %d of %s is missing", index, l.origin)
-	}
-	i := Item{Log: l, Index: index, LeafBytes: leaf, LeafHash: record.LeafHash(leaf)}
-	if i.Leaf, err = record.ParseLeaf(leaf); err != nil {
-		return Item{}, corrupt("leaf %d of %s: %v", index, l.origin, err)
-	}
-	if i.Salt, i.Payload, err = parsePayload(row); err != nil {
-		return Item{}, corrupt("payload %d of %s: %v", index, l.origin, err)
-	}
-	return i, nil
-}
-
 // Item returns the durable entry at index.
 func (l *Log) Item(index uint64) (Item, error) {
 	if size := l.Size(); index >= size {

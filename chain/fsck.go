@@ -49,6 +49,7 @@ func (f Finding) String() string {
 type Report struct {
 	Logs        int       `json:"logs"`
 	Entries     uint64    `json:"entries"`
+	Packed      uint64    `json:"packed_entries"` // of them: in bundles
 	Payloads    uint64    `json:"payloads"`
 	Unreadable  uint64    `json:"unreadable_payloads"` // of guests: bytes that are no record
 	Tiles       uint64    `json:"tiles"`
@@ -135,7 +136,7 @@ func (f *fsck) find(table string, l *Log, index *uint64, format string, args ...
 
 // unknownRows looks for rows that no table owns.
 func (f *fsck) unknownRows(context.Context) error {
-	known := []byte{tableMeta, tableEntry, tablePayload, tableTile, tableHead, tableCheckpoint, tableCommit, tableFollower, tableQuote}
+	known := []byte{tableMeta, tableEntry, tablePayload, tableBundle, tableTile, tableHead, tableCheckpoint, tableCommit, tableFollower, tableQuote}
 	for t := range 256 {
 		if slices.Contains(known, byte(t)) {
 			continue
@@ -217,7 +218,7 @@ func (f *fsck) logOf(key []byte, length int) (*Log, bool) {
 
 // logs checks every log, the host log first: it tells what the others must be.
 func (f *fsck) logs(ctx context.Context) error {
-	rows := map[byte]int{tableEntry: 13, tablePayload: 13, tableTile: 14, tableCheckpoint: 13}
+	rows := map[byte]int{tableEntry: 13, tablePayload: 13, tableBundle: 13, tableTile: 14, tableCheckpoint: 13}
 	for table, length := range rows {
 		if err := f.strays(table, length); err != nil {
 			return err

@@ -30,8 +30,9 @@ type logCheck struct {
 	mono   int64
 	wall   int64
 	tiles  uint64
-	used   bool  // the payload that the iterator stands on
-	err    error // of reading tiles and payloads
+	packed uint64 // entries that stand in bundles
+	used   bool   // the payload that the iterator stands on
+	err    error  // of reading tiles and payloads
 
 	frames frameCheck
 }
@@ -41,23 +42,26 @@ func (f *fsck) log(ctx context.Context, l *Log) error {
 	if err := c.gather(); err != nil {
 		return err
 	}
-	payloads, err := f.s.db.NewIter(iterBounds(keyLog(tablePayload, l.id)))
+	if err := c.bundles(ctx); err != nil {
+		return err
+	}
+	n := c.packed
+	payloads, err := f.s.db.NewIter(&pebble.IterOptions{LowerBound: keySeq(tablePayload, l.id, n), UpperBound: endOf(keyLog(tablePayload, l.id))})
 	if err != nil {
 		return err
 	}
 	defer func() { _ = payloads.Close() }() // its error is asked for below
 	payloads.First()
-	n := uint64(0)
 	err = scan(f.s.db, keyLog(tableEntry, l.id), func(key, row []byte) error {
 		if n%4096 == 0 {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			if f.opts.Progress != nil {
-				f.opts.Progress(l.origin, n, c.head.size)
+			if err := c.progress(ctx, n); err != nil {
+				return err
 			}
 		}
-		if index := binary.BigEndian.Uint64(key[5:]); index != n {
+		if index := binary.BigEndian.Uint64(key[5:]); index < c.packed {
+			f.find("leaf", l, &index, "it has a row of its own, but it is packed")
+			return nil
+		} else if index != n {
 			if index >= c.head.size {
 				f.find("leaf", l, &index, "it lies behind the head, which says size %d", c.head.size)
 				return nil
@@ -77,10 +81,21 @@ func (f *fsck) log(ctx context.Context, l *Log) error {
 	if err := c.strayPayloads(n, payloads); err != nil {
 		return err
 	}
-	if f.opts.Progress != nil {
-		f.opts.Progress(l.origin, n, c.head.size)
+	if err := c.progress(ctx, n); err != nil {
+		return err
 	}
 	return c.finish(n)
+}
+
+// progress tells how far the check is, and ends it with ctx.
+func (c *logCheck) progress(ctx context.Context, n uint64) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if c.f.opts.Progress != nil {
+		c.f.opts.Progress(c.l.origin, n, c.head.size)
+	}
+	return nil
 }
 
 // gather collects what was signed for this log: its stored checkpoints, the
@@ -161,7 +176,7 @@ func (c *logCheck) strayPayloads(n uint64, it *pebble.Iterator) error {
 	return it.Error()
 }
 
-// leaf checks one leaf and its payload and adds it to the tree.
+// leaf checks the rows of an entry and adds it to the tree.
 func (c *logCheck) leaf(index uint64, row, payload []byte) {
 	f, l := c.f, c.l
 	f.r.Entries++
@@ -175,33 +190,49 @@ func (c *logCheck) leaf(index uint64, row, payload []byte) {
 		if leaf.Prev != c.last {
 			f.find("leaf", l, &index, "it follows a leaf with hash %s, leaf %d has %s: one of the two was changed", leaf.Prev, int64(index)-1, c.last)
 		}
-		if leaf.Mono < c.mono {
-			f.find("leaf", l, &index, "the host's monotone time steps back, from %d to %d", c.mono, leaf.Mono)
-		}
-		c.mono, c.wall = leaf.Mono, leaf.Wall
+		c.times(&leaf)
 		if payload != nil {
-			c.opened(&leaf, index, payload)
+			c.payloadRow(&leaf, payload)
 		}
 	}
-	c.last = record.LeafHash(row)
-	c.tree.push(c.last, c.tile)
+	c.grow(record.LeafHash(row))
+}
+
+// times checks that the time of a leaf does not step back.
+func (c *logCheck) times(leaf *record.Leaf) {
+	if leaf.Mono < c.mono {
+		c.f.find("leaf", c.l, &leaf.Index, "the host's monotone time steps back, from %d to %d", c.mono, leaf.Mono)
+	}
+	c.mono, c.wall = leaf.Mono, leaf.Wall
+}
+
+// grow adds a leaf to the tree.
+func (c *logCheck) grow(hash record.Hash) {
+	c.last = hash
+	c.tree.push(hash, c.tile)
 	c.check()
 }
 
-// opened checks a payload against its leaf and takes from it what other checks
-// need.
-func (c *logCheck) opened(leaf *record.Leaf, index uint64, row []byte) {
-	f, l := c.f, c.l
-	f.r.Payloads++
-	salt, payload, err := parsePayload(row)
+// payloadRow checks a P row against its leaf.
+func (c *logCheck) payloadRow(leaf *record.Leaf, row []byte) {
+	index := leaf.Index
+	c.f.r.Payloads++
+	o, err := parsePayload(row)
 	if err != nil {
-		f.find("payload", l, &index, "%v", err)
+		c.f.find("payload", c.l, &index, "%v", err)
 		return
 	}
-	if record.Commit(&salt, payload) != leaf.Commitment {
-		f.find("payload", l, &index, "salt and payload are not what leaf %d commits to", index)
+	if salt := o.salt(&leaf.Header); record.Commit(&salt, o.payload) != leaf.Commitment {
+		c.f.find("payload", c.l, &index, "salt and payload are not what leaf %d commits to", index)
 		return
 	}
+	c.opened(leaf, o.payload)
+}
+
+// opened takes from a payload what other checks need. It is what its leaf
+// commits to.
+func (c *logCheck) opened(leaf *record.Leaf, payload []byte) {
+	f, l, index := c.f, c.l, leaf.Index
 	m, err := record.Decode(leaf.Header.Class, payload)
 	if err != nil {
 		// A guest may seal what it likes: that is its word, not damage.

@@ -18,6 +18,7 @@ import (
 func closedStore(t testing.TB, fs vfs.FS) (Config, *Log) {
 	t.Helper()
 	cfg := testConfig(t, fs)
+	cfg.unpacked = true
 	s := mustCreate(t, cfg)
 	stop := run(t, s)
 	l := mustCreateLog(t, s, 1)

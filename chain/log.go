@@ -23,12 +23,17 @@ type Log struct {
 
 	state     atomic.Pointer[logState]  // durable; replaced by the committer
 	published atomic.Pointer[Published] // newest published checkpoint
+	packed    atomic.Uint64             // bundles that are packed: all before this one
 
 	// Owned by the committer.
 	work     logState
 	sequence uint64 // of the next entry that the host makes in this run
 	touched  bool   // in the commit being made
 	pending  uint64 // first index of this log in the commit being made
+	seed     bundleSeed
+
+	// Guarded by Store.packMu.
+	unpackable bool // the next bundle cannot be packed
 
 	// Guarded by Store.checkpointMu.
 	quoted quote // where the host log quotes this log

@@ -140,10 +140,15 @@ func get(db pebble.Reader, key []byte) (value []byte, ok bool, err error) {
 
 // scan calls f for each row whose key has the prefix, in order, until f
 // returns an error. Key and value are valid during the call only.
-func scan(db pebble.Reader, prefix []byte, f func(key, value []byte) error) (err error) {
-	it, err := db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: endOf(prefix)})
+func scan(db pebble.Reader, prefix []byte, f func(key, value []byte) error) error {
+	return scanRange(db, prefix, endOf(prefix), f)
+}
+
+// scanRange is scan for the keys from first to before end.
+func scanRange(db pebble.Reader, first, end []byte, f func(key, value []byte) error) (err error) {
+	it, err := db.NewIter(&pebble.IterOptions{LowerBound: first, UpperBound: end})
 	if err != nil {
-		return fmt.Errorf("scan rows %x: %w", prefix, err)
+		return fmt.Errorf("scan rows from %x: %w", first, err)
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
 	for ok := it.First(); ok; ok = it.Next() {

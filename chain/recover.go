@@ -142,7 +142,28 @@ func (s *Store) loadHead(l *Log) error {
 		}
 	}
 	l.state.Store(state)
-	return nil
+	return s.loadPacked(l)
+}
+
+// loadPacked finds how many bundles of a log are packed: all that lie before
+// the first row of a leaf.
+func (s *Store) loadPacked(l *Log) (err error) {
+	it, err := s.db.NewIter(iterBounds(keyLog(tableEntry, l.id)))
+	if err != nil {
+		return fmt.Errorf("find first leaf: %w", err)
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	packed := l.Size() / tileWidth
+	if it.First() && len(it.Key()) == keySeqSize {
+		packed = min(packed, binary.BigEndian.Uint64(it.Key()[5:])/tileWidth)
+	}
+	if packed > 0 {
+		if _, ok, err := get(s.db, keySeq(tableBundle, l.id, packed-1)); err != nil || !ok {
+			return errors.Join(corrupt("neither the leaves nor the bundle of entries %d to %d are there", (packed-1)*tileWidth, packed*tileWidth-1), err)
+		}
+	}
+	l.packed.Store(packed)
+	return it.Error()
 }
 
 // loadTails reads the hashes that a log of the given size has outside of full

@@ -12,6 +12,7 @@ const (
 	tableMeta       = 'M'
 	tableEntry      = 'E'
 	tablePayload    = 'P'
+	tableBundle     = 'B'
 	tableTile       = 'T'
 	tableHead       = 'H'
 	tableCheckpoint = 'C'
@@ -32,8 +33,9 @@ const (
 
 // Versions of row values. Part of the format.
 const (
-	storeVersion    = 1
-	payloadPlain    = 1 // salt, payload; later numbers: ciphertext, erased
+	storeVersion    = 2 // 1 had no bundles and no seeds; it was never released
+	payloadSalt     = 1 // salt, payload
+	payloadSeed     = 2 // seed that the salt derives from, payload
 	headVersion     = 1
 	commitVersion   = 1
 	followerVersion = 1
@@ -144,15 +146,21 @@ func parseHead(b []byte) (head, error) {
 	return h, nil
 }
 
-// parsePayload splits a P row: 1 version, 32 salt, payload.
-func parsePayload(b []byte) (salt record.Salt, payload []byte, err error) {
-	if len(b) < 1+len(salt) {
-		return record.Salt{}, nil, fmt.Errorf("parse payload row: %d bytes, want at least %d", len(b), 1+len(salt))
+// parsePayload splits a P row: 1 form, 32 salt or seed, payload.
+func parsePayload(b []byte) (opening, error) {
+	if len(b) < 33 {
+		return opening{}, fmt.Errorf("parse payload row: %d bytes, want at least 33", len(b))
 	}
-	if b[0] != payloadPlain {
-		return record.Salt{}, nil, fmt.Errorf("parse payload row: version %d, this program reads %d", b[0], payloadPlain)
+	o := opening{secret: [32]byte(b[1:33]), payload: b[33:]}
+	switch b[0] {
+	case payloadSalt:
+		o.kind = kindSalt
+	case payloadSeed:
+		o.kind = kindSeed
+	default:
+		return opening{}, fmt.Errorf("parse payload row: form %d, this program reads %d and %d", b[0], payloadSalt, payloadSeed)
 	}
-	return record.Salt(b[1:33]), b[33:], nil
+	return o, nil
 }
 
 // span is what one commit added to one log.

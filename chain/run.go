@@ -25,6 +25,19 @@ func (s *Store) Run(ctx context.Context) error {
 	checkpointing, stopCheckpoints := context.WithCancel(ctx)
 	defer stopCheckpoints()
 
+	packed := make(chan struct{})
+	packing, stopPacking := context.WithCancel(ctx)
+	defer func() { stopPacking(); <-packed }()
+	go func() {
+		defer close(packed)
+		if s.cfg.unpacked {
+			return
+		}
+		if err := s.packAll(packing); err != nil {
+			_ = s.fail(err) // the committer returns it
+			stopCheckpoints()
+		}
+	}()
 	sealed := make(chan error, 1)
 	go func() {
 		err := s.sealAll(sealing)

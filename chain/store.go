@@ -54,6 +54,9 @@ type Store struct {
 
 	cosigning *cosigning // what witnesses do
 
+	packMu  sync.Mutex // who rewrites durable rows: the packer
+	bundles bundleCache
+
 	followMu  sync.Mutex
 	following map[string]bool
 

@@ -123,7 +123,9 @@ func TestAppendRefuses(t *testing.T) {
 	forged := guestEntries(t, 1, 0, 1)
 	forged[0].Header.Class = record.ClassPolicyVerdict
 	unsalted := guestEntries(t, 1, 0, 1)
-	unsalted[0].Salt = record.Salt{}
+	unsalted[0].Salt, unsalted[0].Seed = record.Salt{}, record.Seed{}
+	twice := guestEntries(t, 1, 0, 1)
+	twice[0].Salt, twice[0].Seed = record.Salt{1}, record.Seed{1}
 	full := hostEntry(t, s, "x")
 	full.Payload = make([]byte, MaxBatchBytes+1)
 	why := errors.New("not now")
@@ -135,6 +137,7 @@ func TestAppendRefuses(t *testing.T) {
 		"no entries":      {Batch{Log: l}, record.ErrReject},
 		"forged verdict":  {Batch{Log: l, Entries: forged}, record.ErrReject},
 		"no salt":         {Batch{Log: l, Entries: unsalted}, record.ErrReject},
+		"salt and seed":   {Batch{Log: l, Entries: twice}, record.ErrReject},
 		"no origin":       {Batch{Log: l, Entries: []Entry{{}}}, record.ErrReject},
 		"too large":       {Batch{Log: l, Entries: []Entry{full}}, record.ErrReject},
 		"empty meta key":  {Batch{Log: l, Entries: []Entry{hostEntry(t, s, "x")}, Meta: []MetaWrite{{}}}, record.ErrReject},

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/cockroachdb/pebble/v2"
-
 	"github.com/provostd/provost/chain/record"
 )
 
@@ -40,29 +38,17 @@ func (l *Log) Bundle(index uint64, width int) (data []byte, err error) {
 		return nil, fmt.Errorf("entry bundle %d width %d of %s: %w", index, width, l.origin, err)
 	}
 	first := index * tileWidth
-	it, err := l.store.db.NewIter(&pebble.IterOptions{
-		LowerBound: keySeq(tableEntry, l.id, first), UpperBound: keySeq(tableEntry, l.id, first+uint64(width)),
-	})
-	if err != nil {
-		return nil, fmt.Errorf("entry bundle %d of %s: %w", index, l.origin, err)
-	}
-	defer func() { err = errors.Join(err, it.Close()) }()
 	data = make([]byte, 0, width*(2+record.LeafSize))
-	n := 0
-	for ok := it.First(); ok; ok = it.Next() {
-		leaf, err := it.ValueAndErr()
-		if err != nil {
-			return nil, fmt.Errorf("entry bundle %d of %s: %w", index, l.origin, err)
-		}
+	err = l.leafRows(first, first+uint64(width), func(leaf []byte) error {
 		if len(leaf) > 0xffff {
-			return nil, corrupt("leaf %d of %s has %d bytes", first+uint64(n), l.origin, len(leaf))
+			return corrupt("a leaf in entry bundle %d of %s has %d bytes", index, l.origin, len(leaf))
 		}
 		data = binary.BigEndian.AppendUint16(data, uint16(len(leaf)))
 		data = append(data, leaf...)
-		n++
-	}
-	if n != width {
-		return nil, errors.Join(corrupt("entry bundle %d of %s has %d leaves, want %d", index, l.origin, n, width), it.Error())
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("entry bundle %d of %s: %w", index, l.origin, err)
 	}
 	return data, nil
 }

@@ -75,7 +75,7 @@ func (s *session) submitFrame(ctx context.Context, d *Domain, f *wire.Frame, st 
 	entries = append(entries, gap...)
 	for i := range opened {
 		o := &opened[i]
-		entries = append(entries, chain.Entry{Origin: record.OriginGuest, Header: o.Header, Payload: o.Payload, Salt: o.Salt, Commitment: o.Commitment})
+		entries = append(entries, chain.Entry{Origin: record.OriginGuest, Header: o.Header, Payload: o.Payload, Seed: f.Seed, Commitment: o.Commitment})
 	}
 	stmt, err := s.cfg.Store.Draft(record.OriginHost, record.ClassAgentFrame,
 		&record.Frame{Statement: f.Statement, Signature: f.Signature[:], Count: st.Count})

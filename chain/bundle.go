@@ -1,0 +1,327 @@
+package chain
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/provostd/provost/chain/record"
+)
+
+// bundle is an unpacked B row: 256 entries of a log. It is safe for concurrent
+// use.
+type bundle struct {
+	first  uint64
+	rows   [tileWidth]bundleRow
+	weight int // bytes that it holds or will hold, about
+
+	// Of the log's tree: the leaf hashes of the entries, and of the entry
+	// ahead of them. They are not in the row.
+	hashes []record.Hash
+	before record.Hash
+}
+
+type bundleRow struct {
+	leaf    record.Leaf // without Prev and Commitment
+	segment *bundleSegment
+	kind    byte
+	secret  int // number in the segment
+	offset  int // of the payload in the segment
+	length  int
+}
+
+// bundleSegment is a segment whose payloads are unpacked at first use.
+type bundleSegment struct {
+	segment
+	once     sync.Once
+	payloads []byte
+	err      error
+}
+
+func (s *bundleSegment) open() error {
+	s.once.Do(func() { s.payloads, s.err = unpack(s.blob[32*s.secrets:], s.length) })
+	return s.err
+}
+
+// opening returns what opens entry i; for an entry whose payload stays outside
+// it says just that. The payload is the bundle's own memory.
+func (b *bundle) opening(i int) (opening, error) {
+	r := &b.rows[i]
+	o := opening{kind: r.kind}
+	if r.kind == kindOutside {
+		return o, nil
+	}
+	if err := r.segment.open(); err != nil {
+		return opening{}, err
+	}
+	copy(o.secret[:], r.segment.blob[32*r.secret:])
+	o.payload = r.segment.payloads[r.offset : r.offset+r.length : r.offset+r.length]
+	return o, nil
+}
+
+// prev returns the leaf hash of the entry before entry i.
+func (b *bundle) prev(i int) record.Hash {
+	if i == 0 {
+		return b.before
+	}
+	return b.hashes[i-1]
+}
+
+// entry makes entry i whole again. What comes out must have the hash that the
+// tree has: nothing that was changed or packed wrongly is ever handed out.
+func (l *Log) entry(b *bundle, i int) (Item, error) {
+	o, err := b.opening(i)
+	index := b.first + uint64(i)
+	if err != nil {
+		return Item{}, corrupt("payload %d of %s: %v", index, l.origin, err)
+	}
+	if o.kind == kindOutside {
+		if o, err = l.payloadRow(index); err != nil {
+			return Item{}, err
+		}
+	}
+	item := Item{Log: l, Index: index, Leaf: b.rows[i].leaf, Payload: bytes.Clone(o.payload)}
+	if item.Payload == nil {
+		item.Payload = []byte{}
+	}
+	item.Salt = o.salt(&item.Leaf.Header)
+	item.Leaf.Prev = b.prev(i)
+	item.Leaf.Commitment = record.Commit(&item.Salt, o.payload)
+	item.LeafBytes = item.Leaf.AppendBinary(make([]byte, 0, record.LeafSize))
+	if item.LeafHash = record.LeafHash(item.LeafBytes); item.LeafHash != b.hashes[i] {
+		return Item{}, corrupt("entry %d of %s makes a leaf with hash %s, the tree has %s", index, l.origin, item.LeafHash, b.hashes[i])
+	}
+	return item, nil
+}
+
+// payloadRow reads a P row.
+func (l *Log) payloadRow(index uint64) (opening, error) {
+	row, ok, err := get(l.store.db, keySeq(tablePayload, l.id, index))
+	if err != nil {
+		return opening{}, err
+	}
+	if !ok {
+		return opening{}, corrupt("payload %d of %s is missing", index, l.origin)
+	}
+	o, err := parsePayload(row)
+	if err != nil {
+		return opening{}, corrupt("payload %d of %s: %v", index, l.origin, err)
+	}
+	return o, nil
+}
+
+// readItem reads one durable entry, packed or not.
+//
+// The packer replaces rows by a bundle in one batch and never the other way
+// round: who misses a row that must be there finds the bundle.
+func (l *Log) readItem(index uint64) (Item, error) {
+	if index/tileWidth >= l.packed.Load() {
+		item, ok, err := l.readRows(index)
+		if ok || err != nil {
+			return item, err
+		}
+	}
+	b, err := l.bundle(index / tileWidth)
+	if err != nil {
+		return Item{}, err
+	}
+	if b == nil {
+		return Item{}, corrupt("entry %d of %s is missing", index, l.origin)
+	}
+	return l.entry(b, int(index%tileWidth))
+}
+
+// readRows reads an entry that is not packed; ok is false where a row of it is
+// missing.
+func (l *Log) readRows(index uint64) (item Item, ok bool, err error) {
+	leaf, ok, err := get(l.store.db, keySeq(tableEntry, l.id, index))
+	if err != nil || !ok {
+		return Item{}, false, err
+	}
+	row, ok, err := get(l.store.db, keySeq(tablePayload, l.id, index))
+	if err != nil || !ok {
+		return Item{}, false, err
+	}
+	item = Item{Log: l, Index: index, LeafBytes: leaf, LeafHash: record.LeafHash(leaf)}
+	if item.Leaf, err = record.ParseLeaf(leaf); err != nil {
+		return Item{}, false, corrupt("leaf %d of %s: %v", index, l.origin, err)
+	}
+	o, err := parsePayload(row)
+	if err != nil {
+		return Item{}, false, corrupt("payload %d of %s: %v", index, l.origin, err)
+	}
+	item.Payload, item.Salt = o.payload, o.salt(&item.Leaf.Header)
+	return item, true, nil
+}
+
+// readLeaf is readItem for who wants the leaf alone.
+func (l *Log) readLeaf(index uint64) (record.Leaf, error) {
+	if index/tileWidth >= l.packed.Load() {
+		row, ok, err := get(l.store.db, keySeq(tableEntry, l.id, index))
+		if err != nil {
+			return record.Leaf{}, err
+		}
+		if ok {
+			leaf, err := record.ParseLeaf(row)
+			if err != nil {
+				return record.Leaf{}, corrupt("leaf %d of %s: %v", index, l.origin, err)
+			}
+			return leaf, nil
+		}
+	}
+	item, err := l.readItem(index)
+	return item.Leaf, err
+}
+
+// readHeader returns origin, times and header of an entry: what a packed
+// bundle says without its payloads.
+func (l *Log) readHeader(index uint64) (record.Leaf, error) {
+	if index/tileWidth < l.packed.Load() {
+		b, err := l.bundle(index / tileWidth)
+		if err != nil {
+			return record.Leaf{}, err
+		}
+		if b == nil {
+			return record.Leaf{}, corrupt("bundle %d of %s is missing", index/tileWidth, l.origin)
+		}
+		return b.rows[index%tileWidth].leaf, nil
+	}
+	return l.readLeaf(index)
+}
+
+// bundle returns the packed bundle with the given number, nil where it is not
+// packed.
+func (l *Log) bundle(n uint64) (*bundle, error) {
+	key := bundleKey{l.id, n}
+	b, epoch := l.store.bundles.get(key)
+	if b != nil {
+		return b, nil
+	}
+	row, ok, err := get(l.store.db, keySeq(tableBundle, l.id, n))
+	if err != nil || !ok {
+		return nil, err
+	}
+	if b, err = parseBundle(n*tileWidth, row); err != nil {
+		return nil, corrupt("bundle %d of %s: %v", n, l.origin, err)
+	}
+	if err := b.place(l.store.db, l.id); err != nil {
+		return nil, fmt.Errorf("bundle %d of %s: %w", n, l.origin, err)
+	}
+	l.store.bundles.put(key, b, epoch)
+	return b, nil
+}
+
+// place reads what the tree says of the bundle's entries.
+func (b *bundle) place(db pebble.Reader, id LogID) (err error) {
+	n := b.first / tileWidth
+	if b.hashes, err = readTile(db, id, 0, n); err != nil || n == 0 {
+		return err
+	}
+	before, err := readTile(db, id, 0, n-1)
+	if err == nil {
+		b.before = before[tileWidth-1]
+	}
+	return err
+}
+
+// leafRows calls f with the leaves from index first to before end, which one
+// bundle holds, packed or not. What f is given is valid during the call only.
+func (l *Log) leafRows(first, end uint64, f func(leaf []byte) error) error {
+	n := first / tileWidth
+	for l.packed.Load() <= n {
+		rows := 0
+		err := scanRange(l.store.db, keySeq(tableEntry, l.id, first), keySeq(tableEntry, l.id, end), func(_, leaf []byte) error {
+			rows++
+			return f(leaf)
+		})
+		if err != nil || rows == int(end-first) {
+			return err
+		}
+		if b, err := l.bundle(n); err != nil || b == nil || rows > 0 {
+			return errors.Join(corrupt("%d leaves stand from entry %d of %s on, want %d", rows, first, l.origin, end-first), err)
+		}
+		break // packed a moment ago
+	}
+	b, err := l.bundle(n)
+	if err != nil {
+		return err
+	}
+	if b == nil {
+		return corrupt("bundle %d of %s is missing", n, l.origin)
+	}
+	for i := first; i < end; i++ {
+		item, err := l.entry(b, int(i%tileWidth))
+		if err != nil {
+			return err
+		}
+		if err := f(item.LeafBytes); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bundleCacheBytes is about what unpacked bundles may hold in memory: enough
+// for a handful of readers that go through logs in order.
+const bundleCacheBytes = 12 << 20
+
+type bundleKey struct {
+	log LogID
+	n   uint64
+}
+
+// bundleCache keeps the bundles that were used last.
+type bundleCache struct {
+	mu    sync.Mutex
+	list  []cachedBundle // the one used last is the last
+	bytes int
+	// epoch counts the rewrites: what was read before one must not be kept
+	// after it.
+	epoch uint64
+}
+
+type cachedBundle struct {
+	key bundleKey
+	b   *bundle
+}
+
+// bundleOverhead is what an unpacked bundle takes beside its payloads.
+const bundleOverhead = 56 << 10
+
+func (c *bundleCache) get(key bundleKey) (b *bundle, epoch uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := len(c.list) - 1; i >= 0; i-- {
+		if e := c.list[i]; e.key == key {
+			copy(c.list[i:], c.list[i+1:])
+			c.list[len(c.list)-1] = e
+			return e.b, c.epoch
+		}
+	}
+	return nil, c.epoch
+}
+
+func (c *bundleCache) put(key bundleKey, b *bundle, epoch uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if epoch != c.epoch {
+		return
+	}
+	for _, e := range c.list {
+		if e.key == key {
+			return // somebody else was faster
+		}
+	}
+	c.list = append(c.list, cachedBundle{key, b})
+	c.bytes += b.weight + bundleOverhead
+	drop := 0
+	for ; c.bytes > bundleCacheBytes && drop < len(c.list)-1; drop++ {
+		c.bytes -= c.list[drop].b.weight + bundleOverhead
+	}
+	n := copy(c.list, c.list[drop:])
+	clear(c.list[n:])
+	c.list = c.list[:n]
+}

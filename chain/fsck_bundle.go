@@ -1,0 +1,112 @@
+package chain
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+
+	"github.com/provostd/provost/chain/record"
+)
+
+// bundles checks the packed entries of a log, which come before all others.
+func (c *logCheck) bundles(ctx context.Context) error {
+	f, l := c.f, c.l
+	outside := map[uint64]bool{}
+	err := scan(f.s.db, keyLog(tableBundle, l.id), func(key, row []byte) error {
+		n := binary.BigEndian.Uint64(key[5:])
+		first := n * tileWidth
+		if n > c.head.size/tileWidth || first+tileWidth > c.head.size {
+			f.find("bundle", l, &first, "it lies behind the head, which says size %d", c.head.size)
+			return nil
+		}
+		if first != c.packed {
+			f.find("bundle", l, &c.packed, "entries %d to %d are missing", c.packed, first-1)
+		}
+		if err := c.progress(ctx, first); err != nil {
+			return err
+		}
+		c.bundle(first, row, outside)
+		c.packed = first + tileWidth
+		return c.err
+	})
+	if err != nil {
+		return err
+	}
+	f.r.Packed += c.packed
+	return scanRange(f.s.db, keySeq(tablePayload, l.id, 0), keySeq(tablePayload, l.id, c.packed), func(key, _ []byte) error {
+		if at := binary.BigEndian.Uint64(key[5:]); !outside[at] {
+			f.find("payload", l, &at, "it has a row of its own, but it is packed")
+		}
+		return nil
+	})
+}
+
+// bundle checks one packed bundle. Where an entry cannot be made whole, the
+// hash which its tile has stands in for it, so that the others are judged by
+// themselves; the checkpoints tell whether that hash is the right one.
+func (c *logCheck) bundle(first uint64, row []byte, outside map[uint64]bool) {
+	f, l := c.f, c.l
+	f.r.Entries += tileWidth
+	hashes, err := readTile(f.s.db, l.id, 0, first/tileWidth)
+	if err != nil {
+		hashes = nil // reported when the tile is full
+	}
+	b, err := parseBundle(first, row)
+	if err != nil {
+		f.find("bundle", l, &first, "entries %d to %d: %v", first, first+tileWidth-1, err)
+		for i := range hashes {
+			c.grow(hashes[i])
+		}
+		return
+	}
+	for i := range b.rows {
+		leaf := &b.rows[i].leaf
+		leaf.Prev = c.last
+		payload, err := c.packedPayload(b, i, outside)
+		hash := record.LeafHash(leaf.AppendBinary(make([]byte, 0, record.LeafSize)))
+		switch {
+		case err != nil:
+			f.find("payload", l, &leaf.Index, "%v", err)
+		case hashes != nil && hash != hashes[i]:
+			f.find("bundle", l, &leaf.Index, "it makes a leaf with hash %s, the tile has %s: bundle or tile was changed", hash, hashes[i])
+		default:
+			f.r.Payloads++
+			c.times(leaf)
+			c.opened(leaf, payload)
+			c.grow(hash)
+			continue
+		}
+		c.mono, c.wall = leaf.Mono, leaf.Wall
+		if hashes != nil {
+			hash = hashes[i]
+		}
+		c.grow(hash)
+	}
+}
+
+// packedPayload reads the payload of a packed entry and completes its leaf
+// with what the payload makes its commitment.
+func (c *logCheck) packedPayload(b *bundle, i int, outside map[uint64]bool) ([]byte, error) {
+	leaf := &b.rows[i].leaf
+	o, err := b.opening(i)
+	if err != nil {
+		return nil, err
+	}
+	if o.kind == kindOutside {
+		outside[leaf.Index] = true
+		row, ok, err := get(c.f.s.db, keySeq(tablePayload, c.l.id, leaf.Index))
+		if err != nil {
+			c.err = err
+			return nil, err
+		}
+		if !ok {
+			return nil, fmt.Errorf("it is missing")
+		}
+		if o, err = parsePayload(row); err != nil {
+			return nil, err
+		}
+	}
+	salt := o.salt(&leaf.Header)
+	leaf.Commitment = record.Commit(&salt, o.payload)
+	return o.payload, nil
+}

@@ -1,0 +1,214 @@
+package chain
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/provostd/provost/chain/record"
+)
+
+const (
+	// packBundles is how many bundles one batch of the packer makes at most.
+	packBundles = 4
+	// packLag is how many bundles of one log may wait before the packer stops
+	// making way for commits.
+	packLag = 256
+	// packPause is how many times its own working time the packer leaves to
+	// commits while there are any.
+	packPause = 3
+)
+
+// errUnpackable says that rows are not what the tree says. They stay as they
+// are: packing leaves out what can be derived, and from them it cannot.
+var errUnpackable = errors.New("the rows of a bundle do not fit the tree")
+
+// packAll packs full bundles behind the committer until ctx ends. An error is
+// fatal.
+//
+// The order does not matter to anybody: a batch puts a bundle and takes its
+// rows away, without a sync. A crash leaves the rows or the bundle, since the
+// batch is behind the rows' own in the log of the store.
+func (s *Store) packAll(ctx context.Context) error {
+	seen := uint64(0)
+	for {
+		n, err := s.Wait(ctx, seen)
+		if err != nil {
+			return nil // stopped, or closed
+		}
+		seen = n
+		for _, l := range s.Logs() {
+			if err := s.packLog(ctx, l); err != nil {
+				return fmt.Errorf("pack %s: %w", l.origin, err)
+			}
+		}
+	}
+}
+
+// packLog packs all full bundles of a log.
+func (s *Store) packLog(ctx context.Context, l *Log) error {
+	for ctx.Err() == nil {
+		start, commit := time.Now(), s.durable.Load()
+		n, err := s.packSome(l, packBundles)
+		if err != nil || n == 0 {
+			return err
+		}
+		behind := l.Size()/tileWidth - l.packed.Load()
+		if behind == 0 || behind > packLag || s.durable.Load() == commit {
+			continue
+		}
+		// Somebody is appending: nobody waits for a bundle, some for a commit.
+		pause := time.NewTimer(packPause * time.Since(start))
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+		}
+	}
+	return nil
+}
+
+// packSome packs up to limit bundles of a log in one batch and returns how
+// many.
+func (s *Store) packSome(l *Log, limit uint64) (n uint64, err error) {
+	s.packMu.Lock()
+	defer s.packMu.Unlock()
+	first := l.packed.Load()
+	end := min(l.Size()/tileWidth, first+limit)
+	if l.unpackable || first >= end {
+		return 0, nil
+	}
+	batch := s.db.NewBatch()
+	defer func() { err = errors.Join(err, batch.Close()) }()
+	// The rows that stay are set behind the range's end.
+	var stay []uint64
+	for k := first; k < end; k++ {
+		rows, outside, err := s.packOne(l, k, batch)
+		if errors.Is(err, errUnpackable) {
+			s.cfg.Log.Error("the ledger cannot be packed here, fsck tells more", slog.String("origin", l.origin), slog.Uint64("bundle", k), slog.Any("error", err))
+			l.unpackable = true
+			end = k
+			break
+		}
+		if err != nil {
+			return 0, err
+		}
+		if stay = append(stay, outside...); rows == 0 {
+			return 0, corrupt("bundle %d of %s is empty", k, l.origin)
+		}
+	}
+	if end == first {
+		return 0, nil
+	}
+	if err := s.dropRows(batch, l, first*tileWidth, end*tileWidth, stay); err != nil {
+		return 0, err
+	}
+	if err := batch.Commit(pebble.NoSync); err != nil {
+		return 0, err
+	}
+	l.packed.Store(end)
+	return end - first, nil
+}
+
+// dropRows takes away the rows of packed entries but for the payloads that
+// stay.
+func (s *Store) dropRows(batch *pebble.Batch, l *Log, first, end uint64, stay []uint64) error {
+	for _, table := range []byte{tableEntry, tablePayload} {
+		if err := batch.DeleteRange(keySeq(table, l.id, first), keySeq(table, l.id, end), nil); err != nil {
+			return err
+		}
+	}
+	for _, index := range stay {
+		key := keySeq(tablePayload, l.id, index)
+		row, ok, err := get(s.db, key)
+		if err != nil || !ok {
+			return errors.Join(corrupt("payload %d of %s is missing", index, l.origin), err)
+		}
+		if err := batch.Set(key, row, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// packOne adds the B row of one bundle to batch, after having read it back:
+// what it stands for must be the rows to the byte. It returns how many entries
+// it packed and which payloads stay outside.
+func (s *Store) packOne(l *Log, k uint64, batch *pebble.Batch) (n int, outside []uint64, err error) {
+	rows, leaves, err := s.hotRows(l, k)
+	if err != nil {
+		return 0, nil, err
+	}
+	row, err := packBundle(rows)
+	if err != nil {
+		return 0, nil, err
+	}
+	b, err := parseBundle(k*tileWidth, row)
+	if err != nil {
+		return 0, nil, fmt.Errorf("read back what was packed: %w", err)
+	}
+	if err := b.place(s.db, l.id); err != nil {
+		return 0, nil, fmt.Errorf("%w: %w", errUnpackable, err)
+	}
+	for i := range rows {
+		item, err := l.entry(b, i)
+		if err != nil {
+			return 0, nil, fmt.Errorf("%w: %w", errUnpackable, err)
+		}
+		if !bytes.Equal(item.LeafBytes, leaves[i]) {
+			return 0, nil, fmt.Errorf("entry %d: %w: its leaf is another", item.Index, errUnpackable)
+		}
+		if rows[i].open.kind == kindOutside {
+			outside = append(outside, item.Index)
+		} else if !bytes.Equal(item.Payload, rows[i].open.payload) {
+			return 0, nil, fmt.Errorf("entry %d: %w: its payload is another", item.Index, errUnpackable)
+		}
+	}
+	return len(rows), outside, batch.Set(keySeq(tableBundle, l.id, k), row, nil)
+}
+
+// hotRows reads the rows of a bundle that is not packed yet.
+func (s *Store) hotRows(l *Log, k uint64) (rows []packRow, leaves [][]byte, err error) {
+	first, end := k*tileWidth, (k+1)*tileWidth
+	rows, leaves = make([]packRow, 0, tileWidth), make([][]byte, 0, tileWidth)
+	err = scanRange(s.db, keySeq(tableEntry, l.id, first), keySeq(tableEntry, l.id, end), func(_, value []byte) error {
+		leaf, err := record.ParseLeaf(value)
+		if err != nil {
+			return fmt.Errorf("leaf %d: %w: %w", first+uint64(len(rows)), errUnpackable, err)
+		}
+		if want := first + uint64(len(rows)); leaf.Index != want {
+			return fmt.Errorf("leaf %d says that it is leaf %d: %w", want, leaf.Index, errUnpackable)
+		}
+		rows, leaves = append(rows, packRow{leaf: leaf}), append(leaves, bytes.Clone(value))
+		return nil
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	n := 0
+	err = scanRange(s.db, keySeq(tablePayload, l.id, first), keySeq(tablePayload, l.id, end), func(key, value []byte) error {
+		if n >= len(rows) || !bytes.Equal(key, keySeq(tablePayload, l.id, first+uint64(n))) {
+			return fmt.Errorf("payload at key %x: %w", key, errUnpackable)
+		}
+		o, err := parsePayload(value)
+		if err != nil {
+			return fmt.Errorf("payload %d: %w: %w", first+uint64(n), errUnpackable, err)
+		}
+		if len(o.payload) > outsideBytes {
+			o = opening{kind: kindOutside}
+		}
+		o.payload = bytes.Clone(o.payload)
+		rows[n].open = o
+		n++
+		return nil
+	})
+	if err == nil && (n != tileWidth || len(rows) != tileWidth) {
+		err = fmt.Errorf("%d leaves and %d payloads: %w", len(rows), n, errUnpackable)
+	}
+	return rows, leaves, err
+}
