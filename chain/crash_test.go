@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -97,7 +98,7 @@ func (w *witness) holds(s *chain.Store, rng *rand.Rand) error {
 
 // crashRound works on a store with several writers, cuts the power at a random
 // moment, and checks what comes up. Then it does so again on that.
-func crashRound(t *testing.T, seed uint64) {
+func crashRound(t *testing.T, seed uint64) (packed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 99))
 	disk := chaintest.NewDisk()
 	cfg := storeConfig(t, disk.FS())
@@ -124,6 +125,7 @@ func crashRound(t *testing.T, seed uint64) {
 	if err != nil || !r.OK() {
 		t.Fatalf("seed %d: fsck: %v %v", seed, r.Findings, err)
 	}
+	return r.Packed
 }
 
 // workAndCrash returns the disk after a crash amid the work, and what was seen
@@ -221,12 +223,13 @@ func TestCrash(t *testing.T) {
 	first := rand.Uint64()>>16 + 1
 	t.Logf("seeds %d to %d", first, first+uint64(rounds)-1)
 	var wg sync.WaitGroup
+	var packed atomic.Uint64
 	next := make(chan uint64)
 	for range 4 {
 		wg.Go(func() {
 			for s := range next {
 				if !t.Failed() {
-					t.Run(fmt.Sprint(s), func(t *testing.T) { crashRound(t, s) })
+					t.Run(fmt.Sprint(s), func(t *testing.T) { packed.Add(crashRound(t, s)) })
 				}
 			}
 		})
@@ -236,6 +239,9 @@ func TestCrash(t *testing.T) {
 	}
 	close(next)
 	wg.Wait()
+	if packed.Load() == 0 && !t.Failed() {
+		t.Error("no round has packed anything: the crashes prove nothing of it")
+	}
 }
 
 // TestCrashAtEveryStep runs the same short life again and again and cuts the
