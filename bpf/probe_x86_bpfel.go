@@ -91,7 +91,7 @@ type ProbeEventClose struct {
 	OuterLen uint16
 	Pad      uint16
 	Magic    uint32
-	Pad2     uint32
+	Doubt    uint32
 }
 
 type ProbeEventComm struct {
@@ -157,7 +157,7 @@ type ProbeEventExec struct {
 	PlaceLen    uint16
 	Gained      uint32
 	Magic       uint32
-	Pad         uint32
+	Doubt       uint32
 }
 
 type ProbeEventExit struct {

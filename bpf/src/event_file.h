@@ -47,8 +47,7 @@ struct event_close {
 	__u16 place_len;
 	__u16 outer_len;
 	__u16 pad;
-	__u32 magic; /* number of the file system */
-	__u32 pad2;
+	__u32 magic, doubt; /* struct origin */
 };
 
 /* Two paths; strings: old, new. With FL_USER_PATH: old directory, old name,

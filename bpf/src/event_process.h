@@ -22,8 +22,7 @@ struct event_exec {
 	__u16 outer_len; /* how much of path, at its end, lies outside the mount */
 	__u16 place_len;
 	__u32 gained; /* GAINED bits */
-	__u32 magic; /* number of the file system */
-	__u32 pad;
+	__u32 magic, doubt; /* struct origin */
 };
 
 enum gained {

@@ -45,6 +45,7 @@ struct pid {
 struct super_block {
 	__u32 s_dev;
 	unsigned long s_magic;
+	struct user_namespace *s_user_ns;
 	struct file_system_type *s_type;
 	struct list_head s_mounts;
 };

@@ -6,6 +6,7 @@
 #include "acts.h"
 #include "namespace.h"
 #include "init.h"
+#include "origin.h"
 #include "path.h"
 #include "task.h"
 
@@ -160,6 +161,7 @@ int BPF_PROG(on_exec, struct task_struct *p, int old_pid, struct linux_binprm *b
 	struct dentry *d;
 	const char *filename, *interp;
 	__u64 place, key = (__u64)p;
+	struct origin from = {};
 	__u32 off, *gained;
 	long n;
 
@@ -190,7 +192,9 @@ int BPF_PROG(on_exec, struct task_struct *p, int old_pid, struct linux_binprm *b
 	f = BPF_CORE_READ(bprm, file);
 	i = BPF_CORE_READ(f, f_inode);
 	e->dev = BPF_CORE_READ(i, i_sb, s_dev);
-	e->magic = BPF_CORE_READ(i, i_sb, s_magic);
+	find_origin(f, &from);
+	e->magic = from.magic;
+	e->doubt = from.doubt;
 	e->ino = BPF_CORE_READ(i, i_ino);
 	e->size = BPF_CORE_READ(i, i_size);
 	e->mode = BPF_CORE_READ(i, i_mode);

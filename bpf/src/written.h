@@ -4,6 +4,7 @@
 #pragma once
 
 #include "file.h"
+#include "origin.h"
 
 struct written {
 	__u64 first; /* time */
@@ -178,6 +179,7 @@ static __always_inline void closed(struct file *f)
 	struct scratch *s;
 	struct inode *i;
 	struct dentry *d;
+	struct origin from = {};
 	__u32 heavy = 0;
 
 	w = bpf_map_lookup_elem(&wr, &key);
@@ -214,7 +216,9 @@ static __always_inline void closed(struct file *f)
 	i = BPF_CORE_READ(f, f_inode);
 	d = BPF_CORE_READ(f, f_path.dentry);
 	e->dev = BPF_CORE_READ(i, i_sb, s_dev);
-	e->magic = BPF_CORE_READ(i, i_sb, s_magic);
+	find_origin(f, &from);
+	e->magic = from.magic;
+	e->doubt = from.doubt;
 	e->ino = BPF_CORE_READ(i, i_ino);
 	e->mode = BPF_CORE_READ(i, i_mode);
 	e->uid = BPF_CORE_READ(i, i_uid.val);

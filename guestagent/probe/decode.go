@@ -84,9 +84,9 @@ type decoder struct {
 	groups *groups
 	// class is that of the event decoded last, where its kind does not say.
 	class record.Class
-	// magic is the number of the file system of the event decoded last, of
-	// those classes that digests are made of.
-	magic uint32
+	// origin is where the content of the file of the event decoded last comes
+	// from, of those classes that digests are made of.
+	origin origin
 	// gains: what executions gain is told by the programs.
 	gains bool
 }

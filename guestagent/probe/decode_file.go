@@ -128,7 +128,7 @@ func (d *decoder) closed(b []byte) (*record.Event, error) {
 		return nil, t.err
 	}
 	f := bpf.ProbeEventFlag(x.H.Flags)
-	d.magic = x.Magic
+	d.origin = origin{x.Magic, x.Doubt != 0}
 	e := d.actor(&x.H)
 	e.File = &record.File{
 		Path:   pathOf(names, f&bpf.ProbeEventFlagFL_PATH_TRUNC != 0, f&bpf.ProbeEventFlagFL_DETACHED != 0),

@@ -109,7 +109,7 @@ func (d *decoder) exec(b []byte) (*record.Event, error) {
 	s.ArgsTruncated = f&bpf.ProbeEventFlagFL_ARGS_TRUNC != 0
 	s.Device, s.Inode, s.Links, s.Size = device(uint32(x.Dev)), x.Ino, x.Nlink, x.Size
 	s.Mtime, s.Ctime = x.Mtime, x.Ctime
-	d.magic = x.Magic
+	d.origin = origin{x.Magic, x.Doubt != 0}
 	s.FilesystemPath = filesystemPath(names, x.OuterLen, place)
 	return e, nil
 }

@@ -28,9 +28,15 @@ const (
 	// the agent from ending: it ends with the process, or when it is answered.
 	hashGrace = time.Second
 	// stuckAfter is how long a hasher may get no answer, and maxStuck how many
-	// may be lost so: a thread each.
+	// may be without one at a time: a thread each. Each hour one more is tried,
+	// up to worstStuck.
 	stuckAfter = 30 * time.Second
 	maxStuck   = 3
+	worstStuck = 12
+	grantAfter = time.Hour
+	// lookAgain is how long after the first look a second one finds a hasher
+	// stuck: if the whole agent was stopped meanwhile, it has answered by then.
+	lookAgain = 2 * time.Second
 )
 
 // Queues of files to read. Whoever writes many files does not push a program
@@ -64,26 +70,33 @@ type digests struct {
 	jobs     [queues]chan hashJob
 	done     chan hashDone
 	hasher   func() *hasher
-	running  context.Context // of start, for those who replace others
-	workers  []*worker       // those at work
-	under    sync.WaitGroup  // all of them
-	stuck    int             // how many were replaced
+	running  context.Context               // of start, for those who replace others
+	workers  []*worker                     // those at work
+	under    sync.WaitGroup                // all of them
+	mono     func() uint64                 // CLOCK_MONOTONIC: stands while the guest is suspended
+	lost     []*worker                     // those that were given up and have not come back
+	vacant   []*worker                     // those of them whose queues nobody serves
+	room     int                           // how many may be lost before no file is read
+	lostAt   uint64                        // when the newest was, or room was made
+	unread   *lru[fileKey, bool]           // files of which it was told that none is read
+	changed  func(reading bool, sink Sink) // tells that no file is read any more, or again
 }
 
 // waiting are the events that wait for one file.
 type waiting struct {
 	all   []*awaited
 	first []byte // what was read of it too early
+	doubt bool   // see origin
 }
 
 // awaited is a record that lacks its digest.
 type awaited struct {
 	class record.Class
 	event *record.Event
-	// soon: it happened so soon after the file's last change that another
-	// change behind it would not show.
-	soon  bool
-	bytes int
+	// unsure: it happened so soon after the file's last change that another
+	// change behind it would not show; or none shows.
+	unsure bool
+	bytes  int
 }
 
 // again is a file that is to be read again at a time of the wall clock.
@@ -93,8 +106,8 @@ type again struct {
 }
 
 func newDigests(limit uint64, files bool) *digests {
-	d := &digests{limit: limit, files: files, boot: bootTime, wall: time.Now, known: newLRU[fileKey, hashed](maxDigests),
-		awaiting: map[fileKey]*waiting{}, done: make(chan hashDone, maxHashJobs)}
+	d := &digests{limit: limit, files: files, boot: bootTime, wall: time.Now, mono: monotonic, known: newLRU[fileKey, hashed](maxDigests),
+		room: maxStuck, unread: newLRU[fileKey, bool](maxDigests), changed: func(bool, Sink) {}, awaiting: map[fileKey]*waiting{}, done: make(chan hashDone, maxHashJobs)}
 	d.hasher = func() *hasher { return newHasher(d.wall) }
 	for i := range d.jobs {
 		d.jobs[i] = make(chan hashJob, maxHashJobs)
@@ -112,18 +125,19 @@ func (d *digests) start(ctx context.Context) {
 
 // employ adds a hasher.
 func (d *digests) employ(urgent, jobs <-chan hashJob) {
-	w := newWorker(d.hasher(), urgent, jobs, d.boot)
+	w := newWorker(d.hasher(), urgent, jobs, d.mono)
 	d.workers = append(d.workers, w)
 	d.under.Go(func() { w.run(d.running, d.done) })
 }
 
 // relieve replaces hashers that their file system does not answer: nothing can
-// call them back. After some of them no file is read any more.
+// call them back. When too many are lost so, no file is read until one comes
+// back, or the time has made room for another try.
 func (d *digests) relieve(sink Sink) (n int) {
-	now := d.boot()
+	now := d.mono()
+	d.rehire(now, sink)
 	for i, w := range d.workers {
-		answered := w.answered.Load()
-		if answered == 0 || now < answered || now-answered < uint64(stuckAfter) {
+		if !w.overdue(now) {
 			continue
 		}
 		j := w.job.Load()
@@ -132,13 +146,42 @@ func (d *digests) relieve(sink Sink) (n int) {
 			n += d.release(j.key, wait, hashed{reason: reasonStuck}, sink)
 		}
 		d.workers = slices.Delete(d.workers, i, i+1)
-		if d.stuck++; d.stuck >= maxStuck {
-			return n + d.surrender(sink)
+		d.lost = append(d.lost, w)
+		d.lostAt = now
+		if !d.full() {
+			d.employ(w.urgent, w.jobs)
+			return n // the other, if it is stuck too, in the next round
 		}
-		d.employ(w.urgent, w.jobs)
-		return n // the other, if it is stuck too, in the next round
+		if d.vacant = append(d.vacant, w); len(d.vacant) == 1 {
+			d.changed(false, sink)
+		}
+		return n + d.surrender(sink)
 	}
 	return n
+}
+
+// full says whether no file is read because of those that were lost.
+func (d *digests) full() bool { return len(d.lost) >= d.room }
+
+// rehire gives back the places of those that have come back.
+func (d *digests) rehire(now uint64, sink Sink) {
+	d.lost = slices.DeleteFunc(d.lost, func(w *worker) bool { return w.back.Load() })
+	if len(d.lost) == 0 {
+		d.room = maxStuck
+	}
+	if d.full() && d.room < worstStuck && now-d.lostAt >= uint64(grantAfter) {
+		d.room++
+		d.lostAt = now
+	}
+	if len(d.vacant) == 0 || d.full() {
+		return
+	}
+	for _, w := range d.vacant {
+		d.employ(w.urgent, w.jobs)
+	}
+	d.vacant = nil
+	d.unread = newLRU[fileKey, bool](maxDigests)
+	d.changed(true, sink)
 }
 
 // surrender tells everything that waits that it will not be read.
@@ -163,7 +206,35 @@ func (d *digests) surrender(sink Sink) (n int) {
 type subject struct {
 	class record.Class
 	time  uint64 // of the event, CLOCK_BOOTTIME
-	magic uint32 // number of the file system
+	origin
+}
+
+// origin is where the content of a file comes from.
+type origin struct {
+	magic uint32 // number of its file system; 0: one of another user namespace, or not known
+	// doubt: its content may change while its times stay.
+	doubt bool
+}
+
+const btrfs = 0x9123683e
+
+// local says whether reading a file ends, and its times are the kernel's.
+func (o origin) local() bool { return o.magic != 0 && !remote[o.magic] }
+
+// doubtful files are read, but never known: the next reading may give another
+// sum under the same key. On Btrfs any user makes two subvolumes with files
+// that have the same number.
+func (o origin) doubtful() bool { return o.doubt || o.magic == btrfs }
+
+// elsewhere is set in the keys of files that are not local: whoever has mounted
+// them chooses all of it, and must not hit upon the key of another's file.
+const elsewhere = 1 << 63
+
+func (o origin) key(device, inode, size uint64, mtime, ctime int64) fileKey {
+	if !o.local() {
+		device |= elsewhere
+	}
+	return fileKey{device, inode, size, mtime, ctime}
 }
 
 // soon says whether an event happened within the clock's grain of a time of
@@ -180,10 +251,10 @@ func (d *digests) observe(s subject, e *record.Event, sink Sink) {
 	}
 	switch p, f := e.Process, e.File; {
 	case s.class == record.ClassProcessExec:
-		key := fileKey{p.Device, p.Inode, p.Size, p.Mtime, p.Ctime}
-		a := &awaited{class: record.ClassProcessDigest, soon: d.soon(s, p.Ctime)}
+		key := s.key(p.Device, p.Inode, p.Size, p.Mtime, p.Ctime)
+		a := &awaited{class: record.ClassProcessDigest, unsure: s.doubtful() || d.soon(s, p.Ctime)}
 		h, ok := d.known.get(key)
-		if ok && (h.sum == nil || !a.soon) {
+		if ok && (h.sum == nil || !a.unsure) {
 			p.Sha256 = h.sum // none where the reason has been told
 			return
 		}
@@ -192,27 +263,31 @@ func (d *digests) observe(s subject, e *record.Event, sink Sink) {
 		if p.Size > smallFile {
 			queue = queueLarge
 		}
-		d.want(hashJob{key, fileNames(true, p.Pid, p.Ppid, p.Executable), queue}, a, s.magic, sink)
+		d.want(hashJob{key, fileNames(true, p.Pid, p.Ppid, p.Executable), queue}, a, s.origin, sink)
 	case s.class == record.ClassFileClose && d.files && f != nil:
-		key := fileKey{f.Device, f.Inode, f.Size, f.Mtime, f.Ctime}
-		a := &awaited{class: record.ClassFileDigest, event: &record.Event{Process: identityOf(p), Parent: e.Parent, Ancestors: e.Ancestors,
+		key := s.key(f.Device, f.Inode, f.Size, f.Mtime, f.Ctime)
+		a := &awaited{class: record.ClassFileDigest, unsure: s.doubtful(), event: &record.Event{Process: identityOf(p), Parent: e.Parent, Ancestors: e.Ancestors,
 			File: &record.File{Path: bytes.Clone(f.Path), FilesystemPath: bytes.Clone(f.FilesystemPath),
 				Device: f.Device, Inode: f.Inode, Size: f.Size, Mode: f.Mode, Mtime: f.Mtime, Ctime: f.Ctime, Flags: f.Flags}}}
-		d.want(hashJob{key, fileNames(false, p.Pid, p.Ppid, f.Path), queueWritten}, a, s.magic, sink)
+		d.want(hashJob{key, fileNames(false, p.Pid, p.Ppid, f.Path), queueWritten}, a, s.origin, sink)
 	}
 }
 
 // want has a file read, unless it is known, is being read, is too large, or
 // lies where reading may never end.
-func (d *digests) want(j hashJob, a *awaited, magic uint32, sink Sink) {
+func (d *digests) want(j hashJob, a *awaited, from origin, sink Sink) {
 	switch h, ok := d.known.get(j.key); {
 	case ok:
 		d.tell(a, h, sink)
 		return
-	case d.stuck >= maxStuck:
-		d.without(j.key, a, reasonStuck, sink)
+	case d.full():
+		// Not for long, perhaps: nothing is remembered of it then.
+		if _, told := d.unread.get(j.key); !told || a.class != record.ClassProcessDigest {
+			d.unread.put(j.key, true)
+			d.tell(a, hashed{reason: reasonStuck}, sink)
+		}
 		return
-	case remote[magic]:
+	case !from.local():
 		d.without(j.key, a, reasonRemote, sink)
 		return
 	case j.key.size > d.limit:
@@ -239,6 +314,7 @@ func (d *digests) want(j hashJob, a *awaited, magic uint32, sink Sink) {
 		d.awaiting[j.key] = w
 	}
 	w.all = append(w.all, a)
+	w.doubt = w.doubt || from.doubtful()
 	d.count++
 	d.bytes += a.bytes
 }
@@ -322,7 +398,9 @@ func (d *digests) settle(r hashDone, sink Sink) int {
 	case !r.settled:
 		h.reason = reasonUnsettled
 	}
-	if h.sum != nil && h.reason == "" {
+	// Who else has a written file open may change it through a mapping, while
+	// nobody has one that is executed.
+	if h.sum != nil && h.reason == "" && !w.doubt && r.job.queue != queueWritten {
 		d.known.put(r.job.key, h)
 	}
 	return d.release(r.job.key, w, h, sink)
@@ -341,7 +419,7 @@ func (d *digests) release(key fileKey, w *waiting, h hashed, sink Sink) int {
 
 // tell makes a record of a digest, or of why there is none.
 func (d *digests) tell(a *awaited, h hashed, sink Sink) {
-	if h.sum != nil && a.soon {
+	if h.sum != nil && a.unsure {
 		h.reason = reasonUnsettled
 	}
 	if a.class == record.ClassProcessDigest {

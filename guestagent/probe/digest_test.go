@@ -35,8 +35,11 @@ func write(t *testing.T, path, content string) {
 	}
 }
 
+// onDisk is where files lie whose times mean something.
+var onDisk = origin{magic: 0xef53}
+
 // of is an event of a class on a local file system, that happens now.
-func of(d *digests, c record.Class) subject { return subject{class: c, time: d.boot()} }
+func of(d *digests, c record.Class) subject { return subject{class: c, time: d.boot(), origin: onDisk} }
 
 // old makes the wall clock of d and of the hashers of it that much later than
 // the changes of files.
@@ -287,26 +290,36 @@ func TestDigestsYoung(t *testing.T) {
 	// A file system that a process of the guest answers for is not read,
 	// which is told once.
 	for range 2 {
-		d.observe(subject{record.ClassProcessExec, d.boot(), 0x65735546}, &record.Event{Process: &record.Process{Pid: 1, Inode: 8}}, c)
+		d.observe(subject{record.ClassProcessExec, d.boot(), origin{magic: 0x65735546}}, &record.Event{Process: &record.Process{Pid: 1, Inode: 8}}, c)
 		idle()
 	}
 	told(nil, reasonRemote)
 }
 
-// A file system that does not answer costs a few hashers, and then all digests:
-// it does not hold up the others, nor the agent.
-func TestDigestsStuck(t *testing.T) {
-	var now atomic.Uint64
-	now.Store(uint64(time.Hour))
-	hang := make(chan struct{})
-	opened := make(chan uint64, 100)
-	d := newDigests(1000, false)
-	old(d)
-	d.boot = now.Load
-	d.hasher = func() *hasher {
-		h := newHasher(d.wall)
+// hung are digests whose hashers get no answer for files from number 100 on,
+// until hang is closed, and whose clock the test sets.
+type hung struct {
+	*digests
+	c      *collector
+	now    atomic.Uint64
+	hang   chan struct{}
+	opened chan uint64
+	states []bool // what the hooks record was sealed to say
+	wait   func(n int) []seen
+	stop   func()
+}
+
+func newHung(t *testing.T) *hung {
+	x := &hung{digests: newDigests(1000, false), hang: make(chan struct{}), opened: make(chan uint64, 100)}
+	x.now.Store(uint64(time.Hour))
+	old(x.digests)
+	x.mono = x.now.Load
+	x.changed = func(reading bool, _ Sink) { x.states = append(x.states, reading) }
+	hang := x.hang
+	x.hasher = func() *hasher {
+		h := newHasher(x.wall)
 		h.open = func(name string, key fileKey) (*os.File, error) {
-			opened <- key.inode
+			x.opened <- key.inode
 			if key.inode >= 100 {
 				<-hang
 			}
@@ -314,47 +327,161 @@ func TestDigestsStuck(t *testing.T) {
 		}
 		return h
 	}
-	c, wait, stop := running(t, d)
-	exec := func(inode uint64) {
-		d.observe(of(d, record.ClassProcessExec), &record.Event{Process: &record.Process{Pid: 1, Inode: inode, Ctime: int64(inode)}}, c)
-	}
-	reason := func(n int, inode uint64, want string) {
-		t.Helper()
-		if s := wait(n)[n-1]; s.e.Process.Inode != inode || s.e.Reason != want {
-			t.Errorf("%v, want %s of %d", s.e, want, inode)
+	x.c, x.wait, x.stop = running(t, x.digests)
+	return x
+}
+
+func (x *hung) exec(inode uint64) {
+	x.observe(of(x.digests, record.ClassProcessExec), &record.Event{Process: &record.Process{Pid: 1, Inode: inode, Ctime: int64(inode)}}, x.c)
+}
+
+// executes until a hasher is at work upon the file.
+func (x *hung) reading(inode uint64) {
+	x.exec(inode)
+	for got := range x.opened {
+		if got == inode {
+			return
 		}
 	}
+}
+
+// pass lets time go by and looks.
+func (x *hung) pass(d time.Duration) {
+	x.now.Add(uint64(d))
+	x.collect(x.c)
+}
+
+func (x *hung) last(t *testing.T, n int, inode uint64, want string) {
+	t.Helper()
+	if s := x.wait(n)[n-1]; s.e.Process.Inode != inode || s.e.Reason != want {
+		t.Errorf("%v, want %s of %d", s.e, want, inode)
+	}
+}
+
+// A file system that does not answer costs a few hashers, and then all digests,
+// which is sealed: it does not hold up the others, nor the agent. When it
+// answers, or an hour has gone by, files are read again.
+func TestDigestsStuck(t *testing.T) {
+	x := newHung(t)
 	n := 0
 	for i := range uint64(maxStuck) {
-		exec(100 + i)
-		for got := range opened {
-			if got == 100+i {
-				break
-			}
-		}
-		exec(1 + i) // behind it
-		d.collect(c)
-		now.Add(uint64(stuckAfter))
+		x.reading(100 + i)
+		x.exec(1 + i) // behind it
+		x.pass(stuckAfter)
+		x.pass(lookAgain)
 		n++
 		if i == maxStuck-1 {
-			wait(n + 1)
+			x.wait(n + 1)
 			break
 		}
-		reason(n, 100+i, reasonStuck)
+		x.last(t, n, 100+i, reasonStuck)
 		n++
-		reason(n, 1+i, reasonGone) // by another hasher
+		x.last(t, n, 1+i, reasonGone) // by another hasher
 	}
-	for _, s := range c.all[n-1:] {
+	for _, s := range x.c.all[n-1:] {
 		if s.e.Reason != reasonStuck {
 			t.Errorf("%v, want %s", s.e, reasonStuck)
 		}
 	}
-	exec(50)
-	reason(n+2, 50, reasonStuck)
-	close(hang)
-	stop()
-	if d.count != 0 || d.bytes != 0 || len(c.all) != n+2 {
-		t.Errorf("%d wait, %d are told, want %d", d.count, len(c.all), n+2)
+	n++
+	x.exec(50)
+	n++
+	x.last(t, n, 50, reasonStuck)
+	x.exec(50) // told once
+	x.pass(grantAfter - time.Second)
+	if len(x.c.all) != n || len(x.states) != 1 || x.states[0] {
+		t.Fatalf("%d told, want %d, states %v", len(x.c.all), n, x.states)
+	}
+	x.pass(time.Second) // one more is tried, and lost
+	x.exec(50)
+	n++
+	x.last(t, n, 50, reasonGone)
+	x.reading(110)
+	x.pass(stuckAfter)
+	x.pass(lookAgain)
+	n++
+	x.last(t, n, 110, reasonStuck)
+	x.exec(51)
+	n++
+	x.last(t, n, 51, reasonStuck)
+	close(x.hang) // all come back
+	for x.full() {
+		x.collect(x.c)
+	}
+	x.exec(51)
+	n++
+	x.last(t, n, 51, reasonGone)
+	x.stop()
+	if d := x.digests; d.count != 0 || d.bytes != 0 || len(x.c.all) != n {
+		t.Errorf("%d wait, %d are told, want %d", d.count, len(x.c.all), n)
+	}
+	if len(x.states) != 4 || x.states[0] || !x.states[1] || x.states[2] || !x.states[3] {
+		t.Errorf("states %v, want off, on, off, on", x.states)
+	}
+}
+
+// An agent that was stopped itself gives nobody up: whoever answers at the
+// second look was only stopped too.
+func TestDigestsStopped(t *testing.T) {
+	x := newHung(t)
+	x.reading(100)
+	x.pass(10 * stuckAfter)
+	x.collect(x.c)
+	w := x.workers[0]
+	if w.suspect == 0 {
+		t.Fatal("nobody has looked")
+	}
+	w.alive()
+	x.pass(lookAgain)
+	if len(x.lost) != 0 || len(x.c.all) != 0 {
+		t.Errorf("%d given up, told %v", len(x.lost), x.c.all)
+	}
+	close(x.hang)
+	x.stop()
+}
+
+// Whoever mounts a file system of their own chooses its numbers and times: it is
+// not taken for one that is known.
+func TestDigestsForged(t *testing.T) {
+	c := &collector{lost: map[uint32]uint64{}}
+	d := newDigests(1000, false)
+	old(d)
+	sum := bytes.Repeat([]byte{1}, 32)
+	d.known.put(fileKey{device: 7, inode: 8, ctime: 1}, hashed{sum: sum})
+	exec := func(from origin) []byte {
+		e := &record.Event{Process: &record.Process{Pid: 1, Device: 7, Inode: 8, Ctime: 1}}
+		d.observe(subject{record.ClassProcessExec, d.boot(), from}, e, c)
+		return e.Process.Sha256
+	}
+	if !bytes.Equal(exec(onDisk), sum) {
+		t.Error("a known file has no digest")
+	}
+	for _, o := range []origin{{magic: 0}, {magic: 0x65735546}, {magic: 0xef53, doubt: true}, {magic: btrfs}} {
+		if got := exec(o); got != nil {
+			t.Errorf("%+v: told to be what is known", o)
+		}
+	}
+	if len(c.all) != 3 || c.all[0].e.Reason != reasonRemote || c.all[1].e.Reason != reasonUnsettled || c.all[2].e.Reason != reasonUnsettled {
+		t.Errorf("told %v", c.all)
+	}
+}
+
+// What may change unseen is read each time, and certain never.
+func TestDigestsDoubt(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x")
+	write(t, path, "hello")
+	want := sha256.Sum256([]byte("hello"))
+	d := newDigests(100, false)
+	old(d)
+	c, wait, stop := running(t, d)
+	defer stop()
+	for i := range 2 {
+		_, p, _ := listed(t, path)
+		e := &record.Event{Process: p}
+		d.observe(subject{record.ClassProcessExec, d.boot(), origin{magic: 0xef53, doubt: true}}, e, c)
+		if s := wait(i + 1)[i]; e.Process.Sha256 != nil || !bytes.Equal(s.e.Process.Sha256, want[:]) || s.e.Reason != reasonUnsettled {
+			t.Errorf("%d: %v", i, s.e)
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -42,7 +43,7 @@ const (
 	reasonChanged  = "changed" // while it was read, or before
 	reasonStopped  = "agent stops"
 	reasonRemote   = "not local" // its file system may never answer
-	reasonStuck    = "no answer" // of its file system, or too many gave none before
+	reasonStuck    = "no answer" // of its file system, or too many that gave none are waited for
 	// reasonUnsettled stands beside a digest: it is of what was read, and the
 	// file may have held something else under the same times right before.
 	reasonUnsettled = "unsettled"
@@ -67,6 +68,7 @@ var remote = map[uint32]bool{
 	0x01021997: true,                   // 9p
 	0x00c36400: true,                   // Ceph
 	0x5346414f: true, 0x6b414653: true, // AFS
+	0xf15f:     true, // eCryptfs: whatever lies below it
 	0x73757245: true, // Coda
 	0x564c:     true, // NCP
 	0x786f4256: true, // shared folders of VirtualBox
@@ -112,16 +114,41 @@ const (
 type worker struct {
 	*hasher
 	urgent, jobs <-chan hashJob
-	boot         func() uint64
-	answered     atomic.Uint64 // time of the newest sign of life, CLOCK_BOOTTIME; 0: it waits for work
+	answered     atomic.Uint64 // time of the newest sign of life, CLOCK_MONOTONIC; 0: it waits for work
 	job          atomic.Pointer[hashJob]
-	replaced     atomic.Bool // another one has taken its place: it ends when it comes back
+	replaced     atomic.Bool // it was given up: it ends when it comes back
+	back         atomic.Bool // it did
+	// Of whoever looks at it: what the newest sign of life was at the first
+	// look that found it too old, and when that was.
+	suspect, since uint64
 }
 
-func newWorker(h *hasher, urgent, jobs <-chan hashJob, boot func() uint64) *worker {
-	w := &worker{hasher: h, urgent: urgent, jobs: jobs, boot: boot}
-	h.alive = func() { w.answered.Store(boot()) }
+func newWorker(h *hasher, urgent, jobs <-chan hashJob, mono func() uint64) *worker {
+	w := &worker{hasher: h, urgent: urgent, jobs: jobs}
+	h.alive = func() { w.answered.Store(mono()) }
 	return w
+}
+
+func monotonic() uint64 {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		panic("read CLOCK_MONOTONIC: " + err.Error()) // every kernel has it
+	}
+	return uint64(ts.Nano())
+}
+
+// overdue says whether a hasher gets no answer. The agent may have been stopped,
+// and the hasher with it: so it is looked at twice.
+func (w *worker) overdue(now uint64) bool {
+	answered := w.answered.Load()
+	if answered == 0 || now < answered || now-answered < uint64(stuckAfter) {
+		return false
+	}
+	if w.suspect != answered {
+		w.suspect, w.since = answered, now
+		return false
+	}
+	return now-w.since >= uint64(lookAgain)
 }
 
 // run hashes what comes until ctx ends, first what is urgent.
@@ -148,6 +175,7 @@ func (w *worker) run(ctx context.Context, done chan<- hashDone) {
 		d := hashDone{job: j, hashed: w.hash(ctx, j), settled: settled}
 		w.answered.Store(0)
 		if w.replaced.Load() {
+			w.back.Store(true)
 			return
 		}
 		select {
@@ -245,8 +273,10 @@ func openSame(name string, key fileKey) (*os.File, error) {
 	return f, nil
 }
 
-// same compares an open file with a key. Two file systems number differently
-// inside: Btrfs has devices that only stat(2) shows, overlayfs numbers too.
+// same compares an open file with a key. Two file systems show other numbers
+// than they have: Btrfs its devices, overlayfs its devices and, where its layers
+// lie in several file systems, those of files. A file's number is compared in
+// any case: times and size alone make nothing the same.
 func same(fd int, key fileKey) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -265,8 +295,10 @@ func same(fd int, key fileKey) error {
 	}
 	switch fs.Type {
 	case unix.OVERLAYFS_SUPER_MAGIC:
-		k.inode = key.inode
-		fallthrough
+		if k.inode != key.inode {
+			k.inode = numberOf(fd)
+		}
+		k.device = key.device
 	case unix.BTRFS_SUPER_MAGIC:
 		k.device = key.device
 	}
@@ -274,6 +306,25 @@ func same(fd int, key fileKey) error {
 		return errOther
 	}
 	return nil
+}
+
+// numberOf is the kernel's own number of an open file, 0 where it does not tell:
+// before 5.14.
+func numberOf(fd int) uint64 {
+	b, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(fd))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, "ino:"); ok {
+			n, err := strconv.ParseUint(strings.TrimSpace(v), 10, 64)
+			if err != nil {
+				return 0
+			}
+			return n
+		}
+	}
+	return 0
 }
 
 func (h *hasher) read(ctx context.Context, f *os.File, key fileKey) ([]byte, error) {

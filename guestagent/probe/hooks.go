@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"context"
 	"slices"
 	"strings"
 
@@ -61,7 +62,7 @@ func coversOf(mode Mode) []cover {
 // digestHooks says which digests the agent makes itself, of files that the
 // hooks of other classes have told of.
 func digestHooks(cfg Config, mode Mode) []*record.Hook {
-	const limit = "of files up to digest-bytes on local file systems, and of those that are still there unchanged when their turn comes; of one changed less than two seconds before it is certain only if it can be read again then"
+	const limit = "of files up to digest-bytes on local file systems that were mounted outside user namespaces, and of those that are still there unchanged when their turn comes; of one changed less than two seconds before it is certain only if it can be read again then, and of one on Btrfs, or in the upper layer of overlayfs (before Linux 6.5: in any), never"
 	program := &record.Hook{Class: uint32(record.ClassProcessDigest), Error: switchedOff}
 	written := &record.Hook{Class: uint32(record.ClassFileDigest), Error: switchedOff}
 	if cfg.DigestBytes > 0 {
@@ -74,6 +75,25 @@ func digestHooks(cfg Config, mode Mode) []*record.Hook {
 		written.Name, written.Error = "agent", limit
 	}
 	return []*record.Hook{program, written}
+}
+
+// tellDigests seals the hooks record again when digests end, or begin again.
+func (p *Probe) tellDigests(reading bool, sink Sink) {
+	h := &record.Hooks{Os: p.hooks.Os, Architecture: p.hooks.Architecture, Kernel: p.hooks.Kernel, Mode: p.hooks.Mode}
+	for _, x := range p.hooks.Hooks {
+		c := record.Class(x.Class)
+		if !reading && x.Name != "" && (c == record.ClassProcessDigest || c == record.ClassFileDigest) {
+			x = &record.Hook{Class: x.Class, Error: "no file is read: too many reads of file systems that do not answer are waited for"}
+		}
+		h.Hooks = append(h.Hooks, x)
+	}
+	p.cfg.Log.WarnContext(context.Background(), "file systems do not answer, or do again", "digests", reading)
+	payload, err := record.Encode(h)
+	if err != nil {
+		p.cfg.Log.ErrorContext(context.Background(), "hooks record cannot be made", "error", err)
+		return
+	}
+	sink.Observe(record.Header{Class: record.ClassAgentHooks, Lane: record.NoLane, Time: bootTime()}, payload)
 }
 
 // uncovered are the classes that guests may report and this probe does not,

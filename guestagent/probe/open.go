@@ -94,6 +94,7 @@ func open(cfg Config, mode Mode, why string) (_ *Probe, err error) {
 		return nil, fmt.Errorf("open probe: %w", err)
 	}
 	p := &Probe{cfg: cfg, k: k, digests: newDigests(cfg.DigestBytes, cfg.Options.Digests), sequences: map[uint32]uint64{}, accounted: map[uint32]uint64{}}
+	p.digests.changed = p.tellDigests
 	defer func() {
 		if err != nil {
 			p.Close()

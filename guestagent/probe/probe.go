@@ -209,7 +209,7 @@ func (p *Probe) observe(ring int, b []byte, sink Sink) {
 	class := classOf(h.Type)
 	if err == nil {
 		class = p.dec.class
-		p.digests.observe(subject{class, h.Time, p.dec.magic}, e, sink)
+		p.digests.observe(subject{class, h.Time, p.dec.origin}, e, sink)
 		payload, err = p.enc.encode(e)
 	}
 	if err != nil {
