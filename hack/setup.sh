@@ -18,10 +18,11 @@ want=go1.26.8 # what is fetched when the machine has no Go of at least 1.26
 #   iproute2 util-linux kmod xz-utils cpio busybox-static   namespaces and guest images
 #   e2fsprogs xfsprogs                      file systems that tests make inside guests
 #   openssh-client sqlite3                  ssh-agent and the database of a real witness, which tests start
+#   graphviz                                reads the graphs of lineage in a test
 #   clang-14 llvm-14 libbpf-dev linux-libc-dev protobuf-compiler   generated code, which tests make again and compare
 packages="ca-certificates debian-archive-keyring git make gcc libc6-dev
 	libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils dnsmasq-base
-	iproute2 util-linux kmod xz-utils cpio busybox-static procps systemd e2fsprogs xfsprogs openssh-client sqlite3
+	iproute2 util-linux kmod xz-utils cpio busybox-static procps systemd e2fsprogs xfsprogs openssh-client sqlite3 graphviz
 	clang-14 llvm-14 libbpf-dev linux-libc-dev protobuf-compiler"
 # Arguments name further packages: the long tests need some more.
 packages="$packages $*"

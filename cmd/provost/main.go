@@ -59,6 +59,7 @@ var commands = []command{
 	{"domain agent-stop", "DOMAIN", "have the guest agent of a domain end; the reason is sealed", [2]int{1, 1}, domainAgentStopCommand},
 	{"tail", "[DOMAIN]", "show sealed entries; -f goes on with new ones", [2]int{0, 1}, tailCommand},
 	{"query", "", "find sealed entries by what they say", [2]int{0, 0}, queryCommand},
+	{"lineage", "PATH|PID|ADDRESS", "show what led to something, and what came of it", [2]int{1, 1}, lineageCommand},
 	{"export", "DOMAIN", "write an evidence bundle", [2]int{1, 1}, exportCommand},
 	{"verify", "BUNDLE", "verify an evidence bundle offline", [2]int{1, 1}, verifyCommand},
 	{"policy check", "DIR", "check a policy bundle", [2]int{1, 1}, policyCheckCommand},

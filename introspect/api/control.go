@@ -60,6 +60,7 @@ func (c *Control) Handler() http.Handler {
 	})
 	m.HandleFunc("GET /v1/tail", c.tail)
 	m.HandleFunc("GET /v1/query", c.query)
+	m.HandleFunc("GET /v1/lineage", c.lineage)
 	m.HandleFunc("POST /v1/export", c.export)
 	m.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		c.problem(w, r, fmt.Errorf("%s %s: %w", r.Method, r.URL.Path, ErrNotFound))

@@ -171,3 +171,41 @@ func TestQueryCutOff(t *testing.T) {
 		t.Errorf("%d steps, %v", n, err)
 	}
 }
+
+// TestLineage asks over the socket.
+func TestLineage(t *testing.T) {
+	s, l := tileStore(t, 2)
+	e, err := s.Draft(record.OriginHost, record.ClassFileModify, &record.Event{File: &record.File{Path: []byte("/etc/passwd")},
+		Process: &record.Process{Pid: 7, Start: 70, Executable: []byte("/usr/bin/vim")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Append(t.Context(), chain.Batch{Log: l, Entries: []chain.Entry{e}}); err != nil {
+		t.Fatal(err)
+	}
+	c := indexed(t, s, l)
+	for _, q := range []client.LineageQuery{
+		{Domain: "web", Path: "/etc/passwd"}, {Domain: l.Name().Domain, Path: "/etc/passwd", Until: time.Now().Add(time.Hour)},
+		{Domain: "web", Pid: 7, Start: 70, Direction: "forward"},
+	} {
+		g, err := c.Lineage(t.Context(), q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(g.Nodes) != 2 || len(g.Edges) != 1 || g.Edges[0].Class != "file.modify" {
+			t.Errorf("%+v: %d nodes, %d edges", q, len(g.Nodes), len(g.Edges))
+		}
+	}
+	for want, q := range map[string]client.LineageQuery{
+		"no entry tells of /none":   {Domain: "web", Path: "/none"},
+		"name the domain":           {Path: "/etc/passwd"},
+		"not found":                 {Domain: "nobody", Path: "/etc/passwd"},
+		"give one of":               {Domain: "web", Path: "/x", Pid: 7},
+		"back, forward or both":     {Domain: "web", Path: "/x", Direction: "up"},
+		"depth is 99, want 1 to 64": {Domain: "web", Path: "/etc/passwd", Depth: 99},
+	} {
+		if _, err := c.Lineage(t.Context(), q); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: %v, want %q", q, err, want)
+		}
+	}
+}
