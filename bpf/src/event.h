@@ -129,7 +129,7 @@ struct event_task {
 	__u32 uid, gid, euid, egid, suid, sgid, fsuid, fsgid;
 	__u32 loginuid, sessionid;
 	__u32 mntns;
-	__u32 flags; /* bit 0: kernel thread */
+	__u32 flags; /* bit 0: kernel thread; above: number of its image, which grows */
 	char comm[16];
 };
 

@@ -92,7 +92,7 @@ static __always_inline void fill_task(struct event_task *e, struct task_struct *
 	if (set)
 		e->cgroup = BPF_CORE_READ(set, dfl_cgrp, kn, id);
 	e->mntns = mount_namespace_of(t);
-	e->flags = (field(t, flags) & PF_KTHREAD) != 0;
+	e->flags = (__u32)field(t, self_exec_id) << 1 | ((field(t, flags) & PF_KTHREAD) != 0);
 	e->loginuid = -1;
 	e->sessionid = -1;
 	if (bpf_core_field_exists(t->loginuid)) {

@@ -31,6 +31,7 @@ func (p *process) fill(t *bpf.ProbeEventTask) {
 	p.cred = credentials(t)
 	p.cgroup, p.mntns = t.Cgroup, t.Mntns
 	p.loginUID, p.sessionID = t.Loginuid, t.Sessionid
+	p.number = t.Flags >> 1
 	if t.Flags&1 != 0 {
 		p.flags |= record.ProcessKernelThread
 	}

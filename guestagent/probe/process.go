@@ -35,6 +35,7 @@ type process struct {
 	ppid        uint32
 	parentStart uint64
 	execs       uint32
+	number      uint32 // the kernel's, of this image
 	executable  []byte
 	image       *record.Process // pid, start, name and executable: what others quote
 	lineage     []*record.Process

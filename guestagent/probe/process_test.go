@@ -84,9 +84,9 @@ func TestLostExits(t *testing.T) {
 	if !tab.sweep.begin(500000) {
 		t.Fatal("no listing")
 	}
-	tab.listed(1, 10)
-	tab.listed(3, 30)
-	tab.listed(4, 41) // another process by now
+	tab.listed(&bpf.ProbeEventTask{Tgid: 1, Start: 10})
+	tab.listed(&bpf.ProbeEventTask{Tgid: 3, Start: 30})
+	tab.listed(&bpf.ProbeEventTask{Tgid: 4, Start: 41}) // another process by now
 	if n := tab.bury(499999); n != 0 {
 		t.Errorf("%d processes are forgotten before their last events", n)
 	}
@@ -301,11 +301,46 @@ func TestBurySparesWhatEnters(t *testing.T) {
 	if !tab.sweep.begin(1000) {
 		t.Fatal("it is no time for a listing")
 	}
-	tab.listed(10, 100)
-	tab.listed(11, 990)        // the event of whose fork is in the ring still
-	tab.put(11, bare(11, 990)) // it comes
-	tab.put(10, bare(10, 100)) // and one of a new image
+	tab.listed(&bpf.ProbeEventTask{Tgid: 10, Start: 100})
+	tab.listed(&bpf.ProbeEventTask{Tgid: 11, Start: 990}) // the event of whose fork is in the ring still
+	tab.put(11, bare(11, 990))                            // it comes
+	tab.put(10, bare(10, 100))                            // and one of a new image
 	if n := tab.bury(1001); n != 1 || tab.live[10] == nil || tab.live[11] == nil || tab.live[12] != nil {
 		t.Errorf("%d forgotten, left %v; want 10 and 11", n, tab.live)
+	}
+}
+
+// A program that took another's place unseen, because that was lost, is told
+// under its own name once a listing has it.
+func TestRenew(t *testing.T) {
+	tab := newTable(nil)
+	self := uint32(os.Getpid())
+	old := bare(self, 100)
+	old.setImage(self, []byte("login"), []byte("/bin/login"))
+	old.number, old.execs = 3, 2
+	tab.put(self, old)
+	told := bare(12, 120)
+	told.number = 1
+	tab.put(12, told)
+	tab.sweep.wanted = true
+	if !tab.sweep.begin(1000) {
+		t.Fatal("it is no time for a listing")
+	}
+	tab.listed(&bpf.ProbeEventTask{Tgid: self, Start: 100, Flags: 5 << 1, Uid: 7})
+	tab.listed(&bpf.ProbeEventTask{Tgid: 12, Start: 120, Flags: 2 << 1})
+	later := bare(12, 120) // its execution comes from the ring
+	later.number = 2
+	tab.put(12, later)
+	tab.bury(1001)
+	p := tab.live[self]
+	exe, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p == old || string(p.executable) != exe || p.execs != 4 || p.number != 5 || p.cred.Uid != 7 || p.flags&record.ProcessSnapshot == 0 {
+		t.Errorf("the image is %+v, want that of %s", p, exe)
+	}
+	if tab.live[12] != later {
+		t.Error("one whose execution was told is renewed")
 	}
 }

@@ -84,7 +84,7 @@ func (s *stats) tell(sink Sink) error {
 						continue
 					}
 					s.told[cpu][ring][t][r] = n
-					if t := bpf.ProbeEventType(t); t == bpf.ProbeEventTypeEV_FORK || t == bpf.ProbeEventTypeEV_EXIT {
+					if t := bpf.ProbeEventType(t); t == bpf.ProbeEventTypeEV_FORK || t == bpf.ProbeEventTypeEV_EXIT || t == bpf.ProbeEventTypeEV_EXEC {
 						s.unsure = true
 					}
 					sink.Lose(uint32(ring)<<16|uint32(cpu), classOf(uint8(t)), lossReasons[r], n-before)

@@ -24,6 +24,9 @@ type sweep struct {
 	number uint64 // of listings
 	taken  uint64 // time of the listing under way; 0: none
 	next   uint64 // time of the next
+	// newer are processes whose image the listing has newer than the table:
+	// the execution is in the rings yet, or lost.
+	newer map[identity]bpf.ProbeEventTask
 }
 
 // begin says whether it is time for a listing, and notes that it is made.
@@ -32,15 +35,49 @@ func (s *sweep) begin(now uint64) bool {
 		return false
 	}
 	s.wanted, s.taken, s.next = false, now, now+uint64(sweepEvery)
+	s.newer = map[identity]bpf.ProbeEventTask{}
 	s.number++
 	return true
 }
 
 // listed notes a process that runs.
-func (t *table) listed(pid uint32, start uint64) {
-	if p := t.live[pid]; p != nil && p.start == start {
+func (t *table) listed(x *bpf.ProbeEventTask) {
+	if p := t.live[x.Tgid]; p != nil && p.start == x.Start {
 		p.swept, p.hidden = t.sweep.number, false
+		if behind(p, x) && len(t.sweep.newer) < maxNewer {
+			t.sweep.newer[identity{x.Tgid, x.Start}] = *x
+		}
 	}
+}
+
+// maxNewer bounds how many images are renewed by one listing.
+const maxNewer = 1024
+
+// behind says whether the table has an older image of a process than a listing.
+func behind(p *process, x *bpf.ProbeEventTask) bool {
+	return int32((x.Flags>>1-p.number)<<1) > 0
+}
+
+// renew enters what the listing had of processes whose execution was lost. What
+// the program is called is what /proc has by now.
+func (t *table) renew() {
+	for id, x := range t.sweep.newer {
+		old := t.live[id.pid]
+		if old == nil || old.start != id.start || !behind(old, &x) {
+			continue // told meanwhile, or ended
+		}
+		p := &process{start: id.start, ppid: old.ppid, parentStart: old.parentStart, lineage: old.lineage,
+			execs: old.execs + (x.Flags>>1 - old.number), flags: record.ProcessSnapshot}
+		p.fill(&x)
+		exe, deleted := executable(id.pid)
+		if deleted {
+			p.flags |= record.ProcessDeleted
+		}
+		p.setImage(id.pid, comm(&x), exe)
+		t.put(id.pid, p)
+		p.swept = t.sweep.number
+	}
+	t.sweep.newer = nil
 }
 
 // bury forgets what the listing did not have, once the rings have given
@@ -50,6 +87,7 @@ func (t *table) bury(told uint64) (n int) {
 	if s.taken == 0 || told < s.taken {
 		return 0
 	}
+	t.renew()
 	for pid, p := range t.live {
 		if p.swept == s.number || p.start >= s.taken || p.hidden && t.lookup != nil && t.lookup(pid, p.start) != nil {
 			continue
@@ -107,7 +145,7 @@ func (p *Probe) sweepTable(now uint64) error {
 	if !t.sweep.begin(now) {
 		return nil
 	}
-	return p.k.list(func(x *bpf.ProbeEventTask) { t.listed(x.Tgid, x.Start) })
+	return p.k.list(func(x *bpf.ProbeEventTask) { t.listed(x) })
 }
 
 // list calls f for each process, in the order of the kernel's listing.
