@@ -137,14 +137,22 @@ func (s *Store) sign(l *Log, batch *pebble.Batch) (*Published, error) {
 		}
 	}
 	c := proof.Checkpoint{Origin: l.origin, Size: state.size, Root: state.root()}
-	msg, err := c.Sign(l.signer)
+	signer, key := l.signer, s.cfg.Keys.HostPublic()
+	if !l.name.IsHost() {
+		var err error
+		key = s.cfg.Keys.VMPublic() // not replaced while checkpointMu is held
+		if signer, err = s.cfg.Keys.VMSigner(l.origin); err != nil {
+			return nil, err
+		}
+	}
+	msg, err := c.Sign(signer)
 	if err != nil {
 		return nil, err
 	}
 	if err := batch.Set(keySeq(tableCheckpoint, l.id, c.Size), msg, nil); err != nil {
 		return nil, err
 	}
-	return &Published{Checkpoint: c, Note: msg}, nil
+	return &Published{Checkpoint: c, Note: msg, key: key}, nil
 }
 
 // quote enters the newest checkpoints of logs in the host log where they are

@@ -214,7 +214,7 @@ func (s *Store) storeCosignatures(p *Published, answers []witnessAnswer) (*Publi
 		if err != nil {
 			return nil, err
 		}
-		merged = &Published{Checkpoint: p.Checkpoint, Note: msg, Cosigned: true}
+		merged = &Published{Checkpoint: p.Checkpoint, Note: msg, Cosigned: true, key: p.key}
 		if err := s.storeCosigned(merged, answers); err != nil {
 			return nil, err
 		}
@@ -456,7 +456,7 @@ func (s *Store) loadCosigned() (err error) {
 		if err := s.host.contains(c); err != nil {
 			return corrupt("stored checkpoint of %s: %v", s.host.origin, err)
 		}
-		s.cosigning.cosigned = &Published{Checkpoint: c, Note: slices.Clone(msg), Cosigned: true}
+		s.cosigning.cosigned = &Published{Checkpoint: c, Note: slices.Clone(msg), Cosigned: true, key: s.cfg.Keys.HostPublic()}
 		return nil
 	}
 	return it.Error()

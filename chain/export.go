@@ -2,8 +2,6 @@ package chain
 
 import (
 	"context"
-	"encoding/binary"
-
 	"fmt"
 	"io"
 	"maps"
@@ -97,7 +95,7 @@ func (e *exporter) charge(index uint64, n int) error {
 }
 
 func (e *exporter) bundle(ctx context.Context) (*proof.Bundle, error) {
-	b := &proof.Bundle{HostOrigin: e.store.host.origin, VMOrigin: e.log.origin, HostKey: e.store.host.vkey, VMKey: e.log.vkey, Range: e.sel.Range}
+	b := &proof.Bundle{HostOrigin: e.store.host.origin, VMOrigin: e.log.origin, HostKey: e.store.host.vkey, Range: e.sel.Range}
 	if err := e.heads(b); err != nil {
 		return nil, err
 	}
@@ -133,7 +131,7 @@ func (e *exporter) bundle(ctx context.Context) (*proof.Bundle, error) {
 // heads fills in the checkpoints and the two entries of the host log.
 func (e *exporter) heads(b *proof.Bundle) error {
 	e.store.checkpointMu.Lock()
-	q, host := e.log.quoted, e.store.host.published.Load()
+	q, host, certified := e.log.quoted, e.store.host.published.Load(), e.store.vmKeys
 	e.store.checkpointMu.Unlock()
 	if c, ok := e.store.Cosigned(); ok && q.index < c.Size {
 		host = &c // the one that others have seen
@@ -142,16 +140,7 @@ func (e *exporter) heads(b *proof.Bundle) error {
 		return corrupt("the published host checkpoint does not cover the quote")
 	}
 	b.HostCheckpoint = host.Note
-	row, ok, err := get(e.store.db, keyMeta(metaCertificate, e.store.cfg.Keys.VMPublic()))
-	if err != nil {
-		return err
-	}
-	if !ok || len(row) != 12 {
-		return corrupt("no entry certifies the key of the VM logs")
-	}
-	if b.Certificate, err = e.hostEntry(binary.BigEndian.Uint64(row[4:]), host); err != nil {
-		return err
-	}
+	var err error
 	if b.Quote, err = e.hostEntry(q.index, host); err != nil {
 		return err
 	}
@@ -160,7 +149,32 @@ func (e *exporter) heads(b *proof.Bundle) error {
 		return corrupt("entry %d of the host log does not quote %s at size %d", q.index, e.log.origin, q.size)
 	}
 	b.VMCheckpoint, e.size = m.Note, m.Size
-	return nil
+	return e.certificates(b, certified, host)
+}
+
+// certificates adds the certificate of the key that signed the VM checkpoint,
+// and those of the keys before it.
+func (e *exporter) certificates(b *proof.Bundle, certified []vmKey, host *Published) error {
+	_, key, err := e.store.openNote(e.log, b.VMCheckpoint, certified)
+	if err != nil {
+		return corrupt("the quoted checkpoint of %s: %v", e.log.origin, err)
+	}
+	if b.VMKey, err = proof.VerifierKey(e.log.origin, key); err != nil {
+		return err
+	}
+	for _, k := range certified {
+		if b.Certificate, err = e.hostEntry(k.index, host); err != nil {
+			return err
+		}
+		if k.key.Equal(key) {
+			return nil
+		}
+		if err := e.charge(0, len(b.Certificate.Leaf)+len(b.Certificate.Opening)+2*len(b.Certificate.Proof)); err != nil {
+			return err
+		}
+		b.Certificates = append(b.Certificates, b.Certificate)
+	}
+	return corrupt("no entry certifies the key of %s", e.log.origin)
 }
 
 func (e *exporter) hostEntry(index uint64, p *Published) (proof.Sealed, error) {

@@ -78,9 +78,12 @@ func Fsck(ctx context.Context, cfg Config, opts FsckOptions) (_ *Report, err err
 		return nil, fmt.Errorf("check store: %w", err)
 	}
 	defer func() { err = errors.Join(err, s.db.Close()) }()
-	f := &fsck{s: s, opts: opts, r: &Report{Findings: []Finding{}, FramesOff: opts.Frame == nil}, heads: map[LogID]head{}, quotes: map[string][]claim{}, next: map[LogID]uint64{}, quoteAt: map[quoteKey]bool{}, certified: map[uint64]string{}}
+	f := &fsck{s: s, opts: opts, r: &Report{Findings: []Finding{}, FramesOff: opts.Frame == nil}, heads: map[LogID]head{}, quotes: map[string][]claim{}, next: map[LogID]uint64{}, quoteAt: map[quoteKey]bool{}, certified: map[uint64]string{}, keys: proof.KeyChain{HostID: cfg.HostID}}
 	if err := s.loadStoreRow(); err != nil {
 		f.find("store", nil, nil, "%v", err)
+	}
+	if err := s.loadVMKeys(); err != nil {
+		f.find("certificate", nil, nil, "%v", err)
 	}
 	for _, step := range []func(context.Context) error{f.unknownRows, f.logRows, f.logs, f.commits, f.followers, f.quoteRows, f.certificates, f.anchor} {
 		if err := step(ctx); err != nil {
@@ -101,6 +104,7 @@ type fsck struct {
 	quotes    map[string][]claim // checkpoints that the host log quotes, by origin
 	quoteAt   map[quoteKey]bool
 	certified map[uint64]string // key by index in the host log
+	keys      proof.KeyChain    // of the VM logs
 	next      map[LogID]uint64  // first index that no commit has covered
 }
 
@@ -343,6 +347,15 @@ func (f *fsck) certificates(context.Context) error {
 	})
 	if err == nil && !own {
 		f.find("certificate", f.s.host, nil, "the key of the VM logs is not certified")
+	}
+	// A rotation that was cut short behind the certificate left the new key
+	// prepared: the next start completes it.
+	next, prepared := f.s.cfg.Keys.Next()
+	if keys := f.keys.Keys(); len(keys) > 0 {
+		last := keys[len(keys)-1].Key
+		if !last.Equal(f.s.cfg.Keys.VMPublic()) && !(prepared && last.Equal(next)) {
+			f.find("certificate", f.s.host, nil, "the key of the VM logs was retired: the newest is certified in entry %d", keys[len(keys)-1].Index)
+		}
 	}
 	return err
 }

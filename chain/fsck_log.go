@@ -105,7 +105,7 @@ func (c *logCheck) gather() error {
 	err := scan(c.f.s.db, keyLog(tableCheckpoint, c.l.id), func(key, value []byte) error {
 		c.f.r.Checkpoints++
 		size := binary.BigEndian.Uint64(key[5:])
-		p, err := proof.OpenCheckpoint(value, c.l.verifier)
+		p, _, err := c.f.s.openNote(c.l, value, c.f.s.vmKeys)
 		if err != nil {
 			c.f.find("checkpoint", c.l, nil, "at size %d: %v", size, err)
 			return nil
@@ -252,6 +252,9 @@ func (c *logCheck) opened(leaf *record.Leaf, payload []byte) {
 	case *record.KeyCertificate:
 		if l.name.IsHost() {
 			f.certified[index] = string(m.PublicKey)
+			if err := f.keys.Add(index, m); err != nil {
+				f.find("certificate", l, &index, "%v", err)
+			}
 		}
 	}
 	if f.opts.Frame != nil && !l.name.IsHost() {
@@ -273,7 +276,13 @@ func (c *logCheck) quoted(index uint64, m *record.VMCheckpoint) {
 		c.f.quotes[m.Origin] = nil // reported as a missing log
 		return
 	}
-	p, err := proof.OpenCheckpoint(m.Note, vm.verifier)
+	// A key that was retired signs nothing any more.
+	key, ok := c.f.keys.At(index)
+	if !ok {
+		c.f.find("payload", c.l, &index, "it quotes a checkpoint of %s before any key is certified", m.Origin)
+		return
+	}
+	p, err := vm.openWith(m.Note, key.Key)
 	if err != nil || p.Size != m.Size {
 		c.f.find("payload", c.l, &index, "the checkpoint of %s that it quotes has size %d, the entry says %d (%v)", m.Origin, p.Size, m.Size, err)
 		return

@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"crypto/ed25519"
 	"fmt"
 	"sync/atomic"
 
@@ -17,9 +18,9 @@ type Log struct {
 	id       LogID
 	origin   string
 	name     proof.Origin
-	vkey     string
-	verifier note.Verifier
-	signer   note.Signer
+	vkey     string        // of the host log; VM-log keys are replaced
+	verifier note.Verifier // likewise
+	signer   note.Signer   // likewise
 
 	state     atomic.Pointer[logState]  // durable; replaced by the committer
 	published atomic.Pointer[Published] // newest published checkpoint
@@ -57,6 +58,8 @@ type Published struct {
 	Note []byte // the signed note; must not be changed
 	// Cosigned says that witnesses have added their signatures to Note.
 	Cosigned bool
+
+	key ed25519.PublicKey // that signed Note
 }
 
 // Origin returns the log's name, the first line of its checkpoints.
@@ -68,11 +71,39 @@ func (l *Log) Name() proof.Origin { return l.name }
 // ID returns the log's number in this store.
 func (l *Log) ID() LogID { return l.id }
 
-// VerifierKey returns the key which verifies this log's checkpoints.
-func (l *Log) VerifierKey() string { return l.vkey }
+// VerifierKey returns the key which verifies this log's newest published
+// checkpoint. That of a VM log changes with the key epochs of the host.
+func (l *Log) VerifierKey() string {
+	if l.name.IsHost() {
+		return l.vkey
+	}
+	vkey, err := proof.VerifierKey(l.origin, l.publicKey())
+	if err != nil {
+		panic("chain: " + err.Error()) // the origin and the key are well formed
+	}
+	return vkey
+}
 
-// Verifier returns the verifier of this log's checkpoints.
-func (l *Log) Verifier() note.Verifier { return l.verifier }
+// Verifier returns the verifier of this log's newest published checkpoint.
+func (l *Log) Verifier() note.Verifier {
+	if l.name.IsHost() {
+		return l.verifier
+	}
+	v, err := proof.NewVerifier(l.origin, l.publicKey())
+	if err != nil {
+		panic("chain: " + err.Error()) // the origin and the key are well formed
+	}
+	return v
+}
+
+// publicKey returns the key of a VM log's published checkpoint, or the one that
+// will sign its first.
+func (l *Log) publicKey() ed25519.PublicKey {
+	if p := l.published.Load(); p != nil {
+		return p.key
+	}
+	return l.store.cfg.Keys.VMPublic()
+}
 
 // Size returns how many durable leaves the log has.
 func (l *Log) Size() uint64 { return l.state.Load().size }

@@ -22,6 +22,12 @@ func (s *Store) recover() error {
 	if err := s.loadStoreRow(); err != nil {
 		return err
 	}
+	if err := s.loadVMKeys(); err != nil {
+		return err
+	}
+	if err := s.settleKeys(); err != nil {
+		return err
+	}
 	if err := s.loadLogs(); err != nil {
 		return err
 	}
@@ -298,7 +304,7 @@ func (s *Store) loadCheckpoint(l *Log) (p *Published, err error) {
 		return nil, fmt.Errorf("read checkpoint of %s: %w", l.origin, err)
 	}
 	msg = append([]byte(nil), msg...)
-	c, err := proof.OpenCheckpoint(msg, l.verifier)
+	c, key, err := s.openNote(l, msg, s.vmKeys)
 	if err != nil {
 		return nil, fmt.Errorf("stored checkpoint of %s does not verify, is this the key that the store was made with? %w: %w", l.origin, record.ErrFatal, err)
 	}
@@ -309,7 +315,7 @@ func (s *Store) loadCheckpoint(l *Log) (p *Published, err error) {
 		return nil, corrupt("stored checkpoint of %s: %v", l.origin, err)
 	}
 	// Witnesses that are not configured any more have had their say as well.
-	return &Published{Checkpoint: c, Note: msg, Cosigned: bytes.Count(msg, []byte("\n— ")) > 1}, nil
+	return &Published{Checkpoint: c, Note: msg, Cosigned: bytes.Count(msg, []byte("\n— ")) > 1, key: key}, nil
 }
 
 // contains checks that a checkpoint is of this log as it is now.

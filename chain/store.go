@@ -49,8 +49,9 @@ type Store struct {
 	wakeMu  sync.Mutex
 	wake    chan struct{} // closed and replaced at each durable commit
 
-	checkpointMu sync.Mutex // one checkpoint round at a time; guards anchored and Log.quoted
+	checkpointMu sync.Mutex // one checkpoint round at a time; guards anchored, vmKeys and Log.quoted
 	anchored     []byte     // what the anchor file holds
+	vmKeys       []vmKey    // certified, the newest last
 
 	cosigning *cosigning // what witnesses do
 
@@ -186,6 +187,12 @@ func (s *Store) create() error {
 	// nobody can tell it from one whose anchor was taken away.
 	s.checkpointMu.Lock()
 	defer s.checkpointMu.Unlock()
+	if err := s.loadVMKeys(); err != nil {
+		return err
+	}
+	if err := s.settleKeys(); err != nil {
+		return err
+	}
 	if err := s.checkpointHost(); err != nil {
 		return err
 	}
@@ -200,7 +207,7 @@ func (s *Store) fillGenesis(l *Log, g *record.Genesis) {
 	g.Origin = l.origin
 	g.StoreId = s.id[:]
 	g.HostId = s.cfg.HostID
-	g.VerifierKeys = []string{l.vkey}
+	g.VerifierKeys = []string{l.VerifierKey()}
 	if o := l.name; !o.IsHost() {
 		g.DomainUuid, g.Incarnation = o.Domain, o.Incarnation
 	}
@@ -254,21 +261,17 @@ func (s *Store) newLog(id LogID, origin string) (*Log, error) {
 		return nil, fmt.Errorf("origin %s is not of host %s: %w", origin, s.cfg.HostID, record.ErrReject)
 	}
 	l := &Log{store: s, id: id, origin: origin, name: name}
-	pub := s.cfg.Keys.VMPublic()
 	if name.IsHost() {
-		pub = s.cfg.Keys.HostPublic()
-		l.signer, err = s.cfg.Keys.HostSigner(origin)
-	} else {
-		l.signer, err = s.cfg.Keys.VMSigner(origin)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if l.vkey, err = proof.VerifierKey(origin, pub); err != nil {
-		return nil, err
-	}
-	if l.verifier, err = proof.NewVerifier(origin, pub); err != nil {
-		return nil, err
+		pub := s.cfg.Keys.HostPublic()
+		if l.signer, err = s.cfg.Keys.HostSigner(origin); err != nil {
+			return nil, err
+		}
+		if l.vkey, err = proof.VerifierKey(origin, pub); err != nil {
+			return nil, err
+		}
+		if l.verifier, err = proof.NewVerifier(origin, pub); err != nil {
+			return nil, err
+		}
 	}
 	l.state.Store(&logState{})
 	return l, nil

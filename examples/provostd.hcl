@@ -80,6 +80,15 @@ checkpoints {
   # quote = "10s"
 }
 
+# The key that signs the VM logs. It is replaced by one that the host log
+# certifies and the old key signs, and destroyed: who takes over the host later
+# finds no key of the past. "provostd rotate-keys" does it at once.
+keys {
+  # Age at which it is replaced, from "1m"; "24h" is one key a day. "off": only
+  # when it is asked for.
+  # rotate = "off"
+}
+
 # A block for each witness: a third party that cosigns the checkpoints of the
 # host log (c2sp.org/tlog-witness), so that nobody, root included, can show two
 # histories. Its operator has to add the host log with its verifier key

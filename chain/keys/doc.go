@@ -4,8 +4,9 @@
 // leaves here can sign a note or verify one, nothing else.
 //
 // A host has two keys. The host-log key lives long and is what auditors pin;
-// the VM-log key signs every VM log of the host and is certified by an entry
-// of the host log, so that it can be replaced.
+// the VM-log key signs every VM log of the host, is certified by an entry of the
+// host log, and is replaced from time to time: the next one is signed by it, and
+// it is destroyed, so that who takes over the host finds no key of the past.
 //
 // # Files
 //
@@ -13,6 +14,7 @@
 //
 //	host-log.key  0600  private key of the host log
 //	vm-log.key    0600  private key of the VM logs
+//	vm-log.key.next, vm-log.key.old  0600  only while it is replaced
 //	host.vkey     0644  public verifier key of the host log, to be handed out
 //
 // A private key file is text, two lines:

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"golang.org/x/mod/sumdb/note"
 
@@ -31,7 +32,10 @@ const (
 type Keys struct {
 	dir  string
 	host ed25519.PrivateKey
+
+	mu   sync.RWMutex // guards the rest, which is replaced
 	vm   ed25519.PrivateKey
+	next ed25519.PrivateKey // prepared; nil: none
 }
 
 // Create makes the directory dir with new keys. It refuses a directory that
@@ -87,30 +91,55 @@ func Open(dir string) (*Keys, error) {
 	if k.host.Equal(k.vm) {
 		return nil, fmt.Errorf("open keys in %s: host log and VM logs have the same key, they must differ: %w", dir, record.ErrReject)
 	}
+	if err := k.loadRest(); err != nil {
+		return nil, err
+	}
 	return k, nil
 }
 
 // HostPublic returns the public key of the host log.
 func (k *Keys) HostPublic() ed25519.PublicKey { return k.host.Public().(ed25519.PublicKey) }
 
-// VMPublic returns the public key that signs all VM logs.
-func (k *Keys) VMPublic() ed25519.PublicKey { return k.vm.Public().(ed25519.PublicKey) }
+// VMPublic returns the public key that signs all VM logs now.
+func (k *Keys) VMPublic() ed25519.PublicKey {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	return k.vm.Public().(ed25519.PublicKey)
+}
 
 // HostSigner returns the signer of the host log with the given origin.
-func (k *Keys) HostSigner(origin string) (note.Signer, error) { return newSigner(origin, k.host) }
+func (k *Keys) HostSigner(origin string) (note.Signer, error) {
+	return newSigner(origin, k.HostPublic(), func(msg []byte) ([]byte, error) { return ed25519.Sign(k.host, msg), nil })
+}
 
-// VMSigner returns the signer of the VM log with the given origin.
-func (k *Keys) VMSigner(origin string) (note.Signer, error) { return newSigner(origin, k.vm) }
+// VMSigner returns the signer of the VM log with the given origin, by the key
+// of now: it refuses to sign when that is replaced.
+func (k *Keys) VMSigner(origin string) (note.Signer, error) {
+	pub := k.VMPublic()
+	return newSigner(origin, pub, func(msg []byte) ([]byte, error) {
+		k.mu.RLock()
+		defer k.mu.RUnlock()
+		if !pub.Equal(k.vm.Public()) {
+			return nil, fmt.Errorf("sign with VM-log key %x: it was replaced and destroyed: %w", pub, record.ErrReject)
+		}
+		return ed25519.Sign(k.vm, msg), nil
+	})
+}
 
 // commandContext separates commands to guest agents from whatever else the
 // key signs; a signed note cannot begin like this. Part of the protocol, see
 // package wire.
 const commandContext = "provost/command/v1\x00"
 
-// SignCommand signs a command to a guest agent with the key of the VM logs, so
-// that who trusts a VM log can check which commands its host gave.
+// CommandPublic returns the key that SignCommand signs with.
+func (k *Keys) CommandPublic() ed25519.PublicKey { return k.HostPublic() }
+
+// SignCommand signs a command to a guest agent with the key of the host log,
+// so that who trusts the host can check which commands it gave. It is not the
+// key of the VM logs, which is replaced: an agent believes one key for as long
+// as it runs.
 func (k *Keys) SignCommand(command []byte) [ed25519.SignatureSize]byte {
-	return [ed25519.SignatureSize]byte(ed25519.Sign(k.vm, append([]byte(commandContext), command...)))
+	return [ed25519.SignatureSize]byte(ed25519.Sign(k.host, append([]byte(commandContext), command...)))
 }
 
 // PublishVerifier writes host.vkey, the file to hand to auditors, for the host

@@ -12,17 +12,17 @@ import (
 type signer struct {
 	name string
 	hash uint32
-	key  ed25519.PrivateKey
+	sign func(msg []byte) ([]byte, error)
 }
 
 var _ note.Signer = (*signer)(nil)
 
-func newSigner(origin string, key ed25519.PrivateKey) (*signer, error) {
-	v, err := proof.NewVerifier(origin, key.Public().(ed25519.PublicKey))
+func newSigner(origin string, pub ed25519.PublicKey, sign func([]byte) ([]byte, error)) (*signer, error) {
+	v, err := proof.NewVerifier(origin, pub)
 	if err != nil {
 		return nil, err
 	}
-	return &signer{name: origin, hash: v.KeyHash(), key: key}, nil
+	return &signer{name: origin, hash: v.KeyHash(), sign: sign}, nil
 }
 
 // Name returns the origin.
@@ -32,7 +32,7 @@ func (s *signer) Name() string { return s.name }
 func (s *signer) KeyHash() uint32 { return s.hash }
 
 // Sign signs the text of a note.
-func (s *signer) Sign(msg []byte) ([]byte, error) { return ed25519.Sign(s.key, msg), nil }
+func (s *signer) Sign(msg []byte) ([]byte, error) { return s.sign(msg) }
 
 // VerifierKey returns the verifier key text (c2sp.org/signed-note, type 0x01)
 // of a public key under the given origin.

@@ -226,6 +226,9 @@ func (b *Bundle) fill(files map[string][]byte) error {
 	b.HostCheckpoint, b.VMCheckpoint = take(hostCheckpointFile), take(vmCheckpointFile)
 	b.HostKey, b.VMKey = strings.TrimSuffix(string(take(hostKeyFile)), "\n"), strings.TrimSuffix(string(take(vmKeyFile)), "\n")
 	b.Quote, b.Certificate = sealed(quoteBase, true), sealed(certificateBase, true)
+	for i := range m.Keys {
+		b.Certificates = append(b.Certificates, sealed(fmt.Sprintf(earlierKeys, i), true))
+	}
 	for _, e := range m.Entries {
 		place, err := e.Frame.place()
 		if err != nil {

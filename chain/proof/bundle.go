@@ -29,7 +29,11 @@ const (
 	vmKeyFile          = "vm.vkey"
 	quoteBase          = "vm-checkpoint"
 	certificateBase    = "vm-key"
+	earlierKeys        = "vm-keys/%08d" // by the number of the key
 )
+
+// maxKeys bounds how many keys may stand before the one that signs.
+const maxKeys = 16384
 
 // Roles of entries: why an entry is in the bundle.
 const (
@@ -60,7 +64,9 @@ type Bundle struct {
 
 	Quote       Sealed // entry of the host log that quotes VMCheckpoint
 	Certificate Sealed // entry of the host log that certifies the VM-log key
-	Entries     []Entry
+	// Certificates are those of the keys before, from the first one on.
+	Certificates []Sealed
+	Entries      []Entry
 
 	faults []Failure // found while reading
 }
@@ -99,6 +105,7 @@ type manifest struct {
 	Host    string          `json:"host_origin"`
 	VM      string          `json:"vm_origin"`
 	Range   *Range          `json:"range,omitempty"`
+	Keys    int             `json:"earlier_keys,omitempty"`
 	Entries []manifestEntry `json:"entries"`
 }
 
@@ -132,7 +139,7 @@ type member struct {
 
 // members returns the archive's files, sorted by name.
 func (b *Bundle) members() ([]member, error) {
-	m := manifest{Format: bundleFormat, Version: bundleVersion, Host: b.HostOrigin, VM: b.VMOrigin, Range: b.Range}
+	m := manifest{Format: bundleFormat, Version: bundleVersion, Host: b.HostOrigin, VM: b.VMOrigin, Range: b.Range, Keys: len(b.Certificates)}
 	files := []member{
 		{readmeFile, readme(b)},
 		{hostCheckpointFile, b.HostCheckpoint}, {vmCheckpointFile, b.VMCheckpoint},
@@ -146,6 +153,9 @@ func (b *Bundle) members() ([]member, error) {
 	}
 	add(quoteBase, &b.Quote)
 	add(certificateBase, &b.Certificate)
+	for i := range b.Certificates {
+		add(fmt.Sprintf(earlierKeys, i), &b.Certificates[i])
+	}
 	for i := range b.Entries {
 		e := &b.Entries[i]
 		me := manifestEntry{Index: e.Index, Role: e.Role, File: e.base(), Open: e.Opening != nil}
@@ -184,6 +194,9 @@ func parseManifest(text []byte) (manifest, error) {
 	}
 	if m.Format != bundleFormat || m.Version != bundleVersion {
 		return bad("format is %q version %d, this program reads %q version %d", m.Format, m.Version, bundleFormat, bundleVersion)
+	}
+	if m.Keys < 0 || m.Keys > maxKeys {
+		return bad("%d earlier keys, limit %d", m.Keys, maxKeys)
 	}
 	for i, e := range m.Entries {
 		switch e.Role {

@@ -26,6 +26,7 @@
 //	host.vkey, vm.vkey       verifier keys; they prove nothing, and must be the key
 //	                         given and the certified one
 //	vm-key.*                 entry of the host log that certifies vm.vkey
+//	vm-keys/NNNNNNNN.*       likewise for key number N, which was replaced
 //	vm-checkpoint.*          entry of the host log that quotes vm.checkpoint
 //	events/NNNNNNNN.*        entry N of the VM log
 //	frames/NNNNNNNN.*        likewise, where it is a guest agent's signed statement
@@ -42,7 +43,7 @@
 // In this order, each step resting on those before: the host checkpoint with
 // the key given, which host.vkey must equal; the cosignatures on it that a policy
 // asks for; the two host-log entries under it; the VM-log key from its
-// certificate; the VM checkpoint with that key, and that it is the one quoted;
+// certificate, behind those of all keys before it; the VM checkpoint with that key, and that it is the one quoted;
 // every entry's leaf under it and every payload against its leaf; the hash
 // chain between neighbours and, for a range, that nothing is missing; the
 // genesis against the origin; for each entry of a guest the agent's signature

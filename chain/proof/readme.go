@@ -5,6 +5,10 @@ import "fmt"
 // readme returns README.txt: how to verify the bundle with tools that were
 // written elsewhere.
 func readme(b *Bundle) []byte {
+	earlier := ""
+	if len(b.Certificates) > 0 {
+		earlier = "    vm-keys/N.*              likewise for key N, which was replaced; each signs the next\n"
+	}
 	return fmt.Appendf(nil, `Evidence from a Provost ledger
 
 VM log    %s
@@ -48,7 +52,7 @@ What is in it:
     host.vkey, vm.vkey       copies of the keys, to compare with; they prove nothing
     vm-checkpoint.*          entry of the host log that quotes vm.checkpoint
     vm-key.*                 entry of the host log that certifies vm.vkey
-    events/N.*               entry N of the VM log
+%s    events/N.*               entry N of the VM log
     frames/N.*               entry N of the VM log: a statement the guest agent signed
 
     .leaf        the sealed bytes (136); the leaf hash is SHA-256(0x00 || leaf)
@@ -56,5 +60,5 @@ What is in it:
                  SHA-256("provost/commitment/v1" || 0x00 || salt || payload)
     .tlog-proof  inclusion proof, c2sp.org/tlog-proof@v1
     .leaf.spicy  the same for spicy
-`, b.VMOrigin, b.HostOrigin)
+`, b.VMOrigin, b.HostOrigin, earlier)
 }

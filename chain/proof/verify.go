@@ -132,10 +132,7 @@ func (v *verification) hostLog(host note.Verifier) {
 	}
 	v.witnesses()
 	v.r.HostSize, v.r.HostRoot = v.host.Size, v.host.Root.String()
-	certificate, certified := v.hostEntry(certificateBase, &v.b.Certificate, record.ClassKeyCertificate).(*record.KeyCertificate)
-	if certified {
-		v.certificate(certificate)
-	}
+	v.certificates()
 	if quote, ok := v.hostEntry(quoteBase, &v.b.Quote, record.ClassVMCheckpoint).(*record.VMCheckpoint); ok {
 		if quote.Origin != v.b.VMOrigin {
 			v.fail(quoteBase+".payload", v.b.HostOrigin, nil, "it quotes a checkpoint of %s, not of %s", quote.Origin, v.b.VMOrigin)
@@ -249,12 +246,34 @@ func (v *verification) opening(base, log string, leaf *record.Leaf, s *Sealed) [
 	return payload
 }
 
+// certificates follows the keys of the VM logs from the first one on, and takes
+// the last of them for the key of this VM log.
+func (v *verification) certificates() {
+	chain := KeyChain{HostID: v.vm.HostID}
+	add := func(base string, s *Sealed) (*record.KeyCertificate, bool) {
+		c, ok := v.hostEntry(base, s, record.ClassKeyCertificate).(*record.KeyCertificate)
+		leaf, err := record.ParseLeaf(s.Leaf)
+		if !ok || err != nil {
+			return nil, false // reported
+		}
+		if err := chain.Add(leaf.Index, c); err != nil {
+			v.fail(base+".payload", v.b.HostOrigin, &leaf.Index, "%v", err)
+			return nil, false
+		}
+		return c, true
+	}
+	for i := range v.b.Certificates {
+		if _, ok := add(fmt.Sprintf(earlierKeys, i), &v.b.Certificates[i]); !ok {
+			break // those behind it cannot fit
+		}
+	}
+	if c, ok := add(certificateBase, &v.b.Certificate); ok {
+		v.certificate(c)
+	}
+}
+
 // certificate takes the VM-log key from its certificate.
 func (v *verification) certificate(c *record.KeyCertificate) {
-	if want := VMPrefix(v.vm.HostID); c.Use != "vm-log" || c.OriginPrefix != want {
-		v.fail(certificateBase+".payload", v.b.HostOrigin, nil, "it certifies a key for use %q under %q, want vm-log under %q", c.Use, c.OriginPrefix, want)
-		return
-	}
 	key, err := NewVerifier(v.b.VMOrigin, c.PublicKey)
 	if err != nil {
 		v.fail(certificateBase+".payload", v.b.HostOrigin, nil, "%v", err)
@@ -371,6 +390,9 @@ func (v *verification) conclude() {
 		say("The policy asks for no witness.")
 	} else if p != nil {
 		say("The cosignatures satisfy the policy.")
+	}
+	if n := len(v.b.Certificates); n > 0 {
+		say("%d keys of the VM logs were replaced before: each next one was certified in the host log and signed by the one before it.", n)
 	}
 	say("Its entry %d certifies the key of the VM logs; its entry %d quotes the checkpoint of VM log %s at %d entries with root %s.", certificate, quote, v.vmHead.Origin, v.vmHead.Size, v.vmHead.Root)
 	if g, ok := v.entries[0].message.(*record.Genesis); ok {

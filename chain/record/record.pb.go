@@ -3379,6 +3379,7 @@ type KeyCertificate struct {
 	Number            uint64                 `protobuf:"varint,5,opt,name=number,proto3" json:"number,omitempty"`                                               // of the key epoch, from 0
 	PreviousKey       []byte                 `protobuf:"bytes,6,opt,name=previous_key,json=previousKey,proto3" json:"previous_key,omitempty"`                   // that it replaces; empty for the first
 	PreviousSignature []byte                 `protobuf:"bytes,7,opt,name=previous_signature,json=previousSignature,proto3" json:"previous_signature,omitempty"` // by that key, see chain/proof
+	Cause             string                 `protobuf:"bytes,8,opt,name=cause,proto3" json:"cause,omitempty"`                                                  // who wanted it; empty for the first
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -3460,6 +3461,13 @@ func (x *KeyCertificate) GetPreviousSignature() []byte {
 		return x.PreviousSignature
 	}
 	return nil
+}
+
+func (x *KeyCertificate) GetCause() string {
+	if x != nil {
+		return x.Cause
+	}
+	return ""
 }
 
 // WitnessState says in the host log who cosigns it, when that changes.
@@ -4605,7 +4613,7 @@ const file_record_proto_rawDesc = "" +
 	"\fVMCheckpoint\x12\x16\n" +
 	"\x06origin\x18\x01 \x01(\tR\x06origin\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x12\n" +
-	"\x04note\x18\x03 \x01(\fR\x04note\"\xef\x01\n" +
+	"\x04note\x18\x03 \x01(\fR\x04note\"\x85\x02\n" +
 	"\x0eKeyCertificate\x12\x10\n" +
 	"\x03use\x18\x01 \x01(\tR\x03use\x12\x1d\n" +
 	"\n" +
@@ -4615,7 +4623,8 @@ const file_record_proto_rawDesc = "" +
 	"not_before\x18\x04 \x01(\x03R\tnotBefore\x12\x16\n" +
 	"\x06number\x18\x05 \x01(\x04R\x06number\x12!\n" +
 	"\fprevious_key\x18\x06 \x01(\fR\vpreviousKey\x12-\n" +
-	"\x12previous_signature\x18\a \x01(\fR\x11previousSignature\"\xae\x01\n" +
+	"\x12previous_signature\x18\a \x01(\fR\x11previousSignature\x12\x14\n" +
+	"\x05cause\x18\b \x01(\tR\x05cause\"\xae\x01\n" +
 	"\fWitnessState\x12\x12\n" +
 	"\x04size\x18\x01 \x01(\x04R\x04size\x12:\n" +
 	"\aanswers\x18\x02 \x03(\v2 .provost.record.v1.WitnessAnswerR\aanswers\x12\x18\n" +

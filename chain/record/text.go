@@ -82,7 +82,10 @@ func Text(c Class, m Message) string {
 	case *VMCheckpoint:
 		fmt.Fprintf(&b, "checkpoint of %s at size %d", m.Origin, m.Size)
 	case *KeyCertificate:
-		fmt.Fprintf(&b, "key %x signs %s*", m.PublicKey, m.OriginPrefix)
+		fmt.Fprintf(&b, "key %d %x signs %s*", m.Number, m.PublicKey, m.OriginPrefix)
+		if m.Cause != "" {
+			fmt.Fprintf(&b, " from now on (%s)", Printable([]byte(m.Cause)))
+		}
 	case *WitnessState:
 		witnessText(&b, m)
 	case *Daemon:

@@ -32,11 +32,12 @@ func main() {
 const help = `usage: provostd [flags] [COMMAND]
 
 commands:
-  run       keep the chains of this host's domains (default)
-  init      create keys and ledger of a host that has none
-  check     check the configuration and the policies, and end
-  fsck      check every row of the ledger while no daemon runs
-  version   print the version
+  run          keep the chains of this host's domains (default)
+  init         create keys and ledger of a host that has none
+  check        check the configuration and the policies, and end
+  fsck         check every row of the ledger while no daemon runs
+  rotate-keys  replace the key of the VM logs and destroy the old one
+  version      print the version
 
 flags:
 `
@@ -64,7 +65,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 0
 	}
 	act, ok := map[string]func(context.Context, *daemon.Config, *slog.Logger, io.Writer) error{
-		"run": runDaemon, "init": initHost, "check": check, "fsck": fsck,
+		"run": runDaemon, "init": initHost, "check": check, "fsck": fsck, "rotate-keys": rotateKeys,
 	}[command]
 	if !ok {
 		fmt.Fprintf(stderr, "provostd: there is no command %q\nTry: provostd -h\n", command)
@@ -167,6 +168,15 @@ func fsck(ctx context.Context, cfg *daemon.Config, log *slog.Logger, stdout io.W
 		return err
 	}
 	return printReport(stdout, r)
+}
+
+func rotateKeys(ctx context.Context, cfg *daemon.Config, log *slog.Logger, stdout io.Writer) error {
+	e, err := daemon.RotateKeys(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(stdout, "key %d of the VM logs is %s, certified in entry %d of the host log; the one before it is destroyed\n", e.Number, e.Key, e.Index)
+	return err
 }
 
 // printReport prints what fsck found. A ledger with findings is an error.

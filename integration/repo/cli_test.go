@@ -38,7 +38,7 @@ func TestCommandLineIsDocumented(t *testing.T) {
 		}
 		flagsIn(t, p.name, section, page, text)
 		if _, list, ok := strings.Cut(text, "commands:\n"); ok {
-			for _, c := range regexp.MustCompile(`(?m)^  ([a-z]+)  `).FindAllStringSubmatch(list, -1) {
+			for _, c := range regexp.MustCompile(`(?m)^  ([a-z-]+)  `).FindAllStringSubmatch(list, -1) {
 				if !strings.Contains(section, "`"+p.name+" "+c[1]+"`") {
 					t.Errorf("docs/cli.md does not explain `%s %s`", p.name, c[1])
 				}

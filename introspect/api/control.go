@@ -33,6 +33,8 @@ type Control struct {
 	// StopAgent has the guest agent of a domain end, for the one who asks and
 	// with a reason. It returns behind the sealing of both.
 	StopAgent func(ctx context.Context, nameOrUUID, requester, reason string) (*client.AgentAnswer, error)
+	// Rotate replaces the key of the VM logs, for the one who asks.
+	Rotate func(ctx context.Context, requester string) (*client.KeyEpoch, error)
 	// Find returns the newest log of a domain, or an error which wraps
 	// ErrNotFound.
 	Find func(nameOrUUID string) (*chain.Log, error)
@@ -57,6 +59,10 @@ func (c *Control) Handler() http.Handler {
 	m.HandleFunc("POST /v1/domains/{name}/agent-stop", func(w http.ResponseWriter, r *http.Request) {
 		a, err := c.StopAgent(r.Context(), r.PathValue("name"), requester(r.Context()), r.URL.Query().Get("reason"))
 		c.answer(w, r, a, err)
+	})
+	m.HandleFunc("POST /v1/keys/rotate", func(w http.ResponseWriter, r *http.Request) {
+		e, err := c.Rotate(r.Context(), requester(r.Context()))
+		c.answer(w, r, e, err)
 	})
 	m.HandleFunc("GET /v1/tail", c.tail)
 	m.HandleFunc("GET /v1/query", c.query)

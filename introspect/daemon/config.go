@@ -43,6 +43,7 @@ type Config struct {
 	API         *APIConfig         `hcl:"api,block"`
 	Guest       *GuestConfig       `hcl:"guest,block"`
 	Checkpoints *CheckpointsConfig `hcl:"checkpoints,block"`
+	Keys        *KeysConfig        `hcl:"keys,block"`
 	Witnessing  *WitnessingConfig  `hcl:"witnessing,block"`
 	Witnesses   []WitnessConfig    `hcl:"witness,block"`
 	Domains     []DomainConfig     `hcl:"domain,block"`
@@ -193,6 +194,7 @@ func (c *Config) blocks(v *validator) {
 	c.Checkpoints.vm = v.duration("checkpoints.vm", c.Checkpoints.VM, 100*time.Millisecond, time.Hour)
 	c.Checkpoints.host = v.duration("checkpoints.host", c.Checkpoints.Host, 100*time.Millisecond, time.Hour)
 	c.Checkpoints.quote = v.duration("checkpoints.quote", c.Checkpoints.Quote, 100*time.Millisecond, time.Hour)
+	c.completeKeys(v)
 	c.completeWitnesses(v)
 	seen := map[domain.UUID]bool{}
 	for i := range c.Domains {

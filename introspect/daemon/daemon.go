@@ -222,6 +222,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	parts := []part{
 		{"ledger", d.store.Run},
 		{"index", d.index.Run},
+		{"keys", d.rotateKeys},
 		{"enforcer", d.enforcer.Run},
 		{"judge", d.judge.Run},
 		{"sessions", d.sessions.Run},

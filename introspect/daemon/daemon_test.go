@@ -29,7 +29,7 @@ var quiet = slog.New(slog.DiscardHandler)
 
 // TestMetricsFollowTheConventions gathers everything a daemon exports.
 func TestMetricsFollowTheConventions(t *testing.T) {
-	cfg := testConfig(t, "")
+	cfg := testConfig(t, fmt.Sprintf("witness \"w1\" {\n  url = \"https://witness.example.net/w1\"\n  key = %q\n}\n", witnessKey))
 	if err := Init(cfg, quiet); err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func TestMetricsFollowTheConventions(t *testing.T) {
 	for _, p := range problems {
 		t.Errorf("%s: %s", p.Metric, p.Text)
 	}
-	if len(all) < 30 {
+	if len(all) < 40 {
 		t.Errorf("%d metrics, want some for every stage", len(all))
 	}
 }

@@ -64,3 +64,47 @@ func TestWitnessConfig(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestRotateKeys replaces the key while no daemon runs; one that runs is asked.
+func TestRotateKeys(t *testing.T) {
+	cfg := testConfig(t, "keys {\n  rotate = \"24h\"\n}\n")
+	if err := Init(cfg, quiet); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(filepath.Join(cfg.keysDir(), "vm-log.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 {
+		e, err := RotateKeys(t.Context(), cfg, quiet)
+		if err != nil || e.Number != uint64(i+1) {
+			t.Fatalf("%+v, %v", e, err)
+		}
+	}
+	after, err := os.ReadFile(filepath.Join(cfg.keysDir(), "vm-log.key"))
+	if err != nil || string(after) == string(before) {
+		t.Errorf("the key is the same: %v", err)
+	}
+	if r, err := Fsck(t.Context(), cfg, quiet); err != nil || !r.OK() {
+		t.Errorf("fsck: %v %v", r, err)
+	}
+	d, err := New(cfg, "test", quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if since, err := d.store.VMKeySince(); err != nil || since.IsZero() {
+		t.Errorf("the key is in force since %s: %v", since, err)
+	}
+	// Two at once: the ledger is open, and nobody answers on the socket.
+	if e, err := RotateKeys(t.Context(), cfg, quiet); err == nil {
+		t.Errorf("rotated beside a daemon: %+v", e)
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+	for _, bad := range []string{"1s", "daily", "-24h"} {
+		if _, _, diags := parseConfig(fmt.Appendf(nil, "host_id = \"a\"\nkeys {\n  rotate = %q\n}\n", bad), "test.hcl"); !diags.HasErrors() {
+			t.Errorf("rotate = %q is taken", bad)
+		}
+	}
+}

@@ -18,7 +18,7 @@ import (
 // CommandKey signs what agents are told to do (invariant I9: the key itself
 // stays in chain/keys).
 type CommandKey interface {
-	VMPublic() ed25519.PublicKey
+	CommandPublic() ed25519.PublicKey
 	SignCommand(command []byte) [ed25519.SignatureSize]byte
 }
 

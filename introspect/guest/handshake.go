@@ -32,7 +32,7 @@ func (s *session) handshake(ctx context.Context, l *link, d *Domain) (wire.Hello
 		LastSession: s.prog.Session, LastFrame: s.prog.Frame, LastFrameHash: s.prog.FrameHash,
 	}
 	if s.cfg.Commands != nil {
-		hello.CommandKey = [ed25519.PublicKeySize]byte(s.cfg.Commands.VMPublic())
+		hello.CommandKey = [ed25519.PublicKeySize]byte(s.cfg.Commands.CommandPublic())
 	}
 	if _, err := rand.Read(hello.Nonce[:]); err != nil {
 		return hello, fmt.Errorf("draw nonce: %w", err)

@@ -57,6 +57,12 @@ func (c *Client) StopAgent(ctx context.Context, name, reason string) (*AgentAnsw
 	return &a, c.call(ctx, http.MethodPost, "/v1/domains/"+url.PathEscape(name)+"/agent-stop", v, &a)
 }
 
+// RotateKeys has the key of the VM logs replaced and destroyed.
+func (c *Client) RotateKeys(ctx context.Context) (*KeyEpoch, error) {
+	var e KeyEpoch
+	return &e, c.call(ctx, http.MethodPost, "/v1/keys/rotate", nil, &e)
+}
+
 // TailQuery chooses entries. The zero value means all logs from their start.
 type TailQuery struct {
 	Domain  string   // name or UUID; empty: all, and the host log

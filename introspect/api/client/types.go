@@ -23,6 +23,13 @@ type Status struct {
 	Witnesses *Witnesses `json:"witnesses,omitempty"`
 }
 
+// KeyEpoch is a key of the VM logs.
+type KeyEpoch struct {
+	Number uint64 `json:"number"` // from 0
+	Key    string `json:"key"`    // Ed25519 public key, hexadecimal
+	Index  uint64 `json:"index"`  // of its certificate in the host log
+}
+
 // Witnesses says who cosigns the host log.
 type Witnesses struct {
 	Missing   string    `json:"missing,omitempty"` // what the quorum lacks; empty: it is reached
