@@ -566,6 +566,124 @@ func glob(t *testing.T, dir, pattern string) []string {
 	return all
 }
 
+// TestLongChunk ends a chunk early where guests chose too many words.
+func TestLongChunk(t *testing.T) {
+	l := newLedger(t)
+	vm := l.vm(1)
+	x, _ := l.start(filepath.Join(l.dir, "index"))
+	const n = 25_000
+	pad := string(bytes.Repeat([]byte{'y'}, 2*maxTerm))
+	for first := 0; first < n; first += 500 {
+		batch := make([]event, 500)
+		for i := range batch {
+			batch[i] = event{record.ClassFileRename, &record.Event{
+				File:   &record.File{Path: fmt.Appendf(nil, "/a%d%s", first+i, pad), FilesystemPath: fmt.Appendf(nil, "/b%d%s", first+i, pad)},
+				Target: &record.File{Path: fmt.Appendf(nil, "/c%d%s", first+i, pad), FilesystemPath: fmt.Appendf(nil, "/d%d%s", first+i, pad)}}}
+		}
+		l.guest(vm, 1, batch...)
+	}
+	l.wait(x)
+	if len(x.zones) == 0 || x.zones[0].count >= chunkSize || x.open.bytes > maxChunkBytes {
+		t.Fatalf("%d chunks on disk, %d bytes in the open one", len(x.zones), x.open.bytes)
+	}
+	for _, k := range []int{0, int(x.zones[0].count) - 4, int(x.zones[0].count), n - 1} {
+		if got := find(t, x, Query{Path: Exactly(fmt.Appendf(nil, "/c%d%s", k, pad))}); len(got) != 1 {
+			t.Errorf("entry %d is found %d times", k, len(got))
+		}
+	}
+}
+
+// copyDir copies files as they are while somebody writes them.
+func copyDir(t *testing.T, from, to string) {
+	t.Helper()
+	if err := os.MkdirAll(to, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	names, err := os.ReadDir(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range names {
+		b, err := os.ReadFile(filepath.Join(from, n.Name()))
+		if os.IsNotExist(err) || n.Name() == "LOCK" {
+			continue
+		}
+		if err == nil {
+			err = os.WriteFile(filepath.Join(to, n.Name()), b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestTornCopies opens what a crash or a careless copy could leave, while
+// questions, writes and forgetting go on: answers are right or the index is made
+// again.
+func TestTornCopies(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 2))
+	l := newLedger(t)
+	logs := []*chain.Log{l.vm(1), l.vm(2)}
+	dir := filepath.Join(l.dir, "index")
+	x, _ := l.start(dir)
+	ctx, cancel := context.WithCancel(context.Background())
+	asked := make(chan error, 1)
+	go func() {
+		r := rand.New(rand.NewPCG(seed, 3))
+		for ctx.Err() == nil {
+			q := randomQuery(r, logs)
+			n := 0
+			for _, err := range x.Find(ctx, &q, nil) {
+				if err != nil && ctx.Err() == nil {
+					asked <- err
+					return
+				}
+				if n++; n > 50 {
+					break
+				}
+			}
+		}
+		asked <- nil
+	}()
+	for round := range 4 {
+		l.fill(r, logs, chunkSize/3)
+		if round == 2 {
+			if err := x.Forget(t.Context(), logs[0].ID(), 1, 20); err != nil {
+				t.Fatal(err)
+			}
+		}
+		torn := filepath.Join(l.dir, fmt.Sprint("copy", round))
+		copyDir(t, dir, torn)
+		y, stop := l.start(torn)
+		items := readAll(t, l.Store)
+		for range 4 {
+			q := randomQuery(r, logs)
+			want := naive(items, &q)
+			var got []string
+			for _, f := range find(t, y, q) {
+				if f.Log != logs[0] || f.Index > 20 { // what was forgotten may be found again: it is not erased
+					got = append(got, fmt.Sprint(f.Log.ID(), "/", f.Index))
+				}
+			}
+			want = slices.DeleteFunc(want, func(s string) bool {
+				id, index := 0, 0
+				_, err := fmt.Sscanf(s, "%d/%d", &id, &index)
+				return err != nil || id == int(logs[0].ID()) && index <= 20
+			})
+			if !slices.Equal(got, want) {
+				t.Fatalf("copy %d, query %+v: %d entries, want %d", round, q, len(got), len(want))
+			}
+		}
+		stop()
+	}
+	cancel()
+	if err := <-asked; err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestPlacesRoundTrip holds both forms of a row, and where they meet.
 func TestPlacesRoundTrip(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))

@@ -71,7 +71,9 @@ func (c *Control) copyFound(ctx context.Context, q *index.Query, limit int, out 
 		if err := out.write(&f.Item); err != nil {
 			return nil, err
 		}
-		n++
+		if n++; n == 1 {
+			out.flush() // what comes next may take longer
+		}
 	}
 	if stats.Cut {
 		end.Next = token(stats.Next)

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/provostd/provost/chain"
+	"github.com/provostd/provost/chain/index"
+	"github.com/provostd/provost/chain/keys"
+	"github.com/provostd/provost/chain/proof"
+	"github.com/provostd/provost/chain/record"
+	"github.com/provostd/provost/introspect/api"
+)
+
+// served is a ledger with its index behind a socket, as the daemon serves them.
+// Its one domain, web, has been written to by a guest that means no good.
+func served(t *testing.T) (socket string) {
+	t.Helper()
+	dir := t.TempDir()
+	k, err := keys.Create(filepath.Join(dir, "keys"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := chain.Create(chain.Config{Dir: filepath.Join(dir, "store"), Anchor: filepath.Join(dir, "anchor"), HostID: "kvm1.example", Keys: k})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := index.Open(index.Config{Store: s, Dir: filepath.Join(dir, "index")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 2)
+	go func() { done <- s.Run(ctx) }()
+	go func() { done <- x.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		for range 2 {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		for _, err := range []error{x.Close(), s.Close()} {
+			if err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	l, err := s.CreateLog(t.Context(), proof.VMOrigin("kvm1.example", "6a2f41a3-c54c-4f54-9d3b-0a6b6a1f0001", 1), &record.Genesis{Cause: "define"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sh := &record.Process{Pid: 7, Start: 70, Ppid: 1, ParentStart: 1, Executable: []byte("/bin/sh"), Credentials: &record.Credentials{Uid: 33}}
+	b := chain.Batch{Log: l}
+	for _, e := range []struct {
+		class record.Class
+		event *record.Event
+	}{
+		{record.ClassNetworkAccept, &record.Event{Process: sh, Network: &record.Network{Family: 4, Protocol: "tcp", Direction: "ingress",
+			SourceIp: []byte{198, 51, 100, 9}, SourcePort: 5, DestinationIp: []byte{10, 0, 0, 5}, DestinationPort: 80}}},
+		{record.ClassFileModify, &record.Event{Process: sh, File: &record.File{Path: []byte("/srv/www/index.html")}}},
+		{record.ClassFileModify, &record.Event{Process: sh, File: &record.File{Path: []byte("/srv/www/\x1b[2J\"x")}}},
+	} {
+		d, err := s.Draft(record.OriginHost, e.class, e.event)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Entries = append(b.Entries, d)
+	}
+	if _, err := s.Append(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	c := &api.Control{Store: s, Index: x, Log: slog.New(slog.DiscardHandler), Name: func(string) string { return "web" },
+		Find: func(name string) (*chain.Log, error) {
+			if name == "web" {
+				return l, nil
+			}
+			return nil, fmt.Errorf("find domain %q: %w", name, api.ErrNotFound)
+		}}
+	socket = filepath.Join(dir, "s")
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: c.Handler(), ReadHeaderTimeout: time.Minute}
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = srv.Serve(listener) }) // ends with Close, which is its error
+	t.Cleanup(func() {
+		srv.Close()
+		serving.Wait()
+	})
+	return socket
+}
+
+// TestQueryAndLineage asks a ledger as people do.
+func TestQueryAndLineage(t *testing.T) {
+	socket := served(t)
+	for _, c := range []struct {
+		args string
+		code int
+		want []string // in stdout or stderr
+		not  string
+	}{
+		{"query --domain web --path /srv/www/", exitOK, []string{`"/srv/www/\x1b[2J\"x"`, "/srv/www/index.html"}, "\x1b"},
+		{"query --path /srv/www/index.html --limit 1", exitOK, []string{"file.modify", "web"}, "x1b"},
+		{"query --address 198.51.100.0/24 --since 1h", exitOK, []string{"network.accept"}, "file.modify"},
+		{"query --user 33 --limit 1", exitOK, []string{"there may be more: --after 1-"}, "index.html"},
+		{"query --domain nobody", exitFailed, []string{"not found"}, "web"},
+		{"query --class file.nope", exitFailed, []string{"no class matches"}, "web"},
+		{"lineage --domain web /srv/www/index.html", exitOK, []string{"what led to /srv/www/index.html\n", "└─ /bin/sh(7) uid 33: file.modify", "198.51.100.9: network.accept"}, "x1b"},
+		{"lineage --domain web 7 --direction forward", exitOK, []string{`"/srv/www/\x1b[2J\"x": file.modify`}, "\x1b"},
+		{"lineage 198.51.100.9 --direction forward --format dot", exitOK, []string{"digraph lineage", "network.accept"}, "\x1b"},
+		{"lineage --domain web /srv/www/index.html --format prov", exitOK, []string{"wasGeneratedBy", "urn:provost:lineage:"}, "\x1b"},
+		{"lineage --domain web /nowhere", exitFailed, []string{"no entry tells of /nowhere"}, "web"},
+	} {
+		code, out, errs := call(t, append(strings.Fields(c.args), "--socket", socket)...)
+		for _, w := range c.want {
+			if code != c.code || !strings.Contains(out+errs, w) {
+				t.Errorf("provost %s: exit %d, want %d with %q\n%s%s", c.args, code, c.code, w, out, errs)
+			}
+		}
+		if strings.Contains(out, c.not) {
+			t.Errorf("provost %s shows %q:\n%s", c.args, c.not, out)
+		}
+	}
+	_, out, _ := call(t, "query", "--json", "--domain", "web", "--socket", socket)
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	for _, l := range lines {
+		if !json.Valid([]byte(l)) {
+			t.Errorf("no JSON: %s", l)
+		}
+	}
+	if len(lines) != 5 || !strings.Contains(lines[4], `"end":`) {
+		t.Errorf("%d lines, the last %s", len(lines), lines[len(lines)-1])
+	}
+	if _, out, _ = call(t, "lineage", "--json", "--domain", "web", "7", "--socket", socket); !json.Valid([]byte(out)) || !strings.Contains(out, `"start":`) {
+		t.Errorf("no JSON: %s", out)
+	}
+}
