@@ -26,7 +26,7 @@ func diskConfig(t testing.TB) Config {
 	t.Helper()
 	dir := t.TempDir()
 	return Config{
-		Dir: filepath.Join(dir, "store"), Anchor: filepath.Join(dir, "anchor"), HostID: "kvm1.example", Keys: testKeys(t),
+		Dir: filepath.Join(dir, "store"), Anchor: filepath.Join(dir, "anchor"), PayloadKeys: filepath.Join(dir, "payload-keys"), HostID: "kvm1.example", Keys: testKeys(t),
 		CheckpointEvery: time.Second, HostEvery: time.Second, WitnessEvery: 10 * time.Second,
 	}
 }
@@ -97,7 +97,7 @@ func (w *rawWriter) write(t testing.TB, entries []Entry) {
 		}
 	}
 	for i := range entries {
-		_ = writePayload(b, 1, first+uint64(i), &entries[i])
+		_ = (*Store)(nil).writePayload(b, 1, first+uint64(i), &entries[i], nil)
 	}
 	_ = b.Set(keyLog(tableHead, 1), w.head, nil)
 	w.c++

@@ -14,6 +14,7 @@ import (
 // bundle is an unpacked B row: 256 entries of a log. It is safe for concurrent
 // use.
 type bundle struct {
+	log    LogID
 	first  uint64
 	rows   [tileWidth]bundleRow
 	weight int // bytes that it holds or will hold, about
@@ -36,28 +37,46 @@ type bundleRow struct {
 // bundleSegment is a segment whose payloads are unpacked at first use.
 type bundleSegment struct {
 	segment
+	first    uint64 // index of its first entry
 	once     sync.Once
+	secret   []byte
 	payloads []byte
 	err      error
 }
 
-func (s *bundleSegment) open() error {
-	s.once.Do(func() { s.payloads, s.err = unpack(s.blob[32*s.secrets:], s.length) })
+func (s *bundleSegment) open(keys *payloadKeys, id LogID) error {
+	s.once.Do(func() {
+		plain := s.blob
+		if s.form == segmentSealed {
+			if keys == nil {
+				s.err = errNotEncrypted
+			} else {
+				plain, s.err = keys.openSegment(&s.segment, id, s.first)
+			}
+		}
+		if s.err == nil {
+			s.secret = plain[:32*s.secrets]
+			s.payloads, s.err = unpack(plain[32*s.secrets:], s.length)
+		}
+	})
 	return s.err
 }
 
+// errNotEncrypted is damage: such a store was never given keys.
+var errNotEncrypted = errors.New("it is encrypted, and payloads of this store are not")
+
 // opening returns what opens entry i; for an entry whose payload stays outside
 // it says just that. The payload is the bundle's own memory.
-func (b *bundle) opening(i int) (opening, error) {
+func (b *bundle) opening(i int, keys *payloadKeys) (opening, error) {
 	r := &b.rows[i]
 	o := opening{kind: r.kind}
 	if r.kind == kindOutside {
 		return o, nil
 	}
-	if err := r.segment.open(); err != nil {
+	if err := r.segment.open(keys, b.log); err != nil {
 		return opening{}, err
 	}
-	copy(o.secret[:], r.segment.blob[32*r.secret:])
+	copy(o.secret[:], r.segment.secret[32*r.secret:])
 	o.payload = r.segment.payloads[r.offset : r.offset+r.length : r.offset+r.length]
 	return o, nil
 }
@@ -73,13 +92,13 @@ func (b *bundle) prev(i int) record.Hash {
 // entry makes entry i whole again. What comes out must have the hash that the
 // tree has: nothing that was changed or packed wrongly is ever handed out.
 func (l *Log) entry(b *bundle, i int) (Item, error) {
-	o, err := b.opening(i)
+	o, err := b.opening(i, l.store.keys)
 	index := b.first + uint64(i)
 	if err != nil {
-		return Item{}, corrupt("payload %d of %s: %v", index, l.origin, err)
+		return Item{}, l.badPayload(index, err)
 	}
 	if o.kind == kindOutside {
-		if o, err = l.payloadRow(index); err != nil {
+		if o, err = l.payloadRow(&b.rows[i].leaf); err != nil {
 			return Item{}, err
 		}
 	}
@@ -98,7 +117,8 @@ func (l *Log) entry(b *bundle, i int) (Item, error) {
 }
 
 // payloadRow reads a P row.
-func (l *Log) payloadRow(index uint64) (opening, error) {
+func (l *Log) payloadRow(leaf *record.Leaf) (opening, error) {
+	index := leaf.Index
 	row, ok, err := get(l.store.db, keySeq(tablePayload, l.id, index))
 	if err != nil {
 		return opening{}, err
@@ -106,11 +126,34 @@ func (l *Log) payloadRow(index uint64) (opening, error) {
 	if !ok {
 		return opening{}, corrupt("payload %d of %s is missing", index, l.origin)
 	}
-	o, err := parsePayload(row)
+	o, err := l.openPayload(row, leaf)
 	if err != nil {
-		return opening{}, corrupt("payload %d of %s: %v", index, l.origin, err)
+		return opening{}, l.badPayload(index, err)
 	}
 	return o, nil
+}
+
+// openPayload parses a P row, decrypting it first where it is encrypted.
+func (l *Log) openPayload(row []byte, leaf *record.Leaf) (opening, error) {
+	if len(row) > 0 && row[0] == payloadSealed {
+		if l.store.keys == nil {
+			return opening{}, errNotEncrypted
+		}
+		var err error
+		if row, err = l.store.keys.openRow(row, l.id, leaf); err != nil {
+			return opening{}, err
+		}
+	}
+	return parsePayload(row)
+}
+
+// badPayload says why a payload cannot be read. A key that is missing is no
+// damage of the store.
+func (l *Log) badPayload(index uint64, err error) error {
+	if errors.Is(err, errNoKey) {
+		return fmt.Errorf("payload %d of %s: %w", index, l.origin, err)
+	}
+	return corrupt("payload %d of %s: %v", index, l.origin, err)
 }
 
 // readItem reads one durable entry, packed or not.
@@ -149,9 +192,9 @@ func (l *Log) readRows(index uint64) (item Item, ok bool, err error) {
 	if item.Leaf, err = record.ParseLeaf(leaf); err != nil {
 		return Item{}, false, corrupt("leaf %d of %s: %v", index, l.origin, err)
 	}
-	o, err := parsePayload(row)
+	o, err := l.openPayload(row, &item.Leaf)
 	if err != nil {
-		return Item{}, false, corrupt("payload %d of %s: %v", index, l.origin, err)
+		return Item{}, false, l.badPayload(index, err)
 	}
 	item.Payload, item.Salt = o.payload, o.salt(&item.Leaf.Header)
 	return item, true, nil
@@ -204,7 +247,7 @@ func (l *Log) bundle(n uint64) (*bundle, error) {
 	if err != nil || !ok {
 		return nil, err
 	}
-	if b, err = parseBundle(n*tileWidth, row); err != nil {
+	if b, err = parseBundle(l.id, n*tileWidth, row); err != nil {
 		return nil, corrupt("bundle %d of %s: %v", n, l.origin, err)
 	}
 	if err := b.place(l.store.db, l.id); err != nil {

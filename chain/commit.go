@@ -183,8 +183,15 @@ func (s *Store) sealBatch(w *commitWork, b *Batch, sealed *Sealed) error {
 			return err
 		}
 	}
+	var key *payloadKey
+	if s.keys != nil {
+		var err error
+		if key, err = s.keys.use(l.id, hourOf(l.work.wall)); err != nil {
+			return err
+		}
+	}
 	for i := range b.Entries {
-		if err := writePayload(w.batch, l.id, sealed.First+uint64(i), &b.Entries[i]); err != nil {
+		if err := s.writePayload(w.batch, l.id, sealed.First+uint64(i), &b.Entries[i], key); err != nil {
 			return err
 		}
 	}
@@ -242,22 +249,42 @@ func (s *Store) sealLeaf(batch *pebble.Batch, l *Log, e *Entry) error {
 	return err
 }
 
-// writePayload writes the P row of an entry.
-func writePayload(batch *pebble.Batch, id LogID, index uint64, e *Entry) error {
-	op := batch.SetDeferred(keySeqSize, 1+len(e.Salt)+len(e.Payload))
-	putKeySeq(op.Key, tablePayload, id, index)
-	op.Value[0] = payloadSalt
-	copy(op.Value[1:], e.Salt[:])
-	if e.Salt == (record.Salt{}) {
-		op.Value[0] = payloadSeed
-		copy(op.Value[1:], e.Seed[:])
+// writePayload writes the P row of an entry, encrypted where there is a key.
+func (s *Store) writePayload(batch *pebble.Batch, id LogID, index uint64, e *Entry, key *payloadKey) error {
+	n := 1 + len(e.Salt) + len(e.Payload)
+	if key == nil {
+		op := batch.SetDeferred(keySeqSize, n)
+		putKeySeq(op.Key, tablePayload, id, index)
+		putPayload(op.Value, e)
+		return op.Finish()
 	}
-	copy(op.Value[1+len(e.Salt):], e.Payload)
+	op := batch.SetDeferred(keySeqSize, n+sealedRowExtra)
+	putKeySeq(op.Key, tablePayload, id, index)
+	putPayload(op.Value[9:9+n], e)
+	s.keys.sealRow(key, op.Value, id, index)
 	return op.Finish()
 }
 
-// commitWork adds heads and the commit row and syncs it all.
+// putPayload makes the P row of an entry in b.
+func putPayload(b []byte, e *Entry) {
+	b[0] = payloadSalt
+	copy(b[1:], e.Salt[:])
+	if e.Salt == (record.Salt{}) {
+		b[0] = payloadSeed
+		copy(b[1:], e.Seed[:])
+	}
+	copy(b[1+len(e.Salt):], e.Payload)
+}
+
+// commitWork adds heads and the commit row and syncs it all. New keys are
+// durable before what is encrypted under them: a crash between the two leaves a
+// key that opens nothing.
 func (s *Store) commitWork(w *commitWork) error {
+	if s.keys != nil {
+		if err := s.keys.flush(); err != nil {
+			return err
+		}
+	}
 	w.spans = w.spans[:0]
 	for _, l := range w.logs {
 		h := head{size: l.work.size, last: l.work.last, mono: l.work.mono, wall: l.work.wall, edge: l.work.edge}

@@ -24,6 +24,11 @@ type Config struct {
 	// Anchor is a file outside Dir, better on another disk, that holds the
 	// newest published host checkpoint (invariant I6).
 	Anchor string
+	// PayloadKeys is a directory outside Dir for the keys that payloads are
+	// encrypted under. It must not be in backups of the store: a key that is
+	// destroyed there takes all copies of the payload along. A store that is
+	// made without it keeps payloads as they are, for ever.
+	PayloadKeys string
 	// HostID is the first part of every origin, such as "kvm1.example". It
 	// cannot change in the life of a store.
 	HostID string
@@ -71,6 +76,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if rel, err := filepath.Rel(filepath.Clean(c.Dir), filepath.Clean(c.Anchor)); err == nil && rel != ".." && !strings.HasPrefix(rel, "../") {
 		return c, fmt.Errorf("configure store: anchor %s lies in the store %s; it must be outside, or a rollback takes both: %w", c.Anchor, c.Dir, record.ErrReject)
+	}
+	if rel, err := filepath.Rel(filepath.Clean(c.Dir), filepath.Clean(c.PayloadKeys)); c.PayloadKeys != "" && err == nil && rel != ".." && !strings.HasPrefix(rel, "../") {
+		return c, fmt.Errorf("configure store: the payload keys %s lie in the store %s; they must be outside, or every copy of it takes them along: %w", c.PayloadKeys, c.Dir, record.ErrReject)
 	}
 	if err := proof.CheckHostID(c.HostID); err != nil {
 		return c, fmt.Errorf("configure store: %w", err)

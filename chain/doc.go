@@ -35,13 +35,17 @@
 // (the host's after anchoring it). The anchor is never ahead of the store, so a
 // store behind its anchor was rolled back, and Open refuses it (*AnchorError).
 //
+// In step 1 keys of payloads that are new go ahead: their file, outside the
+// store, is synced before the commit is. A crash between leaves keys that open
+// nothing.
+//
 // # Rows
 //
 // All integers are big-endian. The first byte of a key is its table, log4 is a
 // log's dense number in this store. Part of the format:
 //
 //	key                       value
-//	M 's'                     1 version = 2, 16 store id, host id
+//	M 's'                     1 version = 2, 16 store id, 1 flags, host id
 //	M 'l' log4                origin of the log; the host log is number 0
 //	M 'k' public key          4 log, 8 index: the entry that certifies the key
 //	M 'u' key                 the caller's own (MetaWrite)
@@ -50,7 +54,8 @@
 //	M 'q'                     1 version = 1, 1 state of the quorum as it was sealed
 //	                          last (0: reached, 1: short)
 //	E log4 index8             leaf, 136 bytes, see chain/record
-//	P log4 index8             1 form (1 salt, 2 seed), 32 salt or seed, payload
+//	P log4 index8             1 form (1 salt, 2 seed, 3 encrypted), 32 salt or
+//	                          seed, payload
 //	B log4 bundle8            packed bundle of 256 entries, see docs/formats.md
 //	T log4 level1 index8      full tile, 256 hashes of 32 bytes, c2sp.org/tlog-tiles
 //	H log4                    head, see below

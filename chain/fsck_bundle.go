@@ -51,7 +51,7 @@ func (c *logCheck) bundle(first uint64, row []byte, outside map[uint64]bool) {
 	if err != nil {
 		hashes = nil // reported when the tile is full
 	}
-	b, err := parseBundle(first, row)
+	b, err := parseBundle(l.id, first, row)
 	if err != nil {
 		f.find("bundle", l, &first, "entries %d to %d: %v", first, first+tileWidth-1, err)
 		for i := range hashes {
@@ -88,7 +88,7 @@ func (c *logCheck) bundle(first uint64, row []byte, outside map[uint64]bool) {
 // with what the payload makes its commitment.
 func (c *logCheck) packedPayload(b *bundle, i int, outside map[uint64]bool) ([]byte, error) {
 	leaf := &b.rows[i].leaf
-	o, err := b.opening(i)
+	o, err := b.opening(i, c.f.s.keys)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +102,7 @@ func (c *logCheck) packedPayload(b *bundle, i int, outside map[uint64]bool) ([]b
 		if !ok {
 			return nil, fmt.Errorf("it is missing")
 		}
-		if o, err = parsePayload(row); err != nil {
+		if o, err = c.l.openPayload(row, leaf); err != nil {
 			return nil, err
 		}
 	}

@@ -217,7 +217,7 @@ func (c *logCheck) grow(hash record.Hash) {
 func (c *logCheck) payloadRow(leaf *record.Leaf, row []byte) {
 	index := leaf.Index
 	c.f.r.Payloads++
-	o, err := parsePayload(row)
+	o, err := c.l.openPayload(row, leaf)
 	if err != nil {
 		c.f.find("payload", c.l, &index, "%v", err)
 		return

@@ -15,10 +15,13 @@ import (
 
 // closedStore fills a store with two VM logs, one of them longer than a tile
 // level, and closes it.
-func closedStore(t testing.TB, fs vfs.FS) (Config, *Log) {
+func closedStore(t testing.TB, fs vfs.FS, options ...func(*Config)) (Config, *Log) {
 	t.Helper()
 	cfg := testConfig(t, fs)
 	cfg.unpacked = true
+	for _, o := range options {
+		o(&cfg)
+	}
 	s := mustCreate(t, cfg)
 	stop := run(t, s)
 	l := mustCreateLog(t, s, 1)
@@ -41,6 +44,9 @@ func closedStore(t testing.TB, fs vfs.FS) (Config, *Log) {
 	shutdown(t, s, stop)
 	return cfg, l
 }
+
+// plain makes a store without encryption.
+func plain(c *Config) { c.PayloadKeys = "" }
 
 func mustFsck(t testing.TB, cfg Config) *Report {
 	t.Helper()

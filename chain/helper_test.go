@@ -33,7 +33,7 @@ func testConfig(t testing.TB, fs vfs.FS) Config {
 		t.Fatal(err)
 	}
 	return Config{
-		Dir: "/store", Anchor: "/anchor", HostID: "kvm1.example", Keys: testKeys(t), FS: fs,
+		Dir: "/store", Anchor: "/anchor", PayloadKeys: "/payload-keys", HostID: "kvm1.example", Keys: testKeys(t), FS: fs,
 		CheckpointEvery: time.Hour, HostEvery: time.Hour, WitnessEvery: time.Hour,
 		Exit: func(int) { panic("the store called its exit hook") },
 	}

@@ -56,11 +56,20 @@ type packRow struct {
 
 // segment is a run of entries of a bundle whose payloads are packed together.
 type segment struct {
-	count   int // entries
-	secrets int // different salts and seeds
-	length  int // bytes of payloads
-	blob    []byte
+	form    byte
+	hour    int64    // of the key, where it is encrypted
+	nonce   [12]byte // likewise
+	count   int      // entries
+	secrets int      // different salts and seeds
+	length  int      // bytes of payloads
+	blob    []byte   // secrets, and payloads compressed
 }
+
+// Forms of a segment. Part of the format.
+const (
+	segmentPlain  = 1
+	segmentSealed = 2 // encrypted under the key of its log and hour
+)
 
 // The two halves of the compression. Both serve any number of goroutines.
 var (
@@ -166,8 +175,9 @@ func packColumns(b []byte, rows []packRow) []byte {
 	return b
 }
 
-// packBundle encodes a full bundle.
-func packBundle(rows []packRow) ([]byte, error) {
+// packBundle encodes a full bundle. keys is nil where payloads are not
+// encrypted.
+func packBundle(rows []packRow, keys *payloadKeys, id LogID) ([]byte, error) {
 	if len(rows) != tileWidth {
 		return nil, fmt.Errorf("pack bundle: %d entries, want %d", len(rows), tileWidth)
 	}
@@ -175,7 +185,13 @@ func packBundle(rows []packRow) ([]byte, error) {
 	for i := range rows {
 		b = append(b, rows[i].open.kind)
 	}
-	segments, refs := packSegments(rows)
+	segments, refs := packSegments(rows, keys != nil)
+	for i, at := 0, rows[0].leaf.Index; keys != nil && i < len(segments); i++ {
+		if err := keys.sealSegment(&segments[i], id, at); err != nil {
+			return nil, fmt.Errorf("pack bundle: %w", err)
+		}
+		at += uint64(segments[i].count)
+	}
 	for i := range rows {
 		if rows[i].open.kind != kindOutside {
 			b = binary.AppendUvarint(b, uint64(refs[i]))
@@ -189,6 +205,10 @@ func packBundle(rows []packRow) ([]byte, error) {
 	b = binary.AppendUvarint(b, uint64(len(segments)))
 	blobs := 0
 	for _, s := range segments {
+		if b = append(b, s.form); s.form == segmentSealed {
+			b = binary.AppendVarint(b, s.hour)
+			b = append(b, s.nonce[:]...)
+		}
 		for _, n := range []int{s.count, s.secrets, s.length, len(s.blob)} {
 			b = binary.AppendUvarint(b, uint64(n))
 		}
@@ -207,15 +227,18 @@ func packBundle(rows []packRow) ([]byte, error) {
 }
 
 // packSegments packs the payloads, and returns for each entry the number of
-// its salt or seed in its segment.
-func packSegments(rows []packRow) (segments []segment, refs []int) {
+// its salt or seed in its segment. A segment is of one hour where hours matter.
+func packSegments(rows []packRow, hours bool) (segments []segment, refs []int) {
 	refs = make([]int, len(rows))
 	for from := 0; from < len(rows); {
-		var s segment
+		s := segment{form: segmentPlain, hour: hourOf(rows[from].leaf.Wall)}
 		var secrets, payloads []byte
 		numbers := map[[32]byte]int{}
 		for ; from+s.count < len(rows); s.count++ {
 			o := &rows[from+s.count].open
+			if hours && hourOf(rows[from+s.count].leaf.Wall) != s.hour {
+				break
+			}
 			if o.kind == kindOutside {
 				continue
 			}
@@ -350,9 +373,9 @@ func (c *packCursor) unpackColumns(rows []bundleRow) {
 	}
 }
 
-// parseBundle decodes a packed bundle whose first entry has the given index.
-// Payloads stay packed until they are asked for. The result keeps row.
-func parseBundle(first uint64, row []byte) (*bundle, error) {
+// parseBundle decodes a packed bundle of a log whose first entry has the given
+// index. Payloads stay packed until they are asked for. The result keeps row.
+func parseBundle(id LogID, first uint64, row []byte) (*bundle, error) {
 	outer := packCursor{b: row}
 	if string(outer.take(len(packMagic))) != packMagic {
 		return nil, fmt.Errorf("parse packed bundle: it does not begin with %q", packMagic)
@@ -366,7 +389,7 @@ func parseBundle(first uint64, row []byte) (*bundle, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parse packed bundle: columns: %w", err)
 	}
-	b := &bundle{first: first}
+	b := &bundle{log: id, first: first}
 	c := packCursor{b: raw}
 	c.unpackColumns(b.rows[:])
 	for i, k := range c.take(tileWidth) {
@@ -398,9 +421,18 @@ func (c *packCursor) parseSegments(b *bundle, blobs *packCursor) {
 	next := 0
 	for range n {
 		s := &bundleSegment{}
+		if form := c.take(1); !c.bad {
+			s.form, s.first = form[0], b.first+uint64(next)
+		}
+		tag := 0
+		if s.form == segmentSealed {
+			s.hour = c.varint()
+			copy(s.nonce[:], c.take(len(s.nonce)))
+			tag = 16
+		}
 		s.count, s.secrets, s.length = c.size(), c.size(), c.size()
 		s.blob = blobs.take(c.size())
-		if c.bad || blobs.bad || s.count == 0 || s.count > tileWidth-next || s.secrets > s.count || len(s.blob) < 32*s.secrets {
+		if c.bad || blobs.bad || s.form < segmentPlain || s.form > segmentSealed || s.count == 0 || s.count > tileWidth-next || s.secrets > s.count || len(s.blob) < 32*s.secrets+tag {
 			c.bad = true
 			return
 		}

@@ -66,16 +66,16 @@ func TestPackRoundTrip(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 5))
 		first := tileWidth * (seed + 1)
 		rows := randomRows(rng, first)
-		row, err := packBundle(rows)
+		row, err := packBundle(rows, nil, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err := parseBundle(first, row)
+		b, err := parseBundle(0, first, row)
 		if err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
 		for i := range rows {
-			o, err := b.opening(i)
+			o, err := b.opening(i, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -93,7 +93,7 @@ func TestPackRoundTrip(t *testing.T) {
 // entries that can be opened or refused; it never panics and never takes more
 // memory than maxPacked allows.
 func FuzzParseBundle(f *testing.F) {
-	row, err := packBundle(randomRows(rand.New(rand.NewPCG(1, 5)), 0))
+	row, err := packBundle(randomRows(rand.New(rand.NewPCG(1, 5)), 0), nil, 0)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -101,12 +101,12 @@ func FuzzParseBundle(f *testing.F) {
 	f.Add(row[:len(row)/2])
 	f.Add([]byte(packMagic))
 	f.Fuzz(func(t *testing.T, row []byte) {
-		b, err := parseBundle(0, row)
+		b, err := parseBundle(1, 0, row)
 		if err != nil {
 			return
 		}
 		for i := range b.rows {
-			if o, err := b.opening(i); err == nil && len(o.payload) != b.rows[i].length && o.kind != kindOutside {
+			if o, err := b.opening(i, nil); err == nil && len(o.payload) != b.rows[i].length && o.kind != kindOutside {
 				t.Fatalf("payload %d has %d bytes, want %d", i, len(o.payload), b.rows[i].length)
 			}
 		}
@@ -148,8 +148,13 @@ func contents(t testing.TB, l *Log) []Item {
 // TestPackedIsTheSame reads every entry, tile and bundle of a store before and
 // after packing, and after opening it again.
 func TestPackedIsTheSame(t *testing.T) {
+	t.Run("plain", func(t *testing.T) { packedIsTheSame(t, "") })
+	t.Run("encrypted", func(t *testing.T) { packedIsTheSame(t, "/payload-keys") })
+}
+
+func packedIsTheSame(t *testing.T, keys string) {
 	cfg := testConfig(t, vfs.NewMem())
-	cfg.unpacked = true
+	cfg.unpacked, cfg.PayloadKeys = true, keys
 	s := mustCreate(t, cfg)
 	stop := run(t, s)
 	l := mustCreateLog(t, s, 1)
@@ -298,7 +303,7 @@ func TestFsckFindsPackedRows(t *testing.T) {
 		}, "row", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cfg, _ := closedStore(t, vfs.NewMem())
+			cfg, _ := closedStore(t, vfs.NewMem(), plain)
 			s := mustOpen(t, cfg)
 			if packNow(t, s) == 0 {
 				t.Fatal("nothing was packed")
@@ -328,20 +333,20 @@ func recode(t *testing.T, db *pebble.DB, change func([]packRow)) error {
 	if err != nil || !ok {
 		return errors.Join(errors.New("no bundle"), err)
 	}
-	b, err := parseBundle(0, row)
+	b, err := parseBundle(1, 0, row)
 	if err != nil {
 		return err
 	}
 	rows := make([]packRow, tileWidth)
 	for i := range rows {
-		if rows[i].open, err = b.opening(i); err != nil {
+		if rows[i].open, err = b.opening(i, nil); err != nil {
 			return err
 		}
 		rows[i].leaf = b.rows[i].leaf
 		rows[i].open.payload = bytes.Clone(rows[i].open.payload)
 	}
 	change(rows)
-	if row, err = packBundle(rows); err != nil {
+	if row, err = packBundle(rows, nil, 0); err != nil {
 		return err
 	}
 	return db.Set(keySeq(tableBundle, 1, 0), row, pebble.Sync)

@@ -144,11 +144,11 @@ func (s *Store) packOne(l *Log, k uint64, batch *pebble.Batch) (n int, outside [
 	if err != nil {
 		return 0, nil, err
 	}
-	row, err := packBundle(rows)
+	row, err := packBundle(rows, s.keys, l.id)
 	if err != nil {
 		return 0, nil, err
 	}
-	b, err := parseBundle(k*tileWidth, row)
+	b, err := parseBundle(l.id, k*tileWidth, row)
 	if err != nil {
 		return 0, nil, fmt.Errorf("read back what was packed: %w", err)
 	}
@@ -195,7 +195,7 @@ func (s *Store) hotRows(l *Log, k uint64) (rows []packRow, leaves [][]byte, err 
 		if n >= len(rows) || !bytes.Equal(key, keySeq(tablePayload, l.id, first+uint64(n))) {
 			return fmt.Errorf("payload at key %x: %w", key, errUnpackable)
 		}
-		o, err := parsePayload(value)
+		o, err := l.openPayload(value, &rows[n].leaf)
 		if err != nil {
 			return fmt.Errorf("payload %d: %w: %w", first+uint64(n), errUnpackable, err)
 		}

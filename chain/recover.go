@@ -66,13 +66,36 @@ func (s *Store) loadStoreRow() error {
 	if !ok {
 		return fmt.Errorf("it is a database without a ledger: making it was cut short; delete %s and make a new store: %w", s.cfg.Dir, record.ErrReject)
 	}
-	if len(row) < 1+len(s.id) || row[0] != storeVersion {
+	if len(row) < 2+len(s.id) || row[0] != storeVersion {
 		return fmt.Errorf("it has a format this program does not know (%x), want version %d: %w", row[:min(len(row), 1)], storeVersion, record.ErrReject)
 	}
 	copy(s.id[:], row[1:])
-	if host := string(row[1+len(s.id):]); host != s.cfg.HostID {
+	if host := string(row[2+len(s.id):]); host != s.cfg.HostID {
 		return fmt.Errorf("it is the store of host %q, this host is configured as %q: %w", host, s.cfg.HostID, record.ErrReject)
 	}
+	return s.loadKeys(row[1+len(s.id)])
+}
+
+// loadKeys prepares to read and write payloads as the store was made to.
+func (s *Store) loadKeys(flags byte) error {
+	switch encrypted := flags == storeEncrypted; {
+	case flags > storeEncrypted:
+		return corrupt("its flags are %#x, this program knows %#x", flags, storeEncrypted)
+	case encrypted && s.cfg.PayloadKeys == "":
+		return fmt.Errorf("its payloads are encrypted and no directory of payload keys is configured: %w", record.ErrReject)
+	case !encrypted && s.cfg.PayloadKeys != "":
+		return fmt.Errorf("its payloads are not encrypted, and a directory of payload keys is configured: whether they are is decided when a store is made: %w", record.ErrReject)
+	case !encrypted:
+		return nil
+	}
+	there, err := exists(s.cfg.FS, s.cfg.PayloadKeys)
+	if err != nil {
+		return fmt.Errorf("find payload keys: %w", err)
+	}
+	if !there {
+		return fmt.Errorf("its directory of payload keys %s is missing; without it no payload can be read, bring it back: %w", s.cfg.PayloadKeys, record.ErrReject)
+	}
+	s.keys = newPayloadKeys(s.cfg, s.id)
 	return nil
 }
 

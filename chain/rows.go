@@ -36,6 +36,7 @@ const (
 	storeVersion    = 2 // 1 had no bundles and no seeds; it was never released
 	payloadSalt     = 1 // salt, payload
 	payloadSeed     = 2 // seed that the salt derives from, payload
+	payloadSealed   = 3 // one of the two, encrypted
 	headVersion     = 1
 	commitVersion   = 1
 	followerVersion = 1

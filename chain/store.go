@@ -57,6 +57,7 @@ type Store struct {
 
 	packMu  sync.Mutex // who rewrites durable rows: the packer
 	bundles bundleCache
+	keys    *payloadKeys // nil where payloads are not encrypted
 
 	followMu  sync.Mutex
 	following map[string]bool
@@ -70,10 +71,17 @@ type Store struct {
 	running   atomic.Bool
 }
 
-// storeRow is the M row of the store: 1 version, 16 store id, host id.
-func storeRow(id [16]byte, hostID string) []byte {
-	return append(append([]byte{storeVersion}, id[:]...), hostID...)
+// storeRow is the M row of the store: 1 version, 16 store id, 1 flags, host id.
+func storeRow(id [16]byte, encrypted bool, hostID string) []byte {
+	flags := byte(0)
+	if encrypted {
+		flags = storeEncrypted
+	}
+	return append(append(append([]byte{storeVersion}, id[:]...), flags), hostID...)
 }
+
+// storeEncrypted is the flag of a store whose payloads are encrypted.
+const storeEncrypted = 1
 
 // Create makes a new store with its host log: leaf 0 is the genesis, leaf 1
 // certifies the key of the VM logs. It refuses where a store or an anchor
@@ -86,7 +94,11 @@ func Create(cfg Config) (*Store, error) {
 	if err := refuseExisting(cfg); err != nil {
 		return nil, err
 	}
-	for _, dir := range []string{cfg.Dir, cfg.FS.PathDir(cfg.Anchor)} {
+	dirs := []string{cfg.Dir, cfg.FS.PathDir(cfg.Anchor)}
+	if cfg.PayloadKeys != "" {
+		dirs = append(dirs, cfg.PayloadKeys)
+	}
+	for _, dir := range dirs {
 		if err := makeDir(cfg.FS, dir); err != nil {
 			return nil, fmt.Errorf("create store: %w", err)
 		}
@@ -151,6 +163,9 @@ func randomID() uint64 {
 // create fills an empty database.
 func (s *Store) create() error {
 	_, _ = rand.Read(s.id[:]) // never fails
+	if s.cfg.PayloadKeys != "" {
+		s.keys = newPayloadKeys(s.cfg, s.id)
+	}
 	s.clock = newClock(s.cfg, 0)
 	origin := proof.HostOrigin(s.cfg.HostID)
 	host, err := s.newLog(0, origin)
@@ -175,7 +190,7 @@ func (s *Store) create() error {
 		if err := b.Set(keyMeta(metaCertificate, s.cfg.Keys.VMPublic()), certificateRow(host.id, 1), nil); err != nil {
 			return err
 		}
-		return b.Set(keyMeta(metaStore, nil), storeRow(s.id, s.cfg.HostID), nil)
+		return b.Set(keyMeta(metaStore, nil), storeRow(s.id, s.keys != nil, s.cfg.HostID), nil)
 	}
 	// A crash before this commit leaves an empty database, which Open refuses
 	// by name and which may be deleted: nothing was published.

@@ -18,6 +18,12 @@ host_id = "kvm1.example.net"
 # An absolute path.
 # anchor = "/var/lib/provost-anchor/anchor"
 
+# Directory of the keys that payloads are encrypted under, one for each log and
+# hour. It must not lie in state_dir: erasing destroys keys here, and copies of
+# the ledger made before are of no use then. Without it no payload can be read:
+# back it up apart from the ledger, and forget those copies when you erase.
+# payload_keys = "/var/lib/provost-payload-keys"
+
 # Directory of the policy bundle, an absolute path. Default: no policies; the
 # history is kept all the same. A bundle that does not load keeps the daemon
 # from starting. A changed bundle takes effect at the next start.

@@ -20,6 +20,7 @@ func Config(t testing.TB, fs vfs.FS, c chain.Config) chain.Config {
 	t.Helper()
 	dir := t.TempDir()
 	c.Dir, c.Anchor, c.HostID, c.FS = dir+"/store", dir+"/anchor/host", HostID, fs
+	c.PayloadKeys = dir + "/payload-keys"
 	c.CheckpointEvery, c.HostEvery, c.WitnessEvery = time.Hour, time.Hour, time.Hour
 	c.Exit = func(int) { panic("the store called its exit hook") }
 	return c

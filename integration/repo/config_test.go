@@ -51,6 +51,7 @@ func TestExampleConfig(t *testing.T) {
 	for _, f := range []struct{ name, got, want string }{
 		{"state_dir", c.StateDir, want.StateDir},
 		{"anchor", c.Anchor, want.Anchor},
+		{"payload_keys", c.PayloadKeys, want.PayloadKeys},
 		{"mode", c.Mode, want.Mode},
 		{"log_level", c.LogLevel, want.LogLevel},
 		{"libvirt.uri", c.Libvirt.URI, want.Libvirt.URI},

@@ -31,6 +31,11 @@ type Config struct {
 	// back (invariant I6). It belongs on another disk. Default
 	// /var/lib/provost-anchor/anchor.
 	Anchor string `hcl:"anchor,optional"`
+	// PayloadKeys is the directory of the keys that payloads are encrypted
+	// under, outside of StateDir, so that a copy of that is worthless for
+	// payloads that were erased. Default: StateDir with -payload-keys behind
+	// its name.
+	PayloadKeys string `hcl:"payload_keys,optional"`
 	// Policies is the directory of the policy bundle; empty: none.
 	Policies string `hcl:"policies,optional"`
 	// Mode is the strongest mode that any policy has here: off, audit or
@@ -147,8 +152,14 @@ func (c *Config) complete(body hcl.Body) hcl.Diagnostics {
 	def(&c.Anchor, "/var/lib/provost-anchor/anchor")
 	def(&c.Mode, "enforce")
 	def(&c.LogLevel, "info")
+	def(&c.PayloadKeys, filepath.Clean(c.StateDir)+"-payload-keys")
 	v.path("state_dir", c.StateDir)
 	v.path("anchor", c.Anchor)
+	v.path("payload_keys", c.PayloadKeys)
+	if rel, err := filepath.Rel(c.StateDir, c.PayloadKeys); err == nil && rel != ".." && !strings.HasPrefix(rel, "../") {
+		v.bad("payload_keys", "Payload keys lie in the state directory",
+			fmt.Sprintf("Whoever copies the ledger would copy %s along, and what is erased here could be read from the copy. Name a directory outside %s.", c.PayloadKeys, c.StateDir))
+	}
 	if rel, err := filepath.Rel(c.StateDir, c.Anchor); err == nil && !strings.HasPrefix(rel, "..") {
 		v.bad("anchor", "Anchor lies in the state directory",
 			fmt.Sprintf("%s would be rolled back together with the store it guards. Put it on another file system, or at least outside %s.", c.Anchor, c.StateDir))

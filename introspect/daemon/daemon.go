@@ -86,7 +86,7 @@ func (c *Config) keysDir() string { return filepath.Join(c.StateDir, "keys") }
 
 func (c *Config) chain(k *keys.Keys, log *slog.Logger) chain.Config {
 	return chain.Config{
-		Dir: filepath.Join(c.StateDir, "ledger"), Anchor: c.Anchor, HostID: c.HostID, Keys: k, Log: log,
+		Dir: filepath.Join(c.StateDir, "ledger"), Anchor: c.Anchor, PayloadKeys: c.PayloadKeys, HostID: c.HostID, Keys: k, Log: log,
 		CheckpointEvery: c.Checkpoints.vm, HostEvery: c.Checkpoints.host, WitnessEvery: c.Checkpoints.quote,
 	}
 }
