@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"testing"
@@ -359,5 +360,48 @@ func TestWitnessConfig(t *testing.T) {
 	cfg.Quorum = nil
 	if _, err := Create(cfg); err == nil || !strings.Contains(err.Error(), "same key") {
 		t.Errorf("one witness twice: %v", err)
+	}
+}
+
+// TestCosignCrash crashes at random moments of rounds: a cosigned checkpoint
+// that was shown is there afterwards, and so is what each witness was told.
+func TestCosignCrash(t *testing.T) {
+	for seed := range uint64(20) {
+		fs := vfs.NewCrashableMem()
+		cfg := testConfig(t, fs)
+		w := newMemoryWitness(t, "w1")
+		cfg.Witnesses = []Witness{w}
+		s := mustCreate(t, cfg)
+		stop := run(t, s)
+		random := rand.New(rand.NewPCG(seed, 1))
+		crash := func(shown Published) {
+			crashed := cfg
+			crashed.FS = fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: random.IntN(101), RNG: random})
+			again := mustOpen(t, crashed)
+			if p, ok := again.Cosigned(); shown.Size > 0 && (!ok || p.Size < shown.Size) {
+				t.Errorf("seed %d: a checkpoint of size %d was shown cosigned, after the crash there is %d", seed, shown.Size, p.Size)
+			}
+			if all, _, _ := again.Witnesses(); all[0].Size < shown.Size || all[0].Size > again.HostLog().Size() {
+				t.Errorf("seed %d: the witness has cosigned %d, remembered is %d", seed, shown.Size, all[0].Size)
+			}
+			if err := again.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 1 + random.IntN(5) {
+			grow(t, s)
+			shown, _ := s.Cosigned()
+			done := make(chan error, 1)
+			go func() { done <- s.CosignNow(t.Context()) }()
+			if random.IntN(2) == 0 {
+				crash(shown) // in the middle of it
+			}
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+			shown, _ = s.Cosigned()
+			crash(shown)
+		}
+		shutdown(t, s, stop)
 	}
 }

@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -335,6 +336,7 @@ func TestLitewitnessQuorum(t *testing.T) {
 	w2.stop()
 	s.round()
 	stock(t, s.whole().Note, "log "+s.HostLog().VerifierKey()+"\n"+policy)
+	s.bundle(t, policy)
 	if n := s.sealed(record.ClassWitnessShortfall); n != 0 {
 		t.Errorf("one witness is enough, and %d shortfalls are sealed", n)
 	}
@@ -375,5 +377,38 @@ func stock(t *testing.T, msg []byte, policy string) {
 	}
 	if _, _, err := torchwood.VerifyCheckpoint(msg, p); err == nil {
 		t.Error("torchwood accepts a checkpoint without the witness that the policy asks for")
+	}
+}
+
+// bundle exports evidence under a cosigned checkpoint, after the key of the VM
+// logs was replaced. spicy verifies it as ever, we by the policy.
+func (s *witnessed) bundle(t *testing.T, policy string) {
+	t.Helper()
+	if _, err := s.RotateVMKey(t.Context(), "test"); err != nil {
+		t.Fatal(err)
+	}
+	l, err := s.CreateLog(t.Context(), proof.VMOrigin("kvm1.example", domain, 1), &record.Genesis{Cause: "define", DomainName: "web"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var archive bytes.Buffer
+	if err := chain.Export(t.Context(), s.Store, l, chain.Selection{Indexes: []uint64{0}}, &archive); err != nil {
+		t.Fatal(err)
+	}
+	p, err := proof.ParsePolicy([]byte("log " + s.HostLog().VerifierKey() + "\n" + policy))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := proof.ReadBundle(bytes.NewReader(archive.Bytes()), int64(archive.Len()), proof.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := proof.Verify(b, s.HostLog().VerifierKey(), proof.Options{Policy: p}); err != nil || len(r.Cosigned) != 1 || len(b.Certificates) != 1 {
+		t.Errorf("the bundle with %d earlier keys: %v, %+v", len(b.Certificates), err, r)
+	}
+	spicy := exec.CommandContext(t.Context(), tool(t, "spicy", "filippo.io/torchwood/cmd/spicy"), "-verify", s.HostLog().VerifierKey(), "vm-checkpoint.leaf", "vm-key.leaf", "vm-keys/00000000.leaf")
+	spicy.Dir = unzip(t, archive.Bytes())
+	if out, err := spicy.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("verified")) {
+		t.Errorf("spicy on cosigned proofs: %v\n%s", err, out)
 	}
 }
