@@ -91,14 +91,17 @@ demo-end: .cache/env.mk ## end what make demo KEEP=1 has left running
 # Run one at a time on a machine that does nothing else.
 BENCH = $(GO) test -tags $(TAGS) -count=1 -timeout 60m
 
-.PHONY: bench bench-wire bench-chain bench-rules bench-probe
-bench: bench-wire bench-chain bench-rules bench-probe ## all benchmarks, one after the other
+.PHONY: bench bench-wire bench-chain bench-index bench-rules bench-probe
+bench: bench-wire bench-chain bench-index bench-rules bench-probe ## all benchmarks, one after the other
 
 bench-wire: build ## frames: encode, decode, sign, verify
 	$(BENCH) -run '^$$' -bench . ./guestagent/wire
 
 bench-chain: build ## the ledger: sealing, checkpoints, proofs
 	$(BENCH) -v -run '^TestResults$$' ./chain -args -results
+
+bench-index: build ## queries over ten million entries
+	$(BENCH) -run '^$$' -bench . ./chain/index -args -entries 10000000
 
 bench-rules: build ## policies: conditions, evaluation, loading
 	$(BENCH) -v -run '^TestResults$$' ./rules -args -results
