@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/provostd/provost/chain"
@@ -454,36 +455,28 @@ func remote(n *record.Network) string {
 	return netip.AddrPortFrom(a, uint16(port)).String()
 }
 
-// changes reports whether a class is one in which the process of an event
-// changes its file.
-func changes(c record.Class) bool {
-	switch c {
-	case record.ClassFileCreate, record.ClassFileModify, record.ClassFileDelete, record.ClassFileChmod, record.ClassFileChown,
-		record.ClassFileTruncate, record.ClassFileClose, record.ClassFileXattr, record.ClassFileAttributes, record.ClassFileUtime:
-		return true
-	}
-	return false
-}
+// Classes by what they tell of the process and the object of an event. Only
+// these are asked for: a program that runs all day long must not hide who wrote
+// it, nor a million writes what their writer had taken in.
+var (
+	// changing: the process changes the file.
+	changing = []record.Class{record.ClassFileCreate, record.ClassFileModify, record.ClassFileDelete, record.ClassFileChmod,
+		record.ClassFileChown, record.ClassFileTruncate, record.ClassFileClose, record.ClassFileXattr, record.ClassFileAttributes, record.ClassFileUtime}
+	// naming: a file gets a name, from another.
+	naming = []record.Class{record.ClassFileRename, record.ClassFileLink}
+	// using: the process takes in the file.
+	using = []record.Class{record.ClassMemoryMap, record.ClassMemoryProtect, record.ClassKernelModuleLoad}
+	// talking: the process exchanges data with the address.
+	talking = []record.Class{record.ClassNetworkConnect, record.ClassNetworkAccept, record.ClassNetworkSend, record.ClassNetworkFlow}
+	// coming: somebody comes in to the process.
+	coming = []record.Class{record.ClassNetworkAccept, record.ClassAuthLogin, record.ClassAuthSession, record.ClassAuthAuthenticate}
+	// digesting: the content of the file was measured.
+	digesting = []record.Class{record.ClassFileDigest, record.ClassProcessDigest}
+)
 
-// takesIn reports whether a class is one in which the process of an event takes
-// in its file.
-func takesIn(c record.Class) bool {
-	switch c {
-	case record.ClassMemoryMap, record.ClassMemoryProtect, record.ClassKernelModuleLoad:
-		return true
-	}
-	return false
-}
-
-// talks reports whether a class is one of a process that exchanges data with an
-// address.
-func talks(c record.Class) bool {
-	switch c {
-	case record.ClassNetworkConnect, record.ClassNetworkAccept, record.ClassNetworkSend, record.ClassNetworkFlow:
-		return true
-	}
-	return false
-}
+func changes(c record.Class) bool { return slices.Contains(changing, c) }
+func takesIn(c record.Class) bool { return slices.Contains(using, c) }
+func talks(c record.Class) bool   { return slices.Contains(talking, c) }
 
 // nameless tells files that have no name in a tree.
 func nameless(path []byte) bool { return len(path) == 0 || strings.HasPrefix(string(path), "memfd:") }

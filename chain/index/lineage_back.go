@@ -3,6 +3,7 @@ package index
 import (
 	"encoding/hex"
 	"net/netip"
+	"slices"
 
 	"github.com/provostd/provost/chain/lineage"
 	"github.com/provostd/provost/chain/record"
@@ -12,13 +13,16 @@ import (
 // was made, or got this name.
 func (b *builder) writers(s step) error {
 	n := s.n
-	return b.each(Query{Logs: b.logs[n.Domain], Path: Exactly(n.path), From: &s.from}, b.q.Events, n, func(f *Found) (bool, error) {
+	if err := b.digest(s); err != nil {
+		return err
+	}
+	q := Query{Logs: b.logs[n.Domain], Path: Exactly(n.path), From: &s.from, Classes: slices.Concat(changing, naming)}
+	return b.each(q, b.q.Events, n, func(f *Found) (bool, error) {
 		e, ok := f.Message.(*record.Event)
 		if !ok {
 			return true, nil
 		}
 		class := f.Leaf.Header.Class
-		n.digest(class, e)
 		isFile, isTarget := n.is(e.File), n.is(e.Target)
 		if !isTarget && (!isFile || !changes(class) && class != record.ClassFileRename) {
 			return true, nil
@@ -50,17 +54,21 @@ func (b *builder) writers(s step) error {
 	})
 }
 
-// digest notes the newest digest of a file.
-func (n *node) digest(class record.Class, e *record.Event) {
-	if n.Sha256 != "" {
-		return
+// digest notes the digest that was told last of a file.
+func (b *builder) digest(s step) error {
+	n := s.n
+	f, err := b.newest(Query{Logs: b.logs[n.Domain], Path: Exactly(n.path), From: &s.from, Classes: digesting})
+	if err != nil || f == nil || n.Sha256 != "" {
+		return err
 	}
-	switch p := e.Process; {
-	case n.is(e.File) && len(e.File.Sha256) > 0:
+	e, ok := f.Message.(*record.Event)
+	switch {
+	case ok && n.is(e.File):
 		n.Sha256 = hex.EncodeToString(e.File.Sha256)
-	case p != nil && (class == record.ClassProcessExec || class == record.ClassProcessDigest) && string(p.Executable) == string(n.path) && len(p.Sha256) > 0:
-		n.Sha256 = hex.EncodeToString(p.Sha256)
+	case ok && e.Process != nil && string(e.Process.Executable) == string(n.path):
+		n.Sha256 = hex.EncodeToString(e.Process.Sha256)
 	}
+	return nil
 }
 
 // inputs finds what a process had taken in up to an ordinal: its image, what it
@@ -68,7 +76,9 @@ func (n *node) digest(class record.Class, e *record.Event) {
 func (b *builder) inputs(s step) error {
 	n := s.n
 	born := false
-	err := b.each(Query{Logs: b.logs[n.Domain], Process: n.process, From: &s.from}, b.q.Events, n, func(f *Found) (bool, error) {
+	q := Query{Logs: b.logs[n.Domain], Process: n.process, From: &s.from,
+		Classes: slices.Concat(using, talking, coming, []record.Class{record.ClassProcessExec, record.ClassProcessFork})}
+	err := b.each(q, b.q.Events, n, func(f *Found) (bool, error) {
 		e, ok := f.Message.(*record.Event)
 		if !ok || e.Process == nil {
 			return true, nil
@@ -174,8 +184,7 @@ func (b *builder) cameFrom(n *node, f *Found, e *record.Event) {
 // visitor links who came in to a process last: a parent that serves many has
 // made its child for that one, as far as anybody can tell.
 func (b *builder) visitor(s step) error {
-	classes := []record.Class{record.ClassNetworkAccept, record.ClassAuthLogin, record.ClassAuthSession, record.ClassAuthAuthenticate}
-	f, err := b.newest(Query{Logs: b.logs[s.n.Domain], Process: s.n.process, From: &s.from, Classes: classes})
+	f, err := b.newest(Query{Logs: b.logs[s.n.Domain], Process: s.n.process, From: &s.from, Classes: coming})
 	if err != nil || f == nil {
 		return err
 	}

@@ -1,6 +1,8 @@
 package index
 
 import (
+	"slices"
+
 	"github.com/provostd/provost/chain/lineage"
 	"github.com/provostd/provost/chain/record"
 )
@@ -9,7 +11,9 @@ import (
 // another file has its name; of the start, of all files that had its name.
 func (b *builder) readers(s step) error {
 	n, one := s.n, s.from != 0
-	return b.each(Query{Logs: b.logs[n.Domain], Path: Exactly(n.path), From: &s.from, Oldest: true}, b.q.Events, n, func(f *Found) (bool, error) {
+	q := Query{Logs: b.logs[n.Domain], Path: Exactly(n.path), From: &s.from, Oldest: true,
+		Classes: slices.Concat(using, naming, []record.Class{record.ClassProcessExec, record.ClassFileCreate, record.ClassFileDelete})}
+	return b.each(q, b.q.Events, n, func(f *Found) (bool, error) {
 		e, ok := f.Message.(*record.Event)
 		if !ok {
 			return true, nil
@@ -50,7 +54,9 @@ func (b *builder) became(s step, f *Found, path []byte) {
 // talked to, whom it traced, and its children.
 func (b *builder) outputs(s step) error {
 	n := s.n
-	err := b.each(Query{Logs: b.logs[n.Domain], Process: n.process, From: &s.from, Oldest: true}, b.q.Events, n, func(f *Found) (bool, error) {
+	q := Query{Logs: b.logs[n.Domain], Process: n.process, From: &s.from, Oldest: true,
+		Classes: slices.Concat(changing, naming, talking, []record.Class{record.ClassProcessExec, record.ClassProcessTrace})}
+	err := b.each(q, b.q.Events, n, func(f *Found) (bool, error) {
 		e, ok := f.Message.(*record.Event)
 		if !ok || e.Process == nil {
 			return true, nil
@@ -117,7 +123,7 @@ func (b *builder) children(s step) error {
 // peers finds the processes that talked to the address which was asked for.
 func (b *builder) peers(s step) error {
 	back := b.steps.back
-	q := Query{Logs: b.logs[b.q.Domain], Address: b.q.Address, Port: b.q.Port, From: &s.from, Oldest: !back}
+	q := Query{Logs: b.logs[b.q.Domain], Address: b.q.Address, Port: b.q.Port, From: &s.from, Oldest: !back, Classes: talking}
 	return b.each(q, b.q.Events, s.n, func(f *Found) (bool, error) {
 		e, ok := f.Message.(*record.Event)
 		if !ok || e.Network == nil || !talks(f.Leaf.Header.Class) {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -294,6 +295,29 @@ func TestLineageBounds(t *testing.T) {
 	for _, wrong := range []LineageQuery{{Path: []byte("/x")}, {Domain: base.Domain, Path: []byte("/x"), Nodes: MaxNodes + 1}, {Domain: base.Domain, Path: []byte("/x"), Depth: -1}} {
 		if _, err := x.Lineage(t.Context(), wrong); !errors.Is(err, record.ErrReject) {
 			t.Errorf("%+v: %v", wrong, err)
+		}
+	}
+}
+
+// TestLineageInNoise holds that what is common does not use up what may be read:
+// neither thousands of runs of a program nor thousands of writes hide a cause.
+func TestLineageInNoise(t *testing.T) {
+	l := fixedLedger(t)
+	writer, shell := proc(5, 1, "/usr/bin/installer"), "/bin/sh"
+	story := []event{forks(writer, proc(4, 1, "/usr/bin/ssh")), connects(writer, "203.0.113.5", ""), does(record.ClassFileCreate, writer, shell)}
+	for i := range uint32(1500) {
+		story = append(story, does(record.ClassFileModify, writer, fmt.Sprint("/out/", i%7)), execs(proc(100+i, 1, shell)))
+	}
+	digest := does(record.ClassFileDigest, writer, shell)
+	digest.File.Sha256 = bytes.Repeat([]byte{0xab}, 32)
+	x, vm := l.tell(append(story, digest, does(record.ClassFileModify, writer, "/out/last")))
+	for path, want := range map[string]string{shell: "sha256 abab", "/out/last": "203.0.113.5:443"} {
+		g, err := x.Lineage(t.Context(), LineageQuery{Domain: vm.Name().Domain, Path: []byte(path), Back: true, Events: 20})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := labels(g); !strings.Contains(got, "/usr/bin/installer(5)") || !strings.Contains(got, "203.0.113.5:443") || !strings.Contains(got, "(4)") || !strings.Contains(got, want) {
+			t.Errorf("%s: a cause is missing:\n%s", path, got)
 		}
 	}
 }
