@@ -114,10 +114,22 @@ func (s *Store) askWitnesses() {
 	}
 }
 
+// cosignApart is the shortest time between rounds that are asked for. Guests
+// can have checkpoints made, by being paused or stopped: witnesses of others
+// must not pay for that.
+const cosignApart = time.Second
+
 // cosignLoop makes a round whenever one is asked for, until ctx ends. It stands
 // beside the checkpoints, which no witness may delay.
 func (s *Store) cosignLoop(ctx context.Context) {
+	apart := time.NewTicker(min(cosignApart, s.cfg.WitnessEvery))
+	defer apart.Stop()
 	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-apart.C:
+		}
 		select {
 		case <-ctx.Done():
 			return
@@ -427,6 +439,30 @@ func (s *Store) loadWitnesses() error {
 	}
 	s.cosigning.short = ok && row[1] == 1
 	return s.loadCosigned()
+}
+
+// witnessRows checks what fsck finds of witnesses.
+func (f *fsck) witnessRows(context.Context) error {
+	host := uint64(0)
+	if f.s.host != nil {
+		host = f.heads[f.s.host.id].size
+	}
+	err := scan(f.s.db, []byte{tableMeta, metaWitness}, func(key, value []byte) error {
+		if r, err := parseWitness(value); err != nil {
+			f.find("witness", nil, nil, "%s: %v", record.Printable(key[2:]), err)
+		} else if r.size > host {
+			f.find("witness", nil, nil, "%s has cosigned size %d, the host log has %d leaves", record.Printable(key[2:]), r.size, host)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	row, ok, err := get(f.s.db, keyMeta(metaQuorum, nil))
+	if ok && (len(row) != 2 || row[0] != witnessVersion || row[1] > 1) {
+		f.find("witness", nil, nil, "the row of the quorum holds %x", row)
+	}
+	return err
 }
 
 // loadCosigned finds the newest stored host checkpoint that reaches the quorum.

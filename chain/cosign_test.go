@@ -9,8 +9,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"filippo.io/torchwood"
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
@@ -404,4 +406,82 @@ func TestCosignCrash(t *testing.T) {
 		}
 		shutdown(t, s, stop)
 	}
+}
+
+// TestFsckWitnesses damages the rows of witnesses.
+func TestFsckWitnesses(t *testing.T) {
+	cfg := testConfig(t, vfs.NewMem())
+	w := newMemoryWitness(t, "w1")
+	cfg.Witnesses = []Witness{w}
+	s := mustCreate(t, cfg)
+	stop := run(t, s)
+	grow(t, s)
+	mustCosign(t, s)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	key := keyMeta(metaWitness, []byte(w.key.ID()))
+	row, ok, err := get(s.db, key)
+	if err != nil || !ok {
+		t.Fatalf("the witness has no row: %v", err)
+	}
+	if r, err := parseWitness(row); err != nil || string(r.append(nil)) != string(row) || r.size != w.size {
+		t.Errorf("row %x: %+v, %v", row, r, err)
+	}
+	for _, damage := range []struct {
+		key, value []byte
+		words      string
+	}{
+		{key, row[:5], "parse witness row"},
+		{key, witnessRow{size: 1 << 40}.append(nil), "has cosigned size"},
+		{keyMeta(metaQuorum, nil), []byte{7}, "row of the quorum"},
+	} {
+		before, had, err := get(s.db, damage.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.db.Set(damage.key, damage.value, pebble.Sync); err != nil {
+			t.Fatal(err)
+		}
+		f := &fsck{s: s, r: &Report{}, heads: map[LogID]head{0: {size: s.host.Size()}}}
+		if err := f.witnessRows(t.Context()); err != nil || len(f.r.Findings) != 1 || !strings.Contains(f.r.Findings[0].Problem, damage.words) {
+			t.Errorf("%q: %v %v", damage.words, err, f.r.Findings)
+		}
+		if had {
+			err = s.db.Set(damage.key, before, pebble.Sync)
+		} else {
+			err = s.db.Delete(damage.key, pebble.Sync)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestCosignCadence has the store itself ask: whatever is sealed is cosigned
+// in a while, without anybody's doing.
+func TestCosignCadence(t *testing.T) {
+	cfg := testConfig(t, vfs.NewMem())
+	cfg.WitnessEvery = 5 * time.Millisecond
+	w := newMemoryWitness(t, "w1")
+	cfg.Witnesses = []Witness{w}
+	s := mustCreate(t, cfg)
+	stop := run(t, s)
+	for range 3 {
+		at := mustAppend(t, s, Batch{Log: s.HostLog(), Entries: []Entry{hostEntry(t, s, "x")}}).First
+		tick := time.NewTicker(time.Millisecond)
+		deadline := time.After(time.Minute)
+		for p, _ := s.Cosigned(); p.Size <= at; p, _ = s.Cosigned() {
+			select {
+			case <-tick.C:
+			case <-deadline:
+				t.Fatalf("entry %d is not cosigned, the newest cosigned checkpoint has size %d", at, p.Size)
+			}
+		}
+		tick.Stop()
+	}
+	shutdown(t, s, stop)
 }

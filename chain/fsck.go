@@ -85,7 +85,7 @@ func Fsck(ctx context.Context, cfg Config, opts FsckOptions) (_ *Report, err err
 	if err := s.loadVMKeys(); err != nil {
 		f.find("certificate", nil, nil, "%v", err)
 	}
-	for _, step := range []func(context.Context) error{f.unknownRows, f.logRows, f.logs, f.commits, f.followers, f.quoteRows, f.certificates, f.anchor} {
+	for _, step := range []func(context.Context) error{f.unknownRows, f.logRows, f.logs, f.commits, f.followers, f.quoteRows, f.certificates, f.witnessRows, f.anchor} {
 		if err := step(ctx); err != nil {
 			return f.r, fmt.Errorf("check store %s: %w", cfg.Dir, err)
 		}

@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -8,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/provostd/provost/chain/proof"
+	"github.com/provostd/provost/chain/record"
 )
 
 const witnessKey = "witness.example.net/w1+aeaf2fc2+BIF27VPtpqRVC0ao2eJ7UqBV4+3YdjkTI37J2c9UdC9A"
@@ -106,5 +109,41 @@ func TestRotateKeys(t *testing.T) {
 		if _, _, diags := parseConfig(fmt.Appendf(nil, "host_id = \"a\"\nkeys {\n  rotate = %q\n}\n", bad), "test.hcl"); !diags.HasErrors() {
 			t.Errorf("rotate = %q is taken", bad)
 		}
+	}
+}
+
+// TestRotateByDaemon has the one that runs replace the key: the command asks it
+// over the control socket.
+func TestRotateByDaemon(t *testing.T) {
+	cfg := testConfig(t, "")
+	if err := Init(cfg, quiet); err != nil {
+		t.Fatal(err)
+	}
+	d, err := New(cfg, "test", quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	s, err := d.listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 2)
+	go func() { done <- d.store.Run(ctx) }()
+	go func() { done <- s.run(ctx) }()
+	e, err := RotateKeys(t.Context(), cfg, quiet)
+	if err != nil || e.Number != 1 || e.Key != fmt.Sprintf("%x", d.keys.VMPublic()) {
+		t.Errorf("%+v, %v", e, err)
+	}
+	item, err := d.store.HostLog().Item(e.Index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m, err := item.Decode(); err != nil || !strings.HasPrefix(m.(*record.KeyCertificate).Cause, "operator: uid ") {
+		t.Errorf("the certificate says %+v, %v", m, err)
+	}
+	cancel()
+	if err := errors.Join(<-done, <-done, d.Close()); err != nil {
+		t.Error(err)
 	}
 }
