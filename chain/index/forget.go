@@ -2,45 +2,66 @@ package index
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
+	"sort"
 
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/provostd/provost/chain"
+	"github.com/provostd/provost/chain/proof"
 )
 
-// Forget takes away every word of the payloads of the entries first to last of
-// a log, from memory and from the rows on disk; the database deletes the files
-// that held them right behind. What the leaves tell stays: the entries are
-// still found by log, class and time. It must follow the erasure of the
-// payloads, so that an entry that is indexed meanwhile or again is indexed
-// without them. It may be repeated.
-func (x *Index) Forget(ctx context.Context, id chain.LogID, first, last uint64) error {
+// Forget takes away every word of the payloads of some entries of a log, from
+// memory and from the rows on disk; the database deletes the files that held
+// them right behind. What the leaves tell stays: the entries are still found by
+// log, class and time. It must follow the erasure of the payloads or stand ahead
+// of the entry that tells of it, so that an entry which is indexed meanwhile or
+// again does not bring its words back. It may be repeated.
+func (x *Index) Forget(ctx context.Context, id chain.LogID, ranges []proof.Range) error {
+	ranges = slices.Clone(ranges)
+	slices.SortFunc(ranges, func(a, b proof.Range) int { return cmp.Compare(a.First, b.First) })
+	for i := 1; i < len(ranges); i++ { // overlapping ones are still found by halving
+		ranges[i].Last = max(ranges[i].Last, ranges[i-1].Last)
+	}
 	x.writeMu.Lock()
 	defer x.writeMu.Unlock()
 	x.mu.Lock()
 	x.forgets.Add(1) // what was read before and is not taken in yet is read again
-	gone := placesOf(x.open.runs, id, first, last)
+	gone := placesOf(x.open.runs, id, ranges)
 	x.open.forget(gone)
 	chunks := len(x.zones)
 	x.mu.Unlock()
-	changed := false
+	var changed []uint32
 	for c := range uint32(chunks) {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		some, err := x.forgetIn(ctx, c, id, first, last)
+		some, err := x.forgetIn(c, id, ranges)
 		if err != nil {
-			return fmt.Errorf("forget entries %d to %d of log number %d: %w", first, last, id, err)
+			return fmt.Errorf("forget words of log number %d: %w", id, err)
 		}
-		changed = changed || some
+		if some {
+			changed = append(changed, c)
+		}
 	}
-	if !changed {
+	// An earlier call may have ended between the rows and their files, so this
+	// is done whenever there is a chunk that could have held words.
+	if len(changed) == 0 {
 		return nil
+	}
+	// A deletion only hides rows until the tables that hold them are written
+	// anew.
+	lower, upper := keyChunk(tableTerm, changed[0]), endOf(keyChunk(tableTerm, changed[len(changed)-1]))
+	if err := x.db.Flush(); err != nil {
+		return fmt.Errorf("forget words of log number %d: %w", id, err)
+	}
+	if err := x.db.Compact(ctx, lower, upper, false); err != nil {
+		return fmt.Errorf("forget words of log number %d: %w", id, err)
 	}
 	// The database notes the first and last key of each file in a manifest, of
 	// which it keeps the one before: two openings leave none that was written
@@ -66,20 +87,25 @@ func (x *Index) reopen() error {
 	return fmt.Errorf("open index again: %w", err)
 }
 
-// placesOf returns the places of a range of a log's entries, nil where there
-// are none.
-func placesOf(runs []run, id chain.LogID, first, last uint64) *places {
+// placesOf returns the places of ranges of a log's entries, nil where there are
+// none. The ranges are in order.
+func placesOf(runs []run, id chain.LogID, ranges []proof.Range) *places {
 	var p *places
 	for _, r := range runs {
-		if r.log != id || last < r.index || first >= r.index+uint64(r.count) {
+		if r.log != id {
 			continue
 		}
-		if p == nil {
-			p = &places{}
-		}
-		for k := range r.count {
-			if i := r.index + uint64(k); i >= first && i <= last {
-				p.add(uint16(r.at + k))
+		end := r.index + uint64(r.count)
+		from := sort.Search(len(ranges), func(i int) bool { return ranges[i].Last >= r.index })
+		for _, g := range ranges[from:] {
+			if g.First >= end {
+				break
+			}
+			if p == nil {
+				p = &places{}
+			}
+			for i := max(g.First, r.index); i <= g.Last && i < end; i++ {
+				p.add(uint16(uint64(r.at) + i - r.index))
 			}
 		}
 	}
@@ -104,12 +130,13 @@ func (c *openChunk) forget(gone *places) {
 	}
 }
 
-// forgetIn forgets in a chunk on disk and reports whether there was anything.
-func (x *Index) forgetIn(ctx context.Context, chunk uint32, id chain.LogID, first, last uint64) (bool, error) {
+// forgetIn forgets in a chunk on disk and reports whether any of the entries are
+// in it.
+func (x *Index) forgetIn(chunk uint32, id chain.LogID, ranges []proof.Range) (bool, error) {
 	var gone *places
 	_, err := x.get(keyChunk(tableRuns, chunk), func(b []byte) error {
 		runs, err := parseRuns(b, x.zones[chunk].count) // zones only change under writeMu
-		gone = placesOf(runs, id, first, last)
+		gone = placesOf(runs, id, ranges)
 		return err
 	})
 	if err != nil || gone == nil {
@@ -139,13 +166,5 @@ func (x *Index) forgetIn(ctx context.Context, chunk uint32, id chain.LogID, firs
 	if err != nil {
 		return false, err
 	}
-	// The rows must be gone before their bytes can be: a deletion only hides
-	// them until the tables that hold them are written anew.
-	if err := b.Commit(pebble.NoSync); err != nil {
-		return false, err
-	}
-	if err := x.db.Flush(); err != nil {
-		return false, err
-	}
-	return true, x.db.Compact(ctx, lower, endOf(lower), false)
+	return true, b.Commit(pebble.NoSync)
 }

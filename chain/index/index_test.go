@@ -450,7 +450,7 @@ func TestForget(t *testing.T) {
 	again := l.guest(vm, 1, event{record.ClassFileModify, &record.Event{File: &record.File{Path: []byte(secret)}}})
 	l.wait(x)
 	for _, i := range []uint64{at, again} {
-		if err := x.Forget(t.Context(), vm.ID(), i, i); err != nil {
+		if err := x.Forget(t.Context(), vm.ID(), []proof.Range{{First: i, Last: i}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -650,7 +650,7 @@ func TestTornCopies(t *testing.T) {
 	for round := range 4 {
 		l.fill(r, logs, chunkSize/3)
 		if round == 2 {
-			if err := x.Forget(t.Context(), logs[0].ID(), 1, 20); err != nil {
+			if err := x.Forget(t.Context(), logs[0].ID(), []proof.Range{{First: 11, Last: 20}, {First: 1, Last: 10}}); err != nil {
 				t.Fatal(err)
 			}
 		}
