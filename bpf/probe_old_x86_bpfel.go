@@ -18,6 +18,7 @@ import (
 const (
 	OldMapActs                = "acts"
 	OldMapAskers              = "askers"
+	OldMapAttempts            = "attempts"
 	OldMapBorn                = "born"
 	OldMapBuckets             = "buckets"
 	OldMapBulk                = "bulk"
@@ -425,6 +426,7 @@ type OldProgramSpecs struct {
 type OldMapSpecs struct {
 	Acts         *ebpf.MapSpec `ebpf:"acts"`
 	Askers       *ebpf.MapSpec `ebpf:"askers"`
+	Attempts     *ebpf.MapSpec `ebpf:"attempts"`
 	Born         *ebpf.MapSpec `ebpf:"born"`
 	Buckets      *ebpf.MapSpec `ebpf:"buckets"`
 	Bulk         *ebpf.MapSpec `ebpf:"bulk"`
@@ -522,6 +524,7 @@ func (o *OldObjects) Close() error {
 type OldMaps struct {
 	Acts         *ebpf.Map `ebpf:"acts"`
 	Askers       *ebpf.Map `ebpf:"askers"`
+	Attempts     *ebpf.Map `ebpf:"attempts"`
 	Born         *ebpf.Map `ebpf:"born"`
 	Buckets      *ebpf.Map `ebpf:"buckets"`
 	Bulk         *ebpf.Map `ebpf:"bulk"`
@@ -552,6 +555,7 @@ func (m *OldMaps) Close() error {
 	return _OldClose(
 		m.Acts,
 		m.Askers,
+		m.Attempts,
 		m.Born,
 		m.Buckets,
 		m.Bulk,

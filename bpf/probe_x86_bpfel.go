@@ -351,6 +351,7 @@ type ProbeEventTamper struct {
 	What    uint32
 	Id      uint64
 	Request uint64
+	Before  uint64
 }
 
 type ProbeEventTarget struct {
@@ -647,6 +648,7 @@ const (
 const (
 	ProbeMapActs                = "acts"
 	ProbeMapAskers              = "askers"
+	ProbeMapAttempts            = "attempts"
 	ProbeMapBorn                = "born"
 	ProbeMapBuckets             = "buckets"
 	ProbeMapBulk                = "bulk"
@@ -1054,6 +1056,7 @@ type ProbeProgramSpecs struct {
 type ProbeMapSpecs struct {
 	Acts         *ebpf.MapSpec `ebpf:"acts"`
 	Askers       *ebpf.MapSpec `ebpf:"askers"`
+	Attempts     *ebpf.MapSpec `ebpf:"attempts"`
 	Born         *ebpf.MapSpec `ebpf:"born"`
 	Buckets      *ebpf.MapSpec `ebpf:"buckets"`
 	Bulk         *ebpf.MapSpec `ebpf:"bulk"`
@@ -1151,6 +1154,7 @@ func (o *ProbeObjects) Close() error {
 type ProbeMaps struct {
 	Acts         *ebpf.Map `ebpf:"acts"`
 	Askers       *ebpf.Map `ebpf:"askers"`
+	Attempts     *ebpf.Map `ebpf:"attempts"`
 	Born         *ebpf.Map `ebpf:"born"`
 	Buckets      *ebpf.Map `ebpf:"buckets"`
 	Bulk         *ebpf.Map `ebpf:"bulk"`
@@ -1181,6 +1185,7 @@ func (m *ProbeMaps) Close() error {
 	return _ProbeClose(
 		m.Acts,
 		m.Askers,
+		m.Attempts,
 		m.Born,
 		m.Buckets,
 		m.Bulk,

@@ -53,7 +53,7 @@ func (s *spooled) storm(n int, patient bool) {
 			one(0, record.ClassProcessFork)
 		}
 		if i%100 == 0 {
-			one(0, record.ClassProcessCreds)
+			one(0, record.ClassKernelModuleLoad)
 		}
 		if i%100 == 0 && patient {
 			s.waiting("the spooler", func(bytes, _ int) bool { return bytes < s.queue/2 || s.a.SpoolFull() })
@@ -171,9 +171,9 @@ func TestSpoolFull(t *testing.T) {
 	if lost[record.LossReason_LOSS_REASON_SPOOL_FULL] == 0 {
 		t.Errorf("lost %v: nothing for the spool's bound", lost)
 	}
-	k := classLane{0, record.ClassProcessCreds}
+	k := classLane{0, record.ClassKernelModuleLoad}
 	if n := lostCounts(t, s.books.View())[k]; n != 0 {
-		t.Errorf("%d changes of credentials are lost to a storm of file events", n)
+		t.Errorf("%d loads of modules are lost to a storm of file events", n)
 	}
 }
 

@@ -3,14 +3,13 @@ package guestagent
 import "github.com/provostd/provost/chain/record"
 
 // tier says how much of the queue a record may fill. A storm of one tier
-// leaves the room above its share to those that matter more: whoever floods
-// the agent to hide a change of credentials has to flood it with changes of
-// credentials.
+// leaves the room above its share to those that matter more. What any user can
+// make without end, whatever the kernel then says to it, is not critical.
 type tier uint8
 
 const (
 	tierBulk     tier = iota // what a busy guest makes by the thousand: files, connections
-	tierProcess              // forks, programs and ends of processes, and logins: a fork bomb's own, and a container's root's
+	tierProcess              // forks, programs, credentials, name spaces, logins, calls of the kernel that anybody may try
 	tierCritical             // the rest: rare, and what an attack is made of
 )
 
@@ -42,7 +41,9 @@ func tierOf(c record.Class) tier {
 	switch c {
 	case record.ClassProcessExec, record.ClassProcessFork, record.ClassProcessExit, record.ClassProcessDigest,
 		record.ClassAuthLogin, record.ClassAuthSudo, record.ClassAuthSu, record.ClassAuthAuthenticate,
-		record.ClassAuthSession, record.ClassAuthAccount:
+		record.ClassAuthSession, record.ClassAuthAccount,
+		record.ClassProcessCreds, record.ClassProcessNamespace, record.ClassProcessChroot, record.ClassFileMount, record.ClassFileUnmount,
+		record.ClassMemoryFile, record.ClassKernelBPF, record.ClassKernelPerf, record.ClassKernelUserfaultfd, record.ClassKernelIOUring:
 		return tierProcess
 	case record.ClassProcessRename, record.ClassProcessSignal,
 		record.ClassFileCreate, record.ClassFileModify, record.ClassFileDelete, record.ClassFileRename,

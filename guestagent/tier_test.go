@@ -16,7 +16,7 @@ func TestShares(t *testing.T) {
 	}{
 		{0, record.ClassFileModify, 60}, {record.NoLane, record.ClassFileDigest, 60},
 		{0, record.ClassProcessExec, 85}, {record.NoLane, record.ClassProcessDigest, 85},
-		{0, record.ClassProcessCreds, 100}, {record.NoLane, record.ClassNetworkFlow, sumShare}, {record.NoLane, record.ClassAgentTamper, 100},
+		{0, record.ClassProcessCreds, 85}, {0, record.ClassKernelBPF, 85}, {0, record.ClassKernelModuleLoad, 100}, {record.NoLane, record.ClassNetworkFlow, sumShare}, {record.NoLane, record.ClassAgentTamper, 100},
 	} {
 		if got := shareOf(&record.Header{Lane: c.lane, Class: c.class}); got != c.want {
 			t.Errorf("%s on lane %x may fill %d hundredths, want %d", c.class, c.lane, got, c.want)

@@ -10,11 +10,6 @@
 
 #include "sum.h"
 
-/* A process may do twice what its budget allows in a second at once; when it
- * has, its acts are folded until it has let half of that go by. */
-#define BURST_NS (2 * SECOND)
-#define RELIEF_NS SECOND
-
 /* Kinds that are told as sums. A change of name, rights or times may be all
  * there is to an attack, and its sum would not say where it went. */
 #define FOLDED_TYPES \
@@ -23,26 +18,9 @@
 
 /* How many acts of a kind in a directory, or upon memory, are told whole. */
 #define WHOLE_ACTS 256
-/* How many of a kind that is not folded do not give way. */
-#define LIGHT_ACTS 1024
-
 /* fold says so of an act that went into a sum: there is nothing to tell. Else
  * it gives flags for the event. */
 #define FOLDED (1U << 31)
-
-struct bucket {
-	__u64 full; /* time at which all that was done is paid for */
-	__u64 folded; /* acts, since it went over */
-	__u32 over;
-	__u32 pad;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 8192);
-	__type(key, struct exit_key);
-	__type(value, struct bucket);
-} buckets SEC(".maps");
 
 /* How many acts upon an object were told whole beyond a budget. */
 struct {
@@ -157,13 +135,8 @@ static __always_inline __u32 weight(__u32 type)
 
 static __always_inline bool note_fold(struct bucket *b, __u32 type)
 {
-	struct cpu_stats *s;
-	__u32 cpu;
-
 	__sync_fetch_and_add(&b->folded, 1);
-	s = my_stats(&cpu);
-	if (s)
-		__sync_fetch_and_add(&s->folded[type & (EV_TYPES - 1)], 1);
+	count_folded(type);
 	return true;
 }
 

@@ -327,13 +327,49 @@ static __always_inline bool ask(int cmd, void *attr, bool user, struct bpf_asked
 	return false;
 }
 
+#define CAP_SYS_ADMIN_BIT BIT(21)
+#define CAP_BPF_BIT BIT(39)
+
+/* may_control says whether current has the right to act upon programs and maps
+ * of the kernel: in the initial user namespace for what asks for it there. */
+static __always_inline bool may_control(bool initial)
+{
+	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+	const struct cred *cred = BPF_CORE_READ(t, cred);
+
+	if (initial && BPF_CORE_READ(cred, user_ns, level))
+		return false;
+	return capabilities(&cred->cap_effective) & (CAP_SYS_ADMIN_BIT | CAP_BPF_BIT);
+}
+
+static __always_inline bool by_number(int cmd)
+{
+	return cmd == BPF_PROG_GET_FD_BY_ID || cmd == BPF_MAP_GET_FD_BY_ID || cmd == BPF_LINK_GET_FD_BY_ID;
+}
+
+/* repeated says whether current tries what it has no right to once more: one
+ * such attempt tells as much as a million. */
+static __always_inline bool repeated(int cmd, __u32 flags, __u32 result)
+{
+	struct sum_key k;
+
+	if (!by_number(cmd) || ((flags & FL_RESULT) && !result) || may_control(true))
+		return false;
+	k = of_current(EV_BPF, SUM_HEAD);
+	k.object = cmd;
+	if (among_first(&k, 1))
+		return false;
+	count_folded(EV_BPF);
+	return true;
+}
+
 static __always_inline void tell_bpf(int cmd, void *attr, bool user, __u32 flags, __u32 result)
 {
 	struct bpf_asked q = {};
 	struct event_kernel *e;
 	struct scratch *s;
 
-	if (!ask(cmd, attr, user, &q) || left_out(EV_BPF))
+	if (!ask(cmd, attr, user, &q) || left_out(EV_BPF) || repeated(cmd, flags, result))
 		return;
 	s = take(EV_BPF, RING_CRIT);
 	if (!s)

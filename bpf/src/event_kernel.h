@@ -47,6 +47,7 @@ struct event_tamper {
 	__u32 what; /* signal, command, ... */
 	__u64 id;
 	__u64 request;
+	__u64 before; /* the same within a second after the last that was told, and not told */
 };
 
 enum tamper_kind {

@@ -48,11 +48,43 @@ static __always_inline bool against_canary(struct task_struct *target)
 	return c && r && r->canary && BPF_CORE_READ(target, tgid) == r->canary && by != r->canary && by != c->self;
 }
 
+struct attempt_key {
+	__u64 id;
+	__u32 tgid, kind, what, refused;
+};
+
+struct attempt {
+	__u64 told; /* when */
+	__u64 since; /* how many were not, since then */
+};
+
+/* What was done against the agent, by whom: told once in a second, so that nobody
+ * fills the critical ring with it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct attempt_key);
+	__type(value, struct attempt);
+} attempts SEC(".maps");
+
 static __always_inline void tell_tamper(__u32 kind, __u32 what, __u64 id, __u64 request, bool refused)
 {
 	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
 	struct event_tamper e = { .kind = kind, .what = what, .id = id, .request = request };
+	struct attempt_key k = { .id = id, .kind = kind, .what = what, .refused = refused };
+	struct attempt *a, fresh = {};
 
+	k.tgid = BPF_CORE_READ(t, tgid);
+	fresh.told = bpf_ktime_get_boot_ns();
+	a = bpf_map_lookup_elem(&attempts, &k);
+	if (a && fresh.told - a->told < SECOND) {
+		__sync_fetch_and_add(&a->since, 1);
+		count_folded(EV_TAMPER);
+		return;
+	}
+	if (a)
+		e.before = a->since;
+	bpf_map_update_elem(&attempts, &k, &fresh, BPF_ANY);
 	head_without_helper(&e.h, EV_TAMPER, t);
 	emit(&e, refused ? FL_REFUSED : 0, RING_CRIT);
 }
@@ -223,13 +255,43 @@ static __always_inline bool reaches(int cmd, union bpf_attr *attr, __u32 *id)
 	return false;
 }
 
+/* is_program says whether a descriptor is one of a program. Whatever else lies
+ * where a file keeps its own does not point back at itself. */
+static __always_inline bool is_program(int fd)
+{
+	struct file *f = file_of((struct task_struct *)bpf_get_current_task(), fd);
+	struct bpf_prog *p = f ? BPF_CORE_READ(f, private_data) : 0;
+
+	return p && BPF_CORE_READ(p, aux, prog) == p;
+}
+
+/* in_vain says whether the kernel refuses a command in any case: somebody who has
+ * no right to it, or nothing to do it with, is no danger, and must not be able to
+ * make a false alarm. */
+static __always_inline bool in_vain(int cmd, union bpf_attr *attr)
+{
+	switch (cmd) {
+	case BPF_PROG_GET_FD_BY_ID:
+	case BPF_MAP_GET_FD_BY_ID:
+	case BPF_LINK_GET_FD_BY_ID:
+		return !may_control(true);
+	case BPF_PROG_LOAD:
+		return !may_control(false); /* rights may be lent to a user namespace */
+	case BPF_PROG_ATTACH:
+		return !is_program(attribute(attr, __builtin_offsetof(union bpf_attr, attach_bpf_fd), false));
+	case BPF_LINK_CREATE:
+		return !is_program(attribute(attr, __builtin_offsetof(union bpf_attr, link_create.prog_fd), false));
+	}
+	return false;
+}
+
 SEC("lsm/bpf")
 int BPF_PROG(guard_bpf, int cmd, union bpf_attr *attr, unsigned int size)
 {
 	struct config *c = configuration();
 	__u32 id;
 
-	if (!c || bpf_get_current_pid_tgid() >> 32 == c->self || !reaches(cmd, attr, &id))
+	if (!c || bpf_get_current_pid_tgid() >> 32 == c->self || !reaches(cmd, attr, &id) || in_vain(cmd, attr))
 		return 0;
 	if (!protecting()) {
 		tell_tamper(TAMPER_BPF, cmd, id, 0, false);

@@ -41,8 +41,11 @@ enum kernel_load_data_id {
 	LOADING_KEXEC_IMAGE = 3,
 };
 
+struct bpf_prog;
+
 struct bpf_prog_aux {
 	__u32 id;
+	struct bpf_prog *prog;
 };
 
 struct bpf_prog {

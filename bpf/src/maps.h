@@ -451,6 +451,89 @@ static __always_inline __u64 crit_limit(__u32 type)
 	return CRIT_BYTES - SPARE_OF_CRIT;
 }
 
+/* A process may do twice what its budget allows in a second at once; when it
+ * has, its acts are folded, or give way, until it has let half of that go by. */
+#define BURST_NS (2 * SECOND)
+#define RELIEF_NS SECOND
+
+/* How many of a kind that is not folded do not give way; of those of the critical
+ * ring, together. */
+#define LIGHT_ACTS 1024
+
+struct bucket {
+	__u64 full; /* time at which all that was done is paid for */
+	__u64 folded; /* acts, since it went over */
+	__u32 over;
+	__u16 pressing; /* 1: over its budget with acts of the critical ring */
+	__u16 light; /* those of them that did not give way, since then */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct exit_key);
+	__type(value, struct bucket);
+} buckets SEC(".maps");
+
+static __always_inline void count_folded(__u32 type)
+{
+	struct cpu_stats *s;
+	__u32 cpu;
+
+	s = my_stats(&cpu);
+	if (s)
+		__sync_fetch_and_add(&s->folded[type & (EV_TYPES - 1)], 1);
+}
+
+/* Kinds of the critical ring that a process can make without end, most of them
+ * without any right: attempts that the kernel refuses are told too. Those of the
+ * bulk ring are booked where they are folded. */
+#define BOOKED_TYPES                                                                                        \
+	(BIT(EV_CREDS) | BIT(EV_NAMESPACE) | BIT(EV_CHROOT) | BIT(EV_TRACE) | BIT(EV_SIGNAL) | BIT(EV_COMM) | \
+	 BIT(EV_CGROUP) | BIT(EV_MOUNT) | BIT(EV_UNMOUNT) | BIT(EV_PIVOT) | BIT(EV_PARAM) | BIT(EV_BPF) |      \
+	 BIT(EV_PERF) | BIT(EV_USERFAULT) | BIT(EV_URING))
+
+/* presses books such an act of the current process, on the same account as the
+ * others, and says whether it is to give way. */
+static __always_inline bool presses(__u32 type)
+{
+	struct config *c = configuration();
+	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+	struct exit_key k = {};
+	struct bucket *b, fresh = {};
+	__u64 now, cost, full;
+
+	if (!(BIT(type & (EV_TYPES - 1)) & BOOKED_TYPES) || !c || !c->budget)
+		return false;
+	cost = SECOND / c->budget;
+	now = bpf_ktime_get_boot_ns();
+	k.start = BPF_CORE_READ(t, group_leader, start_boottime);
+	k.tgid = BPF_CORE_READ(t, tgid);
+	b = bpf_map_lookup_elem(&buckets, &k);
+	if (!b) {
+		fresh.full = now + cost;
+		bpf_map_update_elem(&buckets, &k, &fresh, BPF_ANY);
+		return false;
+	}
+	full = b->full > now ? b->full : now;
+	if (full + cost <= now + BURST_NS)
+		full += cost;
+	b->full = full;
+	if (!b->pressing) {
+		if (full + cost <= now + BURST_NS)
+			return false;
+		b->pressing = 1;
+		b->light = 0;
+	} else if (full < now + RELIEF_NS) {
+		b->pressing = 0;
+		return false;
+	}
+	if (b->light >= LIGHT_ACTS)
+		return true;
+	b->light++;
+	return false;
+}
+
 /* bounded is a length that the verifier believes to be below DATA_BYTES where it
  * is used: before 5.16 it forgets what it knew of a number that the compiler
  * has put aside on the stack. */
@@ -474,6 +557,8 @@ static __always_inline bool enter(struct event_head *h, __u32 flags, __u32 ring,
 	if (!s)
 		return false;
 	if (ring == RING_CRIT) {
+		if (!(flags & FL_NOTE) && presses(h->type))
+			flags |= FL_HEAVY;
 		fill = bpf_ringbuf_query(&crit, BPF_RB_AVAIL_DATA);
 		if (flags & FL_NOTE) {
 			if (fill > CRIT_BYTES / 4) {

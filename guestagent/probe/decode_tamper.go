@@ -55,6 +55,9 @@ func (d *decoder) tamper(b []byte) (*record.Event, error) {
 	}
 	e.Tamper = t
 	e.Reason = t.Kind
+	if x.Before > 0 {
+		e.Count = x.Before + 1
+	}
 	self := uint32(os.Getpid())
 	if p := d.table.live[self]; p != nil {
 		e.Object = &record.Process{Pid: self, Start: p.start, Name: p.image.Name, Executable: p.image.Executable}

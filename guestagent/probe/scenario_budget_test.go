@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -88,6 +89,27 @@ func init() {
 		}
 		return nil
 	}
+	actors["storm-ids"] = func(string) error {
+		for i := range idChanges {
+			// Its result is the id before.
+			_, _, _ = unix.RawSyscall(unix.SYS_SETFSUID, uintptr(i&1), 0, 0)
+		}
+		return nil
+	}
+	actors["ask"] = func(who string) error {
+		if who == "nobody" {
+			if err := unix.Setuid(65534); err != nil {
+				return err
+			}
+		}
+		id := [2]uint64{0xfffffff0} // of no program
+		for range attempts {
+			if _, _, e := unix.RawSyscall(unix.SYS_BPF, unix.BPF_PROG_GET_FD_BY_ID, uintptr(unsafe.Pointer(&id)), unsafe.Sizeof(id)); e == 0 {
+				return errors.New("there is a program of that number")
+			}
+		}
+		return nil
+	}
 	actors["descriptions"] = func(dir string) error {
 		var files []*os.File
 		for i := range manyDescriptions {
@@ -122,6 +144,8 @@ func init() {
 }
 
 const (
+	idChanges      = 120_000
+	attempts       = 50
 	renames        = 30_000 // more than half of the ring holds
 	destinations   = 65_000 // the same
 	bystanderFiles = 300    // within the budget of two seconds at once
@@ -251,6 +275,7 @@ func TestHeavyGivesWay(t *testing.T) {
 		}
 	}()
 	t.Run("names", func(t *testing.T) { givesWay(t, p, "storm-names", record.ClassFileRename, renames) })
+	t.Run("credentials", func(t *testing.T) { givesWay(t, p, "storm-ids", record.ClassProcessCreds, idChanges) })
 	t.Run("spray", func(t *testing.T) { givesWay(t, p, "storm-spray", record.ClassNetworkConnect, destinations) })
 }
 
@@ -277,6 +302,24 @@ func givesWay(t *testing.T, p *Probe, act string, class record.Class, acts uint6
 	}
 	if n := c.count(func(s seen) bool { return s.h.Class == record.ClassFileCreate && s.e.Process.Pid == other }); n != bystanderFiles {
 		t.Errorf("%d of the other process's %d files are told: the storm pushed them out", n, bystanderFiles)
+	}
+}
+
+// Who has no right to reach for what others have loaded is told so once, whoever
+// has it each time.
+func TestAskedInVain(t *testing.T) {
+	p, c, _ := observe(t)
+	if !covers(p, record.ClassKernelBPF) {
+		t.Skip("acts upon BPF are not covered here")
+	}
+	for who, want := range map[string]int{"nobody": 1, "root": attempts} {
+		pid := uint32(actor(t, workDir(t), "ask", who).Process.Pid)
+		c.find(t, "exit", func(s seen) bool { return s.h.Class == record.ClassProcessExit && s.e.Process.Pid == pid })
+		if n := c.count(func(s seen) bool {
+			return s.h.Class == record.ClassKernelBPF && s.e.Process.Pid == pid && s.e.Kernel.Operation == "prog_get_fd_by_id"
+		}); n != want {
+			t.Errorf("%s: %d attempts are told, want %d", who, n, want)
+		}
 	}
 }
 

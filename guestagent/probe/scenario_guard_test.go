@@ -26,6 +26,24 @@ import (
 )
 
 func init() {
+	actors["reach-for"] = func(who string) error {
+		if who == "nobody" {
+			if err := unix.Setuid(65534); err != nil {
+				return err
+			}
+		}
+		n, err := strconv.ParseUint(os.Args[len(os.Args)-1], 10, 32)
+		if err != nil {
+			return err
+		}
+		for range 1000 {
+			id := [2]uint64{n}
+			if _, _, e := unix.RawSyscall(unix.SYS_BPF, unix.BPF_MAP_GET_FD_BY_ID, uintptr(unsafe.Pointer(&id)), unsafe.Sizeof(id)); e != unix.EPERM {
+				return fmt.Errorf("reached: %w", e)
+			}
+		}
+		return nil
+	}
 	actors["reach"] = reachForMaps
 	actors["busy"] = makeFiles
 	actors["wait"] = func(dir string) error { return until(func() bool { return exists(dir + "/stop") }) }
@@ -591,6 +609,37 @@ func TestSendIsCovered(t *testing.T) {
 			t.Errorf("%s is not attached", want.name)
 		}
 	}
+}
+
+// Whoever repeats an act against the agent is refused each time, and told once in
+// a second; who has no right to it makes no alarm at all.
+func TestTamperIsBounded(t *testing.T) {
+	p, c, stop := observe(t)
+	if p.Mode() != ModeLSM {
+		t.Skip("mode tracepoint refuses nothing, as its hooks record says")
+	}
+	if err := p.k.order(unsafe.Offsetof(bpf.ProbeSwitches{}.Protect), 1); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = p.k.order(unsafe.Offsetof(bpf.ProbeSwitches{}.Protect), 0) }()
+	info, err := p.k.maps["orders"].Info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, ok := info.ID()
+	if !ok {
+		t.Fatal("the kernel tells no number of a map")
+	}
+	began := time.Now()
+	for who, want := range map[string]bool{"root": true, "nobody": false} {
+		pid := uint32(actor(t, "/", "reach-for", who, strconv.Itoa(int(id))).Process.Pid)
+		c.find(t, "exit", func(s seen) bool { return s.h.Class == record.ClassProcessExit && s.e.Process.Pid == pid })
+		n := c.count(func(s seen) bool { return s.h.Class == record.ClassAgentTamper && s.e.Process.Pid == pid })
+		if (n > 0) != want || n > 2+int(time.Since(began)/time.Second) {
+			t.Errorf("%s: %d alarms", who, n)
+		}
+	}
+	stop()
 }
 
 // Whoever starves the agent is refused where programs can refuse.
