@@ -67,9 +67,10 @@ func (a *Agent) settle() {
 const keptBytes = 64 << 10
 
 // giveUp turns all records that wait for a frame into losses. Only what the
-// agent says of itself stays: that it was stopped, that it was attacked. Frames
-// that were made stay as well: the last one names them. It goes out behind
-// them, whatever the host's window is.
+// agent says of itself stays, that it was stopped, that it was attacked, and of
+// that what is in memory and fits into keptBytes: on the disk it is counted like
+// any other, by its class. Frames that were made stay as well: the last one names
+// them. It goes out behind them, whatever the host's window is.
 func (a *Agent) giveUp(ctx context.Context) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
