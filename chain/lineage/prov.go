@@ -51,7 +51,7 @@ func (p *prov) put(section, id string, v map[string]any) {
 }
 
 func (p *prov) node(n *Node) {
-	v := map[string]any{"prov:label": n.Label(), "prov:type": map[string]string{"$": "provost:" + n.Kind, "type": "prov:QUALIFIED_NAME"}}
+	v := map[string]any{"prov:label": n.Label(), "prov:type": map[string]string{"$": "provost:" + n.Kind, "type": "xsd:QName"}}
 	set := func(name string, value any, there bool) {
 		if there {
 			v["provost:"+name] = value
@@ -66,7 +66,7 @@ func (p *prov) node(n *Node) {
 	set("startTime", strconv.FormatUint(n.StartTime, 10), n.Kind == Process) // more than other readers' numbers hold
 	set("boot", n.Boot, n.Boot != "")
 	set("executable", n.Executable, len(n.Executable) > 0)
-	set("arguments", n.Args, len(n.Args) > 0)
+	set("commandLine", n.commandLine(), len(n.Args) > 0) // an array would be a set
 	set("cut", n.Cut, len(n.Cut) > 0)
 	if n.Kind != Process {
 		p.put("entity", provID(n.ID), v)

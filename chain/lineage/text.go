@@ -24,13 +24,7 @@ func (n *Node) Label() string {
 		}
 		s += "(" + strconv.FormatUint(uint64(n.Pid), 10) + ")"
 		if len(n.Args) > 0 {
-			args := make([]string, len(n.Args))
-			for i, a := range n.Args {
-				if args[i] = record.Word(a); len(a) == 0 {
-					args[i] = `""`
-				}
-			}
-			s += " [" + strings.Join(args, " ") + "]"
+			s += " [" + n.commandLine() + "]"
 		}
 		if n.UID != nil {
 			s += " uid " + strconv.FormatUint(uint64(*n.UID), 10)
@@ -48,6 +42,17 @@ func (n *Node) Label() string {
 		s += " sha256 " + record.Word([]byte(n.Sha256))
 	}
 	return s
+}
+
+// commandLine is the arguments of a process, each quoted where it must be.
+func (n *Node) commandLine() string {
+	args := make([]string, len(n.Args))
+	for i, a := range n.Args {
+		if args[i] = record.Word(a); len(a) == 0 {
+			args[i] = `""`
+		}
+	}
+	return strings.Join(args, " ")
 }
 
 // clock is a moment as people read it.
