@@ -30,9 +30,11 @@ struct {
 	__type(value, __u32);
 } folding SEC(".maps");
 
+/* A number is given anew when its file is gone: the generation tells them apart. */
 struct inode_key {
 	__u64 ino;
-	__u64 dev;
+	__u32 dev;
+	__u32 generation;
 };
 
 /* Files that were made by processes beyond their budget. */
@@ -198,6 +200,7 @@ static __always_inline bool stranger(__u32 type, struct inode *i)
 		return false;
 	of.ino = BPF_CORE_READ(i, i_ino);
 	of.dev = BPF_CORE_READ(i, i_sb, s_dev);
+	of.generation = BPF_CORE_READ(i, i_generation);
 	if (type == EV_CREATE) {
 		bpf_map_update_elem(&born, &of, &one, BPF_ANY);
 		return false;

@@ -64,6 +64,7 @@ struct inode {
 	kgid_t i_gid;
 	struct super_block *i_sb;
 	unsigned long i_ino;
+	__u32 i_generation;
 	void *i_private;
 	unsigned int i_nlink;
 	__u32 i_rdev;
