@@ -1,7 +1,6 @@
 package chain
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"sync"
@@ -26,12 +25,13 @@ type bundle struct {
 }
 
 type bundleRow struct {
-	leaf    record.Leaf // without Prev and Commitment
+	leaf    record.Leaf // without Prev, and without Commitment unless erased
 	segment *bundleSegment
 	kind    byte
 	secret  int // number in the segment
 	offset  int // of the payload in the segment
 	length  int
+	erased  uint64 // index of the entry that erased it
 }
 
 // bundleSegment is a segment whose payloads are unpacked at first use.
@@ -69,8 +69,8 @@ var errNotEncrypted = errors.New("it is encrypted, and payloads of this store ar
 // it says just that. The payload is the bundle's own memory.
 func (b *bundle) opening(i int, keys *payloadKeys) (opening, error) {
 	r := &b.rows[i]
-	o := opening{kind: r.kind}
-	if r.kind == kindOutside {
+	o := opening{kind: r.kind, erased: r.erased}
+	if !packedKind(r.kind) {
 		return o, nil
 	}
 	if err := r.segment.open(keys, b.log); err != nil {
@@ -102,13 +102,15 @@ func (l *Log) entry(b *bundle, i int) (Item, error) {
 			return Item{}, err
 		}
 	}
-	item := Item{Log: l, Index: index, Leaf: b.rows[i].leaf, Payload: bytes.Clone(o.payload)}
-	if item.Payload == nil {
-		item.Payload = []byte{}
-	}
-	item.Salt = o.salt(&item.Leaf.Header)
+	item := Item{Log: l, Index: index, Leaf: b.rows[i].leaf}
 	item.Leaf.Prev = b.prev(i)
-	item.Leaf.Commitment = record.Commit(&item.Salt, o.payload)
+	if o.kind == kindErased {
+		item.Erased, item.ErasedBy = true, o.erased
+	} else {
+		item.Payload = append([]byte{}, o.payload...)
+		item.Salt = o.salt(&item.Leaf.Header)
+		item.Leaf.Commitment = record.Commit(&item.Salt, o.payload)
+	}
 	item.LeafBytes = item.Leaf.AppendBinary(make([]byte, 0, record.LeafSize))
 	if item.LeafHash = record.LeafHash(item.LeafBytes); item.LeafHash != b.hashes[i] {
 		return Item{}, corrupt("entry %d of %s makes a leaf with hash %s, the tree has %s", index, l.origin, item.LeafHash, b.hashes[i])
@@ -195,6 +197,10 @@ func (l *Log) readRows(index uint64) (item Item, ok bool, err error) {
 	o, err := l.openPayload(row, &item.Leaf)
 	if err != nil {
 		return Item{}, false, l.badPayload(index, err)
+	}
+	if o.kind == kindErased {
+		item.Erased, item.ErasedBy = true, o.erased
+		return item, true, nil
 	}
 	item.Payload, item.Salt = o.payload, o.salt(&item.Leaf.Header)
 	return item, true, nil
@@ -345,6 +351,14 @@ func (c *bundleCache) get(key bundleKey) (b *bundle, epoch uint64) {
 		}
 	}
 	return nil, c.epoch
+}
+
+// forget drops what is cached, and what is being read: rows were rewritten.
+func (c *bundleCache) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.epoch++
+	c.list, c.bytes = nil, 0
 }
 
 func (c *bundleCache) put(key bundleKey, b *bundle, epoch uint64) {

@@ -193,7 +193,7 @@ func (e *exporter) sealed(item *Item, size uint64, note []byte, open bool) (proo
 	}
 	p := proof.Inclusion{Index: item.Index, Note: note, Path: fromPath(path)}
 	s := proof.Sealed{Leaf: item.LeafBytes, Proof: p.Format()}
-	if open {
+	if open && !item.Erased {
 		s.Opening = append(item.Salt[:len(item.Salt):len(item.Salt)], item.Payload...)
 	}
 	return s, nil
@@ -249,6 +249,11 @@ func (e *exporter) add(index uint64, role string) error {
 		return err
 	}
 	e.items[index], e.roles[index] = &item, role
+	if item.Erased && item.ErasedBy < e.size { // who erased it, and why
+		if err := e.add(item.ErasedBy, proof.RoleLink); err != nil {
+			return err
+		}
+	}
 	if item.Leaf.Origin == record.OriginGuest {
 		return e.addFrame(&item)
 	}

@@ -38,15 +38,25 @@ type Item struct {
 	Leaf      record.Leaf
 	LeafBytes []byte
 	LeafHash  record.Hash
-	Payload   []byte
+	Payload   []byte // nil where it was erased
 	Salt      record.Salt
+	// Erased says that payload and salt were taken away, and ErasedBy which
+	// entry of this log says so.
+	Erased   bool
+	ErasedBy uint64
 	// Pos is the position right behind this item: what to save once the item
 	// is dealt with. It is zero outside of followers.
 	Pos Position
 }
 
-// Decode parses the item's payload.
-func (i *Item) Decode() (record.Message, error) { return record.Decode(i.Leaf.Header.Class, i.Payload) }
+// Decode parses the item's payload. Where it was erased the error is an
+// *ErasedError, which is ErrErased.
+func (i *Item) Decode() (record.Message, error) {
+	if i.Erased {
+		return nil, &ErasedError{Index: i.ErasedBy}
+	}
+	return record.Decode(i.Leaf.Header.Class, i.Payload)
+}
 
 // Item returns the durable entry at index.
 func (l *Log) Item(index uint64) (Item, error) {

@@ -51,6 +51,7 @@ type Report struct {
 	Entries     uint64    `json:"entries"`
 	Packed      uint64    `json:"packed_entries"` // of them: in bundles
 	Payloads    uint64    `json:"payloads"`
+	Erased      uint64    `json:"erased_payloads"`
 	Unreadable  uint64    `json:"unreadable_payloads"` // of guests: bytes that are no record
 	Tiles       uint64    `json:"tiles"`
 	Checkpoints uint64    `json:"checkpoints"` // stored and quoted
@@ -154,7 +155,7 @@ func (f *fsck) unknownRows(context.Context) error {
 	}
 	return scan(f.s.db, []byte{tableMeta}, func(key, _ []byte) error {
 		switch {
-		case len(key) == 2 && key[1] == metaStore, len(key) == 6 && key[1] == metaLog, len(key) == 34 && key[1] == metaCertificate, len(key) > 2 && (key[1] == metaUser || key[1] == metaWitness), len(key) == 2 && key[1] == metaQuorum:
+		case len(key) == 2 && key[1] == metaStore, len(key) == 6 && key[1] == metaLog, len(key) == 34 && key[1] == metaCertificate, len(key) > 2 && (key[1] == metaUser || key[1] == metaWitness), len(key) == 2 && key[1] == metaQuorum, len(key) == 14 && key[1] == metaErasure:
 		default:
 			f.find("row", nil, nil, "key %x belongs to no table", key)
 		}

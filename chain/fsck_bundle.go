@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
+	"github.com/provostd/provost/chain/proof"
 	"github.com/provostd/provost/chain/record"
 )
 
@@ -69,6 +71,11 @@ func (c *logCheck) bundle(first uint64, row []byte, outside map[uint64]bool) {
 			f.find("payload", l, &leaf.Index, "%v", err)
 		case hashes != nil && hash != hashes[i]:
 			f.find("bundle", l, &leaf.Index, "it makes a leaf with hash %s, the tile has %s: bundle or tile was changed", hash, hashes[i])
+		case b.rows[i].kind == kindErased:
+			c.times(leaf)
+			c.gone(leaf, b.rows[i].erased)
+			c.grow(hash)
+			continue
 		default:
 			f.r.Payloads++
 			c.times(leaf)
@@ -92,6 +99,9 @@ func (c *logCheck) packedPayload(b *bundle, i int, outside map[uint64]bool) ([]b
 	if err != nil {
 		return nil, err
 	}
+	if o.kind == kindErased {
+		return nil, nil
+	}
 	if o.kind == kindOutside {
 		outside[leaf.Index] = true
 		row, ok, err := get(c.f.s.db, keySeq(tablePayload, c.l.id, leaf.Index))
@@ -109,4 +119,36 @@ func (c *logCheck) packedPayload(b *bundle, i int, outside map[uint64]bool) ([]b
 	salt := o.salt(&leaf.Header)
 	leaf.Commitment = record.Commit(&salt, o.payload)
 	return o.payload, nil
+}
+
+// gone takes note of an entry whose payload was erased.
+func (c *logCheck) gone(leaf *record.Leaf, by uint64) {
+	c.f.r.Erased++
+	ranges := c.erased[by]
+	if n := len(ranges); n > 0 && ranges[n-1].Last+1 == leaf.Index {
+		ranges[n-1].Last++
+	} else {
+		c.erased[by] = append(ranges, proof.Range{First: leaf.Index, Last: leaf.Index})
+	}
+	if leaf.Origin != record.OriginGuest {
+		c.f.find("payload", c.l, &leaf.Index, "it is marked as erased, and only records of guests can be")
+	}
+	if c.f.opts.Frame != nil && !c.l.name.IsHost() {
+		if problem := c.frames.entry(c.f, leaf, nil); problem != "" {
+			c.f.find("frame", c.l, &leaf.Index, "%s", problem)
+		}
+	}
+}
+
+// checkErased holds what is gone against the entries that say so: else taking
+// a payload away by hand would look like erasing it.
+func (c *logCheck) checkErased() {
+	for by, ranges := range c.erased {
+		m := c.erasures[by]
+		for _, r := range ranges {
+			if !slices.ContainsFunc(m.GetRanges(), func(e *record.EntryRange) bool { return e.First <= r.First && r.Last <= e.Last }) {
+				c.f.find("payload", c.l, &r.First, "payloads %d to %d are marked as erased by entry %d, which does not say so", r.First, r.Last, by)
+			}
+		}
+	}
 }

@@ -35,10 +35,13 @@ type logCheck struct {
 	err    error  // of reading tiles and payloads
 
 	frames frameCheck
+
+	erased   map[uint64][]proof.Range // what bears the mark of each erasing entry
+	erasures map[uint64]*record.Erased
 }
 
 func (f *fsck) log(ctx context.Context, l *Log) error {
-	c := &logCheck{f: f, l: l, head: f.heads[l.id], frames: frameCheck{keys: map[uint64][]byte{}}}
+	c := &logCheck{f: f, l: l, head: f.heads[l.id], frames: frameCheck{keys: map[uint64][]byte{}}, erased: map[uint64][]proof.Range{}, erasures: map[uint64]*record.Erased{}}
 	if err := c.gather(); err != nil {
 		return err
 	}
@@ -216,12 +219,16 @@ func (c *logCheck) grow(hash record.Hash) {
 // payloadRow checks a P row against its leaf.
 func (c *logCheck) payloadRow(leaf *record.Leaf, row []byte) {
 	index := leaf.Index
-	c.f.r.Payloads++
 	o, err := c.l.openPayload(row, leaf)
 	if err != nil {
 		c.f.find("payload", c.l, &index, "%v", err)
 		return
 	}
+	if o.kind == kindErased {
+		c.gone(leaf, o.erased)
+		return
+	}
+	c.f.r.Payloads++
 	if salt := o.salt(&leaf.Header); record.Commit(&salt, o.payload) != leaf.Commitment {
 		c.f.find("payload", c.l, &index, "salt and payload are not what leaf %d commits to", index)
 		return
@@ -249,6 +256,8 @@ func (c *logCheck) opened(leaf *record.Leaf, payload []byte) {
 		}
 	case *record.VMCheckpoint:
 		c.quoted(index, m)
+	case *record.Erased:
+		c.erasures[index] = m
 	case *record.KeyCertificate:
 		if l.name.IsHost() {
 			f.certified[index] = string(m.PublicKey)
@@ -339,6 +348,7 @@ func (c *logCheck) finish(n uint64) error {
 	for _, k := range c.claims {
 		f.find(k.table, l, nil, "%sit has size %d, the log has %d leaves: the end is cut off", k.where, k.size, n)
 	}
+	c.checkErased()
 	h := c.head
 	if h.size != n {
 		f.find("head", l, nil, "it says size %d, there are %d leaves", h.size, n)

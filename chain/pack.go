@@ -29,6 +29,7 @@ const (
 	kindSalt    = 1 // the payload and its salt
 	kindSeed    = 2 // the payload and the seed its salt derives from
 	kindOutside = 3 // a P row
+	kindErased  = 4 // nothing any more: the commitment is given
 )
 
 // opening is what a P row, or a packed bundle, holds of an entry beside its
@@ -37,7 +38,11 @@ type opening struct {
 	kind    byte
 	secret  [32]byte // salt or seed
 	payload []byte
+	erased  uint64 // index of the entry that erased it
 }
+
+// packed reports whether what opens an entry of this kind stands in the bundle.
+func packedKind(kind byte) bool { return kind == kindSalt || kind == kindSeed }
 
 // salt returns the salt of the entry with the given header.
 func (o *opening) salt(h *record.Header) record.Salt {
@@ -47,8 +52,8 @@ func (o *opening) salt(h *record.Header) record.Salt {
 	return o.secret
 }
 
-// packRow is an entry on its way into a bundle or out of it. In a leaf that
-// comes out of one, Prev and Commitment are not set: they are derived.
+// packRow is an entry on its way into a bundle. Of its leaf Prev is left out,
+// and the commitment unless it is erased.
 type packRow struct {
 	leaf record.Leaf
 	open opening
@@ -193,13 +198,19 @@ func packBundle(rows []packRow, keys *payloadKeys, id LogID) ([]byte, error) {
 		at += uint64(segments[i].count)
 	}
 	for i := range rows {
-		if rows[i].open.kind != kindOutside {
+		if packedKind(rows[i].open.kind) {
 			b = binary.AppendUvarint(b, uint64(refs[i]))
 		}
 	}
 	for i := range rows {
-		if rows[i].open.kind != kindOutside {
+		if packedKind(rows[i].open.kind) {
 			b = binary.AppendUvarint(b, uint64(len(rows[i].open.payload)))
+		}
+	}
+	for i := range rows {
+		if rows[i].open.kind == kindErased {
+			b = binary.AppendUvarint(b, rows[i].open.erased)
+			b = append(b, rows[i].leaf.Commitment[:]...)
 		}
 	}
 	b = binary.AppendUvarint(b, uint64(len(segments)))
@@ -239,7 +250,7 @@ func packSegments(rows []packRow, hours bool) (segments []segment, refs []int) {
 			if hours && hourOf(rows[from+s.count].leaf.Wall) != s.hour {
 				break
 			}
-			if o.kind == kindOutside {
+			if !packedKind(o.kind) {
 				continue
 			}
 			if s.length > 0 && s.length+len(o.payload) > segmentBytes {
@@ -395,16 +406,22 @@ func parseBundle(id LogID, first uint64, row []byte) (*bundle, error) {
 	for i, k := range c.take(tileWidth) {
 		b.rows[i].kind = k
 		b.rows[i].leaf.Index = first + uint64(i)
-		c.bad = c.bad || k < kindSalt || k > kindOutside
+		c.bad = c.bad || k < kindSalt || k > kindErased
 	}
 	for i := range b.rows {
-		if b.rows[i].kind != kindOutside {
+		if packedKind(b.rows[i].kind) {
 			b.rows[i].secret = c.size()
 		}
 	}
 	for i := range b.rows {
-		if b.rows[i].kind != kindOutside {
+		if packedKind(b.rows[i].kind) {
 			b.rows[i].length = c.size()
+		}
+	}
+	for i := range b.rows {
+		if b.rows[i].kind == kindErased {
+			b.rows[i].erased = c.uvarint()
+			copy(b.rows[i].leaf.Commitment[:], c.take(len(record.Hash{})))
 		}
 	}
 	c.parseSegments(b, &outer)
@@ -440,7 +457,7 @@ func (c *packCursor) parseSegments(b *bundle, blobs *packCursor) {
 		for i := next; i < next+s.count; i++ {
 			r := &b.rows[i]
 			r.segment = s
-			if r.kind == kindOutside {
+			if !packedKind(r.kind) {
 				continue
 			}
 			r.offset = at

@@ -286,6 +286,20 @@ func (k *payloadKeys) sealRow(p *payloadKey, row []byte, id LogID, index uint64)
 	p.row.Seal(plain[:0], rowNonce(id, index), plain, k.store[:])
 }
 
+// resealRow is sealRow for a row that replaces another one: under the subkey of
+// a run of its own, or the nonce would come twice.
+func (k *payloadKeys) resealRow(p *payloadKey, row []byte, id LogID, index uint64) error {
+	row[0] = payloadSealed
+	_, _ = rand.Read(row[1:9]) // never fails
+	aead, err := p.subkey(purposeRow + string(row[1:9]))
+	if err != nil {
+		return err
+	}
+	plain := row[9 : len(row)-16]
+	aead.Seal(plain[:0], rowNonce(id, index), plain, k.store[:])
+	return nil
+}
+
 func rowNonce(id LogID, index uint64) []byte {
 	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint32(nil, uint32(id)), index)
 }

@@ -28,6 +28,7 @@ func pebbleOptions(c Config, readOnly bool) *pebble.Options {
 		CacheSize:          cacheSize,
 		Logger:             log,
 		ReadOnly:           readOnly,
+		Cleaner:            cleaner{},
 		EventListener: &pebble.EventListener{
 			DiskSlow: func(i pebble.DiskSlowInfo) {
 				c.Log.Warn("disk is slow", slog.String("path", i.Path), slog.Duration("took", i.Duration))
@@ -41,6 +42,17 @@ func pebbleOptions(c Config, readOnly bool) *pebble.Options {
 		},
 	}
 }
+
+// cleaner deletes files as Pebble does by itself. It passes for a cleaner that
+// archives them, since for such a one Pebble does not use old write-ahead logs
+// again: they would hold erased payloads until they are written over.
+type cleaner struct {
+	pebble.DeleteCleaner // Clean and String are these: they lie less deep
+	archives
+}
+
+// archives has the unexported method by which Pebble knows such a cleaner.
+type archives struct{ pebble.ArchiveCleaner }
 
 // orderedFS makes file names durable before a marker that leads to them: Pebble
 // creates a manifest and then the marker which names it, and syncs the directory

@@ -27,6 +27,7 @@ const (
 	metaLog         = 'l'
 	metaCertificate = 'k'
 	metaUser        = 'u'
+	metaErasure     = 'e'
 	metaWitness     = 'w'
 	metaQuorum      = 'q'
 )
@@ -37,6 +38,7 @@ const (
 	payloadSalt     = 1 // salt, payload
 	payloadSeed     = 2 // seed that the salt derives from, payload
 	payloadSealed   = 3 // one of the two, encrypted
+	payloadErased   = 4 // index of the entry that erased it
 	headVersion     = 1
 	commitVersion   = 1
 	followerVersion = 1
@@ -149,6 +151,9 @@ func parseHead(b []byte) (head, error) {
 
 // parsePayload splits a P row: 1 form, 32 salt or seed, payload.
 func parsePayload(b []byte) (opening, error) {
+	if len(b) == 9 && b[0] == payloadErased {
+		return opening{kind: kindErased, erased: binary.BigEndian.Uint64(b[1:])}, nil
+	}
 	if len(b) < 33 {
 		return opening{}, fmt.Errorf("parse payload row: %d bytes, want at least 33", len(b))
 	}

@@ -30,10 +30,11 @@ func (s *Store) Run(ctx context.Context) error {
 	defer func() { stopPacking(); <-packed }()
 	go func() {
 		defer close(packed)
-		if s.cfg.unpacked {
-			return
+		err := s.resumeErasures(packing)
+		if err == nil && !s.cfg.unpacked {
+			err = s.packAll(packing)
 		}
-		if err := s.packAll(packing); err != nil {
+		if err != nil {
 			_ = s.fail(err) // the committer returns it
 			stopCheckpoints()
 		}

@@ -22,6 +22,8 @@ func NewPayload(c Class) Message {
 	switch c {
 	case ClassGenesis:
 		return &Genesis{}
+	case ClassErased:
+		return &Erased{}
 	case ClassVMCheckpoint:
 		return &VMCheckpoint{}
 	case ClassKeyCertificate:

@@ -4248,6 +4248,128 @@ func (x *Outcome) GetPolicy() string {
 	return ""
 }
 
+// Erased says whose payloads were taken away. What stays of such an entry is
+// its leaf.
+type Erased struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ranges        []*EntryRange          `protobuf:"bytes,1,rep,name=ranges,proto3" json:"ranges,omitempty"` // of this log; entries of other authors than the guest stay
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Authority     string                 `protobuf:"bytes,3,opt,name=authority,proto3" json:"authority,omitempty"` // who asked for it, or the rule that did
+	Records       uint64                 `protobuf:"varint,4,opt,name=records,proto3" json:"records,omitempty"`    // how many
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Erased) Reset() {
+	*x = Erased{}
+	mi := &file_record_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Erased) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Erased) ProtoMessage() {}
+
+func (x *Erased) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Erased.ProtoReflect.Descriptor instead.
+func (*Erased) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *Erased) GetRanges() []*EntryRange {
+	if x != nil {
+		return x.Ranges
+	}
+	return nil
+}
+
+func (x *Erased) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Erased) GetAuthority() string {
+	if x != nil {
+		return x.Authority
+	}
+	return ""
+}
+
+func (x *Erased) GetRecords() uint64 {
+	if x != nil {
+		return x.Records
+	}
+	return 0
+}
+
+type EntryRange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	First         uint64                 `protobuf:"varint,1,opt,name=first,proto3" json:"first,omitempty"`
+	Last          uint64                 `protobuf:"varint,2,opt,name=last,proto3" json:"last,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EntryRange) Reset() {
+	*x = EntryRange{}
+	mi := &file_record_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EntryRange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EntryRange) ProtoMessage() {}
+
+func (x *EntryRange) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EntryRange.ProtoReflect.Descriptor instead.
+func (*EntryRange) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *EntryRange) GetFirst() uint64 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *EntryRange) GetLast() uint64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
 var File_record_proto protoreflect.FileDescriptor
 
 const file_record_proto_rawDesc = "" +
@@ -4703,7 +4825,16 @@ const file_record_proto_rawDesc = "" +
 	" \x01(\x03R\x05ended\x12\x18\n" +
 	"\aattempt\x18\v \x01(\rR\aattempt\x12\x1a\n" +
 	"\brepaired\x18\f \x01(\bR\brepaired\x12\x16\n" +
-	"\x06policy\x18\r \x01(\tR\x06policy*\xee\x02\n" +
+	"\x06policy\x18\r \x01(\tR\x06policy\"\x8f\x01\n" +
+	"\x06Erased\x125\n" +
+	"\x06ranges\x18\x01 \x03(\v2\x1d.provost.record.v1.EntryRangeR\x06ranges\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1c\n" +
+	"\tauthority\x18\x03 \x01(\tR\tauthority\x12\x18\n" +
+	"\arecords\x18\x04 \x01(\x04R\arecords\"6\n" +
+	"\n" +
+	"EntryRange\x12\x14\n" +
+	"\x05first\x18\x01 \x01(\x04R\x05first\x12\x12\n" +
+	"\x04last\x18\x02 \x01(\x04R\x04last*\xee\x02\n" +
 	"\n" +
 	"LossReason\x12\x1b\n" +
 	"\x17LOSS_REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
@@ -4734,7 +4865,7 @@ func file_record_proto_rawDescGZIP() []byte {
 }
 
 var file_record_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_record_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_record_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_record_proto_goTypes = []any{
 	(LossReason)(0),          // 0: provost.record.v1.LossReason
 	(*Event)(nil),            // 1: provost.record.v1.Event
@@ -4775,7 +4906,9 @@ var file_record_proto_goTypes = []any{
 	(*Verdict)(nil),          // 36: provost.record.v1.Verdict
 	(*Action)(nil),           // 37: provost.record.v1.Action
 	(*Outcome)(nil),          // 38: provost.record.v1.Outcome
-	nil,                      // 39: provost.record.v1.Action.ParametersEntry
+	(*Erased)(nil),           // 39: provost.record.v1.Erased
+	(*EntryRange)(nil),       // 40: provost.record.v1.EntryRange
+	nil,                      // 41: provost.record.v1.Action.ParametersEntry
 }
 var file_record_proto_depIdxs = []int32{
 	2,  // 0: provost.record.v1.Event.process:type_name -> provost.record.v1.Process
@@ -4804,12 +4937,13 @@ var file_record_proto_depIdxs = []int32{
 	31, // 23: provost.record.v1.WitnessState.answers:type_name -> provost.record.v1.WitnessAnswer
 	35, // 24: provost.record.v1.BundleActivation.policies:type_name -> provost.record.v1.ActivePolicy
 	37, // 25: provost.record.v1.Verdict.actions:type_name -> provost.record.v1.Action
-	39, // 26: provost.record.v1.Action.parameters:type_name -> provost.record.v1.Action.ParametersEntry
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	41, // 26: provost.record.v1.Action.parameters:type_name -> provost.record.v1.Action.ParametersEntry
+	40, // 27: provost.record.v1.Erased.ranges:type_name -> provost.record.v1.EntryRange
+	28, // [28:28] is the sub-list for method output_type
+	28, // [28:28] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_record_proto_init() }
@@ -4823,7 +4957,7 @@ func file_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_record_proto_rawDesc), len(file_record_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   39,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

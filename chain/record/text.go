@@ -27,6 +27,8 @@ func Text(c Class, m Message) string {
 		if m.PreviousOrigin != "" {
 			fmt.Fprintf(&b, ", continues %s", m.PreviousOrigin)
 		}
+	case *Erased:
+		fmt.Fprintf(&b, "payloads of %d records erased (%s), asked for by %s", m.Records, Printable([]byte(m.Reason)), Printable([]byte(m.Authority)))
 	case *Epoch:
 		fmt.Fprintf(&b, "epoch %x (%s), QEMU pid %d", m.Epoch, m.Cause, m.QemuPid)
 	case *Enrolled:

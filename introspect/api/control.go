@@ -244,6 +244,9 @@ const writeTimeout = 30 * time.Second
 
 func (l *lines) write(i *chain.Item) error {
 	e := client.Entry{Log: i.Log.Origin(), Leaf: i.LeafBytes, Payload: i.Payload}
+	if i.Erased {
+		e.ErasedBy = &i.ErasedBy
+	}
 	if o := i.Log.Name(); !o.IsHost() {
 		e.Domain = l.name(o.Domain)
 	}

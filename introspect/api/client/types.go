@@ -1,6 +1,7 @@
 package client
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/provostd/provost/chain/record"
@@ -112,7 +113,14 @@ type Entry struct {
 	Domain  string `json:"domain,omitempty"`
 	Leaf    []byte `json:"leaf"`
 	Payload []byte `json:"payload,omitempty"`
+	// ErasedBy is set where the payload was erased: the index of the entry of
+	// this log that says why.
+	ErasedBy *uint64 `json:"erased_by,omitempty"`
 }
+
+// ErrErased is the error of Open for an entry whose payload was erased; its leaf
+// is given all the same.
+var ErrErased = errors.New("erased")
 
 // Open decodes an entry. It checks nothing: the daemon is trusted here, an
 // auditor verifies a bundle instead.
@@ -120,6 +128,9 @@ func (e *Entry) Open() (record.Leaf, record.Message, error) {
 	l, err := record.ParseLeaf(e.Leaf)
 	if err != nil {
 		return record.Leaf{}, nil, fmt.Errorf("open entry of %s: %w", e.Log, err)
+	}
+	if e.ErasedBy != nil {
+		return l, nil, fmt.Errorf("the payload was erased, entry %d says why: %w", *e.ErasedBy, ErrErased)
 	}
 	m, err := record.Decode(l.Header.Class, e.Payload)
 	if err != nil {

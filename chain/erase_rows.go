@@ -1,0 +1,300 @@
+package chain
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"sort"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/provostd/provost/chain/record"
+)
+
+// openRow is an entry with what opens it, wherever it stands.
+type openRow struct {
+	leaf    record.Leaf
+	open    opening
+	outside bool // packed, with a P row
+	changed bool
+}
+
+// eraser takes payloads out of one log. It holds Store.packMu.
+type eraser struct {
+	s     *Store
+	l     *Log
+	by    uint64 // the erasing entry
+	m     *record.Erased
+	seeds map[[32]byte]uint64 // seeds of what is erased, and in which bundle; manyBundles where in several
+}
+
+const manyBundles = ^uint64(0)
+
+// eraseRows rewrites every row that holds a selected payload, its salt, or the
+// seed that its salt follows from. It may be done again after a crash.
+//
+// A seed can stand in several bundles. Where records stay that need it, their
+// salts take its place, and that comes first: once the erased records are gone
+// nobody knows any more which seeds were theirs.
+func (s *Store) eraseRows(ctx context.Context, l *Log, by uint64, m *record.Erased) error {
+	s.packMu.Lock()
+	defer s.packMu.Unlock()
+	defer s.bundles.forget()
+	e := &eraser{s: s, l: l, by: by, m: m, seeds: map[[32]byte]uint64{}}
+	bundles := e.bundles()
+	for _, k := range bundles {
+		if err := e.gather(ctx, k); err != nil {
+			return err
+		}
+	}
+	for i, k := range bundles {
+		if i == 0 || bundles[i-1] != k-1 {
+			if err := e.neighbours(ctx, k, -1); err != nil {
+				return err
+			}
+		}
+		if i == len(bundles)-1 || bundles[i+1] != k+1 {
+			if err := e.neighbours(ctx, k, 1); err != nil {
+				return err
+			}
+		}
+		if err := e.rewrite(ctx, k, func(r *openRow) { e.unseed(r, k, true) }); err != nil {
+			return err
+		}
+	}
+	for _, k := range bundles {
+		if err := e.rewrite(ctx, k, func(r *openRow) { e.erase(r); e.unseed(r, k, false) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bundles returns the numbers of the bundles that hold selected entries.
+func (e *eraser) bundles() (list []uint64) {
+	for _, r := range e.m.Ranges {
+		for k := r.First / tileWidth; k <= r.Last/tileWidth; k++ {
+			if n := len(list); n == 0 || list[n-1] < k {
+				list = append(list, k)
+			}
+		}
+	}
+	return list
+}
+
+// selected reports whether an entry is to be erased. Ranges ascend.
+func (e *eraser) selected(leaf *record.Leaf) bool {
+	i := sort.Search(len(e.m.Ranges), func(i int) bool { return e.m.Ranges[i].Last >= leaf.Index })
+	return leaf.Origin == record.OriginGuest && i < len(e.m.Ranges) && e.m.Ranges[i].First <= leaf.Index
+}
+
+// gather notes the seeds of a bundle's selected entries.
+func (e *eraser) gather(ctx context.Context, k uint64) error {
+	rows, _, err := e.read(ctx, k)
+	for i := range rows {
+		if r := &rows[i]; r.open.kind == kindSeed && e.selected(&r.leaf) {
+			if old, ok := e.seeds[r.open.secret]; ok && old != k {
+				e.seeds[r.open.secret] = manyBundles
+			} else if !ok {
+				e.seeds[r.open.secret] = k
+			}
+		}
+	}
+	return err
+}
+
+// neighbours takes the seeds out of the bundles beside bundle k as far as a
+// frame reaches into them: the farthest first, so that after a crash the nearer
+// ones still lead to those that are left.
+func (e *eraser) neighbours(ctx context.Context, k uint64, step int) error {
+	var reach []uint64
+	for n := k + uint64(step); n != manyBundles && n*tileWidth < e.l.Size(); n += uint64(step) {
+		rows, _, err := e.read(ctx, n)
+		if err != nil {
+			return err
+		}
+		found := slices.ContainsFunc(rows, func(r openRow) bool {
+			_, ok := e.seeds[r.open.secret]
+			return ok && r.open.kind == kindSeed
+		})
+		if !found {
+			break
+		}
+		reach = append(reach, n)
+	}
+	for _, n := range slices.Backward(reach) {
+		if err := e.rewrite(ctx, n, func(r *openRow) { e.unseed(r, n, false) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unseed puts the salt in the place of a seed that must go. elsewhere leaves
+// alone what only this bundle has.
+func (e *eraser) unseed(r *openRow, k uint64, elsewhere bool) bool {
+	of, ok := e.seeds[r.open.secret]
+	if r.open.kind != kindSeed || !ok || elsewhere && (of == k || e.selected(&r.leaf)) {
+		return false
+	}
+	salt := r.open.salt(&r.leaf.Header)
+	r.open.kind, r.open.secret, r.changed = kindSalt, salt, true
+	return true
+}
+
+func (e *eraser) erase(r *openRow) {
+	if r.open.kind == kindErased || !e.selected(&r.leaf) {
+		return
+	}
+	r.open, r.changed = opening{kind: kindErased, erased: e.by}, true
+}
+
+// rewrite changes the entries of a bundle and writes what has changed, synced.
+// A crash leaves all of it as it was, or all of it changed.
+func (e *eraser) rewrite(ctx context.Context, k uint64, change func(*openRow)) (err error) {
+	rows, packed, err := e.read(ctx, k)
+	if err != nil {
+		return err
+	}
+	changed := false
+	for i := range rows {
+		change(&rows[i])
+		changed = changed || rows[i].changed
+	}
+	if !changed {
+		return nil
+	}
+	batch := e.s.db.NewBatch()
+	defer func() { err = errors.Join(err, batch.Close()) }()
+	for i := range rows {
+		if r := &rows[i]; r.changed && (!packed || r.outside) {
+			if err := e.write(batch, r, packed); err != nil {
+				return err
+			}
+		}
+	}
+	if packed {
+		if err := e.pack(batch, k, rows); err != nil {
+			return err
+		}
+	}
+	if err := batch.Commit(pebble.Sync); err != nil {
+		return e.s.fail(err)
+	}
+	e.s.bundles.forget()
+	return nil
+}
+
+// pack writes the B row anew and reads it back: every entry must still have
+// its place in the tree.
+func (e *eraser) pack(batch *pebble.Batch, k uint64, rows []openRow) error {
+	out := make([]packRow, len(rows))
+	for i := range rows {
+		out[i] = packRow{leaf: rows[i].leaf, open: rows[i].open}
+		if rows[i].outside && rows[i].open.kind != kindErased {
+			out[i].open = opening{kind: kindOutside}
+		}
+	}
+	row, err := packBundle(out, e.s.keys, e.l.id)
+	if err != nil {
+		return err
+	}
+	b, err := parseBundle(e.l.id, k*tileWidth, row)
+	if err != nil {
+		return fmt.Errorf("read back what was packed: %w", err)
+	}
+	if err := b.place(e.s.db, e.l.id); err != nil {
+		return err
+	}
+	for i := range rows {
+		item, err := e.l.entry(b, i)
+		if err != nil {
+			return err
+		}
+		if item.Erased != (rows[i].open.kind == kindErased) || !item.Erased && !bytes.Equal(item.Payload, rows[i].open.payload) {
+			return corrupt("entry %d of %s is not what was packed", item.Index, e.l.origin)
+		}
+	}
+	return batch.Set(keySeq(tableBundle, e.l.id, k), row, nil)
+}
+
+// write replaces the P row of an entry. A packed entry that is erased needs
+// none.
+func (e *eraser) write(batch *pebble.Batch, r *openRow, packed bool) error {
+	key := keySeq(tablePayload, e.l.id, r.leaf.Index)
+	if r.open.kind == kindErased {
+		if packed {
+			return batch.Delete(key, nil)
+		}
+		return batch.Set(key, binary.BigEndian.AppendUint64([]byte{payloadErased}, r.open.erased), nil)
+	}
+	n := 1 + len(r.open.secret) + len(r.open.payload)
+	entry := Entry{Salt: r.open.secret, Payload: r.open.payload}
+	if e.s.keys == nil {
+		row := make([]byte, n)
+		putPayload(row, &entry)
+		return batch.Set(key, row, nil)
+	}
+	p, err := e.s.keys.find(e.l.id, hourOf(r.leaf.Wall))
+	if err != nil {
+		return err
+	}
+	row := make([]byte, n+sealedRowExtra)
+	putPayload(row[9:9+n], &entry)
+	if err := e.s.keys.resealRow(p, row, e.l.id, r.leaf.Index); err != nil {
+		return err
+	}
+	return batch.Set(key, row, nil)
+}
+
+// read returns the entries of a bundle, which may be the last one and not full,
+// and whether it is packed.
+func (e *eraser) read(ctx context.Context, k uint64) (rows []openRow, packed bool, err error) {
+	if ctx.Err() != nil {
+		return nil, false, context.Cause(ctx)
+	}
+	if packed = k < e.l.packed.Load(); packed {
+		rows, err = e.readPacked(k)
+		return rows, true, err
+	}
+	for i := k * tileWidth; i < min(e.l.Size(), (k+1)*tileWidth); i++ {
+		leaf, err := e.l.readLeaf(i)
+		if err != nil {
+			return nil, false, err
+		}
+		o, err := e.l.payloadRow(&leaf)
+		if err != nil {
+			return nil, false, err
+		}
+		rows = append(rows, openRow{leaf: leaf, open: o})
+	}
+	return rows, false, nil
+}
+
+func (e *eraser) readPacked(k uint64) ([]openRow, error) {
+	b, err := e.l.bundle(k)
+	if err != nil || b == nil {
+		return nil, errors.Join(corrupt("bundle %d of %s cannot be read", k, e.l.origin), err)
+	}
+	rows := make([]openRow, tileWidth)
+	for i := range rows {
+		r := &rows[i]
+		item, err := e.l.entry(b, i)
+		if err != nil {
+			return nil, err
+		}
+		if r.leaf = item.Leaf; b.rows[i].kind == kindOutside {
+			r.outside = true
+			r.open, err = e.l.payloadRow(&r.leaf)
+		} else {
+			r.open, err = b.opening(i, e.s.keys)
+		}
+		if err != nil {
+			return nil, e.l.badPayload(item.Index, err)
+		}
+	}
+	return rows, nil
+}
