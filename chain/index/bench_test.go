@@ -139,7 +139,7 @@ func BenchmarkTake(b *testing.B) {
 	defer x.Close()
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
-		if err := x.take(&items[i%n], 0); err != nil {
+		if err := x.take(b.Context(), &items[i%n], 0); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/provostd/provost/chain"
+	"github.com/provostd/provost/chain/proof"
 	"github.com/provostd/provost/chain/record"
 )
 
@@ -36,7 +38,10 @@ func (x *Index) Run(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("index the ledger: %w", err)
 		}
-		if err := x.take(&i, forgets); err != nil {
+		if err := x.take(ctx, &i, forgets); err != nil {
+			if ctx.Err() != nil {
+				return nil // the entry is taken in by the next run
+			}
 			return fmt.Errorf("index entry %d of %s: %w", i.Index, i.Log.Origin(), err)
 		}
 		if n%wakeEvery == 0 {
@@ -56,13 +61,34 @@ func (x *Index) reached(commit uint64) {
 
 // take takes in one entry, which was read when Forget had been called so many
 // times, and writes the chunk that it fills.
-func (x *Index) take(i *chain.Item, forgets uint64) error {
+func (x *Index) take(ctx context.Context, i *chain.Item, forgets uint64) error {
 	m := decode(i)
+	if e, ok := m.(*record.Erased); ok {
+		// All entries that it names come before it, so their words are here.
+		// They go before it is taken in: a crash in between repeats them.
+		if err := x.erased(ctx, i, e); err != nil {
+			return err
+		}
+		forgets = x.forgets.Load() // this entry is not one of them
+	}
 	full, err := x.add(i, m, forgets)
 	if err != nil || !full {
 		return err
 	}
 	return x.flush()
+}
+
+// erased forgets what an entry says was erased.
+func (x *Index) erased(ctx context.Context, i *chain.Item, e *record.Erased) error {
+	ranges := make([]proof.Range, 0, len(e.Ranges))
+	for _, r := range e.Ranges {
+		ranges = append(ranges, proof.Range{First: r.First, Last: r.Last})
+	}
+	if err := x.Forget(ctx, i.Log.ID(), ranges); err != nil {
+		return err
+	}
+	x.cfg.Log.InfoContext(ctx, "index forgot what was erased", slog.String("log", i.Log.Origin()), slog.Uint64("entry", i.Index), slog.Uint64("records", e.Records))
+	return nil
 }
 
 func (x *Index) add(i *chain.Item, m record.Message, forgets uint64) (full bool, err error) {
