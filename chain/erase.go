@@ -54,10 +54,13 @@ type Erasure struct {
 // maxEraseRanges bounds what one erasing entry lists.
 const maxEraseRanges = 10_000
 
-// Erase takes away payloads, salts and the seeds they follow from, for good:
-// when it returns they are in no file of the store but those that readers have
-// open still. Proofs of the entries stay valid, since leaves hold commitments
-// only. In each log an entry says what was erased, why and on whose word.
+// Erase takes away payloads, salts and the seeds they follow from: when it
+// returns they are in no file that the store still uses. The files of before go
+// in the background within moments, those that a reader has open when it is
+// done. The key of their hour is not destroyed, since other payloads need it:
+// whoever has it and an older copy of the store still reads them. Proofs of the
+// entries stay valid, since leaves hold commitments only. In each log an entry
+// says what was erased, why and on whose word.
 //
 // Order: that entry and a row which says that the work is not done are one
 // commit; rows are rewritten; the store is flushed and compacted; the row goes.
