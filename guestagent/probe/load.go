@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -119,7 +120,7 @@ func (k *kernel) configure(c bpf.ProbeConfig) error {
 	if err := m.Put(uint32(0), &c); err != nil {
 		return fmt.Errorf("write configuration: %w", err)
 	}
-	if err := m.Freeze(); err != nil {
+	if err := freeze(m); err != nil {
 		return fmt.Errorf("freeze configuration: %w", err)
 	}
 	if err := m.Lookup(uint32(0), &is); err != nil {
@@ -138,11 +139,23 @@ func (k *kernel) freeze(which func(name string) bool) error {
 		if !which(name) || name == "conf" { // which is, already
 			continue
 		}
-		if err := m.Freeze(); err != nil {
+		if err := freeze(m); err != nil {
 			return fmt.Errorf("freeze map %s: %w", name, err)
 		}
 	}
 	return nil
+}
+
+// freeze tries again for a second while another process writes, which is over in
+// a moment. One that has the map mapped for writing makes the agent give up.
+func freeze(m *ebpf.Map) (err error) {
+	for range 200 {
+		if err = m.Freeze(); !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+	return err
 }
 
 // object is the one for this kernel.

@@ -91,8 +91,8 @@ func init() {
 	}
 	actors["storm-ids"] = func(string) error {
 		for i := range idChanges {
-			// Its result is the id before.
-			_, _, _ = unix.RawSyscall(unix.SYS_SETFSUID, uintptr(i&1), 0, 0)
+			// Its result is the id before. Each is a change, the first as well.
+			_, _, _ = unix.RawSyscall(unix.SYS_SETFSUID, uintptr((i+1)&1), 0, 0)
 		}
 		return nil
 	}

@@ -67,8 +67,12 @@ func init() {
 			if n := c.Number("accepted"); n != 0 {
 				c.Errorf("%d of the ways to write 0 were let through", n)
 			}
-			c.N(len(blindly), record.ClassAgentTamper, Is("tamper.kind", "blind"), Is("tamper.refused", true), Is("process.pid", c.Number("self")), NonZero("object.pid"),
-				Has("flags", record.EventRefused))
+			// Acts of one kind are told once a second, and each of these is told as
+			// a change of a parameter besides.
+			if len(c.All(record.ClassAgentTamper, Is("tamper.kind", "blind"), Is("tamper.refused", true), Is("process.pid", c.Number("self")), NonZero("object.pid"),
+				Has("flags", record.EventRefused))) == 0 {
+				c.Errorf("no act against the agent is told")
+			}
 			c.N(len(blindly), record.ClassKernelParamChange, Is("kernel.name", "kernel.ftrace_enabled"), Is("kernel.value_before", "1"), Is("kernel.refused", true))
 			c.One(record.ClassKernelParamChange, Is("kernel.name", "kernel.ftrace_enabled"), Is("kernel.value", " 0"), Is("kernel.value_before", "1"), Is("kernel.refused", true))
 		}},
