@@ -1,6 +1,7 @@
 package repo
 
 import (
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -202,5 +203,25 @@ func TestClassesAreDocumented(t *testing.T) {
 		if !strings.Contains(page, "`"+m[1]+"`") {
 			t.Errorf("docs/operator.md does not say what an entry of class %s means", m[1])
 		}
+	}
+}
+
+// TestDecisions holds each decision to a number of its own, which its title has too.
+func TestDecisions(t *testing.T) {
+	next := 1
+	for _, page := range files(t, ".md") {
+		if path.Dir(page) != "docs/decisions" {
+			continue
+		}
+		if want := fmt.Sprintf("%04d-", next); !strings.HasPrefix(path.Base(page), want) {
+			t.Errorf("%s: want a name that begins with %s", page, want)
+		}
+		if want := fmt.Sprintf("# %d. ", next); !strings.HasPrefix(read(t, page), want) {
+			t.Errorf("%s: its title does not begin with %q", page, want)
+		}
+		next++
+	}
+	if next == 1 {
+		t.Error("no decisions were found: the search is broken")
 	}
 }
