@@ -342,7 +342,7 @@ func TestLineageDomains(t *testing.T) {
 func TestGraphviz(t *testing.T) {
 	dot, err := exec.LookPath("dot")
 	if err != nil {
-		t.Skip("graphviz is not installed: apt-get install graphviz, or hack/setup.sh")
+		t.Fatalf("graphviz is missing, run make setup: %v", err)
 	}
 	l := fixedLedger(t)
 	x, vm := l.tell(intrusion())
