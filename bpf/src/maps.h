@@ -318,8 +318,11 @@ static __always_inline bool own_by(__u32 tgid, __u32 type)
 	if (type == EV_CONNECT && c->self == tgid)
 		return false;
 	s = my_stats(&cpu);
-	if (s)
+	if (s) {
 		__sync_fetch_and_add(&s->own[type & (EV_TYPES - 1)], 1);
+		if (type == EV_SEND) /* told at once and as a sum, by the same programs */
+			__sync_fetch_and_add(&s->own[EV_FLOW], 1);
+	}
 	return c->self == tgid || usual(r, type);
 }
 

@@ -47,16 +47,6 @@ static __always_inline void parse_address(const struct address *a, __u8 *to, __u
 	}
 }
 
-/* sends_own is left_out for what is sent, which is told at once and as a sum:
- * the two come by the same programs. */
-static __always_inline bool sends_own(void)
-{
-	bool out = left_out(EV_SEND);
-
-	own(EV_FLOW); /* also of a canary that is late, whose acts are told */
-	return out;
-}
-
 static __always_inline bool mapped(const __u8 *a)
 {
 	const __u32 *w = (const __u32 *)a;

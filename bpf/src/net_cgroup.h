@@ -60,7 +60,7 @@ int on_egress(struct __sk_buff *skb)
 	if (!sk || (sk->type != SOCK_DGRAM && sk->type != SOCK_RAW))
 		return 1;
 	/* What the kernel itself answers meets any task. */
-	if (!by_process(kernel_sock(sk)) || sends_own())
+	if (!by_process(kernel_sock(sk)) || left_out(EV_SEND))
 		return 1;
 	head(&e.h, EV_SEND, (struct task_struct *)bpf_get_current_task());
 	at = packet(skb, &e, &next);

@@ -240,7 +240,7 @@ static __always_inline void flow(struct sock *sk, struct msghdr *msg, __u16 fami
 	struct event_net e = {};
 	struct address a = {};
 
-	if (ret < 0 || sends_own())
+	if (ret < 0 || left_out(EV_SEND))
 		return;
 	begin_net(&e, EV_SEND, sk);
 	if (name) {
@@ -289,7 +289,7 @@ int BPF_PROG(on_packet_sendmsg, struct socket *sock, struct msghdr *msg, unsigne
 	struct sock *sk = sock->sk;
 	struct event_net e = {};
 
-	if (ret < 0 || sends_own())
+	if (ret < 0 || left_out(EV_SEND))
 		return 0;
 	begin_net(&e, EV_SEND, sk);
 	e.protocol = 0;
