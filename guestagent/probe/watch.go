@@ -127,16 +127,17 @@ func (w *watcher) check(ctx context.Context) []finding {
 // turns it on again. Each time is told.
 func (w *watcher) sight() []finding {
 	was, err := traceable(w.p.k.tracing)
-	if was && err == nil {
-		return nil
+	failed := err != nil
+	if failed == w.bad["ftrace"] && (was || failed) {
+		return nil // as before: on, or not to be seen
 	}
+	w.bad["ftrace"] = failed
 	t := &record.Tamper{Kind: "blind", Hook: progSysctl.hook, Detail: "kernel.ftrace_enabled was 0, and hooks of functions and of BPF LSM not called: turned on again"}
-	if err != nil {
-		if w.bad["ftrace"] {
-			return nil
-		}
-		w.bad["ftrace"] = true
+	switch {
+	case failed:
 		t.Detail = brief(err)
+	case was:
+		t.Detail = "kernel.ftrace_enabled can be looked at again"
 	}
 	return []finding{{tamper: t}}
 }
