@@ -71,7 +71,8 @@ RACE = ./chain/... ./cmd/... ./guestagent/wire ./guestagent ./introspect/... ./r
 test-long: test ## everything, with long loops and a bare Debian 12 in a chroot (as root)
 	hack/setup.sh mmdebstrap vagrant vagrant-libvirt
 	$(GO) test -race -tags $(TAGS) -timeout 30m $(TESTFLAGS) $(RACE)
-	for p in $(LONG); do $(GO) test -tags $(TAGS) -timeout 60m $(TESTFLAGS) ./$$p -args -long || exit 1; done
+	failed=; for p in $(LONG); do $(GO) test -tags $(TAGS) -timeout 60m $(TESTFLAGS) ./$$p -args -long || failed="$$failed $$p"; done; \
+	[ -z "$$failed" ] || { echo "failed:$$failed"; exit 1; }
 	vagrant validate
 	hack/chroot-test.sh demo test
 

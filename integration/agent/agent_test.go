@@ -90,7 +90,7 @@ func TestProbe(t *testing.T) {
 	}
 	for _, kernel := range kernels(t) {
 		t.Run(kernel, func(t *testing.T) {
-			vm := boot(t, ctx, harness.ImageConfig{KernelVersion: kernel, Files: map[string]string{"/bin/probe.test": bin}})
+			vm := boot(t, ctx, harness.ImageConfig{KernelVersion: kernel, Files: map[string]string{"/bin/probe.test": bin}, Modules: []string{"overlay"}})
 			for _, mode := range []string{"lsm", "tracepoint"} {
 				ctx, cancel := context.WithTimeout(ctx, 9*time.Minute)
 				defer cancel()

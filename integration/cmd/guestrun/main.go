@@ -56,6 +56,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	memory := fs.Int("memory", 512, "memory in MiB")
 	cpus := fs.Int("cpus", 1, "processors")
 	console := fs.Bool("console", false, "print the guest's console to standard error at the end")
+	modules := fs.String("modules", "", "further kernel modules to load at boot, separated by blanks")
 	fs.Var(files, "file", "further file for the guest, GUESTPATH=HOSTPATH; may be given several times")
 	if err := fs.Parse(args); err != nil {
 		return 2
@@ -71,7 +72,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	ctx, cancel := context.WithTimeout(ctx, *timeout)
 	defer cancel()
 	img, err := harness.BuildImage(ctx, harness.ImageConfig{KernelVersion: *kernel, NoBPFLSM: *noBPF, Agent: *agent,
-		AgentArgs: strings.Fields(*agentArgs), Files: files})
+		AgentArgs: strings.Fields(*agentArgs), Files: files, Modules: strings.Fields(*modules)})
 	if err != nil {
 		fmt.Fprintln(stderr, "guestrun:", err)
 		return 1
