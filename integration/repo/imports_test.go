@@ -130,7 +130,7 @@ var heavy = []struct {
 	{"github.com/creachadair/jrpc2", "only the language server needs it", []string{"rules/lsp"}},
 	{"libvirt.org/go", "libvirt is a C library that can block and crash; one package tames it", []string{"introspect/virt"}},
 	// chain/witness is a client over what it is handed; the daemon builds that.
-	{"net/http", "servers and clients stand in the service packages", []string{"chain/witness", "introspect/api", "introspect/api/client", "introspect/console", "introspect/daemon"}},
+	{"net/http", "servers and clients stand in the service packages", []string{"chain/witness", "introspect/api", "introspect/api/access", "introspect/api/client", "introspect/console", "introspect/daemon"}},
 	{"github.com/prometheus", "parts keep plain counters; the daemon names and serves them", []string{"introspect/daemon"}},
 }
 
