@@ -127,6 +127,8 @@ const (
 	ClassWitnessShortfall Class = 0x1401
 	ClassWitnessRestored  Class = 0x1402
 	ClassWitnessDisputed  Class = 0x1403
+
+	ClassAccessDisclosed Class = 0x1501
 )
 
 // classes is the one table of names: policies, the command line and the
@@ -251,6 +253,8 @@ var classes = map[Class]string{
 	ClassWitnessShortfall: "witness.shortfall",
 	ClassWitnessRestored:  "witness.restored",
 	ClassWitnessDisputed:  "witness.disputed",
+
+	ClassAccessDisclosed: "access.disclosed",
 }
 
 var classByName = func() map[string]Class {

@@ -30,6 +30,8 @@ func NewPayload(c Class) Message {
 		return &KeyCertificate{}
 	case ClassWitnessShortfall, ClassWitnessRestored, ClassWitnessDisputed:
 		return &WitnessState{}
+	case ClassAccessDisclosed:
+		return &Disclosed{}
 	case ClassVMEpoch:
 		return &Epoch{}
 	case ClassVMGap, ClassHostGap:

@@ -4318,6 +4318,116 @@ func (x *Erased) GetRecords() uint64 {
 	return 0
 }
 
+// Disclosed says that payloads of a log were given to somebody. It is sealed
+// before the first of them left.
+type Disclosed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`       // who: an account, an identity of the configuration, a token
+	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`       // operator, auditor, tenant
+	How           string                 `protobuf:"bytes,3,opt,name=how,proto3" json:"how,omitempty"`         // it was authenticated
+	Address       string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"` // it came from; empty: the host's own socket
+	What          string                 `protobuf:"bytes,5,opt,name=what,proto3" json:"what,omitempty"`       // the route
+	Origin        string                 `protobuf:"bytes,6,opt,name=origin,proto3" json:"origin,omitempty"`   // of the log; empty: all logs
+	First         uint64                 `protobuf:"varint,7,opt,name=first,proto3" json:"first,omitempty"`    // entry
+	Last          uint64                 `protobuf:"varint,8,opt,name=last,proto3" json:"last,omitempty"`      // entry, with it; 2^64-1: as they are sealed
+	Count         uint64                 `protobuf:"varint,9,opt,name=count,proto3" json:"count,omitempty"`    // payloads; 0: not known beforehand
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Disclosed) Reset() {
+	*x = Disclosed{}
+	mi := &file_record_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Disclosed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Disclosed) ProtoMessage() {}
+
+func (x *Disclosed) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Disclosed.ProtoReflect.Descriptor instead.
+func (*Disclosed) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *Disclosed) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Disclosed) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Disclosed) GetHow() string {
+	if x != nil {
+		return x.How
+	}
+	return ""
+}
+
+func (x *Disclosed) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Disclosed) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *Disclosed) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
+func (x *Disclosed) GetFirst() uint64 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *Disclosed) GetLast() uint64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+func (x *Disclosed) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
 type EntryRange struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	First         uint64                 `protobuf:"varint,1,opt,name=first,proto3" json:"first,omitempty"`
@@ -4328,7 +4438,7 @@ type EntryRange struct {
 
 func (x *EntryRange) Reset() {
 	*x = EntryRange{}
-	mi := &file_record_proto_msgTypes[39]
+	mi := &file_record_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4340,7 +4450,7 @@ func (x *EntryRange) String() string {
 func (*EntryRange) ProtoMessage() {}
 
 func (x *EntryRange) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[39]
+	mi := &file_record_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4353,7 +4463,7 @@ func (x *EntryRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntryRange.ProtoReflect.Descriptor instead.
 func (*EntryRange) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{39}
+	return file_record_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *EntryRange) GetFirst() uint64 {
@@ -4830,7 +4940,17 @@ const file_record_proto_rawDesc = "" +
 	"\x06ranges\x18\x01 \x03(\v2\x1d.provost.record.v1.EntryRangeR\x06ranges\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1c\n" +
 	"\tauthority\x18\x03 \x01(\tR\tauthority\x12\x18\n" +
-	"\arecords\x18\x04 \x01(\x04R\arecords\"6\n" +
+	"\arecords\x18\x04 \x01(\x04R\arecords\"\xcb\x01\n" +
+	"\tDisclosed\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x10\n" +
+	"\x03how\x18\x03 \x01(\tR\x03how\x12\x18\n" +
+	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04what\x18\x05 \x01(\tR\x04what\x12\x16\n" +
+	"\x06origin\x18\x06 \x01(\tR\x06origin\x12\x14\n" +
+	"\x05first\x18\a \x01(\x04R\x05first\x12\x12\n" +
+	"\x04last\x18\b \x01(\x04R\x04last\x12\x14\n" +
+	"\x05count\x18\t \x01(\x04R\x05count\"6\n" +
 	"\n" +
 	"EntryRange\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\x04R\x05first\x12\x12\n" +
@@ -4865,7 +4985,7 @@ func file_record_proto_rawDescGZIP() []byte {
 }
 
 var file_record_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_record_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_record_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_record_proto_goTypes = []any{
 	(LossReason)(0),          // 0: provost.record.v1.LossReason
 	(*Event)(nil),            // 1: provost.record.v1.Event
@@ -4907,8 +5027,9 @@ var file_record_proto_goTypes = []any{
 	(*Action)(nil),           // 37: provost.record.v1.Action
 	(*Outcome)(nil),          // 38: provost.record.v1.Outcome
 	(*Erased)(nil),           // 39: provost.record.v1.Erased
-	(*EntryRange)(nil),       // 40: provost.record.v1.EntryRange
-	nil,                      // 41: provost.record.v1.Action.ParametersEntry
+	(*Disclosed)(nil),        // 40: provost.record.v1.Disclosed
+	(*EntryRange)(nil),       // 41: provost.record.v1.EntryRange
+	nil,                      // 42: provost.record.v1.Action.ParametersEntry
 }
 var file_record_proto_depIdxs = []int32{
 	2,  // 0: provost.record.v1.Event.process:type_name -> provost.record.v1.Process
@@ -4937,8 +5058,8 @@ var file_record_proto_depIdxs = []int32{
 	31, // 23: provost.record.v1.WitnessState.answers:type_name -> provost.record.v1.WitnessAnswer
 	35, // 24: provost.record.v1.BundleActivation.policies:type_name -> provost.record.v1.ActivePolicy
 	37, // 25: provost.record.v1.Verdict.actions:type_name -> provost.record.v1.Action
-	41, // 26: provost.record.v1.Action.parameters:type_name -> provost.record.v1.Action.ParametersEntry
-	40, // 27: provost.record.v1.Erased.ranges:type_name -> provost.record.v1.EntryRange
+	42, // 26: provost.record.v1.Action.parameters:type_name -> provost.record.v1.Action.ParametersEntry
+	41, // 27: provost.record.v1.Erased.ranges:type_name -> provost.record.v1.EntryRange
 	28, // [28:28] is the sub-list for method output_type
 	28, // [28:28] is the sub-list for method input_type
 	28, // [28:28] is the sub-list for extension type_name
@@ -4957,7 +5078,7 @@ func file_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_record_proto_rawDesc), len(file_record_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   41,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

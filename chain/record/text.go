@@ -90,6 +90,8 @@ func Text(c Class, m Message) string {
 		}
 	case *WitnessState:
 		witnessText(&b, m)
+	case *Disclosed:
+		disclosedText(&b, m)
 	case *Daemon:
 		fmt.Fprintf(&b, "daemon %s, version %s, pid %d", m.What, m.Version, m.Pid)
 	case *Gap:

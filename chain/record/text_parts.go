@@ -2,6 +2,7 @@ package record
 
 import (
 	"fmt"
+	"math"
 	"strings"
 )
 
@@ -152,4 +153,30 @@ func witnessText(b *strings.Builder, m *WitnessState) {
 	default:
 		b.WriteString("the witnesses cosign it")
 	}
+}
+
+func disclosedText(b *strings.Builder, m *Disclosed) {
+	if m.Count > 0 {
+		fmt.Fprintf(b, "%d payloads of ", m.Count)
+	} else {
+		b.WriteString("payloads of ")
+	}
+	if m.Origin == "" {
+		b.WriteString("all logs")
+	} else {
+		b.WriteString(Printable([]byte(m.Origin)))
+	}
+	switch {
+	case m.Last == math.MaxUint64:
+		fmt.Fprintf(b, " from entry %d on", m.First)
+	case m.First == m.Last:
+		fmt.Fprintf(b, " entry %d", m.First)
+	default:
+		fmt.Fprintf(b, " entries %d to %d", m.First, m.Last)
+	}
+	fmt.Fprintf(b, " given to %s %s (%s)", Printable([]byte(m.Role)), Word([]byte(m.Name)), Printable([]byte(m.How)))
+	if m.Address != "" {
+		b.WriteString(" at " + Printable([]byte(m.Address)))
+	}
+	b.WriteString(" by " + Printable([]byte(m.What)))
 }

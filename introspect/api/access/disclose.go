@@ -4,11 +4,11 @@ import "context"
 
 // Disclosure is a stretch of one log whose payloads a request is given.
 type Disclosure struct {
-	Origin string // of the log
+	Origin string // of the log; empty: all that the identity sees
 	First  uint64 // entry
 	Last   uint64 // entry, with it; Open: there is no end yet
 	Count  uint64 // payloads that are given; 0: not known beforehand
-	What   string // the route, and what it was asked for
+	What   string // the route. No words of the question: the host log is not erased
 }
 
 // Open is the Last of a stream, which goes on as entries are sealed.

@@ -44,6 +44,15 @@ type Identity struct {
 	Role    Role     // what it may do
 	Domains []string // UUIDs in lower case that a tenant may see; of no meaning to others
 	How     string   // it was authenticated, for the record: "uid 0, pid 812", "token 3f9c21d07a55"
+	Address string   // it came from; empty: the host's own socket
+}
+
+// String names the identity for the record of what it asked for.
+func (i *Identity) String() string {
+	if i == nil {
+		return "nobody"
+	}
+	return i.How + " (" + i.Name + ")"
 }
 
 // Sees reports whether the identity may know of the logs of a domain. The host
