@@ -287,7 +287,7 @@ func (s *Store) commitWork(w *commitWork) error {
 	}
 	w.spans = w.spans[:0]
 	for _, l := range w.logs {
-		h := head{size: l.work.size, last: l.work.last, mono: l.work.mono, wall: l.work.wall, edge: l.work.edge}
+		h := head{size: l.work.size, last: l.work.last, mono: l.work.mono, wall: l.work.wall, edge: l.work.edge()}
 		s.row = h.append(s.row[:0])
 		if err := w.batch.Set(keyLog(tableHead, l.id), s.row, nil); err != nil {
 			return err

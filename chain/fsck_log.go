@@ -359,7 +359,7 @@ func (c *logCheck) finish(n uint64) error {
 	if h.mono != c.mono || h.wall != c.wall {
 		f.find("head", l, nil, "it says monotone time %d and wall time %d, the last leaf %d and %d", h.mono, h.wall, c.mono, c.wall)
 	}
-	if !slices.Equal(h.edge, c.tree.edge) {
+	if !slices.Equal(h.edge, c.tree.edge()) {
 		f.find("head", l, nil, "its right edge has root %s, the leaves make %s", foldEdge(h.edge), c.tree.root())
 	}
 	tiles := uint64(0)

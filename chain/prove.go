@@ -11,19 +11,37 @@ import (
 // tileHashes returns count hashes of tile level 8*level from index on, which
 // all lie in one tile. The tile may be partial in state.
 func (l *Log) tileHashes(state *logState, level int, index uint64, count int) ([]record.Hash, error) {
-	tile, offset := index/tileWidth, int(index%tileWidth)
+	tile, offset := index/tileWidth, index%tileWidth
 	width := state.size >> (tileHeight * level) // hashes on this level
-	if offset+count > tileWidth || index+uint64(count) > width {
+	if offset+uint64(count) > tileWidth || index+uint64(count) > width {
 		return nil, fmt.Errorf("%d hashes from %d on tile level %d of %s: the log has %d leaves: %w", count, index, level, l.origin, state.size, record.ErrReject)
 	}
 	if tile == width/tileWidth {
-		return state.tails[level][offset : offset+count], nil
+		return state.tails[level].hashes(make([]record.Hash, 0, count), offset, count), nil
 	}
 	hashes, err := readTile(l.store.db, l.id, uint8(level), tile)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", l.origin, err)
 	}
-	return hashes[offset : offset+count], nil
+	return hashes[offset : offset+uint64(count)], nil
+}
+
+// node returns node n of a level of the tree.
+func (l *Log) node(state *logState, level int, n uint64) (record.Hash, error) {
+	tileLevel, inside := level/tileHeight, level%tileHeight
+	width := state.size >> (tileHeight * tileLevel) // hashes on this tile level
+	if (n+1)<<inside > width {
+		return record.Hash{}, fmt.Errorf("node %d on tree level %d of %s: the log has %d leaves: %w", n, level, l.origin, state.size, record.ErrReject)
+	}
+	index, offset := n>>(tileHeight-inside), n&(tileWidth>>inside-1)
+	if index == width/tileWidth {
+		return state.tails[tileLevel].at(inside, offset), nil
+	}
+	t, err := l.store.tiles.get(l, uint8(tileLevel), index)
+	if err != nil {
+		return record.Hash{}, fmt.Errorf("%s: %w", l.origin, err)
+	}
+	return t.at(inside, offset), nil
 }
 
 // reader reads tree nodes for x/mod's proofs. The rows are this store's own,
@@ -40,13 +58,11 @@ func (r reader) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 	hashes := make([]tlog.Hash, len(indexes))
 	for i, x := range indexes {
 		level, n := tlog.SplitStoredHashIndex(x)
-		// The node stands for a run of hashes in one tile.
-		run := 1 << (level % tileHeight)
-		h, err := r.log.tileHashes(r.state, level/tileHeight, uint64(n)*uint64(run), run)
+		h, err := r.log.node(r.state, level, uint64(n))
 		if err != nil {
 			return nil, err
 		}
-		hashes[i] = tlog.Hash(perfectRoot(h))
+		hashes[i] = tlog.Hash(h)
 	}
 	return hashes, nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 	"runtime"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -157,8 +158,7 @@ func (s *Store) loadHead(l *Log) error {
 	if state.tails, err = loadTails(s.db, l.id, h.size); err != nil {
 		return err
 	}
-	state.edge = edgeOfTails(state.tails)
-	if got := foldEdge(state.edge); len(state.edge) != len(h.edge) || got != foldEdge(h.edge) {
+	if got := state.root(); bits.OnesCount64(h.size) != len(h.edge) || got != foldEdge(h.edge) {
 		return corrupt("its rows have root %s, its head has %s at size %d", got, foldEdge(h.edge), h.size)
 	}
 	if tail := state.tails; h.size > 0 {
@@ -197,14 +197,14 @@ func (s *Store) loadPacked(l *Log) (err error) {
 
 // loadTails reads the hashes that a log of the given size has outside of full
 // tiles.
-func loadTails(db pebble.Reader, id LogID, size uint64) ([][]record.Hash, error) {
-	var tails [][]record.Hash
+func loadTails(db pebble.Reader, id LogID, size uint64) ([]tile, error) {
+	var tails []tile
 	for level, n := uint8(0), size; n > 0; level, n = level+1, n>>tileHeight {
 		first := n &^ (tileWidth - 1)
-		tail := make([]record.Hash, 0, n-first)
+		hashes := make([]record.Hash, 0, n-first)
 		if level == 0 {
 			var err error
-			if tail, err = leafRowHashes(db, id, first, n, tail); err != nil {
+			if hashes, err = leafRowHashes(db, id, first, n, hashes); err != nil {
 				return nil, err
 			}
 		}
@@ -213,9 +213,9 @@ func loadTails(db pebble.Reader, id LogID, size uint64) ([][]record.Hash, error)
 			if err != nil {
 				return nil, err
 			}
-			tail = append(tail, h)
+			hashes = append(hashes, h)
 		}
-		tails = append(tails, tail)
+		tails = append(tails, makeTile(hashes))
 	}
 	return tails, nil
 }
@@ -270,9 +270,9 @@ func readTile(db pebble.Reader, id LogID, level uint8, index uint64) ([]record.H
 	return hashes, nil
 }
 
-func lastLeafHash(db pebble.Reader, id LogID, size uint64, tails [][]record.Hash) (record.Hash, error) {
-	if tail := tails[0]; len(tail) > 0 {
-		return tail[len(tail)-1], nil
+func lastLeafHash(db pebble.Reader, id LogID, size uint64, tails []tile) (record.Hash, error) {
+	if tail := &tails[0]; tail.width > 0 {
+		return tail.at(0, uint64(tail.width-1)), nil
 	}
 	hashes, err := readTile(db, id, 0, size/tileWidth-1)
 	if err != nil {

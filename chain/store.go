@@ -57,6 +57,7 @@ type Store struct {
 
 	packMu  sync.Mutex // who rewrites durable rows: the packer
 	bundles bundleCache
+	tiles   *tileCache
 	keys    *payloadKeys // nil where payloads are not encrypted
 
 	followMu  sync.Mutex
@@ -140,6 +141,7 @@ func newStore(cfg Config, db *pebble.DB) *Store {
 		cfg: cfg, db: db,
 		runID:     randomID(),
 		queue:     newQueue(),
+		tiles:     newTileCache(tileCacheSize),
 		cosigning: newCosigning(cfg.Witnesses),
 		logs:      map[LogID]*Log{},
 		origin:    map[string]*Log{},

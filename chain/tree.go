@@ -16,22 +16,60 @@ const (
 // grown by the committer alone; a clone of it is what everybody else reads.
 type tree struct {
 	size uint64
-	// edge holds the roots of the perfect subtrees that make up the tree,
-	// the largest first: one for each set bit of size.
-	edge []record.Hash
-	// tails[l] holds the hashes of the last, partial tile of tile level l,
-	// which are nodes of tree level 8l. A clone shares the arrays: the
-	// committer writes only behind the clone's length.
-	tails [][]record.Hash
+	// tails[l] is the last, partial tile of tile level l. Its hashes are nodes
+	// of tree level 8l. A clone shares the arrays: the committer writes only
+	// behind the clone's length.
+	tails []tile
+}
+
+// tile is a tile, full or partial, with all nodes of the tree inside it. They
+// stand in the order in which they come to be: each behind the two below it. So
+// a proof hashes nothing, and growing writes only behind the end.
+type tile struct {
+	width int // hashes of the lowest level
+	nodes []record.Hash
+}
+
+// tileNodes is how many nodes a full tile has.
+const tileNodes = 2*tileWidth - 1
+
+// at returns node n of a level of the tile, 0 to 8: the one over the hashes
+// from n<<level to before (n+1)<<level.
+func (t *tile) at(level int, n uint64) record.Hash {
+	last := (n+1)<<level - 1 // below it; the nodes over those before it come first
+	return t.nodes[2*last-uint64(bits.OnesCount64(last))+uint64(level)]
+}
+
+// push adds a hash at the lowest level and the nodes that it completes.
+func (t *tile) push(h record.Hash) {
+	t.nodes = append(t.nodes, h)
+	t.width++
+	for level := 1; t.width&(1<<level-1) == 0; level++ {
+		n := len(t.nodes)
+		t.nodes = append(t.nodes, nodeHash(t.nodes[n-1<<level], t.nodes[n-1]))
+	}
+}
+
+// hashes appends count hashes of the lowest level from first on to to.
+func (t *tile) hashes(to []record.Hash, first uint64, count int) []record.Hash {
+	for i := range uint64(count) {
+		to = append(to, t.at(0, first+i))
+	}
+	return to
+}
+
+// makeTile makes a tile of its hashes.
+func makeTile(hashes []record.Hash) tile {
+	t := tile{nodes: make([]record.Hash, 0, 2*len(hashes))}
+	for i := range hashes {
+		t.push(hashes[i])
+	}
+	return t
 }
 
 // clone returns a tree that stays as it is while t grows.
 func (t *tree) clone() tree {
-	return tree{
-		size:  t.size,
-		edge:  append([]record.Hash(nil), t.edge...),
-		tails: append([][]record.Hash(nil), t.tails...),
-	}
+	return tree{size: t.size, tails: append([]tile(nil), t.tails...)}
 }
 
 // fullTile is a tile that an append has filled.
@@ -43,36 +81,29 @@ type fullTile struct {
 
 // push appends one leaf hash and calls emit for each tile that it fills.
 func (t *tree) push(leaf record.Hash, emit func(fullTile)) {
-	t.node(0, leaf, emit)
 	h := leaf
-	// Each trailing one bit of the old size is a perfect subtree which this
-	// leaf completes to one of twice the size.
-	for level := 1; level <= bits.TrailingZeros64(t.size+1); level++ {
-		h = nodeHash(t.edge[len(t.edge)-1], h)
-		t.edge = t.edge[:len(t.edge)-1]
-		if level%tileHeight == 0 {
-			t.node(level/tileHeight, h, emit)
+	for level := 0; ; level++ {
+		if level == len(t.tails) {
+			t.tails = append(t.tails, tile{})
 		}
+		tail := &t.tails[level]
+		tail.push(h)
+		if tail.width < tileWidth {
+			break
+		}
+		emit(fullTile{level: uint8(level), index: t.size >> (tileHeight * (level + 1)), hashes: tail.hashes(make([]record.Hash, 0, tileWidth), 0, tileWidth)})
+		h = tail.at(tileHeight, 0) // it stands for the tile on the level above
+		*tail = tile{}
 	}
-	t.edge = append(t.edge, h)
 	t.size++
 }
 
-// node adds a hash to the partial tile of a tile level.
-func (t *tree) node(level int, h record.Hash, emit func(fullTile)) {
-	if level == len(t.tails) {
-		t.tails = append(t.tails, nil)
-	}
-	tail := append(t.tails[level], h)
-	if len(tail) == tileWidth {
-		emit(fullTile{level: uint8(level), index: t.size >> (tileHeight * (level + 1)), hashes: tail})
-		tail = nil
-	}
-	t.tails[level] = tail
-}
+// edge returns the roots of the perfect subtrees that make up the tree, the
+// largest first: one for each set bit of its size.
+func (t *tree) edge() []record.Hash { return edgeOfTails(t.tails) }
 
 // root returns the RFC 6962 root.
-func (t *tree) root() record.Hash { return foldEdge(t.edge) }
+func (t *tree) root() record.Hash { return foldEdge(t.edge()) }
 
 // foldEdge hashes the perfect subtrees of a tree together to its root.
 func foldEdge(edge []record.Hash) record.Hash {
@@ -110,14 +141,14 @@ func perfectRoot(hashes []record.Hash) record.Hash {
 	return next[0]
 }
 
-// edgeOfTails recomputes the right edge from the partial tiles, for recovery.
-func edgeOfTails(tails [][]record.Hash) []record.Hash {
-	var edge []record.Hash
-	for level := len(tails) - 1; level >= 0; level-- {
-		for rest := tails[level]; len(rest) > 0; {
-			n := 1 << (bits.Len(uint(len(rest))) - 1)
-			edge = append(edge, perfectRoot(rest[:n]))
-			rest = rest[n:]
+// edgeOfTails returns the right edge that partial tiles make.
+func edgeOfTails(tails []tile) []record.Hash {
+	edge := make([]record.Hash, 0, tileHeight*len(tails))
+	for i := len(tails) - 1; i >= 0; i-- {
+		for level, rest := tileHeight-1, uint64(tails[i].width); level >= 0; level-- {
+			if n := rest >> level; n&1 == 1 {
+				edge = append(edge, tails[i].at(level, n-1))
+			}
 		}
 	}
 	return edge

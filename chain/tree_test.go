@@ -138,6 +138,37 @@ func TestProofs(t *testing.T) {
 	}
 }
 
+// TestTileCacheIsBounded proves entries of more tiles than are cached: what is
+// dropped is read again, and nothing more than the bound is kept.
+func TestTileCacheIsBounded(t *testing.T) {
+	s := mustCreate(t, testConfig(t, vfs.NewMem()))
+	stop := run(t, s)
+	defer shutdown(t, s, stop)
+	s.tiles = newTileCache(2)
+	l := mustCreateLog(t, s, 1)
+	for l.Size() < 5*tileWidth {
+		mustAppend(t, s, Batch{Log: l, Entries: guestEntries(t, 1, l.Size(), tileWidth)})
+	}
+	size, root := l.Root()
+	for i := range 3 * size / 100 {
+		index := i * 100 % size
+		h, err := l.LeafHash(index)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := l.ProveInclusion(index, size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tlog.CheckRecord(p, int64(size), tlog.Hash(root), int64(index), tlog.Hash(h)); err != nil {
+			t.Fatalf("inclusion of %d at size %d: %v", index, size, err)
+		}
+	}
+	if n := len(s.tiles.tiles); n != 2 || s.tiles.used.Len() != n {
+		t.Errorf("%d tiles are cached in a list of %d, want 2", n, s.tiles.used.Len())
+	}
+}
+
 // TestReadersSeeOldStates reads proofs at one size while the log grows: what
 // readers hold must not move under them.
 func TestReadersSeeOldStates(t *testing.T) {
