@@ -1,5 +1,5 @@
 // Package bpf holds the guest probe's kernel programs: their C source in src,
-// and the object and the Go types that bpf2go makes of it, both committed. It
+// and the packed objects and Go types that are made of it, both committed. It
 // promises that a plain go build needs no compiler for BPF, and that the
 // layouts in Go are those of the object (generate_test.go makes both again and
 // compares). Only guestagent/probe imports it.
@@ -45,5 +45,4 @@
 // helpers they use to no others; the sources are GPL-2.0.
 package bpf
 
-//go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -target amd64 -go-package bpf -no-global-types -output-stem probe -type event_head -type event_task -type event_exec -type event_fork -type event_exit -type event_creds -type event_comm -type event_namespace -type event_target -type event_cgroup -type event_file -type event_close -type file_times -type event_rename -type event_mount -type event_net -type event_unix -type event_dns -type event_memory -type event_kernel -type event_auth -type event_tamper -type event_aggregate -type sum_key -type sum -type sum_layout -type cpu_stats -type config -type event_type -type drop_reason -type event_flag -type optional -type gained -type trace_how -type write_how -type mount_operation -type mount_api -type net_bits -type memory_kind -type kernel_operation -type module_signature -type tamper_kind -type owned -type owned_key -type switches -type held -type starve Probe src/probe.bpf.c -- -mcpu=v3 -O2 -Wall -Werror -Wno-missing-declarations -I/usr/include/x86_64-linux-gnu
-//go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -target amd64 -go-package bpf -no-global-types -output-stem probe_old Old src/probe.bpf.c -- -mcpu=v3 -O2 -Wall -Werror -Wno-missing-declarations -I/usr/include/x86_64-linux-gnu -DOLD
+//go:generate go run ./generate -dir .

@@ -5,70 +5,108 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
 )
 
-// The committed object and Go types are what the sources give. It takes
-// clang-14, llvm-14 and libbpf-dev, as the setup target installs them.
-func TestGenerated(t *testing.T) {
+// generated makes objects and types again, beside the sources, so that the paths
+// in debug information agree. It takes clang-14, llvm-14 and libbpf-dev, as the
+// setup target installs them.
+func generated(t *testing.T) (dir string) {
+	t.Helper()
 	if _, err := exec.LookPath("clang-14"); err != nil {
 		t.Fatalf("clang-14 is missing, run make setup: %v", err)
 	}
-	doc, err := os.ReadFile("doc.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines := regexp.MustCompile(`(?m)^//go:generate go (.*)$`).FindAllSubmatch(doc, -1)
-	if len(lines) != 2 {
-		t.Fatalf("doc.go has %d go:generate lines, want 2", len(lines))
-	}
-	for _, line := range lines {
-		generated(t, strings.Fields(string(line[1])))
-	}
-}
-
-func generated(t *testing.T, command []string) {
-	// Beside the sources, so that the paths in debug information agree.
 	dir, err := os.MkdirTemp(".", "generate-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
-	args := append([]string{"tool", "bpf2go", "-output-dir", dir}, command[2:]...)
-	cmd := exec.Command("go", args...)
-	cmd.Env = append(os.Environ(), "GOPACKAGE=bpf", "GOFILE=doc.go")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("go %s: %v\n%s", strings.Join(args, " "), err, out)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if out, err := exec.Command("go", "run", "./generate", "-dir", dir, "-whole").CombinedOutput(); err != nil {
+		t.Fatalf("go run ./generate: %v\n%s", err, out)
 	}
-	made, err := filepath.Glob(filepath.Join(dir, "*"))
-	if err != nil || len(made) != 2 {
-		t.Fatalf("made %v: %v", made, err)
-	}
-	for _, path := range made {
-		got, err := os.ReadFile(path)
+	return dir
+}
+
+// The committed objects and Go types are what the sources give; and what is
+// packed are the objects as they were compiled, but for the numbers of lines.
+func TestGenerated(t *testing.T) {
+	dir := generated(t)
+	read := func(path string) []byte {
+		b, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		want, err := os.ReadFile(filepath.Base(path))
+		return b
+	}
+	if !bytes.Equal(read("types.go"), read(filepath.Join(dir, "types.go"))) {
+		t.Error("types.go is not what the sources give: run go generate ./bpf and commit it")
+	}
+	for name, packed := range map[string][]byte{"probe": packedProbe, "probe_old": packedOld} {
+		made, err := unpack(read(filepath.Join(dir, name+".o.gz"))) // packing may differ with Go's version
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !bytes.Equal(got, want) {
-			t.Errorf("%s is not what the sources give: run go generate ./bpf and commit it", filepath.Base(path))
+		got, err := unpack(packed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, made) {
+			t.Errorf("%s.o.gz is not what the sources give: run go generate ./bpf and commit it", name)
+		}
+		samePrograms(t, name, got, read(filepath.Join(dir, name+"_x86_bpfel.o")))
+	}
+}
+
+// samePrograms holds what is packed to what was compiled: the same code, of the
+// same programs with the same types, and no numbers of lines.
+func samePrograms(t *testing.T, name string, packed, whole []byte) {
+	t.Helper()
+	got, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(packed))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(whole))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Programs) != len(want.Programs) || len(got.Maps) != len(want.Maps) || len(want.Programs) == 0 {
+		t.Errorf("%s: %d programs and %d maps, want %d and %d", name, len(got.Programs), len(got.Maps), len(want.Programs), len(want.Maps))
+	}
+	for p, w := range want.Programs {
+		g := got.Programs[p]
+		if g == nil || g.SectionName != w.SectionName || len(g.Instructions) != len(w.Instructions) {
+			t.Errorf("%s: program %s is not as it was compiled", name, p)
+			continue
+		}
+		for i, x := range w.Instructions {
+			y := g.Instructions[i]
+			if y.OpCode != x.OpCode || y.Constant != x.Constant || y.Offset != x.Offset || y.Dst != x.Dst || y.Src != x.Src || y.Reference() != x.Reference() {
+				t.Errorf("%s: program %s: instruction %d is %v, want %v", name, p, i, y, x)
+				break
+			}
+			if y.Source() != nil {
+				t.Fatalf("%s: program %s has lines", name, p)
+			}
 		}
 	}
 }
 
-func TestLicence(t *testing.T) {
-	spec, err := LoadProbe()
+// spec is an object as the agent loads it.
+func spec(t *testing.T, old bool) *ebpf.CollectionSpec {
+	t.Helper()
+	s, err := Programs(old)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, p := range spec.Programs {
+	return s
+}
+
+func TestLicence(t *testing.T) {
+	for name, p := range spec(t, false).Programs {
 		if p.License != "GPL" {
 			t.Errorf("program %s has licence %q", name, p.License)
 		}
@@ -77,10 +115,7 @@ func TestLicence(t *testing.T) {
 
 // Go's layouts are the kernel side's: size, and the place of every field.
 func TestLayouts(t *testing.T) {
-	spec, err := LoadProbe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	spec := spec(t, false)
 	for name, typ := range layouts {
 		var s *btf.Struct
 		if err := spec.Types.TypeByName(name, &s); err != nil {
@@ -106,14 +141,7 @@ func TestLayouts(t *testing.T) {
 
 // Both objects hold the same programs and maps.
 func TestOld(t *testing.T) {
-	now, err := LoadProbe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	old, err := LoadOld()
-	if err != nil {
-		t.Fatal(err)
-	}
+	now, old := spec(t, false), spec(t, true)
 	for name := range now.Programs {
 		if old.Programs[name] == nil {
 			t.Errorf("program %s is missing in the object for old kernels", name)

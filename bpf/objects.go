@@ -12,15 +12,12 @@ import (
 )
 
 // The objects compress to less than a tenth without the numbers of source lines,
-// which a program that is to be small in every guest makes use of. The linker leaves
-// out the generated functions, and with them the objects as they are.
-//
-//go:generate go run ./slim probe_x86_bpfel.o probe_old_x86_bpfel.o
+// which a program that is to be small in every guest makes use of.
 
-//go:embed probe_x86_bpfel.o.gz
+//go:embed probe.o.gz
 var packedProbe []byte
 
-//go:embed probe_old_x86_bpfel.o.gz
+//go:embed probe_old.o.gz
 var packedOld []byte
 
 // Programs returns the object for this kernel: old for those before 5.12.

@@ -1,7 +1,3 @@
-// Command slim packs BPF objects for the agent: without what only people and
-// linkers read. It promises that what is left loads as the object would: code,
-// types and relocations of fields are not touched. Nothing imports it; the
-// generator and the tests of package bpf run it.
 package main
 
 import (
@@ -13,17 +9,8 @@ import (
 	"os"
 )
 
-func main() {
-	for _, name := range os.Args[1:] {
-		if err := pack(name); err != nil {
-			fmt.Fprintf(os.Stderr, "slim: %v\n", err)
-			os.Exit(1)
-		}
-	}
-}
-
-// pack writes NAME.gz beside an object.
-func pack(name string) error {
+// pack writes an object as the agent holds it.
+func pack(name, to string) error {
 	b, err := os.ReadFile(name)
 	if err != nil {
 		return fmt.Errorf("read object: %w", err)
@@ -42,7 +29,7 @@ func pack(name string) error {
 	if err := z.Close(); err != nil {
 		return fmt.Errorf("compress object: %w", err)
 	}
-	if err := os.WriteFile(name+".gz", out.Bytes(), 0o644); err != nil {
+	if err := os.WriteFile(to, out.Bytes(), 0o644); err != nil {
 		return fmt.Errorf("write packed object: %w", err)
 	}
 	return nil
