@@ -284,7 +284,16 @@ func (s *Store) judgeDisputes(ctx context.Context, p *Published, answers []witne
 		w := s.cfg.Witnesses[i]
 		if msg, err := w.Latest(ctx, s.host.origin); err == nil {
 			if c, err := proof.OpenCheckpoint(msg, s.host.verifier); err == nil && s.host.contains(c) != nil {
-				return s.fail(&ForkError{Witness: w.Key().Name, Origin: c.Origin, Size: c.Size, Root: c.Root, OurSize: s.host.Size(), Evidence: msg})
+				// What an operator gave up is no news, and stays a dispute.
+				known, err := s.gaveUp(c.Size)
+				if err != nil {
+					return s.fail(err)
+				}
+				if known {
+					s.cfg.Log.Warn("a witness holds history that a restore has given up; its operator must begin anew with this log", slog.String("witness", w.Key().Name), slog.Uint64("size", c.Size))
+				} else {
+					return s.fail(&ForkError{Witness: w.Key().Name, Origin: c.Origin, Size: c.Size, Root: c.Root, OurSize: s.host.Size(), Evidence: msg})
+				}
 			}
 		}
 		s.cosigning.mu.Lock()

@@ -62,6 +62,8 @@
 //	                          that in Unix seconds, 1 flags (1: it disputes the log)
 //	M 'q'                     1 version = 1, 1 state of the quorum as it was sealed
 //	                          last (0: reached, 1: short)
+//	M 'r' index8              restore that the entry of the host log tells of:
+//	                          1 version = 1, 8 size restored, 8 size given up, state
 //	E log4 index8             leaf, 136 bytes, see chain/record
 //	P log4 index8             1 form (1 salt, 2 seed, 3 encrypted), 32 salt or
 //	                          seed, payload; 4: erased, 8 index of the entry

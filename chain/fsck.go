@@ -23,6 +23,8 @@ type FsckOptions struct {
 	// Frame verifies the signed statements of guest agents: guestagent/wire
 	// knows how. Without it they are not checked, and the report says so.
 	Frame func(statement, signature, key []byte) (proof.Frame, error)
+
+	restoring bool // the key of now may have come after the backup
 }
 
 // Finding is one thing that is wrong with a store.
@@ -86,7 +88,7 @@ func Fsck(ctx context.Context, cfg Config, opts FsckOptions) (_ *Report, err err
 	if err := s.loadVMKeys(); err != nil {
 		f.find("certificate", nil, nil, "%v", err)
 	}
-	for _, step := range []func(context.Context) error{f.unknownRows, f.logRows, f.logs, f.commits, f.followers, f.quoteRows, f.certificates, f.witnessRows, f.anchor} {
+	for _, step := range []func(context.Context) error{f.unknownRows, f.logRows, f.logs, f.commits, f.followers, f.quoteRows, f.certificates, f.witnessRows, f.restoreRows, f.anchor} {
 		if err := step(ctx); err != nil {
 			return f.r, fmt.Errorf("check store %s: %w", cfg.Dir, err)
 		}
@@ -155,7 +157,7 @@ func (f *fsck) unknownRows(context.Context) error {
 	}
 	return scan(f.s.db, []byte{tableMeta}, func(key, _ []byte) error {
 		switch {
-		case len(key) == 2 && key[1] == metaStore, len(key) == 6 && key[1] == metaLog, len(key) == 34 && key[1] == metaCertificate, len(key) > 2 && (key[1] == metaUser || key[1] == metaWitness), len(key) == 2 && key[1] == metaQuorum, len(key) == 14 && key[1] == metaErasure:
+		case len(key) == 2 && key[1] == metaStore, len(key) == 6 && key[1] == metaLog, len(key) == 34 && key[1] == metaCertificate, len(key) > 2 && (key[1] == metaUser || key[1] == metaWitness), len(key) == 2 && key[1] == metaQuorum, len(key) == 14 && key[1] == metaErasure, len(key) == 10 && key[1] == metaRestore:
 		default:
 			f.find("row", nil, nil, "key %x belongs to no table", key)
 		}
@@ -346,6 +348,9 @@ func (f *fsck) certificates(context.Context) error {
 		own = own || string(key[2:]) == string(f.s.cfg.Keys.VMPublic())
 		return nil
 	})
+	if f.opts.restoring {
+		return err
+	}
 	if err == nil && !own {
 		f.find("certificate", f.s.host, nil, "the key of the VM logs is not certified")
 	}
@@ -359,6 +364,17 @@ func (f *fsck) certificates(context.Context) error {
 		}
 	}
 	return err
+}
+
+func (f *fsck) restoreRows(context.Context) error {
+	return scan(f.s.db, []byte{tableMeta, metaRestore}, func(key, value []byte) error {
+		if size, _, _, err := parseRestore(value); err != nil {
+			f.find("restore", nil, nil, "key %x: %v", key, err)
+		} else if len(key) == 10 && size > binary.BigEndian.Uint64(key[2:]) {
+			f.find("restore", f.s.host, nil, "the row of entry %d says that the host log had %d entries", binary.BigEndian.Uint64(key[2:]), size)
+		}
+		return nil
+	})
 }
 
 // anchor compares the host log with the anchor. Its root was checked with the

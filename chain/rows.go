@@ -30,6 +30,7 @@ const (
 	metaErasure     = 'e'
 	metaWitness     = 'w'
 	metaQuorum      = 'q'
+	metaRestore     = 'r'
 )
 
 // Versions of row values. Part of the format.

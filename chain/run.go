@@ -129,14 +129,7 @@ func (s *Store) quoteRound(ctx context.Context) error {
 func (s *Store) lastCheckpoints() error {
 	s.checkpointMu.Lock()
 	defer s.checkpointMu.Unlock()
-	logs := s.Logs()
-	if err := s.checkpointVMs(logs); err != nil {
-		return err
-	}
-	if err := s.quote(logs, s.sealNow); err != nil {
-		return err
-	}
-	return s.checkpointHost()
+	return s.signAll(s.sealNow)
 }
 
 // submitAndWait returns the way to seal a request while the committer runs.

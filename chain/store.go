@@ -55,6 +55,8 @@ type Store struct {
 
 	cosigning *cosigning // what witnesses do
 
+	backingUp sync.Mutex // one backup at a time
+
 	packMu  sync.Mutex // who rewrites durable rows: the packer
 	bundles bundleCache
 	tiles   *tileCache
@@ -67,6 +69,7 @@ type Store struct {
 	failed error // why nothing may be sealed any more
 
 	readOnly  bool // for fsck
+	restoring bool // from a backup: the newest key may not be certified yet
 	closed    chan struct{}
 	closeOnce sync.Once
 	running   atomic.Bool

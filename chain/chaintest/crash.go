@@ -30,7 +30,7 @@ func (d *Disk) Crash(rng *rand.Rand, keep int) *Disk {
 func (d *Disk) Copy(t testing.TB) *Disk {
 	t.Helper()
 	c := NewDisk()
-	if _, err := vfs.Clone(d.fs, c.fs, "/", "/"); err != nil {
+	if _, err := vfs.Clone(d.fs, c.fs, "/", "/", vfs.CloneSync); err != nil {
 		t.Fatal(err)
 	}
 	return c

@@ -20,6 +20,7 @@ const (
 	HostFile     = "host-log.key"
 	VMFile       = "vm-log.key"
 	VerifierFile = "host.vkey"
+	HandoverFile = "vm-log.handovers"
 )
 
 // What a key signs, as its file and its certificate in the host log say it.

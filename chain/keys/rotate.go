@@ -22,7 +22,8 @@ const (
 
 // The VM-log key is replaced in these durable steps:
 //
-//  1. PrepareVM writes the new key beside the old one (".next").
+//  1. PrepareVM writes the new key beside the old one (".next"), and what the
+//     old one says of it to HandoverFile.
 //  2. The ledger certifies it in the host log.
 //  3. ReplaceVM gives the old file a second name (".old"), renames the new one
 //     over the first, overwrites the old file and removes it.
@@ -51,9 +52,14 @@ func (k *Keys) PrepareVM(number uint64, prefix string) (next ed25519.PublicKey, 
 	if err := syncDir(k.dir); err != nil {
 		return nil, nil, err
 	}
-	k.next = key
 	next = key.Public().(ed25519.PublicKey)
-	return next, ed25519.Sign(k.vm, proof.KeyStatement(prefix, number, k.vm.Public().(ed25519.PublicKey), next)), nil
+	previous := k.vm.Public().(ed25519.PublicKey)
+	signature = ed25519.Sign(k.vm, proof.KeyStatement(prefix, number, previous, next))
+	if err := k.keepHandover(Handover{Number: number, Previous: previous, Next: next, Signature: signature}); err != nil {
+		return nil, nil, err
+	}
+	k.next = key
+	return next, signature, nil
 }
 
 // Next returns the public key that was prepared and has not replaced the

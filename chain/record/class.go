@@ -15,6 +15,7 @@ const (
 	ClassVMCheckpoint   Class = 0x0005
 	ClassKeyCertificate Class = 0x0006
 	ClassTick           Class = 0x0007
+	ClassDamage         Class = 0x0010
 
 	ClassProcessExec  Class = 0x0101
 	ClassProcessFork  Class = 0x0102
@@ -123,6 +124,8 @@ const (
 	ClassHostStop          Class = 0x1302
 	ClassHostConfiguration Class = 0x1303
 	ClassHostGap           Class = 0x1304
+	ClassHostBackup        Class = 0x1310
+	ClassHostRestore       Class = 0x1311
 
 	ClassWitnessShortfall Class = 0x1401
 	ClassWitnessRestored  Class = 0x1402
@@ -141,6 +144,7 @@ var classes = map[Class]string{
 	ClassVMCheckpoint:   "log.vm_checkpoint",
 	ClassKeyCertificate: "log.key_certificate",
 	ClassTick:           "log.tick",
+	ClassDamage:         "log.damage",
 
 	ClassProcessExec:  "process.exec",
 	ClassProcessFork:  "process.fork",
@@ -249,6 +253,8 @@ var classes = map[Class]string{
 	ClassHostStop:          "host.stop",
 	ClassHostConfiguration: "host.configuration",
 	ClassHostGap:           "host.gap",
+	ClassHostBackup:        "host.backup",
+	ClassHostRestore:       "host.restore",
 
 	ClassWitnessShortfall: "witness.shortfall",
 	ClassWitnessRestored:  "witness.restored",

@@ -61,6 +61,12 @@ func NewPayload(c Class) Message {
 		return &BundleActivation{}
 	case ClassHostStart, ClassHostStop, ClassHostConfiguration:
 		return &Daemon{}
+	case ClassHostBackup:
+		return &Backup{}
+	case ClassHostRestore:
+		return &Restore{}
+	case ClassDamage:
+		return &Damage{}
 	}
 	return &Event{}
 }

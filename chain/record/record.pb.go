@@ -4480,6 +4480,262 @@ func (x *EntryRange) GetLast() uint64 {
 	return 0
 }
 
+// Backup says that a copy of the ledger was asked for. It is sealed before the
+// first byte is copied.
+type Backup struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Requester     string                 `protobuf:"bytes,1,opt,name=requester,proto3" json:"requester,omitempty"`
+	Directory     string                 `protobuf:"bytes,2,opt,name=directory,proto3" json:"directory,omitempty"`
+	PayloadKeys   bool                   `protobuf:"varint,3,opt,name=payload_keys,json=payloadKeys,proto3" json:"payload_keys,omitempty"` // the keys of the payloads were copied too
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Backup) Reset() {
+	*x = Backup{}
+	mi := &file_record_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Backup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Backup) ProtoMessage() {}
+
+func (x *Backup) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Backup.ProtoReflect.Descriptor instead.
+func (*Backup) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *Backup) GetRequester() string {
+	if x != nil {
+		return x.Requester
+	}
+	return ""
+}
+
+func (x *Backup) GetDirectory() string {
+	if x != nil {
+		return x.Directory
+	}
+	return ""
+}
+
+func (x *Backup) GetPayloadKeys() bool {
+	if x != nil {
+		return x.PayloadKeys
+	}
+	return false
+}
+
+// Restore says that this ledger goes on from a copy of an earlier moment.
+type Restore struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Requester      string                 `protobuf:"bytes,1,opt,name=requester,proto3" json:"requester,omitempty"`
+	Reason         string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Created        int64                  `protobuf:"varint,3,opt,name=created,proto3" json:"created,omitempty"` // of the copy, Unix nanoseconds
+	ManifestSha256 []byte                 `protobuf:"bytes,4,opt,name=manifest_sha256,json=manifestSha256,proto3" json:"manifest_sha256,omitempty"`
+	Size           uint64                 `protobuf:"varint,5,opt,name=size,proto3" json:"size,omitempty"`                     // of the host log in the copy
+	Root           []byte                 `protobuf:"bytes,6,opt,name=root,proto3" json:"root,omitempty"`                      // at that size
+	Lost           uint64                 `protobuf:"varint,7,opt,name=lost,proto3" json:"lost,omitempty"`                     // entries of the host log that were published and are not in the copy
+	GivenUp        []byte                 `protobuf:"bytes,8,opt,name=given_up,json=givenUp,proto3" json:"given_up,omitempty"` // the signed checkpoint that was published last; empty: none is known
+	State          string                 `protobuf:"bytes,9,opt,name=state,proto3" json:"state,omitempty"`                    // complete, rolled_back, or unknown: there was nothing to compare with
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Restore) Reset() {
+	*x = Restore{}
+	mi := &file_record_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Restore) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Restore) ProtoMessage() {}
+
+func (x *Restore) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Restore.ProtoReflect.Descriptor instead.
+func (*Restore) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *Restore) GetRequester() string {
+	if x != nil {
+		return x.Requester
+	}
+	return ""
+}
+
+func (x *Restore) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Restore) GetCreated() int64 {
+	if x != nil {
+		return x.Created
+	}
+	return 0
+}
+
+func (x *Restore) GetManifestSha256() []byte {
+	if x != nil {
+		return x.ManifestSha256
+	}
+	return nil
+}
+
+func (x *Restore) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Restore) GetRoot() []byte {
+	if x != nil {
+		return x.Root
+	}
+	return nil
+}
+
+func (x *Restore) GetLost() uint64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
+func (x *Restore) GetGivenUp() []byte {
+	if x != nil {
+		return x.GivenUp
+	}
+	return nil
+}
+
+func (x *Restore) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+// Damage names rows of the ledger that were found damaged, and what was done.
+type Damage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Origin        string                 `protobuf:"bytes,1,opt,name=origin,proto3" json:"origin,omitempty"` // of the log; empty: rows of the whole ledger
+	Table         string                 `protobuf:"bytes,2,opt,name=table,proto3" json:"table,omitempty"`   // kind of row, as fsck names it
+	First         uint64                 `protobuf:"varint,3,opt,name=first,proto3" json:"first,omitempty"`  // entries; both zero where the rows are not of entries
+	Last          uint64                 `protobuf:"varint,4,opt,name=last,proto3" json:"last,omitempty"`
+	Problem       string                 `protobuf:"bytes,5,opt,name=problem,proto3" json:"problem,omitempty"`
+	Done          string                 `protobuf:"bytes,6,opt,name=done,proto3" json:"done,omitempty"` // rebuilt, fenced, or dropped
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Damage) Reset() {
+	*x = Damage{}
+	mi := &file_record_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Damage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Damage) ProtoMessage() {}
+
+func (x *Damage) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Damage.ProtoReflect.Descriptor instead.
+func (*Damage) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *Damage) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
+func (x *Damage) GetTable() string {
+	if x != nil {
+		return x.Table
+	}
+	return ""
+}
+
+func (x *Damage) GetFirst() uint64 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *Damage) GetLast() uint64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+func (x *Damage) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+func (x *Damage) GetDone() string {
+	if x != nil {
+		return x.Done
+	}
+	return ""
+}
+
 var File_record_proto protoreflect.FileDescriptor
 
 const file_record_proto_rawDesc = "" +
@@ -4954,7 +5210,28 @@ const file_record_proto_rawDesc = "" +
 	"\n" +
 	"EntryRange\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\x04R\x05first\x12\x12\n" +
-	"\x04last\x18\x02 \x01(\x04R\x04last*\xee\x02\n" +
+	"\x04last\x18\x02 \x01(\x04R\x04last\"g\n" +
+	"\x06Backup\x12\x1c\n" +
+	"\trequester\x18\x01 \x01(\tR\trequester\x12\x1c\n" +
+	"\tdirectory\x18\x02 \x01(\tR\tdirectory\x12!\n" +
+	"\fpayload_keys\x18\x03 \x01(\bR\vpayloadKeys\"\xef\x01\n" +
+	"\aRestore\x12\x1c\n" +
+	"\trequester\x18\x01 \x01(\tR\trequester\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n" +
+	"\acreated\x18\x03 \x01(\x03R\acreated\x12'\n" +
+	"\x0fmanifest_sha256\x18\x04 \x01(\fR\x0emanifestSha256\x12\x12\n" +
+	"\x04size\x18\x05 \x01(\x04R\x04size\x12\x12\n" +
+	"\x04root\x18\x06 \x01(\fR\x04root\x12\x12\n" +
+	"\x04lost\x18\a \x01(\x04R\x04lost\x12\x19\n" +
+	"\bgiven_up\x18\b \x01(\fR\agivenUp\x12\x14\n" +
+	"\x05state\x18\t \x01(\tR\x05state\"\x8e\x01\n" +
+	"\x06Damage\x12\x16\n" +
+	"\x06origin\x18\x01 \x01(\tR\x06origin\x12\x14\n" +
+	"\x05table\x18\x02 \x01(\tR\x05table\x12\x14\n" +
+	"\x05first\x18\x03 \x01(\x04R\x05first\x12\x12\n" +
+	"\x04last\x18\x04 \x01(\x04R\x04last\x12\x18\n" +
+	"\aproblem\x18\x05 \x01(\tR\aproblem\x12\x12\n" +
+	"\x04done\x18\x06 \x01(\tR\x04done*\xee\x02\n" +
 	"\n" +
 	"LossReason\x12\x1b\n" +
 	"\x17LOSS_REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
@@ -4985,7 +5262,7 @@ func file_record_proto_rawDescGZIP() []byte {
 }
 
 var file_record_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_record_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_record_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_record_proto_goTypes = []any{
 	(LossReason)(0),          // 0: provost.record.v1.LossReason
 	(*Event)(nil),            // 1: provost.record.v1.Event
@@ -5029,7 +5306,10 @@ var file_record_proto_goTypes = []any{
 	(*Erased)(nil),           // 39: provost.record.v1.Erased
 	(*Disclosed)(nil),        // 40: provost.record.v1.Disclosed
 	(*EntryRange)(nil),       // 41: provost.record.v1.EntryRange
-	nil,                      // 42: provost.record.v1.Action.ParametersEntry
+	(*Backup)(nil),           // 42: provost.record.v1.Backup
+	(*Restore)(nil),          // 43: provost.record.v1.Restore
+	(*Damage)(nil),           // 44: provost.record.v1.Damage
+	nil,                      // 45: provost.record.v1.Action.ParametersEntry
 }
 var file_record_proto_depIdxs = []int32{
 	2,  // 0: provost.record.v1.Event.process:type_name -> provost.record.v1.Process
@@ -5058,7 +5338,7 @@ var file_record_proto_depIdxs = []int32{
 	31, // 23: provost.record.v1.WitnessState.answers:type_name -> provost.record.v1.WitnessAnswer
 	35, // 24: provost.record.v1.BundleActivation.policies:type_name -> provost.record.v1.ActivePolicy
 	37, // 25: provost.record.v1.Verdict.actions:type_name -> provost.record.v1.Action
-	42, // 26: provost.record.v1.Action.parameters:type_name -> provost.record.v1.Action.ParametersEntry
+	45, // 26: provost.record.v1.Action.parameters:type_name -> provost.record.v1.Action.ParametersEntry
 	41, // 27: provost.record.v1.Erased.ranges:type_name -> provost.record.v1.EntryRange
 	28, // [28:28] is the sub-list for method output_type
 	28, // [28:28] is the sub-list for method input_type
@@ -5078,7 +5358,7 @@ func file_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_record_proto_rawDesc), len(file_record_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   42,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

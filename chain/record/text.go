@@ -94,6 +94,15 @@ func Text(c Class, m Message) string {
 		disclosedText(&b, m)
 	case *Daemon:
 		fmt.Fprintf(&b, "daemon %s, version %s, pid %d", m.What, m.Version, m.Pid)
+	case *Backup:
+		fmt.Fprintf(&b, "backup to %s asked for by %s", Printable([]byte(m.Directory)), Printable([]byte(m.Requester)))
+		if m.PayloadKeys {
+			b.WriteString(", with the keys of the payloads")
+		}
+	case *Restore:
+		restoreText(&b, m)
+	case *Damage:
+		damageText(&b, m)
 	case *Gap:
 		fmt.Fprintf(&b, "blind for %.3f s: %s; %s", float64(m.To-m.From)/1e9, m.Cause, strings.Join(m.Changes, "; "))
 	case *BundleActivation:

@@ -9,13 +9,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/hashicorp/hcl/v2"
 
-	"github.com/provostd/provost/chain"
 	"github.com/provostd/provost/introspect/daemon"
 	"github.com/provostd/provost/rules/policy"
 )
@@ -29,46 +30,82 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-const help = `usage: provostd [flags] [COMMAND]
+const help = `usage: provostd [flags] [COMMAND [flags] [ARGUMENT]]
 
 commands:
   run          keep the chains of this host's domains (default)
   init         create keys and ledger of a host that has none
   check        check the configuration and the policies, and end
   fsck         check every row of the ledger while no daemon runs
+  backup       copy the ledger to a directory, beside a running daemon or without one
+  restore      put a backup in the place of a ledger that is gone
   rotate-keys  replace the key of the VM logs and destroy the old one
   version      print the version
 
 flags:
 `
 
+// action does what a command is for.
+type action func(ctx context.Context, cfg *daemon.Config, log *slog.Logger, stdout io.Writer, args []string) error
+
+// command is a subcommand: how many arguments it takes, and what declares its
+// flags and returns what does it.
+type command struct {
+	args  int
+	setup func(*flag.FlagSet) action
+}
+
+// plain is a command without flags and arguments.
+func plain(f func(context.Context, *daemon.Config, *slog.Logger, io.Writer) error) command {
+	return command{setup: func(*flag.FlagSet) action {
+		return func(ctx context.Context, cfg *daemon.Config, log *slog.Logger, stdout io.Writer, _ []string) error {
+			return f(ctx, cfg, log, stdout)
+		}
+	}}
+}
+
+var commands = map[string]command{
+	"run": plain(runDaemon), "init": plain(initHost), "check": plain(check), "rotate-keys": plain(rotateKeys),
+	"fsck": {setup: fsck}, "backup": {args: 1, setup: backup}, "restore": {args: 1, setup: restore},
+}
+
+// errFound is the error of a command that did its work and found what it
+// looked at not to be sound.
+var errFound = errors.New("the ledger is not sound")
+
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	fs := flag.NewFlagSet("provostd", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	config := fs.String("config", "/etc/provost/provostd.hcl", "configuration `FILE`")
-	fs.Usage = func() { fmt.Fprint(stderr, help); fs.PrintDefaults() }
+	fs.Usage = func() { usage(fs, stderr) }
 	if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return 0
 	} else if err != nil {
 		return 2
 	}
-	command := "run"
+	name := "run"
 	if fs.NArg() > 0 {
-		command = fs.Arg(0)
+		name = fs.Arg(0)
 	}
-	if fs.NArg() > 1 {
-		fmt.Fprintf(stderr, "provostd: %q follows the command %s, which takes no arguments\n", fs.Arg(1), command)
-		return 2
-	}
-	if command == "version" {
+	if name == "version" && fs.NArg() == 1 {
 		fmt.Fprintln(stdout, "provostd", version)
 		return 0
 	}
-	act, ok := map[string]func(context.Context, *daemon.Config, *slog.Logger, io.Writer) error{
-		"run": runDaemon, "init": initHost, "check": check, "fsck": fsck, "rotate-keys": rotateKeys,
-	}[command]
+	c, ok := commands[name]
 	if !ok {
-		fmt.Fprintf(stderr, "provostd: there is no command %q\nTry: provostd -h\n", command)
+		fmt.Fprintf(stderr, "provostd: there is no command %q\nTry: provostd -h\n", name)
+		return 2
+	}
+	own := flag.NewFlagSet("provostd "+name, flag.ContinueOnError)
+	own.SetOutput(stderr)
+	act := c.setup(own)
+	if err := own.Parse(fs.Args()[min(1, fs.NArg()):]); errors.Is(err, flag.ErrHelp) {
+		return 0
+	} else if err != nil {
+		return 2
+	}
+	if own.NArg() != c.args {
+		fmt.Fprintf(stderr, "provostd: the command %s takes %d arguments, there are %d: %q\nTry: provostd -h\n", name, c.args, own.NArg(), own.Args())
 		return 2
 	}
 	cfg, files, diags := daemon.ReadConfig(*config)
@@ -79,11 +116,34 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 2
 	}
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level(cfg.LogLevel)}))
-	if err := act(ctx, cfg, log, stdout); err != nil {
+	err := act(ctx, cfg, log, stdout, own.Args())
+	if err != nil {
 		report(stderr, err)
+	}
+	switch {
+	case errors.Is(err, errFound):
+		return 3
+	case err != nil:
 		return 1
 	}
 	return 0
+}
+
+// usage prints the help, with the flags of every command that has some.
+func usage(fs *flag.FlagSet, w io.Writer) {
+	fmt.Fprint(w, help)
+	fs.PrintDefaults()
+	for _, name := range slices.Sorted(maps.Keys(commands)) {
+		own := flag.NewFlagSet(name, flag.ContinueOnError)
+		own.SetOutput(w)
+		commands[name].setup(own)
+		any := false
+		own.VisitAll(func(*flag.Flag) { any = true })
+		if any {
+			fmt.Fprintf(w, "\nflags of %s:\n", name)
+			own.PrintDefaults()
+		}
+	}
 }
 
 // show prints diagnostics of the configuration.
@@ -162,36 +222,11 @@ func check(_ context.Context, cfg *daemon.Config, _ *slog.Logger, stdout io.Writ
 	return err
 }
 
-func fsck(ctx context.Context, cfg *daemon.Config, log *slog.Logger, stdout io.Writer) error {
-	r, err := daemon.Fsck(ctx, cfg, log)
-	if err != nil {
-		return err
-	}
-	return printReport(stdout, r)
-}
-
 func rotateKeys(ctx context.Context, cfg *daemon.Config, log *slog.Logger, stdout io.Writer) error {
 	e, err := daemon.RotateKeys(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
 	_, err = fmt.Fprintf(stdout, "key %d of the VM logs is %s, certified in entry %d of the host log; the one before it is destroyed\n", e.Number, e.Key, e.Index)
-	return err
-}
-
-// printReport prints what fsck found. A ledger with findings is an error.
-func printReport(w io.Writer, r *chain.Report) error {
-	fmt.Fprintf(w, "%d logs, %d entries, %d payloads, %d tiles, %d checkpoints, %d commits, %d frame statements checked\n",
-		r.Logs, r.Entries, r.Payloads, r.Tiles, r.Checkpoints, r.Commits, r.Frames)
-	for _, f := range r.Findings {
-		fmt.Fprintf(w, "  %s\n", f)
-	}
-	if r.More > 0 {
-		fmt.Fprintf(w, "  and %d more\n", r.More)
-	}
-	if !r.OK() {
-		return errors.New("the ledger is damaged; keep this report and a copy of the store, and do not run the daemon on it")
-	}
-	_, err := fmt.Fprintln(w, "nothing is wrong")
 	return err
 }

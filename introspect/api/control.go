@@ -35,6 +35,9 @@ type Control struct {
 	StopAgent func(ctx context.Context, nameOrUUID, requester, reason string) (*client.AgentAnswer, error)
 	// Rotate replaces the key of the VM logs, for the one who asks.
 	Rotate func(ctx context.Context, requester string) (*client.KeyEpoch, error)
+	// Backup copies the ledger to a directory, and the keys of the payloads to
+	// another one where that is not empty, for the one who asks.
+	Backup func(ctx context.Context, requester, dir, payloadKeys string) (*client.Backup, error)
 	// Find returns the newest log of a domain, or an error which wraps
 	// ErrNotFound.
 	Find func(nameOrUUID string) (*chain.Log, error)
@@ -63,6 +66,11 @@ func (c *Control) Handler() http.Handler {
 	m.HandleFunc("POST /v1/keys/rotate", func(w http.ResponseWriter, r *http.Request) {
 		e, err := c.Rotate(r.Context(), requester(r.Context()))
 		c.answer(w, r, e, err)
+	})
+	m.HandleFunc("POST /v1/backup", func(w http.ResponseWriter, r *http.Request) {
+		q := r.URL.Query()
+		b, err := c.Backup(r.Context(), requester(r.Context()), q.Get("dir"), q.Get("payload_keys"))
+		c.answer(w, r, b, err)
 	})
 	m.HandleFunc("GET /v1/tail", c.tail)
 	m.HandleFunc("GET /v1/query", c.query)

@@ -41,7 +41,7 @@ func (d *Daemon) listen() (*servers, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &api.Control{Store: d.store, Index: d.index, Log: d.log, Status: d.status, Enroll: d.enroll, StopAgent: d.stopAgent, Rotate: d.rotate, Find: d.find, Name: d.name}
+	c := &api.Control{Store: d.store, Index: d.index, Log: d.log, Status: d.status, Enroll: d.enroll, StopAgent: d.stopAgent, Rotate: d.rotate, Backup: d.backup, Find: d.find, Name: d.name}
 	s := &servers{all: []server{{harden(&http.Server{Handler: c.Handler(), ConnContext: api.WithPeer}), control}}}
 	if d.cfg.API.Listen == "off" {
 		return s, nil

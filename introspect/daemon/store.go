@@ -8,7 +8,6 @@ import (
 	"github.com/provostd/provost/chain"
 	"github.com/provostd/provost/chain/keys"
 	"github.com/provostd/provost/chain/proof"
-	"github.com/provostd/provost/guestagent/attest"
 )
 
 // VerifierKey returns the key that verifies the host log.
@@ -26,10 +25,5 @@ func Fsck(ctx context.Context, cfg *Config, log *slog.Logger) (*chain.Report, er
 	if err != nil {
 		return nil, fmt.Errorf("open keys: %w", err)
 	}
-	return chain.Fsck(ctx, cfg.chain(k, log), chain.FsckOptions{
-		Frame: attest.Frame,
-		Progress: func(origin string, done, total uint64) {
-			log.DebugContext(ctx, "checking", "log", origin, "done", done, "of", total)
-		},
-	})
+	return chain.Fsck(ctx, cfg.chain(k, log), fsckOptions(ctx, log))
 }

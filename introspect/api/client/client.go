@@ -63,6 +63,18 @@ func (c *Client) RotateKeys(ctx context.Context) (*KeyEpoch, error) {
 	return &e, c.call(ctx, http.MethodPost, "/v1/keys/rotate", nil, &e)
 }
 
+// Backup has the daemon copy its ledger to dir, and the keys of the payloads to
+// payloadKeys where that is not empty. Both are directories of the daemon's
+// host that are not there yet.
+func (c *Client) Backup(ctx context.Context, dir, payloadKeys string) (*Backup, error) {
+	v := url.Values{"dir": {dir}}
+	if payloadKeys != "" {
+		v.Set("payload_keys", payloadKeys)
+	}
+	var b Backup
+	return &b, c.call(ctx, http.MethodPost, "/v1/backup", v, &b)
+}
+
 // TailQuery chooses entries. The zero value means all logs from their start.
 type TailQuery struct {
 	Domain  string   // name or UUID; empty: all, and the host log

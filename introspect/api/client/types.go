@@ -31,6 +31,20 @@ type KeyEpoch struct {
 	Index  uint64 `json:"index"`  // of its certificate in the host log
 }
 
+// Backup is a copy of the ledger that is whole and on disk.
+type Backup struct {
+	Dir         string `json:"dir"`
+	PayloadKeys string `json:"payload_keys,omitempty"` // directory they were copied to
+	Logs        int    `json:"logs"`
+	Entries     uint64 `json:"entries"`
+	Files       int    `json:"files"`
+	Bytes       int64  `json:"bytes"`
+	Size        uint64 `json:"size"` // of the host log
+	Root        string `json:"root"` // at that size
+	// Linked says that it shares files with the ledger, on the same disk.
+	Linked bool `json:"linked"`
+}
+
 // Witnesses says who cosigns the host log.
 type Witnesses struct {
 	Missing   string    `json:"missing,omitempty"` // what the quorum lacks; empty: it is reached

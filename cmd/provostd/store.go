@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/user"
+	"strconv"
+
+	"github.com/provostd/provost/chain"
+	"github.com/provostd/provost/introspect/daemon"
+)
+
+// Commands on the ledger itself.
+
+func fsck(*flag.FlagSet) action {
+	return func(ctx context.Context, cfg *daemon.Config, log *slog.Logger, stdout io.Writer, _ []string) error {
+		r, err := daemon.Fsck(ctx, cfg, log)
+		if err != nil {
+			return err
+		}
+		return printReport(stdout, r)
+	}
+}
+
+// printReport prints what fsck found. A ledger with findings is an error.
+func printReport(w io.Writer, r *chain.Report) error {
+	fmt.Fprintf(w, "%d logs, %d entries, %d payloads, %d tiles, %d checkpoints, %d commits, %d frame statements checked\n",
+		r.Logs, r.Entries, r.Payloads, r.Tiles, r.Checkpoints, r.Commits, r.Frames)
+	for _, f := range r.Findings {
+		fmt.Fprintf(w, "  %s\n", f)
+	}
+	if r.More > 0 {
+		fmt.Fprintf(w, "  and %d more\n", r.More)
+	}
+	if !r.OK() {
+		return fmt.Errorf("the ledger is damaged; keep this report and a copy of the store, and do not run the daemon on it: %w", errFound)
+	}
+	_, err := fmt.Fprintln(w, "nothing is wrong")
+	return err
+}
+
+func backup(fs *flag.FlagSet) action {
+	keys := fs.String("payload-keys", "", "copy the keys of the payloads to directory `DIR`, on a disk of its own; without them no payload of the backup can be read")
+	return func(ctx context.Context, cfg *daemon.Config, log *slog.Logger, stdout io.Writer, args []string) error {
+		b, err := daemon.Backup(ctx, cfg, log, version, args[0], *keys)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(stdout, "copied %d logs with %d entries to %s: %d files, %d bytes; host log at size %d, root %s\n",
+			b.Logs, b.Entries, b.Dir, b.Files, b.Bytes, b.Size, b.Root)
+		if b.PayloadKeys != "" {
+			fmt.Fprintf(stdout, "copied the keys of the payloads to %s: whoever has both can read all of them; encrypt one of the two, and keep them apart\n", b.PayloadKeys)
+		}
+		if b.Linked {
+			fmt.Fprintf(stdout, "%s is on the disk of the ledger and shares files with it: copy it to another disk\n", b.Dir)
+		}
+		return nil
+	}
+}
+
+func restore(fs *flag.FlagSet) action {
+	keys := fs.String("payload-keys", "", "put the copy of the payload keys in `DIR` in their place, where they are gone too")
+	accept := fs.Bool("accept-rollback", false, "give up what was published after the backup; needs -reason")
+	reason := fs.String("reason", "", "why, for the host log: `TEXT`")
+	who := fs.String("requester", "", "who restores, for the host log: `NAME`; default: the user who calls")
+	return func(ctx context.Context, cfg *daemon.Config, log *slog.Logger, stdout io.Writer, args []string) error {
+		o := chain.RestoreOptions{Dir: args[0], PayloadKeys: *keys, AcceptRollback: *accept, Reason: *reason, Requester: *who}
+		if o.Requester == "" {
+			o.Requester = caller()
+		}
+		r, err := daemon.Restore(ctx, cfg, log, o)
+		if err != nil {
+			if r != nil && r.Report != nil && !r.Report.OK() {
+				return errors.Join(printReport(stdout, r.Report), err)
+			}
+			return err
+		}
+		_, err = fmt.Fprint(stdout, restored(r))
+		return err
+	}
+}
+
+// restored says what a restore has brought back and what not.
+func restored(r *chain.Restored) string {
+	switch r.State {
+	case chain.RestoreComplete:
+		return fmt.Sprintf("restored, host log at size %d: nothing that was published is lost\n", r.Size)
+	case chain.RestoreUnknown:
+		return fmt.Sprintf("restored, host log at size %d: what was published after it is not known\n", r.Size)
+	}
+	return fmt.Sprintf("restored, host log at size %d: %d published entries are given up, which is sealed; witnesses that have seen them must be told\n", r.Size, r.Lost)
+}
+
+// caller names who runs this program.
+func caller() string {
+	name := "uid " + strconv.Itoa(os.Getuid())
+	if u, err := user.Current(); err == nil {
+		name = u.Username + " (" + name + ")"
+	}
+	return name
+}
