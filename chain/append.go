@@ -77,24 +77,24 @@ type Sealed struct {
 }
 
 // Pending is a batch on its way.
-type Pending struct{ r *request }
+type Pending request
 
 // Wait returns once the batch is durable (invariant I7) or has been refused.
 // When ctx ends first the batch's fate is open: it may still be sealed.
 func (p *Pending) Wait(ctx context.Context) (Sealed, error) {
 	select {
-	case <-p.r.done:
+	case <-p.done:
 	case <-ctx.Done():
 		return Sealed{}, fmt.Errorf("wait for a batch to be sealed: %w: %w", record.ErrRetry, context.Cause(ctx))
 	}
-	if p.r.err != nil {
-		return Sealed{}, p.r.err
+	if p.err != nil {
+		return Sealed{}, p.err
 	}
-	return p.r.sealed[0], nil
+	return p.sealed[0], nil
 }
 
 // Done is closed when Wait would not block.
-func (p *Pending) Done() <-chan struct{} { return p.r.done }
+func (p *Pending) Done() <-chan struct{} { return p.done }
 
 // Draft returns an entry that the host makes itself. The ledger completes its
 // header when it seals it.
@@ -116,7 +116,7 @@ func (s *Store) Submit(ctx context.Context, b Batch) (*Pending, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Pending{r}, nil
+	return (*Pending)(r), nil
 }
 
 // Append seals a batch and returns when it is durable.
@@ -135,7 +135,7 @@ func (s *Store) AppendAll(ctx context.Context, batches []Batch) ([]Sealed, error
 	if err != nil {
 		return nil, err
 	}
-	if _, err := (&Pending{r}).Wait(ctx); err != nil {
+	if _, err := (*Pending)(r).Wait(ctx); err != nil {
 		return nil, err
 	}
 	return r.sealed, nil

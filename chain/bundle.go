@@ -89,33 +89,45 @@ func (b *bundle) prev(i int) record.Hash {
 	return b.hashes[i-1]
 }
 
-// entry makes entry i whole again. What comes out must have the hash that the
-// tree has: nothing that was changed or packed wrongly is ever handed out.
+// entry makes entry i whole again, for somebody who keeps it.
 func (l *Log) entry(b *bundle, i int) (Item, error) {
-	o, err := b.opening(i, l.store.keys)
-	index := b.first + uint64(i)
+	leaf, raw, o, err := l.whole(b, i, make([]byte, 0, record.LeafSize))
 	if err != nil {
-		return Item{}, l.badPayload(index, err)
+		return Item{}, err
+	}
+	item := Item{Log: l, Index: leaf.Index, Leaf: leaf, LeafBytes: raw, LeafHash: b.hashes[i]}
+	if o.kind == kindErased {
+		item.Erased, item.ErasedBy = true, o.erased
+		return item, nil
+	}
+	item.Payload, item.Salt = append([]byte{}, o.payload...), o.salt(&leaf.Header)
+	return item, nil
+}
+
+// whole makes the leaf of entry i, its bytes in buf, and what opens it, which is
+// the bundle's own memory. The leaf must have the hash that the tree has: nothing
+// that was changed or packed wrongly is ever handed out.
+func (l *Log) whole(b *bundle, i int, buf []byte) (leaf record.Leaf, raw []byte, o opening, err error) {
+	index := b.first + uint64(i)
+	if o, err = b.opening(i, l.store.keys); err != nil {
+		return leaf, nil, o, l.badPayload(index, err)
 	}
 	if o.kind == kindOutside {
 		if o, err = l.payloadRow(&b.rows[i].leaf); err != nil {
-			return Item{}, err
+			return leaf, nil, o, err
 		}
 	}
-	item := Item{Log: l, Index: index, Leaf: b.rows[i].leaf}
-	item.Leaf.Prev = b.prev(i)
-	if o.kind == kindErased {
-		item.Erased, item.ErasedBy = true, o.erased
-	} else {
-		item.Payload = append([]byte{}, o.payload...)
-		item.Salt = o.salt(&item.Leaf.Header)
-		item.Leaf.Commitment = record.Commit(&item.Salt, o.payload)
+	leaf = b.rows[i].leaf
+	leaf.Prev = b.prev(i)
+	if o.kind != kindErased {
+		salt := o.salt(&leaf.Header)
+		leaf.Commitment = record.Commit(&salt, o.payload)
 	}
-	item.LeafBytes = item.Leaf.AppendBinary(make([]byte, 0, record.LeafSize))
-	if item.LeafHash = record.LeafHash(item.LeafBytes); item.LeafHash != b.hashes[i] {
-		return Item{}, corrupt("entry %d of %s makes a leaf with hash %s, the tree has %s", index, l.origin, item.LeafHash, b.hashes[i])
+	raw = leaf.AppendBinary(buf[:0])
+	if hash := record.LeafHash(raw); hash != b.hashes[i] {
+		return leaf, nil, o, corrupt("entry %d of %s makes a leaf with hash %s, the tree has %s", index, l.origin, hash, b.hashes[i])
 	}
-	return item, nil
+	return leaf, raw, o, nil
 }
 
 // payloadRow reads a P row.
@@ -301,12 +313,13 @@ func (l *Log) leafRows(first, end uint64, f func(leaf []byte) error) error {
 	if b == nil {
 		return corrupt("bundle %d of %s is missing", n, l.origin)
 	}
+	buf := make([]byte, 0, record.LeafSize)
 	for i := first; i < end; i++ {
-		item, err := l.entry(b, int(i%tileWidth))
+		_, leaf, _, err := l.whole(b, int(i%tileWidth), buf)
 		if err != nil {
 			return err
 		}
-		if err := f(item.LeafBytes); err != nil {
+		if err := f(leaf); err != nil {
 			return err
 		}
 	}

@@ -80,7 +80,7 @@ func (s *Store) sealRequests(requests []*request) (err error) {
 		finishAll(requests, err)
 		return err
 	}
-	w := &commitWork{batch: s.db.NewBatch(), mono: s.clock.mono(), wall: s.clock.wall(), n: s.commit + 1}
+	w := &commitWork{batch: s.newBatch(requests), mono: s.clock.mono(), wall: s.clock.wall(), n: s.commit + 1}
 	defer func() { err = errors.Join(err, w.batch.Close()) }()
 	accepted := requests[:0:len(requests)]
 	var refused []*request
@@ -114,6 +114,20 @@ func (s *Store) sealRequests(requests []*request) (err error) {
 	}
 	return nil
 }
+
+// newBatch makes the batch of a commit with room for its rows: else it doubles,
+// and copies what it holds, until everything fits.
+func (s *Store) newBatch(requests []*request) *pebble.Batch {
+	const row = keySeqSize + 8 // key, and lengths
+	n := 4 << 10               // heads of some logs and the commit row
+	for _, r := range requests {
+		n += r.bytes + r.entries*(row+record.LeafSize+row+33+sealedRowExtra+tileBytes)
+	}
+	return s.db.NewBatchWithSize(n, pebble.WithMaxRetainedSizeBytes(4<<20))
+}
+
+// tileBytes is what full tiles come to for each entry, about.
+const tileBytes = 33
 
 // finishAll refuses requests that are not done yet.
 func finishAll(requests []*request, err error) {

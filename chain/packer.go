@@ -16,9 +16,10 @@ import (
 const (
 	// packBundles is how many bundles one batch of the packer makes at most.
 	packBundles = 4
-	// packLag is how many bundles of one log may wait before the packer stops
-	// making way for commits.
-	packLag = 256
+	// packLag is how many bundles of all logs may wait before the packer stops
+	// making way for commits: a million entries, which take some 400 MB more
+	// than they will.
+	packLag = 4096
 	// packPause is how many times its own working time the packer leaves to
 	// commits while there are any.
 	packPause = 3
@@ -28,8 +29,8 @@ const (
 // are: packing leaves out what can be derived, and from them it cannot.
 var errUnpackable = errors.New("the rows of a bundle do not fit the tree")
 
-// packAll packs full bundles behind the committer until ctx ends. An error is
-// fatal.
+// packAll packs full bundles behind the committer until ctx ends: a few of each
+// log in turn. An error is fatal.
 //
 // The order does not matter to anybody: a batch puts a bundle and takes its
 // rows away, without a sync. A crash leaves the rows or the bundle, since the
@@ -42,35 +43,49 @@ func (s *Store) packAll(ctx context.Context) error {
 			return nil // stopped, or closed
 		}
 		seen = n
-		for _, l := range s.Logs() {
-			if err := s.packLog(ctx, l); err != nil {
-				return fmt.Errorf("pack %s: %w", l.origin, err)
+		for again := true; again; {
+			again = false
+			logs := s.Logs()
+			for _, l := range logs {
+				if ctx.Err() != nil {
+					return nil
+				}
+				start, commit := time.Now(), s.durable.Load()
+				n, err := s.packSome(l, packBundles)
+				if err != nil {
+					return fmt.Errorf("pack %s: %w", l.origin, err)
+				}
+				if n == 0 {
+					continue
+				}
+				again = true
+				if s.durable.Load() != commit {
+					makeWay(ctx, packPause*time.Since(start), logs)
+				}
 			}
 		}
 	}
 }
 
-// packLog packs all full bundles of a log.
-func (s *Store) packLog(ctx context.Context, l *Log) error {
-	for ctx.Err() == nil {
-		start, commit := time.Now(), s.durable.Load()
-		n, err := s.packSome(l, packBundles)
-		if err != nil || n == 0 {
-			return err
-		}
-		behind := l.Size()/tileWidth - l.packed.Load()
-		if behind == 0 || behind > packLag || s.durable.Load() == commit {
-			continue
-		}
-		// Somebody is appending: nobody waits for a bundle, some for a commit.
-		pause := time.NewTimer(packPause * time.Since(start))
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			pause.Stop()
+// makeWay waits for d while somebody is appending: nobody waits for a bundle,
+// some wait for a commit. It does not wait where too much is left to pack.
+func makeWay(ctx context.Context, d time.Duration, logs []*Log) {
+	behind := uint64(0)
+	for _, l := range logs {
+		// Of the two the second one may be newer.
+		if size, packed := l.Size()/tileWidth, l.packed.Load(); size > packed {
+			behind += size - packed
 		}
 	}
-	return nil
+	if behind == 0 || behind > packLag {
+		return
+	}
+	pause := time.NewTimer(d)
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+	case <-ctx.Done():
+	}
 }
 
 // packSome packs up to limit bundles of a log in one batch and returns how
@@ -155,18 +170,19 @@ func (s *Store) packOne(l *Log, k uint64, batch *pebble.Batch) (n int, outside [
 	if err := b.place(s.db, l.id); err != nil {
 		return 0, nil, fmt.Errorf("%w: %w", errUnpackable, err)
 	}
+	buf := make([]byte, 0, record.LeafSize)
 	for i := range rows {
-		item, err := l.entry(b, i)
+		leaf, raw, o, err := l.whole(b, i, buf)
 		if err != nil {
 			return 0, nil, fmt.Errorf("%w: %w", errUnpackable, err)
 		}
-		if !bytes.Equal(item.LeafBytes, leaves[i]) {
-			return 0, nil, fmt.Errorf("entry %d: %w: its leaf is another", item.Index, errUnpackable)
+		if !bytes.Equal(raw, leaves[i]) {
+			return 0, nil, fmt.Errorf("entry %d: %w: its leaf is another", leaf.Index, errUnpackable)
 		}
 		if rows[i].open.kind == kindOutside {
-			outside = append(outside, item.Index)
-		} else if !bytes.Equal(item.Payload, rows[i].open.payload) {
-			return 0, nil, fmt.Errorf("entry %d: %w: its payload is another", item.Index, errUnpackable)
+			outside = append(outside, leaf.Index)
+		} else if !bytes.Equal(o.payload, rows[i].open.payload) {
+			return 0, nil, fmt.Errorf("entry %d: %w: its payload is another", leaf.Index, errUnpackable)
 		}
 	}
 	return len(rows), outside, batch.Set(keySeq(tableBundle, l.id, k), row, nil)
@@ -176,6 +192,7 @@ func (s *Store) packOne(l *Log, k uint64, batch *pebble.Batch) (n int, outside [
 func (s *Store) hotRows(l *Log, k uint64) (rows []packRow, leaves [][]byte, err error) {
 	first, end := k*tileWidth, (k+1)*tileWidth
 	rows, leaves = make([]packRow, 0, tileWidth), make([][]byte, 0, tileWidth)
+	room := make([]byte, 0, tileWidth*record.LeafSize) // of all leaves
 	err = scanRange(s.db, keySeq(tableEntry, l.id, first), keySeq(tableEntry, l.id, end), func(_, value []byte) error {
 		leaf, err := record.ParseLeaf(value)
 		if err != nil {
@@ -184,7 +201,9 @@ func (s *Store) hotRows(l *Log, k uint64) (rows []packRow, leaves [][]byte, err 
 		if want := first + uint64(len(rows)); leaf.Index != want {
 			return fmt.Errorf("leaf %d says that it is leaf %d: %w", want, leaf.Index, errUnpackable)
 		}
-		rows, leaves = append(rows, packRow{leaf: leaf}), append(leaves, bytes.Clone(value))
+		from := len(room)
+		room = append(room, value...)
+		rows, leaves = append(rows, packRow{leaf: leaf}), append(leaves, room[from:])
 		return nil
 	})
 	if err != nil {
@@ -202,7 +221,9 @@ func (s *Store) hotRows(l *Log, k uint64) (rows []packRow, leaves [][]byte, err 
 		if len(o.payload) > outsideBytes {
 			o = opening{kind: kindOutside}
 		}
-		o.payload = bytes.Clone(o.payload)
+		if len(value) > 0 && value[0] != payloadSealed {
+			o.payload = bytes.Clone(o.payload) // decrypting has made a copy, reading has not
+		}
 		rows[n].open = o
 		n++
 		return nil

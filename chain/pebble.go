@@ -20,7 +20,7 @@ const (
 // pebbleOptions returns how every part of this package opens the store.
 func pebbleOptions(c Config, readOnly bool) *pebble.Options {
 	log := pebbleLogger{log: c.Log, exit: c.Exit}
-	return &pebble.Options{
+	opts := &pebble.Options{
 		FS: orderedFS{c.FS},
 		// Older formats drop synced records of a damaged WAL without a word.
 		FormatMajorVersion: pebble.FormatNewest,
@@ -41,6 +41,16 @@ func pebbleOptions(c Config, readOnly bool) *pebble.Options {
 			},
 		},
 	}
+	// Hashes and ciphertext do not get smaller, and bundles are compressed
+	// already. What would, the rows of leaves, goes when a bundle is packed.
+	opts.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })
+	// A file holds rows of one table. Each table grows at its end: files of it
+	// do not overlap, and moving them down a level costs nothing. In a file of
+	// several tables the newest rows of one lie across all rows of the next.
+	opts.Experimental.SpanPolicyFunc = func(start []byte) (pebble.SpanPolicy, []byte, error) {
+		return pebble.SpanPolicy{}, []byte{start[0] + 1}, nil
+	}
+	return opts
 }
 
 // cleaner deletes files as Pebble does by itself. It passes for a cleaner that

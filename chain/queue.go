@@ -41,12 +41,11 @@ type lane struct {
 	requests []*request
 	entries  int
 	bytes    int
-	space    chan struct{} // closed and replaced when there is room again
+	space    chan struct{} // closed when there is room again; nil while nobody waits
 }
 
 func newQueue() *queue {
 	return &queue{
-		urgent: lane{space: make(chan struct{})},
 		guests: map[*Log]*lane{},
 		keys:   map[string]int{},
 		ready:  make(chan struct{}, 1),
@@ -72,9 +71,24 @@ func (l *lane) pop() *request {
 	l.requests = l.requests[1:]
 	l.entries -= r.entries
 	l.bytes -= r.bytes
-	close(l.space)
-	l.space = make(chan struct{})
+	l.wake()
 	return r
+}
+
+// wait returns what is closed when there may be room.
+func (l *lane) wait() <-chan struct{} {
+	if l.space == nil {
+		l.space = make(chan struct{})
+	}
+	return l.space
+}
+
+// wake has everybody who waits for room try again.
+func (l *lane) wake() {
+	if l.space != nil {
+		close(l.space)
+		l.space = nil
+	}
 }
 
 // put adds r, waiting for room in its lane. When the queue is closed it
@@ -106,7 +120,7 @@ func (q *queue) tryPut(r *request) (wait <-chan struct{}, err error) {
 	}
 	if !r.guest {
 		if !q.urgent.fits(r, urgentQueueEntries, urgentQueueBytes) {
-			return q.urgent.space, nil
+			return q.urgent.wait(), nil
 		}
 		q.urgent.push(r)
 		q.wake()
@@ -115,12 +129,12 @@ func (q *queue) tryPut(r *request) (wait <-chan struct{}, err error) {
 	log := r.batches[0].Log
 	l := q.guests[log]
 	if l == nil {
-		l = &lane{space: make(chan struct{})}
+		l = &lane{}
 		q.guests[log] = l
 		q.ring = append(q.ring, log)
 	}
 	if !l.fits(r, guestQueueEntries, guestQueueBytes) {
-		return l.space, nil
+		return l.wait(), nil
 	}
 	l.push(r)
 	r.eachKey(func(k string) { q.keys[k]++ })
@@ -216,11 +230,9 @@ func (q *queue) shutLocked(err error) {
 		q.err = err
 	}
 	// Whoever waits for room finds out.
-	close(q.urgent.space)
-	q.urgent.space = make(chan struct{})
+	q.urgent.wake()
 	for _, l := range q.guests {
-		close(l.space)
-		l.space = make(chan struct{})
+		l.wake()
 	}
 	q.wake()
 }

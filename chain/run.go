@@ -141,7 +141,7 @@ func (s *Store) submitAndWait(ctx context.Context) func(*request) error {
 		if err := s.queue.put(ctx, r); err != nil {
 			return err
 		}
-		_, err := (&Pending{r}).Wait(ctx)
+		_, err := (*Pending)(r).Wait(ctx)
 		return err
 	}
 }
@@ -177,7 +177,7 @@ func (s *Store) CreateLog(ctx context.Context, origin string, g *record.Genesis)
 	// The log's number is free again when createMu is: whoever left a queued
 	// genesis behind would let another log take its number, and two leaves 0
 	// would be sealed under it.
-	if _, err := (&Pending{r}).Wait(context.WithoutCancel(ctx)); err != nil {
+	if _, err := (*Pending)(r).Wait(context.WithoutCancel(ctx)); err != nil {
 		return nil, fmt.Errorf("create log %s: %w", origin, err)
 	}
 	return l, nil
