@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"strings"
 
 	"filippo.io/torchwood"
 	"golang.org/x/mod/sumdb/note"
@@ -90,6 +91,19 @@ func VerifierKey(origin string, pub ed25519.PublicKey) (string, error) {
 		return "", fmt.Errorf("make verifier key of %q: %w: %w", origin, record.ErrReject, err)
 	}
 	return vkey, nil
+}
+
+// Verifier verifies signed notes of one key, whose name is the log's origin.
+type Verifier = note.Verifier
+
+// ParseVerifierKey reads the text of a verifier key. An error wraps
+// record.ErrReject.
+func ParseVerifierKey(vkey string) (Verifier, error) {
+	v, err := note.NewVerifier(strings.TrimSpace(vkey))
+	if err != nil {
+		return nil, fmt.Errorf("read verifier key: want one line ORIGIN+HASH+BASE64, such as that of host.vkey: %w: %w", record.ErrReject, err)
+	}
+	return v, nil
 }
 
 // NewVerifier returns the verifier of notes that pub signed under origin.

@@ -13,58 +13,98 @@ import (
 	"github.com/provostd/provost/guestagent/attest"
 )
 
+// verifyFlags are what provost verify is given.
+type verifyFlags struct {
+	key, policy, state, logs, save, token, ca string
+	bare, progress                            bool
+}
+
 func verifyCommand(a *app) func(context.Context, []string) error {
-	key := a.flags.String("key", "", "verifier key of the host log, or a `FILE` that holds it")
-	policyFile := a.flags.String("policy", "", "tlog-policy `FILE`: which witnesses must have cosigned, and keys of logs")
-	return func(_ context.Context, args []string) error {
-		if *key == "" && *policyFile == "" {
+	var f verifyFlags
+	a.flags.StringVar(&f.key, "key", "", "verifier key of the host log, or a `FILE` that holds it")
+	a.flags.StringVar(&f.policy, "policy", "", "tlog-policy `FILE`: which witnesses must have cosigned, and keys of logs")
+	a.flags.StringVar(&f.state, "state", "", "`FILE` that remembers the newest checkpoint seen, for directories and URLs: the log must contain it")
+	a.flags.StringVar(&f.logs, "logs", "", "`ORIGINS` of VM logs to read, separated by commas; default: all that the host log quotes")
+	a.flags.BoolVar(&f.bare, "without-payloads", false, "accept logs whose place has no payloads at all; what stands in them is not claimed")
+	a.flags.StringVar(&f.save, "save", "", "`DIR` to keep what is read from a URL in, to be verified again without it")
+	a.flags.StringVar(&f.token, "token-file", "", "`FILE` that holds the token for a URL")
+	a.flags.StringVar(&f.ca, "ca", "", "`FILE` with the certificates (PEM) that sign the server's; default: those of the system")
+	a.flags.BoolVar(&f.progress, "progress", false, "show progress on standard error also where that is no terminal")
+	return func(ctx context.Context, args []string) error {
+		if f.key == "" && f.policy == "" {
 			return &usageError{"name the verifier key of the host with --key; provostd init printed it, provost status shows it"}
 		}
-		policy, err := readPolicy(*policyFile)
+		policy, err := readPolicy(f.policy)
 		if err != nil {
 			return err
 		}
 		vkey := ""
-		if *key != "" {
-			if vkey, err = readKey(*key); err != nil {
+		if f.key != "" {
+			if vkey, err = readKey(f.key); err != nil {
 				return err
 			}
 		}
-		f, err := os.Open(args[0])
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		st, err := f.Stat()
-		if err != nil {
-			return err
-		}
-		b, err := proof.ReadBundle(f, st.Size(), proof.Limits{})
-		if err != nil {
-			return fmt.Errorf("%s: %w", args[0], err)
-		}
-		if vkey == "" {
-			// Which log the bundle says it is from decides only which of the
-			// trusted keys it must hold against.
-			var ok bool
-			if vkey, ok = policy.LogKey(b.HostOrigin); !ok {
-				return &usageError{fmt.Sprintf("the policy %s names no key, or several, of log %s; add it, or name the key with --key", *policyFile, record.Printable([]byte(b.HostOrigin)))}
+		isURL := strings.HasPrefix(args[0], "http://") || strings.HasPrefix(args[0], "https://")
+		if !isURL {
+			st, err := os.Stat(args[0])
+			if err != nil {
+				return err
+			}
+			if !st.IsDir() {
+				return a.verifyBundle(&f, args[0], vkey, policy)
 			}
 		}
-		r, err := proof.Verify(b, vkey, proof.Options{Frame: attest.Frame, Policy: policy})
-		var invalid *proof.InvalidError
-		if err != nil && !errors.As(err, &invalid) {
-			return fmt.Errorf("%s: %w", args[0], err)
+		if (f.token != "" || f.ca != "" || f.save != "") && !isURL {
+			return &usageError{"--token-file, --ca and --save are for URLs"}
 		}
-		var werr error
-		if serr := a.show(r, func(w io.Writer) { werr = r.WriteText(w) }); serr != nil || werr != nil {
-			return errors.Join(serr, werr)
-		}
-		if invalid != nil {
-			return errInvalid
-		}
-		return nil
+		return a.verifyMirror(ctx, &f, args[0], isURL, vkey, policy)
 	}
+}
+
+// verifyBundle verifies an evidence bundle.
+func (a *app) verifyBundle(f *verifyFlags, name, vkey string, policy *proof.Policy) error {
+	if f.state != "" || f.logs != "" || f.bare || f.save != "" || f.token != "" || f.ca != "" {
+		return &usageError{"--state, --logs, --without-payloads, --save, --token-file and --ca are for directories and URLs, this is a file"}
+	}
+	file, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	st, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	b, err := proof.ReadBundle(file, st.Size(), proof.Limits{})
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	if vkey == "" {
+		// Which log the bundle says it is from decides only which of the
+		// trusted keys it must hold against.
+		var ok bool
+		if vkey, ok = policy.LogKey(b.HostOrigin); !ok {
+			return &usageError{fmt.Sprintf("the policy %s names no key, or several, of log %s; add it, or name the key with --key", f.policy, record.Printable([]byte(b.HostOrigin)))}
+		}
+	}
+	r, err := proof.Verify(b, vkey, proof.Options{Frame: attest.Frame, Policy: policy})
+	var invalid *proof.InvalidError
+	if err != nil && !errors.As(err, &invalid) {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return a.verdict(r, r.WriteText, invalid != nil)
+}
+
+// verdict shows a report.
+func (a *app) verdict(report any, text func(io.Writer) error, invalid bool) error {
+	var werr error
+	if serr := a.show(report, func(w io.Writer) { werr = text(w) }); serr != nil || werr != nil {
+		return errors.Join(serr, werr)
+	}
+	if invalid {
+		return errInvalid
+	}
+	return nil
 }
 
 // readPolicy reads a policy file; none is given with an empty name.

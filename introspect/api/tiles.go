@@ -34,10 +34,11 @@ type tiles struct {
 //	/logs/<origin>/checkpoint                   newest published checkpoint
 //	/logs/<origin>/tile/<level>/<index>[.p/<w>]  tile of hashes
 //	/logs/<origin>/tile/entries/<index>[.p/<w>]  entry bundle: the leaves
+//	/logs/<origin>/tile/openings/<index>[.p/<w>] opening bundle: keys, signatures and checkpoints
 //
 // An origin stands in the path as it is, or with its slashes escaped. The
 // prefix /logs/<origin>/ is what stock tools take as the URL of a log.
-// Payloads are not served here. log may be nil.
+// Other payloads are not served here. log may be nil.
 func Tiles(store *chain.Store, log *slog.Logger) http.Handler {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -74,6 +75,10 @@ func (t *tiles) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if resource == "checkpoint" {
 		checkpoint(w, l)
+		return
+	}
+	if strings.HasPrefix(resource, openingsPrefix) {
+		t.openings(w, r, l, resource)
 		return
 	}
 	t.tile(w, r, l, resource)
