@@ -246,8 +246,8 @@ func validateEntry(e *Entry) error {
 	return nil
 }
 
-// bundleSeed is the seed of the host's own entries in one bundle. It never
-// serves two bundles: whoever erases one of them rewrites no other.
+// bundleSeed is the seed of the ledger's own entries of one kind in one bundle.
+// It never serves two bundles: whoever erases one of them rewrites no other.
 type bundleSeed struct {
 	bundle uint64
 	seed   record.Seed

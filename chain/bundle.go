@@ -37,7 +37,7 @@ type bundleRow struct {
 // bundleSegment is a segment whose payloads are unpacked at first use.
 type bundleSegment struct {
 	segment
-	first    uint64 // index of its first entry
+	place    uint64 // of the bundle's first entry, and how many entries are in segments before it
 	once     sync.Once
 	secret   []byte
 	payloads []byte
@@ -47,11 +47,11 @@ type bundleSegment struct {
 func (s *bundleSegment) open(keys *payloadKeys, id LogID) error {
 	s.once.Do(func() {
 		plain := s.blob
-		if s.form == segmentSealed {
+		if s.form != segmentPlain {
 			if keys == nil {
 				s.err = errNotEncrypted
 			} else {
-				plain, s.err = keys.openSegment(&s.segment, id, s.first)
+				plain, s.err = keys.openSegment(&s.segment, id, s.place)
 			}
 		}
 		if s.err == nil {
@@ -149,7 +149,7 @@ func (l *Log) payloadRow(leaf *record.Leaf) (opening, error) {
 
 // openPayload parses a P row, decrypting it first where it is encrypted.
 func (l *Log) openPayload(row []byte, leaf *record.Leaf) (opening, error) {
-	if len(row) > 0 && row[0] == payloadSealed {
+	if _, _, sealed := rowKey(row, l.id, leaf.Origin); sealed {
 		if l.store.keys == nil {
 			return opening{}, errNotEncrypted
 		}
@@ -174,7 +174,24 @@ func (l *Log) badPayload(index uint64, err error) error {
 //
 // The packer replaces rows by a bundle in one batch and never the other way
 // round: who misses a row that must be there finds the bundle.
+//
+// A row that was read before an erasure has rewritten it may come to be opened
+// when its key is destroyed: then it is read again.
 func (l *Log) readItem(index uint64) (Item, error) {
+	for {
+		epoch := l.store.bundles.rewrites()
+		item, err := l.readStored(index)
+		if errors.Is(err, errNoKey) && l.store.bundles.rewrites() != epoch {
+			continue
+		}
+		if err == nil {
+			l.mask(&item)
+		}
+		return item, err
+	}
+}
+
+func (l *Log) readStored(index uint64) (Item, error) {
 	if index/tileWidth >= l.packed.Load() {
 		item, ok, err := l.readRows(index)
 		if ok || err != nil {
@@ -253,6 +270,21 @@ func (l *Log) readHeader(index uint64) (record.Leaf, error) {
 	return l.readLeaf(index)
 }
 
+// isErased reports whether the payload of an entry is gone.
+func (l *Log) isErased(index uint64) (bool, error) {
+	if index/tileWidth >= l.packed.Load() {
+		row, ok, err := get(l.store.db, keySeq(tablePayload, l.id, index))
+		if err != nil || ok {
+			return ok && row[0] == payloadErased, err
+		}
+	}
+	b, err := l.bundle(index / tileWidth)
+	if err != nil || b == nil {
+		return false, errors.Join(corrupt("payload %d of %s is missing", index, l.origin), err)
+	}
+	return b.rows[index%tileWidth].kind == kindErased, nil
+}
+
 // bundle returns the packed bundle with the given number, nil where it is not
 // packed.
 func (l *Log) bundle(n uint64) (*bundle, error) {
@@ -315,7 +347,11 @@ func (l *Log) leafRows(first, end uint64, f func(leaf []byte) error) error {
 	}
 	buf := make([]byte, 0, record.LeafSize)
 	for i := first; i < end; i++ {
+<<<<<<< HEAD
 		_, leaf, _, err := l.whole(b, int(i%tileWidth), buf)
+=======
+		item, err := l.readItem(i)
+>>>>>>> 0d7ab65 (chain: what can be erased has keys of its own, and erasing destroys them)
 		if err != nil {
 			return err
 		}
@@ -364,6 +400,13 @@ func (c *bundleCache) get(key bundleKey) (b *bundle, epoch uint64) {
 		}
 	}
 	return nil, c.epoch
+}
+
+// rewrites counts how often rows were rewritten.
+func (c *bundleCache) rewrites() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.epoch
 }
 
 // forget drops what is cached, and what is being read: rows were rewritten.

@@ -197,15 +197,16 @@ func (s *Store) sealBatch(w *commitWork, b *Batch, sealed *Sealed) error {
 			return err
 		}
 	}
-	var key *payloadKey
-	if s.keys != nil {
-		var err error
-		if key, err = s.keys.use(l.id, hourOf(l.work.wall)); err != nil {
-			return err
-		}
-	}
+	var keys [keyErasable + 1]*payloadKey
 	for i := range b.Entries {
-		if err := s.writePayload(w.batch, l.id, sealed.First+uint64(i), &b.Entries[i], key); err != nil {
+		kind := kindOf(b.Entries[i].Origin)
+		if s.keys != nil && keys[kind] == nil {
+			var err error
+			if keys[kind], err = s.keys.use(l.id, kind, hourOf(l.work.wall)); err != nil {
+				return err
+			}
+		}
+		if err := s.writePayload(w.batch, l.id, sealed.First+uint64(i), &b.Entries[i], keys[kind]); err != nil {
 			return err
 		}
 	}
@@ -239,7 +240,7 @@ func (s *Store) sealLeaf(batch *pebble.Batch, l *Log, e *Entry) error {
 			Class: e.Header.Class, Lane: record.NoLane, Session: s.runID, Sequence: l.sequence, Time: uint64(l.work.mono),
 		}
 		l.sequence++
-		e.Seed = *l.seed.at(leaf.Index)
+		e.Seed = *l.seeds[kindOf(e.Origin)].at(leaf.Index)
 		salt := e.Seed.Salt(leaf.Header.Sequence)
 		leaf.Commitment = record.Commit(&salt, e.Payload)
 	}
@@ -274,8 +275,8 @@ func (s *Store) writePayload(batch *pebble.Batch, id LogID, index uint64, e *Ent
 	}
 	op := batch.SetDeferred(keySeqSize, n+sealedRowExtra)
 	putKeySeq(op.Key, tablePayload, id, index)
-	putPayload(op.Value[9:9+n], e)
-	s.keys.sealRow(key, op.Value, id, index)
+	putPayload(op.Value[sealedRowHead:sealedRowHead+n], e)
+	s.keys.sealRow(key, op.Value, index)
 	return op.Finish()
 }
 
@@ -294,10 +295,8 @@ func putPayload(b []byte, e *Entry) {
 // durable before what is encrypted under them: a crash between the two leaves a
 // key that opens nothing.
 func (s *Store) commitWork(w *commitWork) error {
-	if s.keys != nil {
-		if err := s.keys.flush(); err != nil {
-			return err
-		}
+	if err := s.flushKeys(); err != nil {
+		return err
 	}
 	w.spans = w.spans[:0]
 	for _, l := range w.logs {
@@ -313,6 +312,14 @@ func (s *Store) commitWork(w *commitWork) error {
 		return err
 	}
 	return w.batch.Commit(pebble.Sync)
+}
+
+// flushKeys makes new keys durable, ahead of what is encrypted under them.
+func (s *Store) flushKeys() error {
+	if s.keys == nil {
+		return nil
+	}
+	return s.keys.flush()
 }
 
 // publishCommit shows a durable commit to readers and followers.

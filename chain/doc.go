@@ -42,10 +42,12 @@
 // # Erasing
 //
 // Erase seals an entry that says what is erased, together with a row which says
-// that it is not done. Then it rewrites the rows: first those that hold a seed of
+// that it is not done; from there on readers are not shown it, and new payloads
+// are under new keys. Then it rewrites the rows: first those that hold a seed of
 // an erased record beside it, where salts take the seed's place, then those of
-// the erased records. Then the store is flushed and compacted, and the row goes.
-// Run finishes what a crash has cut short.
+// the erased records, then what else is under the keys that will go. The keys are
+// destroyed, the store is flushed and compacted, and the row goes. Run finishes
+// what a crash has cut short.
 //
 // # Rows
 //
@@ -56,7 +58,8 @@
 //	M 's'                     1 version = 2, 16 store id, 1 flags, host id
 //	M 'l' log4                origin of the log; the host log is number 0
 //	M 'k' public key          4 log, 8 index: the entry that certifies the key
-//	M 'e' log4 index8         empty: that entry's erasure is under way
+//	M 'e' log4 index8         that entry's erasure is under way: 1 version = 1, then for
+//	                          each hour whose keys it destroys 8 hour, 4 generation
 //	M 'u' key                 the caller's own (MetaWrite)
 //	M 'w' key id              witness: 1 version = 1, 8 size cosigned last, 8 time of
 //	                          that in Unix seconds, 1 flags (1: it disputes the log)
@@ -65,9 +68,9 @@
 //	M 'r' index8              restore that the entry of the host log tells of:
 //	                          1 version = 1, 8 size restored, 8 size given up, state
 //	E log4 index8             leaf, 136 bytes, see chain/record
-//	P log4 index8             1 form (1 salt, 2 seed, 3 encrypted), 32 salt or
-//	                          seed, payload; 4: erased, 8 index of the entry
-//	                          that says why
+//	P log4 index8             1 form (1 salt, 2 seed), 32 salt or seed, payload; 5:
+//	                          8 run, 4 generation, one of these encrypted; 4:
+//	                          erased, 8 index of the entry that says why
 //	B log4 bundle8            packed bundle of 256 entries, see docs/formats.md
 //	T log4 level1 index8      full tile, 256 hashes of 32 bytes, c2sp.org/tlog-tiles
 //	H log4                    head, see below

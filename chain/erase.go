@@ -2,13 +2,10 @@ package chain
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"log/slog"
+	"sort"
 	"time"
-
-	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/provostd/provost/chain/proof"
 	"github.com/provostd/provost/chain/record"
@@ -46,25 +43,33 @@ type EraseSelection struct {
 
 // Erasure is what was erased of one log.
 type Erasure struct {
-	Log     *Log
-	Entry   uint64 // the entry that says so
-	Records uint64
+	Log      *Log
+	Entry    uint64 // the entry that says so
+	Records  uint64
+	Verdicts uint64 // that quoted them
 }
 
-// maxEraseRanges bounds what one erasing entry lists.
-const maxEraseRanges = 10_000
+// Bounds of what one erasing entry lists.
+const (
+	maxEraseRanges   = 10_000
+	maxEraseVerdicts = 200_000
+)
 
-// Erase takes away payloads, salts and the seeds they follow from: when it
-// returns they are in no file that the store still uses. The files of before go
-// in the background within moments, those that a reader has open when it is
-// done. The key of their hour is not destroyed, since other payloads need it:
-// whoever has it and an older copy of the store still reads them. Proofs of the
-// entries stay valid, since leaves hold commitments only. In each log an entry
-// says what was erased, why and on whose word.
+// Erase takes away payloads, salts and the seeds they follow from, of records and
+// of the verdicts that quote them: when it returns they are in no file that the
+// store still uses, and where payloads are encrypted the keys which opened them
+// are destroyed, so that older copies of the store are worthless for them. The
+// files of before go in the background within moments, those that a reader has
+// open when it is done. Proofs of the entries stay valid, since leaves hold
+// commitments only. In each log an entry says what was erased, why and on whose
+// word. From that entry on no reader is shown what it names.
 //
 // Order: that entry and a row which says that the work is not done are one
-// commit; rows are rewritten; the store is flushed and compacted; the row goes.
-// After a crash at any step Run does what is left.
+// commit, and from it on new payloads are under new keys; rows are rewritten, and
+// with them everything else that is under the old keys; the old keys are
+// destroyed; the store is flushed and compacted; the row goes. After a crash at
+// any step Run does what is left. It needs Run to be running. ctx ends the search for what is selected, and
+// not what was begun.
 func (s *Store) Erase(ctx context.Context, sel EraseSelection, reason, authority string) ([]Erasure, error) {
 	logs, err := s.eraseLogs(sel)
 	if err != nil {
@@ -73,29 +78,46 @@ func (s *Store) Erase(ctx context.Context, sel EraseSelection, reason, authority
 	if reason == "" || authority == "" {
 		return nil, fmt.Errorf("erase: a reason and an authority must be given: %w", record.ErrReject)
 	}
+	s.eraseMu.Lock()
+	defer s.eraseMu.Unlock()
+	if s.background.Err() != nil {
+		return nil, fmt.Errorf("erase: %w", ErrClosed)
+	}
 	var done []Erasure
 	for _, l := range logs {
-		m, err := s.selectErased(ctx, l, sel)
+		one, err := s.eraseOf(ctx, l, sel, reason, authority)
 		if err != nil {
 			return done, fmt.Errorf("erase from %s: %w", l.origin, err)
 		}
-		if m.Records == 0 {
-			continue
+		if one.Records > 0 {
+			done = append(done, one)
 		}
-		m.Reason, m.Authority = reason, authority
-		index, err := s.sealErasure(ctx, l, m)
-		if err != nil {
-			return done, fmt.Errorf("erase from %s: %w", l.origin, err)
-		}
-		if err := s.finishErasure(ctx, l, index, m); err != nil {
-			return done, fmt.Errorf("erase from %s, entry %d; it is done at the next start: %w", l.origin, index, err)
-		}
-		done = append(done, Erasure{Log: l, Entry: index, Records: m.Records})
 	}
 	if len(done) == 0 {
-		return nil, fmt.Errorf("erase: no record of a guest is selected: %w", record.ErrReject)
+		return nil, fmt.Errorf("erase: no record of a guest is selected that was not erased before: %w", record.ErrReject)
 	}
 	return done, nil
+}
+
+// eraseOf is Erase for one log. The caller holds eraseMu.
+func (s *Store) eraseOf(ctx context.Context, l *Log, sel EraseSelection, reason, authority string) (Erasure, error) {
+	m, err := s.selectErased(ctx, l, sel)
+	if err != nil || m.Records == 0 {
+		return Erasure{}, err
+	}
+	m.Reason, m.Authority = reason, authority
+	p, err := s.sealErasure(ctx, l, m)
+	if err != nil {
+		return Erasure{}, err
+	}
+	if err := s.finishErasure(s.background, p); err != nil {
+		return Erasure{}, fmt.Errorf("entry %d; it is finished at the next start: %w", p.index, err)
+	}
+	verdicts := uint64(0)
+	for _, v := range m.Verdicts {
+		verdicts += uint64(len(v.Entries))
+	}
+	return Erasure{Log: l, Entry: p.index, Records: m.Records, Verdicts: verdicts}, nil
 }
 
 // eraseLogs returns the logs that a selection is about.
@@ -145,6 +167,12 @@ func (s *Store) selectErased(ctx context.Context, l *Log, sel EraseSelection) (*
 			open = nil
 			continue
 		}
+		if gone, err := l.isErased(i); err != nil || gone {
+			if open = nil; err != nil {
+				return nil, err
+			}
+			continue
+		}
 		if open == nil {
 			if len(m.Ranges) == maxEraseRanges {
 				return nil, fmt.Errorf("more than %d separate ranges are selected; erase in parts: %w", maxEraseRanges, record.ErrReject)
@@ -155,91 +183,66 @@ func (s *Store) selectErased(ctx context.Context, l *Log, sel EraseSelection) (*
 		open.Last = i
 		m.Records++
 	}
-	return m, nil
+	if m.Records == 0 {
+		return m, nil
+	}
+	return m, s.selectVerdicts(ctx, l, m)
 }
 
-func keyErasure(id LogID, index uint64) []byte {
-	return keyMeta(metaErasure, binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint32(nil, uint32(id)), index))
-}
-
-// sealErasure seals the entry that says what is erased, with the row that says
-// that it is not done yet.
-func (s *Store) sealErasure(ctx context.Context, l *Log, m *record.Erased) (uint64, error) {
-	e, err := s.Draft(record.OriginOperator, record.ClassErased, m)
-	if err != nil {
-		return 0, err
-	}
-	r := newRequest(Batch{Log: l, Entries: []Entry{e}})
-	r.extra = func(b *pebble.Batch, sealed []Sealed) error {
-		return b.Set(keyErasure(l.id, sealed[0].First), nil, nil)
-	}
-	// Whoever gave up here would leave an erasure nobody finishes before the
-	// next start.
-	if err := s.submitAndWait(context.WithoutCancel(ctx))(r); err != nil {
-		return 0, err
-	}
-	return r.sealed[0].First, nil
-}
-
-// resumeErasures finishes what a crash has cut short.
-func (s *Store) resumeErasures(ctx context.Context) error {
-	type pending struct {
-		log   LogID
-		index uint64
-	}
-	var list []pending
-	err := scan(s.db, keyMeta(metaErasure, nil), func(key, _ []byte) error {
-		if len(key) == 14 {
-			list = append(list, pending{LogID(binary.BigEndian.Uint32(key[2:])), binary.BigEndian.Uint64(key[6:])})
+// selectVerdicts adds the verdicts on selected records: they quote them. All
+// stand behind the record. One that is sealed behind the erasing entry quotes
+// nothing, see Erasures.
+func (s *Store) selectVerdicts(ctx context.Context, l *Log, m *record.Erased) error {
+	groups := map[string]*record.ErasedVerdicts{}
+	n := 0
+	for i := m.Ranges[0].First + 1; i < l.Size(); i++ {
+		if i%4096 == 0 && ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	for _, p := range list {
-		l, ok := s.LogByID(p.log)
-		if !ok {
-			return corrupt("an erasure is of log number %d, which does not exist", p.log)
-		}
-		item, err := l.Item(p.index)
+		leaf, err := l.readHeader(i)
 		if err != nil {
 			return err
 		}
-		m, err := item.Decode()
-		erased, ok := m.(*record.Erased)
+		if !isVerdict(&leaf) {
+			continue
+		}
+		item, err := l.Item(i)
+		if err != nil {
+			return err
+		}
+		decoded, err := item.Decode()
+		v, ok := decoded.(*record.Verdict)
 		if err != nil || !ok {
-			return errors.Join(corrupt("entry %d of %s erases nothing", p.index, l.origin), err)
+			continue // erased before, or of a newer version, whose words nobody can tell
 		}
-		s.cfg.Log.Info("an erasure that was cut short goes on", slog.String("origin", l.origin), slog.Uint64("entry", p.index))
-		if err := s.finishErasure(ctx, l, p.index, erased); err != nil {
-			if ctx.Err() != nil {
-				return nil // the next start goes on
-			}
-			return fmt.Errorf("erase from %s, entry %d: %w", l.origin, p.index, err)
+		if !inRanges(m.Ranges, v.CauseIndex) {
+			continue
 		}
+		if n++; n > maxEraseVerdicts {
+			return fmt.Errorf("more than %d verdicts are on the selected records; erase in parts: %w", maxEraseVerdicts, record.ErrReject)
+		}
+		g := &record.ErasedVerdicts{Policy: v.Policy, Severity: v.Severity, Mode: v.Mode, Error: v.Error != "", WouldHave: v.WouldHave}
+		for _, a := range v.Actions {
+			g.Actions = append(g.Actions, a.Kind)
+		}
+		key := fmt.Sprintf("%q %q %q %q %v %v", g.Policy, g.Severity, g.Mode, g.Actions, g.Error, g.WouldHave)
+		if groups[key] == nil {
+			groups[key] = g
+			m.Verdicts = append(m.Verdicts, g)
+		}
+		groups[key].Entries = append(groups[key].Entries, i)
 	}
 	return nil
 }
 
-// finishErasure rewrites the rows and makes sure that no file keeps the old
-// ones.
-func (s *Store) finishErasure(ctx context.Context, l *Log, index uint64, m *record.Erased) error {
-	if err := s.eraseRows(ctx, l, index, m); err != nil {
-		return err
-	}
-	// Deleted and overwritten rows stay in the files until they are compacted,
-	// and in the write-ahead log until it is flushed.
-	if err := s.db.Flush(); err != nil {
-		return err
-	}
-	for _, table := range []byte{tablePayload, tableBundle} {
-		if err := s.db.Compact(ctx, keyLog(table, l.id), endOf(keyLog(table, l.id)), false); err != nil {
-			return err
-		}
-	}
-	if err := s.db.Delete(keyErasure(l.id, index), pebble.Sync); err != nil {
-		return s.fail(err)
-	}
-	return nil
+// isVerdict reports whether an entry may quote the record that it judges.
+func isVerdict(leaf *record.Leaf) bool {
+	c := leaf.Header.Class
+	return leaf.Origin == record.OriginPolicy && (c == record.ClassPolicyVerdict || c == record.ClassPolicyError)
+}
+
+// inRanges reports whether an entry is in one of the ranges, which ascend.
+func inRanges(ranges []*record.EntryRange, index uint64) bool {
+	i := sort.Search(len(ranges), func(i int) bool { return ranges[i].Last >= index })
+	return i < len(ranges) && ranges[i].First <= index
 }

@@ -6,8 +6,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
-	"sort"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -19,83 +19,106 @@ type openRow struct {
 	leaf    record.Leaf
 	open    opening
 	outside bool // packed, with a P row
-	changed bool
+	changed bool // or under a retired key
 }
 
 // eraser takes payloads out of one log. It holds Store.packMu.
 type eraser struct {
+	*erasure
 	s     *Store
 	l     *Log
-	by    uint64 // the erasing entry
-	m     *record.Erased
 	seeds map[[32]byte]uint64 // seeds of what is erased, and in which bundle; manyBundles where in several
 }
 
 const manyBundles = ^uint64(0)
 
 // eraseRows rewrites every row that holds a selected payload, its salt, or the
-// seed that its salt follows from. It may be done again after a crash.
+// seed that its salt follows from, and every row under a key that is retired.
+// Then it destroys the retired keys. It may be done again after a crash. It
+// returns the first and last bundle that it has looked into.
 //
 // A seed can stand in several bundles. Where records stay that need it, their
 // salts take its place, and that comes first: once the erased records are gone
-// nobody knows any more which seeds were theirs.
-func (s *Store) eraseRows(ctx context.Context, l *Log, by uint64, m *record.Erased) error {
+// nobody knows any more which seeds were theirs. Keys are destroyed last: a crash
+// before leaves rows under them only where this is done again.
+func (s *Store) eraseRows(ctx context.Context, p *erasure) (first, last uint64, err error) {
 	s.packMu.Lock()
 	defer s.packMu.Unlock()
 	defer s.bundles.forget()
-	e := &eraser{s: s, l: l, by: by, m: m, seeds: map[[32]byte]uint64{}}
+	e := &eraser{erasure: p, s: s, l: p.log, seeds: map[[32]byte]uint64{}}
 	bundles := e.bundles()
 	for _, k := range bundles {
 		if err := e.gather(ctx, k); err != nil {
-			return err
+			return 0, 0, err
 		}
 	}
 	for i, k := range bundles {
 		if i == 0 || bundles[i-1] != k-1 {
 			if err := e.neighbours(ctx, k, -1); err != nil {
-				return err
+				return 0, 0, err
 			}
 		}
 		if i == len(bundles)-1 || bundles[i+1] != k+1 {
 			if err := e.neighbours(ctx, k, 1); err != nil {
-				return err
+				return 0, 0, err
 			}
 		}
 		if err := e.rewrite(ctx, k, func(r *openRow) { e.unseed(r, k, true) }); err != nil {
-			return err
+			return 0, 0, err
 		}
 	}
 	for _, k := range bundles {
 		if err := e.rewrite(ctx, k, func(r *openRow) { e.erase(r); e.unseed(r, k, false) }); err != nil {
-			return err
+			return 0, 0, err
 		}
 	}
-	return nil
+	// Frames reach a bundle further.
+	first, last = bundles[0]-min(bundles[0], 1), bundles[len(bundles)-1]+1
+	if len(e.retired) == 0 {
+		return first, last, nil
+	}
+	hours := map[int64]bool{}
+	for _, r := range e.retired {
+		hours[r.hour] = true
+	}
+	under := map[uint64]bool{}
+	if err := e.l.bundlesOf(ctx, hours, e.index+1, func(k uint64) { under[k] = true }); err != nil {
+		return 0, 0, err
+	}
+	for _, k := range slices.Sorted(maps.Keys(under)) {
+		if err := e.rewrite(ctx, k, func(*openRow) {}); err != nil {
+			return 0, 0, err
+		}
+		first, last = min(first, k), max(last, k)
+	}
+	for _, r := range e.retired {
+		// A crash amid them leaves keys that nothing is under.
+		if err := s.keys.destroy(e.l.id, r.hour, r.generation); err != nil {
+			return 0, 0, s.fail(err)
+		}
+	}
+	return first, last, nil
 }
 
 // bundles returns the numbers of the bundles that hold selected entries.
-func (e *eraser) bundles() (list []uint64) {
+func (e *eraser) bundles() []uint64 {
+	set := map[uint64]bool{}
 	for _, r := range e.m.Ranges {
 		for k := r.First / tileWidth; k <= r.Last/tileWidth; k++ {
-			if n := len(list); n == 0 || list[n-1] < k {
-				list = append(list, k)
-			}
+			set[k] = true
 		}
 	}
-	return list
-}
-
-// selected reports whether an entry is to be erased. Ranges ascend.
-func (e *eraser) selected(leaf *record.Leaf) bool {
-	i := sort.Search(len(e.m.Ranges), func(i int) bool { return e.m.Ranges[i].Last >= leaf.Index })
-	return leaf.Origin == record.OriginGuest && i < len(e.m.Ranges) && e.m.Ranges[i].First <= leaf.Index
+	for i := range e.verdicts {
+		set[i/tileWidth] = true
+	}
+	return slices.Sorted(maps.Keys(set))
 }
 
 // gather notes the seeds of a bundle's selected entries.
 func (e *eraser) gather(ctx context.Context, k uint64) error {
 	rows, _, err := e.read(ctx, k)
 	for i := range rows {
-		if r := &rows[i]; r.open.kind == kindSeed && e.selected(&r.leaf) {
+		if r := &rows[i]; r.open.kind == kindSeed && e.selects(&r.leaf) {
 			if old, ok := e.seeds[r.open.secret]; ok && old != k {
 				e.seeds[r.open.secret] = manyBundles
 			} else if !ok {
@@ -137,7 +160,7 @@ func (e *eraser) neighbours(ctx context.Context, k uint64, step int) error {
 // alone what only this bundle has.
 func (e *eraser) unseed(r *openRow, k uint64, elsewhere bool) bool {
 	of, ok := e.seeds[r.open.secret]
-	if r.open.kind != kindSeed || !ok || elsewhere && (of == k || e.selected(&r.leaf)) {
+	if r.open.kind != kindSeed || !ok || elsewhere && (of == k || e.selects(&r.leaf)) {
 		return false
 	}
 	salt := r.open.salt(&r.leaf.Header)
@@ -146,10 +169,10 @@ func (e *eraser) unseed(r *openRow, k uint64, elsewhere bool) bool {
 }
 
 func (e *eraser) erase(r *openRow) {
-	if r.open.kind == kindErased || !e.selected(&r.leaf) {
+	if r.open.kind == kindErased || !e.selects(&r.leaf) {
 		return
 	}
-	r.open, r.changed = opening{kind: kindErased, erased: e.by}, true
+	r.open, r.changed = opening{kind: kindErased, erased: e.index}, true
 }
 
 // rewrite changes the entries of a bundle and writes what has changed, synced.
@@ -180,6 +203,9 @@ func (e *eraser) rewrite(ctx context.Context, k uint64, change func(*openRow)) (
 		if err := e.pack(batch, k, rows); err != nil {
 			return err
 		}
+	}
+	if err := e.s.flushKeys(); err != nil {
+		return e.s.fail(err)
 	}
 	if err := batch.Commit(pebble.Sync); err != nil {
 		return e.s.fail(err)
@@ -232,19 +258,24 @@ func (e *eraser) write(batch *pebble.Batch, r *openRow, packed bool) error {
 		return batch.Set(key, binary.BigEndian.AppendUint64([]byte{payloadErased}, r.open.erased), nil)
 	}
 	n := 1 + len(r.open.secret) + len(r.open.payload)
-	entry := Entry{Salt: r.open.secret, Payload: r.open.payload}
+	entry := Entry{Payload: r.open.payload}
+	if r.open.kind == kindSeed {
+		entry.Seed = r.open.secret
+	} else {
+		entry.Salt = r.open.secret
+	}
 	if e.s.keys == nil {
 		row := make([]byte, n)
 		putPayload(row, &entry)
 		return batch.Set(key, row, nil)
 	}
-	p, err := e.s.keys.find(e.l.id, hourOf(r.leaf.Wall))
+	p, err := e.s.keys.use(e.l.id, kindOf(r.leaf.Origin), hourOf(r.leaf.Wall))
 	if err != nil {
 		return err
 	}
 	row := make([]byte, n+sealedRowExtra)
-	putPayload(row[9:9+n], &entry)
-	if err := e.s.keys.resealRow(p, row, e.l.id, r.leaf.Index); err != nil {
+	putPayload(row[sealedRowHead:sealedRowHead+n], &entry)
+	if err := e.s.keys.resealRow(p, row, r.leaf.Index); err != nil {
 		return err
 	}
 	return batch.Set(key, row, nil)
@@ -265,13 +296,28 @@ func (e *eraser) read(ctx context.Context, k uint64) (rows []openRow, packed boo
 		if err != nil {
 			return nil, false, err
 		}
-		o, err := e.l.payloadRow(&leaf)
-		if err != nil {
+		r := openRow{leaf: leaf}
+		if err := e.openOwn(&r); err != nil {
 			return nil, false, err
 		}
-		rows = append(rows, openRow{leaf: leaf, open: o})
+		rows = append(rows, r)
 	}
 	return rows, false, nil
+}
+
+// openOwn reads the P row of an entry.
+func (e *eraser) openOwn(r *openRow) error {
+	row, ok, err := get(e.s.db, keySeq(tablePayload, e.l.id, r.leaf.Index))
+	if err != nil || !ok {
+		return errors.Join(corrupt("payload %d of %s is missing", r.leaf.Index, e.l.origin), err)
+	}
+	if name, _, sealed := rowKey(row, e.l.id, r.leaf.Origin); sealed && e.s.keys != nil {
+		r.changed = e.s.keys.stale(name, hourOf(r.leaf.Wall))
+	}
+	if r.open, err = e.l.openPayload(row, &r.leaf); err != nil {
+		return e.l.badPayload(r.leaf.Index, err)
+	}
+	return nil
 }
 
 func (e *eraser) readPacked(k uint64) ([]openRow, error) {
@@ -286,14 +332,20 @@ func (e *eraser) readPacked(k uint64) ([]openRow, error) {
 		if err != nil {
 			return nil, err
 		}
-		if r.leaf = item.Leaf; b.rows[i].kind == kindOutside {
+		r.leaf = item.Leaf
+		if b.rows[i].kind == kindOutside {
 			r.outside = true
-			r.open, err = e.l.payloadRow(&r.leaf)
-		} else {
-			r.open, err = b.opening(i, e.s.keys)
+			if err := e.openOwn(r); err != nil {
+				return nil, err
+			}
+			continue
 		}
-		if err != nil {
+		if r.open, err = b.opening(i, e.s.keys); err != nil {
 			return nil, e.l.badPayload(item.Index, err)
+		}
+		seg := &b.rows[i].segment.segment
+		if name, sealed := seg.key(e.l.id); sealed && packedKind(r.open.kind) && e.s.keys != nil {
+			r.changed = e.s.keys.stale(name, seg.hour)
 		}
 	}
 	return rows, nil

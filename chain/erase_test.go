@@ -22,9 +22,45 @@ import (
 func erasable(t testing.TB, s *Store, l *Log) {
 	t.Helper()
 	a := newTestAgent(t, s, l, 1)
-	for _, n := range []int{10, 600, 1, 40, 300, 63, 7} {
+	for i, n := range []int{10, 600, 1, 40, 300, 63, 7} {
 		a.frame(n)
+		if i > 3 {
+			verdicts(t, s, l, 4, 150, 655, 1005)
+		}
 	}
+}
+
+// verdicts seals verdicts on entries of guests, which quote them.
+func verdicts(t testing.TB, s *Store, l *Log, causes ...uint64) {
+	t.Helper()
+	b := Batch{Log: l}
+	for _, i := range causes {
+		if i >= l.Size() {
+			continue
+		}
+		cause, err := l.Item(i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := s.Draft(record.OriginPolicy, record.ClassPolicyVerdict, &record.Verdict{
+			Policy: "p", Mode: "enforce", CauseIndex: i, CauseHash: cause.LeafHash[:],
+			Actions: []*record.Action{{Kind: "alert", Message: string(cause.Payload)}, {Kind: "pause"}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Entries = append(b.Entries, e)
+	}
+	mustAppend(t, s, b)
+}
+
+// quotes reports whether an item is a verdict on an entry in the range.
+func quotes(i *Item, r proof.Range) bool {
+	if !isVerdict(&i.Leaf) {
+		return false
+	}
+	var v record.Verdict
+	return v.UnmarshalVT(i.Payload) == nil && r.First <= v.CauseIndex && v.CauseIndex <= r.Last
 }
 
 // untilGone waits until no file of the store holds one of the texts: Pebble
@@ -98,12 +134,18 @@ func eraseRange(t *testing.T, encrypted, packed bool, r proof.Range) {
 		t.Fatal("nothing was packed")
 	}
 	var texts []string
-	records := uint64(0)
+	records, quoted := uint64(0), uint64(0)
 	selected := func(i *Item) bool {
 		return i.Leaf.Origin == record.OriginGuest && r.First <= i.Index && i.Index <= r.Last
 	}
+	gone := func(i *Item) bool { return selected(i) || quotes(i, r) }
 	for i := range before {
-		if item := &before[i]; selected(item) {
+		item := &before[i]
+		if quotes(item, r) {
+			quoted++
+			texts = append(texts, string(item.Payload), string(item.Salt[:]))
+		}
+		if selected(item) {
 			records++
 			// Payloads end there, and so do the seeds that the salts follow from.
 			seed := record.Seed{byte(frameFirst(before, i)), 1, 1}
@@ -120,10 +162,10 @@ func eraseRange(t *testing.T, encrypted, packed bool, r proof.Range) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(done) != 1 || done[0].Records != records || done[0].Entry != uint64(len(before)) {
+	if len(done) != 1 || done[0].Records != records || done[0].Verdicts != quoted || done[0].Entry != uint64(len(before)) {
 		t.Fatalf("erased %+v, want %d records", done, records)
 	}
-	checkErasure(t, l, before, selected, done[0].Entry)
+	checkErasure(t, l, before, gone, done[0].Entry)
 	if !encrypted {
 		untilGone(t, cfg, texts)
 	}
@@ -141,14 +183,14 @@ func eraseRange(t *testing.T, encrypted, packed bool, r proof.Range) {
 	}
 	// What is not packed yet is packed without them.
 	packNow(t, s)
-	checkErasure(t, l, before, selected, done[0].Entry)
+	checkErasure(t, l, before, gone, done[0].Entry)
 	shutdown(t, s, stop)
-	if rep := mustFsck(t, cfg); !rep.OK() || rep.Erased != records {
-		t.Fatalf("fsck: %d erased, want %d, findings %v", rep.Erased, records, rep.Findings)
+	if rep := mustFsck(t, cfg); !rep.OK() || rep.Erased != records+quoted {
+		t.Fatalf("fsck: %d erased, want %d, findings %v", rep.Erased, records+quoted, rep.Findings)
 	}
 	s = mustOpen(t, cfg)
 	l, _ = s.LogByID(l.id)
-	checkErasure(t, l, before, selected, done[0].Entry)
+	checkErasure(t, l, before, gone, done[0].Entry)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -235,7 +277,7 @@ func TestEraseCrash(t *testing.T) {
 		first := rng.Uint64N(900)
 		r := proof.Range{First: first, Last: first + rng.Uint64N(100)}
 		selected := func(i *Item) bool {
-			return i.Leaf.Origin == record.OriginGuest && r.First <= i.Index && i.Index <= r.Last
+			return i.Leaf.Origin == record.OriginGuest && r.First <= i.Index && i.Index <= r.Last || quotes(i, r)
 		}
 		done := make(chan error, 1)
 		go func() {
@@ -290,6 +332,9 @@ func afterCrash(t *testing.T, cfg Config, before []Item, selected func(*Item) bo
 		checkErasure(t, l, before, func(*Item) bool { return false }, 0)
 	} else {
 		checkErasure(t, l, before, selected, uint64(len(before)))
+		if cfg.PayloadKeys != "" {
+			checkRetired(t, s, l, uint64(len(before)))
+		}
 		if cfg.PayloadKeys == "" {
 			var texts []string
 			for i := range before {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"slices"
 
 	"github.com/provostd/provost/chain/proof"
 	"github.com/provostd/provost/chain/record"
@@ -130,8 +129,8 @@ func (c *logCheck) gone(leaf *record.Leaf, by uint64) {
 	} else {
 		c.erased[by] = append(ranges, proof.Range{First: leaf.Index, Last: leaf.Index})
 	}
-	if leaf.Origin != record.OriginGuest {
-		c.f.find("payload", c.l, &leaf.Index, "it is marked as erased, and only records of guests can be")
+	if leaf.Origin != record.OriginGuest && !isVerdict(leaf) {
+		c.f.find("payload", c.l, &leaf.Index, "it is marked as erased, and only records of guests and verdicts can be")
 	}
 	if c.f.opts.Frame != nil && !c.l.name.IsHost() {
 		if problem := c.frames.entry(c.f, leaf, nil); problem != "" {
@@ -145,9 +144,12 @@ func (c *logCheck) gone(leaf *record.Leaf, by uint64) {
 func (c *logCheck) checkErased() {
 	for by, ranges := range c.erased {
 		m := c.erasures[by]
+		p := newErasure(c.l, by, m)
 		for _, r := range ranges {
-			if !slices.ContainsFunc(m.GetRanges(), func(e *record.EntryRange) bool { return e.First <= r.First && r.Last <= e.Last }) {
-				c.f.find("payload", c.l, &r.First, "payloads %d to %d are marked as erased by entry %d, which does not say so", r.First, r.Last, by)
+			for i := r.First; i <= r.Last; i++ {
+				if !inRanges(m.GetRanges(), i) && !p.verdicts[i] {
+					c.f.find("payload", c.l, &i, "it is marked as erased by entry %d, which does not say so", by)
+				}
 			}
 		}
 	}

@@ -3,6 +3,7 @@ package chain
 import (
 	"crypto/ed25519"
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/mod/sumdb/note"
@@ -26,12 +27,16 @@ type Log struct {
 	published atomic.Pointer[Published] // newest published checkpoint
 	packed    atomic.Uint64             // bundles that are packed: all before this one
 
+	erasingMu sync.Mutex                 // one change of erasing at a time
+	erasing   atomic.Pointer[[]*erasure] // sealed, and their rows not all changed
+	hours     hourRuns
+
 	// Owned by the committer.
 	work     logState
-	sequence uint64 // of the next entry that the host makes in this run
-	touched  bool   // in the commit being made
-	pending  uint64 // first index of this log in the commit being made
-	seed     bundleSeed
+	sequence uint64                      // of the next entry that the host makes in this run
+	touched  bool                        // in the commit being made
+	pending  uint64                      // first index of this log in the commit being made
+	seeds    [keyErasable + 1]bundleSeed // a seed has one key, like what it opens
 
 	// Guarded by Store.packMu.
 	unpackable bool // the next bundle cannot be packed

@@ -11,8 +11,12 @@ import (
 )
 
 // packMagic begins every packed bundle. Part of the format, like everything in
-// this file; docs/formats.md has the table.
-const packMagic = "PVB1"
+// this file; docs/formats.md has the table. Bundles of before begin with
+// packMagic1: their segments follow the order of the entries.
+const (
+	packMagic  = "PVB2"
+	packMagic1 = "PVB1"
+)
 
 const (
 	// outsideBytes is the payload size from which on a payload stays in its
@@ -61,19 +65,22 @@ type packRow struct {
 
 // segment is a run of entries of a bundle whose payloads are packed together.
 type segment struct {
-	form    byte
-	hour    int64    // of the key, where it is encrypted
-	nonce   [12]byte // likewise
-	count   int      // entries
-	secrets int      // different salts and seeds
-	length  int      // bytes of payloads
-	blob    []byte   // secrets, and payloads compressed
+	form       byte
+	kind       keyKind  // of its entries' key
+	hour       int64    // of the key, where it is encrypted
+	generation uint32   // likewise
+	nonce      [12]byte // likewise
+	count      int      // entries
+	secrets    int      // different salts and seeds
+	length     int      // bytes of payloads
+	blob       []byte   // secrets, and payloads compressed
 }
 
 // Forms of a segment. Part of the format.
 const (
 	segmentPlain  = 1
-	segmentSealed = 2 // encrypted under the key of its log and hour
+	segmentSealed = 2 // encrypted under the shared key of its log and hour
+	segmentKeyed  = 3 // encrypted under the key of its log, hour, kind and generation
 )
 
 // The two halves of the compression. Both serve any number of goroutines.
@@ -192,8 +199,10 @@ func packBundle(rows []packRow, keys *payloadKeys, id LogID) ([]byte, error) {
 	}
 	segments, refs := packSegments(rows, keys != nil)
 	for i, at := 0, rows[0].leaf.Index; keys != nil && i < len(segments); i++ {
-		if err := keys.sealSegment(&segments[i], id, at); err != nil {
-			return nil, fmt.Errorf("pack bundle: %w", err)
+		if s := &segments[i]; s.secrets > 0 { // else there is nothing in it, and no key to be drawn
+			if err := keys.sealSegment(s, id, at); err != nil {
+				return nil, fmt.Errorf("pack bundle: %w", err)
+			}
 		}
 		at += uint64(segments[i].count)
 	}
@@ -216,8 +225,9 @@ func packBundle(rows []packRow, keys *payloadKeys, id LogID) ([]byte, error) {
 	b = binary.AppendUvarint(b, uint64(len(segments)))
 	blobs := 0
 	for _, s := range segments {
-		if b = append(b, s.form); s.form == segmentSealed {
+		if b = append(b, s.form); s.form == segmentKeyed {
 			b = binary.AppendVarint(b, s.hour)
+			b = binary.AppendUvarint(b, uint64(s.generation))
 			b = append(b, s.nonce[:]...)
 		}
 		for _, n := range []int{s.count, s.secrets, s.length, len(s.blob)} {
@@ -237,32 +247,52 @@ func packBundle(rows []packRow, keys *payloadKeys, id LogID) ([]byte, error) {
 	return out, nil
 }
 
+// packOrder is the order of a bundle's entries in its segments: first those of
+// the authors whose words are kept, then those that can be erased.
+func packOrder(origin func(i int) record.Origin) (order [tileWidth]int) {
+	n := 0
+	for _, kind := range []keyKind{keyKept, keyErasable} {
+		for i := range order {
+			if kindOf(origin(i)) == kind {
+				order[n] = i
+				n++
+			}
+		}
+	}
+	return order
+}
+
 // packSegments packs the payloads, and returns for each entry the number of
-// its salt or seed in its segment. A segment is of one hour where hours matter.
+// its salt or seed in its segment. A segment is of one kind of author, and of one
+// hour where hours matter.
 func packSegments(rows []packRow, hours bool) (segments []segment, refs []int) {
 	refs = make([]int, len(rows))
+	order := packOrder(func(i int) record.Origin { return rows[i].leaf.Origin })
 	for from := 0; from < len(rows); {
-		s := segment{form: segmentPlain, hour: hourOf(rows[from].leaf.Wall)}
+		s := segment{form: segmentPlain, kind: kindOf(rows[order[from]].leaf.Origin)}
 		var secrets, payloads []byte
 		numbers := map[[32]byte]int{}
 		for ; from+s.count < len(rows); s.count++ {
-			o := &rows[from+s.count].open
-			if hours && hourOf(rows[from+s.count].leaf.Wall) != s.hour {
+			i := order[from+s.count]
+			o := &rows[i].open
+			if kindOf(rows[i].leaf.Origin) != s.kind {
 				break
 			}
 			if !packedKind(o.kind) {
 				continue
 			}
-			if s.length > 0 && s.length+len(o.payload) > segmentBytes {
+			hour := hourOf(rows[i].leaf.Wall)
+			if len(numbers) > 0 && (hours && hour != s.hour || s.length > 0 && s.length+len(o.payload) > segmentBytes) {
 				break
 			}
+			s.hour = hour
 			n, ok := numbers[o.secret]
 			if !ok {
 				n = len(numbers)
 				numbers[o.secret] = n
 				secrets = append(secrets, o.secret[:]...)
 			}
-			refs[from+s.count] = n
+			refs[i] = n
 			payloads = append(payloads, o.payload...)
 			s.length = len(payloads)
 		}
@@ -388,8 +418,9 @@ func (c *packCursor) unpackColumns(rows []bundleRow) {
 // index. Payloads stay packed until they are asked for. The result keeps row.
 func parseBundle(id LogID, first uint64, row []byte) (*bundle, error) {
 	outer := packCursor{b: row}
-	if string(outer.take(len(packMagic))) != packMagic {
-		return nil, fmt.Errorf("parse packed bundle: it does not begin with %q", packMagic)
+	magic := string(outer.take(len(packMagic)))
+	if magic != packMagic && magic != packMagic1 {
+		return nil, fmt.Errorf("parse packed bundle: it begins neither with %q nor with %q", packMagic, packMagic1)
 	}
 	length, packed := outer.size(), outer.size()
 	columns := outer.take(packed)
@@ -424,7 +455,11 @@ func parseBundle(id LogID, first uint64, row []byte) (*bundle, error) {
 			copy(b.rows[i].leaf.Commitment[:], c.take(len(record.Hash{})))
 		}
 	}
-	c.parseSegments(b, &outer)
+	order := packOrder(func(int) record.Origin { return record.OriginHost }) // as they come
+	if magic == packMagic {
+		order = packOrder(func(i int) record.Origin { return b.rows[i].leaf.Origin })
+	}
+	c.parseSegments(b, &outer, &order)
 	if c.bad || outer.bad || len(c.b) != 0 || len(outer.b) != 0 {
 		return nil, fmt.Errorf("parse packed bundle: %d bytes do not make %d entries", len(row), tileWidth)
 	}
@@ -433,28 +468,34 @@ func parseBundle(id LogID, first uint64, row []byte) (*bundle, error) {
 
 // parseSegments reads where the payloads are and checks that every entry lies
 // in its segment.
-func (c *packCursor) parseSegments(b *bundle, blobs *packCursor) {
+func (c *packCursor) parseSegments(b *bundle, blobs *packCursor, order *[tileWidth]int) {
 	n := c.size()
 	next := 0
 	for range n {
 		s := &bundleSegment{}
 		if form := c.take(1); !c.bad {
-			s.form, s.first = form[0], b.first+uint64(next)
+			s.form, s.place = form[0], b.first+uint64(next)
 		}
 		tag := 0
-		if s.form == segmentSealed {
+		if s.form != segmentPlain {
 			s.hour = c.varint()
+			if s.form == segmentKeyed {
+				generation := c.uvarint()
+				c.bad = c.bad || generation > 0xffffffff
+				s.generation = uint32(generation)
+			}
 			copy(s.nonce[:], c.take(len(s.nonce)))
 			tag = 16
 		}
 		s.count, s.secrets, s.length = c.size(), c.size(), c.size()
 		s.blob = blobs.take(c.size())
-		if c.bad || blobs.bad || s.form < segmentPlain || s.form > segmentSealed || s.count == 0 || s.count > tileWidth-next || s.secrets > s.count || len(s.blob) < 32*s.secrets+tag {
+		if c.bad || blobs.bad || s.form < segmentPlain || s.form > segmentKeyed || s.count == 0 || s.count > tileWidth-next || s.secrets > s.count || len(s.blob) < 32*s.secrets+tag {
 			c.bad = true
 			return
 		}
+		s.kind = kindOf(b.rows[order[next]].leaf.Origin)
 		at := 0
-		for i := next; i < next+s.count; i++ {
+		for _, i := range order[next : next+s.count] {
 			r := &b.rows[i]
 			r.segment = s
 			if !packedKind(r.kind) {
@@ -462,7 +503,7 @@ func (c *packCursor) parseSegments(b *bundle, blobs *packCursor) {
 			}
 			r.offset = at
 			at += r.length
-			c.bad = c.bad || r.secret >= s.secrets || r.length > outsideBytes
+			c.bad = c.bad || r.secret >= s.secrets || r.length > outsideBytes || s.form == segmentKeyed && kindOf(r.leaf.Origin) != s.kind
 		}
 		c.bad = c.bad || at != s.length
 		b.weight += s.length + len(s.blob)

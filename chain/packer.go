@@ -123,6 +123,9 @@ func (s *Store) packSome(l *Log, limit uint64) (n uint64, err error) {
 	if err := s.dropRows(batch, l, first*tileWidth, end*tileWidth, stay); err != nil {
 		return 0, err
 	}
+	if err := s.flushKeys(); err != nil {
+		return 0, err
+	}
 	if err := batch.Commit(pebble.NoSync); err != nil {
 		return 0, err
 	}

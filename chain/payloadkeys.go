@@ -22,21 +22,46 @@ import (
 	"github.com/provostd/provost/chain/record"
 )
 
-// A file of payload keys holds those of one hour. Part of the format:
+// A file of payload keys holds those of one hour, keys-<hour>. Part of the format:
 //
 //	offset size field
-//	     0    8 magic and version, "PVPK1" and three zero bytes
+//	     0    8 magic and version, "PVPK2" and three zero bytes
 //	     8   16 store id
-//	    24   20 zero
-//	    44  44n slots: 4 log, 32 key, 8 begin of the SHA-256 of hour and slot
+//	    24   28 zero
+//	    52  52n slots: 4 log, 1 kind, 3 zero, 4 generation, 32 key, 8 begin of
+//	            the SHA-256 of hour and slot
 //
-// A slot whose last field is wrong is empty: its key was destroyed, or a crash
-// cut its writing short.
+// A slot whose key is zero was destroyed. One whose last field is wrong is empty:
+// a crash cut its writing short.
+//
+// Stores of before have files hour-<hour> as well, or only: with the magic
+// "PVPK1", and slots of 4 log, 32 key, 8 sum, whose keys served every author.
 const (
-	payloadKeyMagic = "PVPK1\x00\x00\x00"
-	payloadKeySlot  = 4 + 32 + 8
+	payloadKeyMagic = "PVPK2\x00\x00\x00"
+	payloadKeySlot  = 4 + 4 + 4 + 32 + 8
+	sharedKeyMagic  = "PVPK1\x00\x00\x00"
+	sharedKeySlot   = 4 + 32 + 8
 	maxKeyFile      = 64 << 20
 )
+
+// keyKind says whose payloads a key is for. Part of the format.
+type keyKind byte
+
+const (
+	keyShared    keyKind = 0 // everybody's, in stores of before
+	keyKept      keyKind = 1 // the host's own statements, which are never erased
+	keyErasable  keyKind = 2 // what guests say, and policies about it
+	keptKeyFirst         = 1 // the one generation of keyKept
+)
+
+// kindOf returns under which kind of key the payloads of an author are: what can
+// be erased shares no key with what must stay.
+func kindOf(o record.Origin) keyKind {
+	if o == record.OriginGuest || o == record.OriginPolicy {
+		return keyErasable
+	}
+	return keyKept
+}
 
 // cachedHours bounds how many hours' keys are in memory.
 const cachedHours = 64
@@ -45,22 +70,46 @@ const cachedHours = 64
 // be read, and nor can what is derived from it.
 var errNoKey = errors.New("its key is not in the directory of payload keys; if it was lost, bring the directory back")
 
-// payloadKeys are the keys that payloads are encrypted under, one for each log
-// and hour of host time. They stand outside the store, so that a destroyed key
-// takes every copy of the payload with it. Safe for concurrent use.
+// errKeyDestroyed is the errNoKey of a key that an erasure has destroyed.
+var errKeyDestroyed = fmt.Errorf("an erasure has destroyed its key; this is a row from before: %w", errNoKey)
+
+// payloadKeys are the keys that payloads are encrypted under, for each log and
+// hour of host time one for what is kept and one for what can be erased. They
+// stand outside the store, so that a destroyed key takes every copy of the
+// payload with it. Safe for concurrent use.
 type payloadKeys struct {
 	fs    vfs.FS
 	dir   string
 	store [16]byte
 	run   [8]byte // of this run: subkeys of rows are its own
 
-	mu    sync.Mutex
-	hours map[int64]map[LogID]*payloadKey
-	fresh map[int64][]LogID // not in their file yet
+	mu      sync.Mutex
+	hours   map[int64]*hourKeys
+	dirty   map[int64]bool     // hours with fresh keys
+	retired map[logHour]uint32 // generations up to it open what is there, and seal nothing more
 }
 
-// payloadKey is the key of one log and hour.
+// hourKeys are the keys of one hour.
+type hourKeys struct {
+	keys   map[keyName]*payloadKey // nil: destroyed
+	newest map[LogID]uint32        // generation of the erasable key, destroyed ones included
+	fresh  []keyName               // not in the file yet
+}
+
+type keyName struct {
+	log        LogID
+	kind       keyKind
+	generation uint32
+}
+
+type logHour struct {
+	log  LogID
+	hour int64
+}
+
+// payloadKey is one key.
 type payloadKey struct {
+	keyName
 	key  [32]byte
 	seal cipher.AEAD // of bundles
 	row  cipher.AEAD // of rows, in this run
@@ -76,12 +125,16 @@ func hourOf(wall int64) int64 {
 }
 
 func newPayloadKeys(c Config, store [16]byte) *payloadKeys {
-	k := &payloadKeys{fs: c.FS, dir: c.PayloadKeys, store: store, hours: map[int64]map[LogID]*payloadKey{}, fresh: map[int64][]LogID{}}
+	k := &payloadKeys{fs: c.FS, dir: c.PayloadKeys, store: store, hours: map[int64]*hourKeys{}, dirty: map[int64]bool{}, retired: map[logHour]uint32{}}
 	_, _ = rand.Read(k.run[:]) // never fails
 	return k
 }
 
 func (k *payloadKeys) path(hour int64) string {
+	return k.fs.PathJoin(k.dir, fmt.Sprintf("keys-%d", hour))
+}
+
+func (k *payloadKeys) sharedPath(hour int64) string {
 	return k.fs.PathJoin(k.dir, fmt.Sprintf("hour-%d", hour))
 }
 
@@ -103,8 +156,8 @@ const (
 	purposeRow    = "provost/payload/row/v1\x00" // and the run
 )
 
-func (k *payloadKeys) derive(key [32]byte) (*payloadKey, error) {
-	p := &payloadKey{key: key}
+func (k *payloadKeys) derive(name keyName, key [32]byte) (*payloadKey, error) {
+	p := &payloadKey{keyName: name, key: key}
 	var err error
 	if p.seal, err = p.subkey(purposeBundle); err != nil {
 		return nil, err
@@ -113,70 +166,105 @@ func (k *payloadKeys) derive(key [32]byte) (*payloadKey, error) {
 	return p, err
 }
 
-// find returns the key of a log and hour, or an error that wraps errNoKey.
-func (k *payloadKeys) find(id LogID, hour int64) (*payloadKey, error) {
+// find returns a key, or an error that wraps errNoKey.
+func (k *payloadKeys) find(name keyName, hour int64) (*payloadKey, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	keys, err := k.load(hour)
+	h, err := k.load(hour)
 	if err != nil {
 		return nil, err
 	}
-	if p := keys[id]; p != nil {
+	p, ok := h.keys[name]
+	if p != nil {
 		return p, nil
 	}
-	return nil, fmt.Errorf("log number %d, hour from %s: %w", id, time.Unix(hour*3600, 0).UTC().Format(time.RFC3339), errNoKey)
+	if err = errNoKey; ok {
+		err = errKeyDestroyed
+	}
+	return nil, fmt.Errorf("log number %d, hour from %s: %w", name.log, time.Unix(hour*3600, 0).UTC().Format(time.RFC3339), err)
 }
 
-// use is find for the committer: it draws the key where there is none. flush
-// must come before anything that is encrypted under it is acknowledged.
-func (k *payloadKeys) use(id LogID, hour int64) (*payloadKey, error) {
+// use returns the key to encrypt with now, and draws it where there is none.
+// flush must come before anything that is encrypted under it is acknowledged.
+func (k *payloadKeys) use(id LogID, kind keyKind, hour int64) (*payloadKey, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	keys, err := k.load(hour)
-	if err != nil || keys[id] != nil {
-		return keys[id], err
+	h, err := k.load(hour)
+	if err != nil {
+		return nil, err
+	}
+	name := keyName{id, kind, keptKeyFirst}
+	if kind == keyErasable {
+		retired := k.retired[logHour{id, hour}]
+		if name.generation = h.newest[id]; name.generation <= retired || h.keys[name] == nil {
+			name.generation = max(name.generation, retired) + 1
+		}
+	}
+	if p := h.keys[name]; p != nil {
+		return p, nil
 	}
 	var raw [32]byte
 	_, _ = rand.Read(raw[:]) // never fails
-	p, err := k.derive(raw)
+	p, err := k.derive(name, raw)
 	if err != nil {
 		return nil, err
 	}
-	keys[id] = p
-	k.fresh[hour] = append(k.fresh[hour], id)
+	h.add(name, p)
+	h.fresh = append(h.fresh, name)
+	k.dirty[hour] = true
 	return p, nil
 }
 
-// load returns the keys of an hour. The caller holds mu.
-func (k *payloadKeys) load(hour int64) (map[LogID]*payloadKey, error) {
-	if keys := k.hours[hour]; keys != nil {
-		return keys, nil
+func (h *hourKeys) add(name keyName, p *payloadKey) {
+	h.keys[name] = p
+	if name.kind == keyErasable {
+		h.newest[name.log] = max(h.newest[name.log], name.generation)
 	}
-	data, err := k.read(hour)
+}
+
+// load returns the keys of an hour. The caller holds mu.
+func (k *payloadKeys) load(hour int64) (*hourKeys, error) {
+	if h := k.hours[hour]; h != nil {
+		return h, nil
+	}
+	h := &hourKeys{keys: map[keyName]*payloadKey{}, newest: map[LogID]uint32{}}
+	slots, err := k.read(k.path(hour), payloadKeyMagic, payloadKeySlot)
 	if err != nil {
 		return nil, err
 	}
-	keys := map[LogID]*payloadKey{}
-	for ; len(data) >= payloadKeySlot; data = data[payloadKeySlot:] {
-		slot := data[:payloadKeySlot]
-		if !bytes.Equal(slot[36:], slotSum(hour, slot[:36])) {
+	for ; len(slots) >= payloadKeySlot; slots = slots[payloadKeySlot:] {
+		name, key, ok := parseSlot(hour, slots[:payloadKeySlot])
+		if !ok {
 			continue
 		}
-		id := LogID(binary.BigEndian.Uint32(slot))
-		if keys[id], err = k.derive([32]byte(slot[4:36])); err != nil {
+		if h.add(name, nil); key == ([32]byte{}) {
+			continue
+		}
+		if h.keys[name], err = k.derive(name, key); err != nil {
 			return nil, err
 		}
 	}
-	for h := range k.hours { // any: what is needed is read again
+	if slots, err = k.read(k.sharedPath(hour), sharedKeyMagic, sharedKeySlot); err != nil {
+		return nil, err
+	}
+	for ; len(slots) >= sharedKeySlot; slots = slots[sharedKeySlot:] {
+		if slot := slots[:sharedKeySlot]; bytes.Equal(slot[36:], slotSum(hour, slot[:36])) {
+			name := keyName{log: LogID(binary.BigEndian.Uint32(slot)), kind: keyShared}
+			if h.keys[name], err = k.derive(name, [32]byte(slot[4:36])); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for o := range k.hours { // any: what is needed is read again
 		if len(k.hours) < cachedHours {
 			break
 		}
-		if k.fresh[h] == nil {
-			delete(k.hours, h)
+		if !k.dirty[o] {
+			delete(k.hours, o)
 		}
 	}
-	k.hours[hour] = keys
-	return keys, nil
+	k.hours[hour] = h
+	return h, nil
 }
 
 func slotSum(hour int64, slot []byte) []byte {
@@ -184,14 +272,31 @@ func slotSum(hour int64, slot []byte) []byte {
 	return sum[:8]
 }
 
-func (k *payloadKeys) head() []byte {
-	b := append([]byte(payloadKeyMagic), k.store[:]...)
-	return append(b, make([]byte, payloadKeySlot-len(b))...)
+// appendSlot encodes a slot; a zero key is one that was destroyed.
+func appendSlot(b []byte, hour int64, name keyName, key [32]byte) []byte {
+	n := len(b)
+	b = binary.BigEndian.AppendUint32(b, uint32(name.log))
+	b = append(b, byte(name.kind), 0, 0, 0)
+	b = binary.BigEndian.AppendUint32(b, name.generation)
+	b = append(b, key[:]...)
+	return append(b, slotSum(hour, b[n:])...)
 }
 
-// read returns the slots of an hour's file, nothing where there is none.
-func (k *payloadKeys) read(hour int64) (slots []byte, err error) {
-	f, err := k.fs.Open(k.path(hour))
+// parseSlot is the inverse of appendSlot. ok is false where the sum is wrong;
+// the name is that of the slot all the same.
+func parseSlot(hour int64, slot []byte) (name keyName, key [32]byte, ok bool) {
+	name = keyName{LogID(binary.BigEndian.Uint32(slot)), keyKind(slot[4]), binary.BigEndian.Uint32(slot[8:])}
+	return name, [32]byte(slot[12:44]), bytes.Equal(slot[44:], slotSum(hour, slot[:44]))
+}
+
+func (k *payloadKeys) head(magic string, size int) []byte {
+	b := append([]byte(magic), k.store[:]...)
+	return append(b, make([]byte, size-len(b))...)
+}
+
+// read returns the slots of a file of keys, nothing where there is none.
+func (k *payloadKeys) read(path, magic string, size int) (slots []byte, err error) {
+	f, err := k.fs.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -201,15 +306,15 @@ func (k *payloadKeys) read(hour int64) (slots []byte, err error) {
 	defer func() { err = errors.Join(err, f.Close()) }()
 	data, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
 	if err != nil {
-		return nil, fmt.Errorf("read payload keys %s: %w", k.path(hour), err)
+		return nil, fmt.Errorf("read payload keys %s: %w", path, err)
 	}
-	if len(data) < payloadKeySlot {
+	if len(data) < size {
 		return nil, nil // a crash came right after it was made
 	}
-	if len(data) > maxKeyFile || !bytes.Equal(data[:payloadKeySlot], k.head()) {
-		return nil, fmt.Errorf("read payload keys %s: it is no file of payload keys of this store: %w", k.path(hour), record.ErrFatal)
+	if len(data) > maxKeyFile || !bytes.Equal(data[:size], k.head(magic, size)) {
+		return nil, fmt.Errorf("read payload keys %s: it is no file of payload keys of this store: %w", path, record.ErrFatal)
 	}
-	return data[payloadKeySlot:], nil
+	return data[size:], nil
 }
 
 // flush makes all new keys durable.
@@ -220,17 +325,23 @@ func (k *payloadKeys) read(hour int64) (slots []byte, err error) {
 func (k *payloadKeys) flush() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for _, hour := range slices.Sorted(maps.Keys(k.fresh)) {
-		if err := k.append(hour, k.fresh[hour]); err != nil {
+	return k.flushLocked()
+}
+
+func (k *payloadKeys) flushLocked() error {
+	for _, hour := range slices.Sorted(maps.Keys(k.dirty)) {
+		h := k.hours[hour]
+		if err := k.append(hour, h); err != nil {
 			return fmt.Errorf("write payload keys: %w", err)
 		}
-		delete(k.fresh, hour)
+		h.fresh = nil
+		delete(k.dirty, hour)
 	}
 	return nil
 }
 
-func (k *payloadKeys) append(hour int64, ids []LogID) (err error) {
-	old, err := k.read(hour)
+func (k *payloadKeys) append(hour int64, h *hourKeys) (err error) {
+	old, err := k.read(k.path(hour), payloadKeyMagic, payloadKeySlot)
 	if err != nil {
 		return err
 	}
@@ -243,16 +354,14 @@ func (k *payloadKeys) append(hour int64, ids []LogID) (err error) {
 		return err
 	}
 	// The head is written each time: a crash may have left half of it.
-	data := k.head()
+	data := k.head(payloadKeyMagic, payloadKeySlot)
 	at := int64(0)
-	if n := len(old) / payloadKeySlot; n > 0 || len(old) > 0 {
+	if n := len(old) / payloadKeySlot; len(old) > 0 {
 		at = int64((1 + n) * payloadKeySlot)
 		data = nil
 	}
-	for _, id := range ids {
-		slot := binary.BigEndian.AppendUint32(nil, uint32(id))
-		slot = append(slot, k.hours[hour][id].key[:]...)
-		data = append(append(data, slot...), slotSum(hour, slot)...)
+	for _, name := range h.fresh {
+		data = appendSlot(data, hour, name, h.keys[name].key)
 	}
 	_, err = f.WriteAt(data, at)
 	if err == nil {
@@ -267,91 +376,4 @@ func (k *payloadKeys) append(hour int64, ids []LogID) (err error) {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
-}
-
-// Encrypted rows. A P row of form 3 is: 1 form, 8 run, and encrypted under the
-// run's subkey: 1 form (1 or 2), 32 salt or seed, payload.
-const sealedRowExtra = 1 + len(payloadKeys{}.run) + 16 // 16: the tag
-
-// sealRow encrypts in place what row holds from its tenth byte on but for the
-// last 16 bytes.
-//
-// The nonce is log and index. It never comes twice under one key: the subkey is
-// this run's alone, and in a run an index of a log is sealed once, since a
-// commit that fails ends the run.
-func (k *payloadKeys) sealRow(p *payloadKey, row []byte, id LogID, index uint64) {
-	row[0] = payloadSealed
-	copy(row[1:], k.run[:])
-	plain := row[9 : len(row)-16]
-	p.row.Seal(plain[:0], rowNonce(id, index), plain, k.store[:])
-}
-
-// resealRow is sealRow for a row that replaces another one: under the subkey of
-// a run of its own, or the nonce would come twice.
-func (k *payloadKeys) resealRow(p *payloadKey, row []byte, id LogID, index uint64) error {
-	row[0] = payloadSealed
-	_, _ = rand.Read(row[1:9]) // never fails
-	aead, err := p.subkey(purposeRow + string(row[1:9]))
-	if err != nil {
-		return err
-	}
-	plain := row[9 : len(row)-16]
-	aead.Seal(plain[:0], rowNonce(id, index), plain, k.store[:])
-	return nil
-}
-
-func rowNonce(id LogID, index uint64) []byte {
-	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint32(nil, uint32(id)), index)
-}
-
-// openRow decrypts a row to what it would be without encryption.
-func (k *payloadKeys) openRow(row []byte, id LogID, leaf *record.Leaf) ([]byte, error) {
-	if len(row) < sealedRowExtra {
-		return nil, fmt.Errorf("encrypted payload row has %d bytes, want at least %d", len(row), sealedRowExtra)
-	}
-	p, err := k.find(id, hourOf(leaf.Wall))
-	if err != nil {
-		return nil, err
-	}
-	aead := p.row
-	if run := row[1:9]; !bytes.Equal(run, k.run[:]) {
-		if aead, err = p.subkey(purposeRow + string(run)); err != nil {
-			return nil, err
-		}
-	}
-	plain, err := aead.Open(nil, rowNonce(id, leaf.Index), row[9:], k.store[:])
-	if err != nil {
-		return nil, fmt.Errorf("payload row does not decrypt: it was changed, or its key is another: %w", err)
-	}
-	return plain, nil
-}
-
-// bundleAD binds a segment to its place.
-func (k *payloadKeys) bundleAD(id LogID, first uint64) []byte {
-	return append(rowNonce(id, first), k.store[:]...)
-}
-
-// sealSegment encrypts the bytes of a segment that begins with the entry first.
-// Its nonce is random: a bundle may be packed again, and few are of one hour.
-func (k *payloadKeys) sealSegment(s *segment, id LogID, first uint64) error {
-	p, err := k.find(id, s.hour)
-	if err != nil {
-		return err
-	}
-	_, _ = rand.Read(s.nonce[:]) // never fails
-	s.form = segmentSealed
-	s.blob = p.seal.Seal(nil, s.nonce[:], s.blob, k.bundleAD(id, first))
-	return nil
-}
-
-func (k *payloadKeys) openSegment(s *segment, id LogID, first uint64) ([]byte, error) {
-	p, err := k.find(id, s.hour)
-	if err != nil {
-		return nil, err
-	}
-	plain, err := p.seal.Open(nil, s.nonce[:], s.blob, k.bundleAD(id, first))
-	if err != nil {
-		return nil, fmt.Errorf("payloads do not decrypt: they were changed, or their key is another: %w", err)
-	}
-	return plain, nil
 }

@@ -209,7 +209,7 @@ func TestPayloadKeyFile(t *testing.T) {
 	k := newPayloadKeys(cfg, [16]byte{1})
 	var want [3][32]byte
 	for id := range want {
-		p, err := k.use(LogID(id), 7)
+		p, err := k.use(LogID(id), keyErasable, 7)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -236,7 +236,7 @@ func TestPayloadKeyFile(t *testing.T) {
 			t.Fatal(err)
 		}
 		k := newPayloadKeys(cfg, [16]byte{1})
-		added, err := k.use(9, 7)
+		added, err := k.use(9, keyErasable, 7)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -245,12 +245,12 @@ func TestPayloadKeyFile(t *testing.T) {
 		}
 		k = newPayloadKeys(cfg, [16]byte{1})
 		for id := range want {
-			p, err := k.find(LogID(id), 7)
+			p, err := k.find(keyName{LogID(id), keyErasable, 1}, 7)
 			if whole := n >= (id+2)*payloadKeySlot; whole != (err == nil) || whole && p.key != want[id] {
 				t.Fatalf("cut at %d: key %d: %v", n, id, err)
 			}
 		}
-		if p, err := k.find(9, 7); err != nil || p.key != added.key {
+		if p, err := k.find(keyName{9, keyErasable, 1}, 7); err != nil || p.key != added.key {
 			t.Fatalf("cut at %d: the key that was added: %v", n, err)
 		}
 	}

@@ -56,6 +56,9 @@ func (s *Store) recover() error {
 	if err := s.checkAnchor(stored[s.host]); err != nil {
 		return err
 	}
+	if err := s.loadErasures(); err != nil {
+		return err
+	}
 	return s.loadWitnesses()
 }
 

@@ -38,8 +38,9 @@ const (
 	storeVersion    = 2 // 1 had no bundles and no seeds; it was never released
 	payloadSalt     = 1 // salt, payload
 	payloadSeed     = 2 // seed that the salt derives from, payload
-	payloadSealed   = 3 // one of the two, encrypted
+	payloadSealed   = 3 // one of the two, encrypted under a shared key: of stores of before
 	payloadErased   = 4 // index of the entry that erased it
+	payloadKeyed    = 5 // 1 or 2, encrypted under the key of its author and generation
 	headVersion     = 1
 	commitVersion   = 1
 	followerVersion = 1

@@ -27,7 +27,13 @@ func (s *Store) Run(ctx context.Context) error {
 
 	packed := make(chan struct{})
 	packing, stopPacking := context.WithCancel(ctx)
-	defer func() { stopPacking(); <-packed }()
+	defer func() {
+		stopPacking()
+		s.retreat() // erasures end where they are
+		<-packed
+		s.eraseMu.Lock()
+		defer s.eraseMu.Unlock()
+	}()
 	go func() {
 		defer close(packed)
 		err := s.resumeErasures(packing)

@@ -2,6 +2,7 @@ package chain
 
 import (
 	"cmp"
+	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -61,6 +62,12 @@ type Store struct {
 	bundles bundleCache
 	tiles   *tileCache
 	keys    *payloadKeys // nil where payloads are not encrypted
+
+	eraseMu    sync.Mutex // one erasure at a time; guards unfinished
+	unfinished []*erasure // left by a crash
+	erasures   atomic.Uint64
+	background context.Context // of work that goes on when nobody waits for it any more
+	retreat    context.CancelFunc
 
 	followMu  sync.Mutex
 	following map[string]bool
@@ -140,8 +147,9 @@ func refuseExisting(cfg Config) error {
 }
 
 func newStore(cfg Config, db *pebble.DB) *Store {
+	background, retreat := context.WithCancel(context.Background())
 	return &Store{
-		cfg: cfg, db: db,
+		cfg: cfg, db: db, background: background, retreat: retreat,
 		runID:     randomID(),
 		queue:     newQueue(),
 		tiles:     newTileCache(tileCacheSize),
@@ -377,6 +385,7 @@ func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		s.queue.close(ErrClosed)
 		close(s.closed)
+		s.retreat()
 		err = s.db.Close()
 		if err != nil {
 			err = fmt.Errorf("close store: %w", err)

@@ -37,6 +37,8 @@ type Judge struct {
 	unsaved int
 	read    chain.Position // behind the newest entry judged
 
+	erasures uint64 // sealed before the run's first entry was read
+
 	batches  []chain.Batch // verdicts of the run that are not sealed yet
 	verdicts []*record.Verdict
 	waiting  int
@@ -71,6 +73,7 @@ func (j *Judge) Run(ctx context.Context) error {
 	j.read = f.Position()
 	j.judged.Store(j.read.Commit)
 	for {
+		j.erasures = j.cfg.Store.Erasures()
 		it, err := f.Next(ctx)
 		for n, ok := 0, true; ok && err == nil; n++ {
 			if err := j.judge(&it); err != nil {
@@ -107,7 +110,10 @@ func (j *Judge) settle(ctx context.Context, f *chain.Follower) error {
 	var err error
 	switch {
 	case j.waiting > 0:
-		err = j.seal(ctx, f)
+		if err = j.seal(ctx, f); errors.Is(err, errErased) {
+			j.again(f)
+			return nil
+		}
 	case j.unsaved >= saveEvery:
 		err = j.save(context.WithoutCancel(ctx), f)
 	}
@@ -192,6 +198,27 @@ func undecided(it *chain.Item, err error) *record.Verdict {
 	}
 }
 
+// errErased says that records were erased while a run was judged: its verdicts
+// may quote them, and the entry that erases has gone ahead of them.
+var errErased = fmt.Errorf("records were erased meanwhile: %w", record.ErrRetry)
+
+// unquoted refuses to seal verdicts on what was read before an erasure.
+func (j *Judge) unquoted(chain.Head) error {
+	if j.cfg.Store.Erasures() != j.erasures {
+		return errErased
+	}
+	return nil
+}
+
+// again has the run judged anew from what was saved last.
+func (j *Judge) again(f *chain.Follower) {
+	f.Seek(f.Position())
+	j.read = f.Position()
+	clear(j.states)
+	j.saved()
+	j.batches, j.verdicts, j.waiting = nil, nil, 0
+}
+
 // seal appends the verdicts of a run, together with the position and the states
 // behind them.
 func (j *Judge) seal(ctx context.Context, f *chain.Follower) error {
@@ -200,6 +227,7 @@ func (j *Judge) seal(ctx context.Context, f *chain.Follower) error {
 		return err
 	}
 	j.batches[0].Position, j.batches[0].Meta = f.At(j.read, nil), rows
+	j.batches[0].Check = j.unquoted
 	if _, err := j.cfg.Store.AppendAll(context.WithoutCancel(ctx), j.batches); err != nil {
 		return fmt.Errorf("seal verdicts: %w", err)
 	}

@@ -54,7 +54,9 @@ policy "stopped" {
 }
 `
 
-func newPipe(t *testing.T) *pipe {
+func newPipe(t *testing.T) *pipe { return newPipeWith(t, bundle) }
+
+func newPipeWith(t *testing.T, bundle string) *pipe {
 	t.Helper()
 	b, diags := policy.LoadFS(fstest.MapFS{"a.policy.hcl": {Data: []byte(bundle)}})
 	if diags.HasErrors() {

@@ -140,6 +140,9 @@ func (e *Engine) Eval(st *State, leaf record.Leaf, leafHash record.Hash, payload
 	st.mono = max(st.mono, leaf.Mono)
 	j := judgement{engine: e, state: st, leaf: &leaf, hash: leafHash, payload: payload}
 	j.learn()
+	if m, ok := payload.(*record.Erased); ok {
+		st.forget(m)
+	}
 	if st.engine != e || st.stale {
 		j.retarget()
 	}

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"container/heap"
 	"container/list"
+	"slices"
 	"time"
 
 	"github.com/provostd/provost/chain/record"
@@ -125,6 +126,22 @@ func (st *State) remove(c *cooldown) {
 	st.settle(c)
 	st.used.Remove(c.used)
 	delete(st.byID, c.id)
+}
+
+// forget gives up the cooldowns whose newest entry was erased: their keys are
+// made of its words. What they have swallowed is reported first.
+func (st *State) forget(m *record.Erased) {
+	for _, c := range st.byID {
+		if !slices.ContainsFunc(m.Ranges, func(r *record.EntryRange) bool { return r.First <= c.index && c.index <= r.Last }) {
+			continue
+		}
+		if c.suppressed == 0 {
+			st.remove(c)
+			continue
+		}
+		c.until = st.mono
+		heap.Fix(&st.due, c.due)
+	}
 }
 
 // ended removes and returns a cooldown that is over and has swallowed

@@ -84,6 +84,11 @@ func (x *Index) erased(ctx context.Context, i *chain.Item, e *record.Erased) err
 	for _, r := range e.Ranges {
 		ranges = append(ranges, proof.Range{First: r.First, Last: r.Last})
 	}
+	for _, v := range e.Verdicts {
+		for _, at := range v.Entries {
+			ranges = append(ranges, proof.Range{First: at, Last: at})
+		}
+	}
 	if err := x.Forget(ctx, i.Log.ID(), ranges); err != nil {
 		return err
 	}

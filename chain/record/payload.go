@@ -24,6 +24,10 @@ func NewPayload(c Class) Message {
 		return &Genesis{}
 	case ClassErased:
 		return &Erased{}
+	case ClassPruned:
+		return &Pruned{}
+	case ClassClosed:
+		return &Closed{}
 	case ClassVMCheckpoint:
 		return &VMCheckpoint{}
 	case ClassKeyCertificate:

@@ -4256,6 +4256,7 @@ type Erased struct {
 	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	Authority     string                 `protobuf:"bytes,3,opt,name=authority,proto3" json:"authority,omitempty"` // who asked for it, or the rule that did
 	Records       uint64                 `protobuf:"varint,4,opt,name=records,proto3" json:"records,omitempty"`    // how many
+	Verdicts      []*ErasedVerdicts      `protobuf:"bytes,5,rep,name=verdicts,proto3" json:"verdicts,omitempty"`   // they quoted the records
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4318,6 +4319,238 @@ func (x *Erased) GetRecords() uint64 {
 	return 0
 }
 
+func (x *Erased) GetVerdicts() []*ErasedVerdicts {
+	if x != nil {
+		return x.Verdicts
+	}
+	return nil
+}
+
+// ErasedVerdicts says of verdicts whose payloads were taken away what they had
+// in common. Their own words are gone.
+type ErasedVerdicts struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Policy        string                 `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
+	Severity      string                 `protobuf:"bytes,2,opt,name=severity,proto3" json:"severity,omitempty"`
+	Mode          string                 `protobuf:"bytes,3,opt,name=mode,proto3" json:"mode,omitempty"`
+	Actions       []string               `protobuf:"bytes,4,rep,name=actions,proto3" json:"actions,omitempty"` // kinds, in order
+	Error         bool                   `protobuf:"varint,5,opt,name=error,proto3" json:"error,omitempty"`    // the policy could not be decided
+	WouldHave     bool                   `protobuf:"varint,6,opt,name=would_have,json=wouldHave,proto3" json:"would_have,omitempty"`
+	Entries       []uint64               `protobuf:"varint,7,rep,packed,name=entries,proto3" json:"entries,omitempty"` // of this log, ascending
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ErasedVerdicts) Reset() {
+	*x = ErasedVerdicts{}
+	mi := &file_record_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ErasedVerdicts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ErasedVerdicts) ProtoMessage() {}
+
+func (x *ErasedVerdicts) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ErasedVerdicts.ProtoReflect.Descriptor instead.
+func (*ErasedVerdicts) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *ErasedVerdicts) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *ErasedVerdicts) GetSeverity() string {
+	if x != nil {
+		return x.Severity
+	}
+	return ""
+}
+
+func (x *ErasedVerdicts) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *ErasedVerdicts) GetActions() []string {
+	if x != nil {
+		return x.Actions
+	}
+	return nil
+}
+
+func (x *ErasedVerdicts) GetError() bool {
+	if x != nil {
+		return x.Error
+	}
+	return false
+}
+
+func (x *ErasedVerdicts) GetWouldHave() bool {
+	if x != nil {
+		return x.WouldHave
+	}
+	return false
+}
+
+func (x *ErasedVerdicts) GetEntries() []uint64 {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+// Pruned says which entries of this log, or hashes of them, are not kept any
+// longer. It comes before they go.
+type Pruned struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	What          string                 `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"` // leaves, tiles
+	Range         *EntryRange            `protobuf:"bytes,2,opt,name=range,proto3" json:"range,omitempty"`
+	Root          []byte                 `protobuf:"bytes,3,opt,name=root,proto3" json:"root,omitempty"`           // RFC 6962 root of the first last+1 leaves
+	Rule          string                 `protobuf:"bytes,4,opt,name=rule,proto3" json:"rule,omitempty"`           // of the configuration, or the reason given
+	Authority     string                 `protobuf:"bytes,5,opt,name=authority,proto3" json:"authority,omitempty"` // whose rule it is
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Pruned) Reset() {
+	*x = Pruned{}
+	mi := &file_record_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Pruned) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Pruned) ProtoMessage() {}
+
+func (x *Pruned) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Pruned.ProtoReflect.Descriptor instead.
+func (*Pruned) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *Pruned) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *Pruned) GetRange() *EntryRange {
+	if x != nil {
+		return x.Range
+	}
+	return nil
+}
+
+func (x *Pruned) GetRoot() []byte {
+	if x != nil {
+		return x.Root
+	}
+	return nil
+}
+
+func (x *Pruned) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *Pruned) GetAuthority() string {
+	if x != nil {
+		return x.Authority
+	}
+	return ""
+}
+
+// Closed ends a log. Nothing of its domain is sealed in it afterwards.
+type Closed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`                           // size, age, end of the incarnation
+	NextOrigin    string                 `protobuf:"bytes,2,opt,name=next_origin,json=nextOrigin,proto3" json:"next_origin,omitempty"` // of the log that goes on, empty for the last
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Closed) Reset() {
+	*x = Closed{}
+	mi := &file_record_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Closed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Closed) ProtoMessage() {}
+
+func (x *Closed) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Closed.ProtoReflect.Descriptor instead.
+func (*Closed) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *Closed) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Closed) GetNextOrigin() string {
+	if x != nil {
+		return x.NextOrigin
+	}
+	return ""
+}
+
 // Disclosed says that payloads of a log were given to somebody. It is sealed
 // before the first of them left.
 type Disclosed struct {
@@ -4337,7 +4570,7 @@ type Disclosed struct {
 
 func (x *Disclosed) Reset() {
 	*x = Disclosed{}
-	mi := &file_record_proto_msgTypes[39]
+	mi := &file_record_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4349,7 +4582,7 @@ func (x *Disclosed) String() string {
 func (*Disclosed) ProtoMessage() {}
 
 func (x *Disclosed) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[39]
+	mi := &file_record_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4362,7 +4595,7 @@ func (x *Disclosed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disclosed.ProtoReflect.Descriptor instead.
 func (*Disclosed) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{39}
+	return file_record_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Disclosed) GetName() string {
@@ -4438,7 +4671,7 @@ type EntryRange struct {
 
 func (x *EntryRange) Reset() {
 	*x = EntryRange{}
-	mi := &file_record_proto_msgTypes[40]
+	mi := &file_record_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4450,7 +4683,7 @@ func (x *EntryRange) String() string {
 func (*EntryRange) ProtoMessage() {}
 
 func (x *EntryRange) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[40]
+	mi := &file_record_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4463,7 +4696,7 @@ func (x *EntryRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntryRange.ProtoReflect.Descriptor instead.
 func (*EntryRange) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{40}
+	return file_record_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *EntryRange) GetFirst() uint64 {
@@ -4493,7 +4726,7 @@ type Backup struct {
 
 func (x *Backup) Reset() {
 	*x = Backup{}
-	mi := &file_record_proto_msgTypes[41]
+	mi := &file_record_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4505,7 +4738,7 @@ func (x *Backup) String() string {
 func (*Backup) ProtoMessage() {}
 
 func (x *Backup) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[41]
+	mi := &file_record_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4518,7 +4751,7 @@ func (x *Backup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backup.ProtoReflect.Descriptor instead.
 func (*Backup) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{41}
+	return file_record_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Backup) GetRequester() string {
@@ -4560,7 +4793,7 @@ type Restore struct {
 
 func (x *Restore) Reset() {
 	*x = Restore{}
-	mi := &file_record_proto_msgTypes[42]
+	mi := &file_record_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4572,7 +4805,7 @@ func (x *Restore) String() string {
 func (*Restore) ProtoMessage() {}
 
 func (x *Restore) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[42]
+	mi := &file_record_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4585,7 +4818,7 @@ func (x *Restore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Restore.ProtoReflect.Descriptor instead.
 func (*Restore) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{42}
+	return file_record_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Restore) GetRequester() string {
@@ -4666,7 +4899,7 @@ type Damage struct {
 
 func (x *Damage) Reset() {
 	*x = Damage{}
-	mi := &file_record_proto_msgTypes[43]
+	mi := &file_record_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4678,7 +4911,7 @@ func (x *Damage) String() string {
 func (*Damage) ProtoMessage() {}
 
 func (x *Damage) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[43]
+	mi := &file_record_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4691,7 +4924,7 @@ func (x *Damage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Damage.ProtoReflect.Descriptor instead.
 func (*Damage) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{43}
+	return file_record_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Damage) GetOrigin() string {
@@ -5191,12 +5424,32 @@ const file_record_proto_rawDesc = "" +
 	" \x01(\x03R\x05ended\x12\x18\n" +
 	"\aattempt\x18\v \x01(\rR\aattempt\x12\x1a\n" +
 	"\brepaired\x18\f \x01(\bR\brepaired\x12\x16\n" +
-	"\x06policy\x18\r \x01(\tR\x06policy\"\x8f\x01\n" +
+	"\x06policy\x18\r \x01(\tR\x06policy\"\xce\x01\n" +
 	"\x06Erased\x125\n" +
 	"\x06ranges\x18\x01 \x03(\v2\x1d.provost.record.v1.EntryRangeR\x06ranges\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1c\n" +
 	"\tauthority\x18\x03 \x01(\tR\tauthority\x12\x18\n" +
-	"\arecords\x18\x04 \x01(\x04R\arecords\"\xcb\x01\n" +
+	"\arecords\x18\x04 \x01(\x04R\arecords\x12=\n" +
+	"\bverdicts\x18\x05 \x03(\v2!.provost.record.v1.ErasedVerdictsR\bverdicts\"\xc1\x01\n" +
+	"\x0eErasedVerdicts\x12\x16\n" +
+	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x1a\n" +
+	"\bseverity\x18\x02 \x01(\tR\bseverity\x12\x12\n" +
+	"\x04mode\x18\x03 \x01(\tR\x04mode\x12\x18\n" +
+	"\aactions\x18\x04 \x03(\tR\aactions\x12\x14\n" +
+	"\x05error\x18\x05 \x01(\bR\x05error\x12\x1d\n" +
+	"\n" +
+	"would_have\x18\x06 \x01(\bR\twouldHave\x12\x18\n" +
+	"\aentries\x18\a \x03(\x04R\aentries\"\x97\x01\n" +
+	"\x06Pruned\x12\x12\n" +
+	"\x04what\x18\x01 \x01(\tR\x04what\x123\n" +
+	"\x05range\x18\x02 \x01(\v2\x1d.provost.record.v1.EntryRangeR\x05range\x12\x12\n" +
+	"\x04root\x18\x03 \x01(\fR\x04root\x12\x12\n" +
+	"\x04rule\x18\x04 \x01(\tR\x04rule\x12\x1c\n" +
+	"\tauthority\x18\x05 \x01(\tR\tauthority\"A\n" +
+	"\x06Closed\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x1f\n" +
+	"\vnext_origin\x18\x02 \x01(\tR\n" +
+	"nextOrigin\"\xcb\x01\n" +
 	"\tDisclosed\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x10\n" +
@@ -5262,7 +5515,7 @@ func file_record_proto_rawDescGZIP() []byte {
 }
 
 var file_record_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_record_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_record_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_record_proto_goTypes = []any{
 	(LossReason)(0),          // 0: provost.record.v1.LossReason
 	(*Event)(nil),            // 1: provost.record.v1.Event
@@ -5304,12 +5557,15 @@ var file_record_proto_goTypes = []any{
 	(*Action)(nil),           // 37: provost.record.v1.Action
 	(*Outcome)(nil),          // 38: provost.record.v1.Outcome
 	(*Erased)(nil),           // 39: provost.record.v1.Erased
-	(*Disclosed)(nil),        // 40: provost.record.v1.Disclosed
-	(*EntryRange)(nil),       // 41: provost.record.v1.EntryRange
-	(*Backup)(nil),           // 42: provost.record.v1.Backup
-	(*Restore)(nil),          // 43: provost.record.v1.Restore
-	(*Damage)(nil),           // 44: provost.record.v1.Damage
-	nil,                      // 45: provost.record.v1.Action.ParametersEntry
+	(*ErasedVerdicts)(nil),   // 40: provost.record.v1.ErasedVerdicts
+	(*Pruned)(nil),           // 41: provost.record.v1.Pruned
+	(*Closed)(nil),           // 42: provost.record.v1.Closed
+	(*Disclosed)(nil),        // 43: provost.record.v1.Disclosed
+	(*EntryRange)(nil),       // 44: provost.record.v1.EntryRange
+	(*Backup)(nil),           // 45: provost.record.v1.Backup
+	(*Restore)(nil),          // 46: provost.record.v1.Restore
+	(*Damage)(nil),           // 47: provost.record.v1.Damage
+	nil,                      // 48: provost.record.v1.Action.ParametersEntry
 }
 var file_record_proto_depIdxs = []int32{
 	2,  // 0: provost.record.v1.Event.process:type_name -> provost.record.v1.Process
@@ -5338,13 +5594,15 @@ var file_record_proto_depIdxs = []int32{
 	31, // 23: provost.record.v1.WitnessState.answers:type_name -> provost.record.v1.WitnessAnswer
 	35, // 24: provost.record.v1.BundleActivation.policies:type_name -> provost.record.v1.ActivePolicy
 	37, // 25: provost.record.v1.Verdict.actions:type_name -> provost.record.v1.Action
-	45, // 26: provost.record.v1.Action.parameters:type_name -> provost.record.v1.Action.ParametersEntry
-	41, // 27: provost.record.v1.Erased.ranges:type_name -> provost.record.v1.EntryRange
-	28, // [28:28] is the sub-list for method output_type
-	28, // [28:28] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	48, // 26: provost.record.v1.Action.parameters:type_name -> provost.record.v1.Action.ParametersEntry
+	44, // 27: provost.record.v1.Erased.ranges:type_name -> provost.record.v1.EntryRange
+	40, // 28: provost.record.v1.Erased.verdicts:type_name -> provost.record.v1.ErasedVerdicts
+	44, // 29: provost.record.v1.Pruned.range:type_name -> provost.record.v1.EntryRange
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_record_proto_init() }
@@ -5358,7 +5616,7 @@ func file_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_record_proto_rawDesc), len(file_record_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   45,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -29,6 +29,20 @@ func Text(c Class, m Message) string {
 		}
 	case *Erased:
 		fmt.Fprintf(&b, "payloads of %d records erased (%s), asked for by %s", m.Records, Printable([]byte(m.Reason)), Printable([]byte(m.Authority)))
+		n := 0
+		for _, v := range m.Verdicts {
+			n += len(v.Entries)
+		}
+		if n > 0 {
+			fmt.Fprintf(&b, ", and of %d verdicts that quoted them", n)
+		}
+	case *Pruned:
+		fmt.Fprintf(&b, "%s of entries %d to %d pruned (%s), by %s", Printable([]byte(m.What)), m.Range.GetFirst(), m.Range.GetLast(), Printable([]byte(m.Rule)), Printable([]byte(m.Authority)))
+	case *Closed:
+		fmt.Fprintf(&b, "log closed (%s)", Printable([]byte(m.Reason)))
+		if m.NextOrigin != "" {
+			fmt.Fprintf(&b, ", %s goes on", Printable([]byte(m.NextOrigin)))
+		}
 	case *Epoch:
 		fmt.Fprintf(&b, "epoch %x (%s), QEMU pid %d", m.Epoch, m.Cause, m.QemuPid)
 	case *Enrolled:

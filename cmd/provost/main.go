@@ -60,6 +60,7 @@ var commands = []command{
 	{"tail", "[DOMAIN]", "show sealed entries; -f goes on with new ones", [2]int{0, 1}, tailCommand},
 	{"query", "", "find sealed entries by what they say", [2]int{0, 0}, queryCommand},
 	{"lineage", "PATH|PID|ADDRESS", "show what led to something, and what came of it", [2]int{1, 1}, lineageCommand},
+	{"erase", "DOMAIN", "erase payloads of its records for good; the erasure is sealed", [2]int{1, 1}, eraseCommand},
 	{"export", "DOMAIN", "write an evidence bundle", [2]int{1, 1}, exportCommand},
 	{"verify", "BUNDLE|DIR|URL", "verify evidence, or whole logs in a directory or at a URL", [2]int{1, 1}, verifyCommand},
 	{"policy check", "DIR", "check a policy bundle", [2]int{1, 1}, policyCheckCommand},

@@ -76,6 +76,7 @@ func (c *Control) Handler() http.Handler {
 	m.HandleFunc("GET /v1/query", c.query)
 	m.HandleFunc("GET /v1/lineage", c.lineage)
 	m.HandleFunc("POST /v1/export", c.export)
+	m.HandleFunc("POST /v1/erase", c.erase)
 	m.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		c.problem(w, r, fmt.Errorf("%s %s: %w", r.Method, r.URL.Path, ErrNotFound))
 	})

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"strconv"
 	"syscall"
+	"time"
 )
 
 // DefaultSocket is where provostd listens unless it is told otherwise.
@@ -147,6 +148,33 @@ func (c *Client) Export(ctx context.Context, q ExportQuery, w io.Writer) error {
 		return fmt.Errorf("read bundle from %s: %w", c.socket, err)
 	}
 	return nil
+}
+
+// EraseQuery chooses the records whose payloads are erased: exactly one of Record,
+// a time, and All.
+type EraseQuery struct {
+	Domain   string    // name or UUID
+	Origin   string    // of one log, instead of Domain
+	Record   *uint64   // entry of Origin, or of the domain's newest log
+	From, To time.Time // sealed at From or later, and before To; zero: open
+	All      bool
+	Reason   string // is sealed
+}
+
+// Erase has payloads erased. It cannot be taken back.
+func (c *Client) Erase(ctx context.Context, q EraseQuery) (*Erasure, error) {
+	v := url.Values{"domain": {q.Domain}, "origin": {q.Origin}, "reason": {q.Reason}, "all": {strconv.FormatBool(q.All)}}
+	if q.Record != nil {
+		v.Set("record", strconv.FormatUint(*q.Record, 10))
+	}
+	if !q.From.IsZero() {
+		v.Set("from", q.From.Format(time.RFC3339Nano))
+	}
+	if !q.To.IsZero() {
+		v.Set("to", q.To.Format(time.RFC3339Nano))
+	}
+	var e Erasure
+	return &e, c.call(ctx, http.MethodPost, "/v1/erase", v, &e)
 }
 
 func (c *Client) call(ctx context.Context, method, path string, v url.Values, into any) error {

@@ -167,3 +167,16 @@ func (p *Problem) Error() string {
 	}
 	return p.Detail
 }
+
+// Erasure is what was erased of each log.
+type Erasure struct {
+	Logs []ErasedLog `json:"logs"`
+}
+
+// ErasedLog is what was erased of one log.
+type ErasedLog struct {
+	Log      string `json:"log"`
+	Entry    uint64 `json:"entry"` // that tells of it
+	Records  uint64 `json:"records"`
+	Verdicts uint64 `json:"verdicts"` // that quoted them
+}
