@@ -224,7 +224,7 @@ func (s *Store) hotRows(l *Log, k uint64) (rows []packRow, leaves [][]byte, err 
 		if len(o.payload) > outsideBytes {
 			o = opening{kind: kindOutside}
 		}
-		if len(value) > 0 && value[0] != payloadSealed {
+		if _, _, sealed := rowKey(value, l.id, rows[n].leaf.Origin); !sealed {
 			o.payload = bytes.Clone(o.payload) // decrypting has made a copy, reading has not
 		}
 		rows[n].open = o
