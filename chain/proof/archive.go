@@ -239,6 +239,9 @@ func (b *Bundle) fill(files map[string][]byte) error {
 	if got := take(readmeFile); !bytes.Equal(got, readme(b)) {
 		b.fault(readmeFile, "is not the one that belongs to this bundle")
 	}
+	if got := take(scriptFile); !bytes.Equal(got, script) {
+		b.fault(scriptFile, "is not the one that belongs to this bundle")
+	}
 	// The same content in other words would not come out again as it went in.
 	if again, err := json.MarshalIndent(m, "", "  "); err != nil || !bytes.Equal(append(again, '\n'), text) {
 		b.fault(manifestFile, "is not written as this format writes it")

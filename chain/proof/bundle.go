@@ -16,13 +16,14 @@ import (
 // Format of the manifest. Part of the format.
 const (
 	bundleFormat  = "provost-evidence"
-	bundleVersion = 1
+	bundleVersion = 2
 )
 
 // Fixed names of members. Part of the format.
 const (
 	manifestFile       = "manifest.json"
 	readmeFile         = "README.txt"
+	scriptFile         = "verify.sh"
 	hostCheckpointFile = "host.checkpoint"
 	vmCheckpointFile   = "vm.checkpoint"
 	hostKeyFile        = "host.vkey"
@@ -141,7 +142,7 @@ type member struct {
 func (b *Bundle) members() ([]member, error) {
 	m := manifest{Format: bundleFormat, Version: bundleVersion, Host: b.HostOrigin, VM: b.VMOrigin, Range: b.Range, Keys: len(b.Certificates)}
 	files := []member{
-		{readmeFile, readme(b)},
+		{readmeFile, readme(b)}, {scriptFile, script},
 		{hostCheckpointFile, b.HostCheckpoint}, {vmCheckpointFile, b.VMCheckpoint},
 		{hostKeyFile, []byte(b.HostKey + "\n")}, {vmKeyFile, []byte(b.VMKey + "\n")},
 	}

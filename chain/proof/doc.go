@@ -17,10 +17,11 @@
 // A bundle is a zip archive. Its members are stored, sorted by name, without
 // times, so the same content always has the same bytes; a reader compares.
 //
-//	manifest.json            JSON: format "provost-evidence", version 1, origins,
+//	manifest.json            JSON: format "provost-evidence", version 2, origins,
 //	                         range claim, and for each entry its index, role,
 //	                         files, and its place in the agent's frame
 //	README.txt               what it is, and the commands of stock tools
+//	verify.sh                verifies one entry with openssl and a shell
 //	host.checkpoint          signed note of the host log
 //	vm.checkpoint            signed note of the VM log
 //	host.vkey, vm.vkey       verifier keys; they prove nothing, and must be the key

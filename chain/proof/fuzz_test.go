@@ -104,7 +104,7 @@ func FuzzReadBundle(f *testing.F) {
 }
 
 func FuzzManifest(f *testing.F) {
-	f.Add([]byte(`{"format":"provost-evidence","version":1,"host_origin":"h/log/1","vm_origin":"","entries":[{"index":1,"role":"chosen","file":"events/00000001","payload":true}]}`))
+	f.Add([]byte(`{"format":"provost-evidence","version":2,"host_origin":"h/log/1","vm_origin":"","entries":[{"index":1,"role":"chosen","file":"events/00000001","payload":true}]}`))
 	f.Add([]byte(`{}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := parseManifest(b)

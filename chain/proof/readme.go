@@ -1,6 +1,15 @@
 package proof
 
-import "fmt"
+import (
+	_ "embed"
+	"fmt"
+)
+
+// script is verify.sh: it verifies an entry with openssl and a shell. It is part of the
+// format: a reader compares.
+//
+//go:embed verify.sh
+var script []byte
 
 // readme returns README.txt: how to verify the bundle with tools that were
 // written elsewhere.
@@ -23,12 +32,18 @@ To verify all of it:
 
     provost verify --key trusted.vkey BUNDLE.zip
 
-To verify single entries with tools that are not ours (filippo.io/torchwood),
+To verify one entry, from your own key to its payload, with openssl and a shell
+alone (read the script first, it is short; and compare it with another copy of it, since
+it came with the archive):
+
+    unzip BUNDLE.zip -d evidence && cd evidence
+    sh verify.sh ../trusted.vkey events/00000000
+
+To verify all entries with tools that are not ours (filippo.io/torchwood),
 first the host log with your own key, which quotes the VM log's checkpoint and
 certifies its key:
 
     go install filippo.io/torchwood/cmd/spicy@v0.9.0
-    unzip BUNDLE.zip -d evidence && cd evidence
     spicy -verify "$(cat ../trusted.vkey)" vm-checkpoint.leaf vm-key.leaf
 
 Then that the payload of the certificate is what its leaf commits to (two equal
@@ -37,7 +52,7 @@ lines) and that the key it certifies is the one in vm.vkey ("certified"):
     (printf 'provost/commitment/v1\000'; cat vm-key.payload) | openssl dgst -sha256 -r | cut -c1-64
     tail -c 32 vm-key.leaf | xxd -p -c 32
     VM=$(cut -d+ -f3- vm.vkey | base64 -d | tail -c 32 | xxd -p -c 64)
-    xxd -p -c 1000000 vm-key.payload | grep -q "$VM" && echo certified
+    xxd -p -c 1000000 vm-key.payload | grep -q "1220$VM" && echo certified
 
 Only then the VM log, which holds the events and the agent's signed frames:
 
@@ -47,6 +62,7 @@ Only then the VM log, which holds the events and the agent's signed frames:
 What is in it:
 
     manifest.json            which entries, why, and their place in a frame
+    verify.sh                verifies one entry with openssl
     host.checkpoint          signed tree head of the host log
     vm.checkpoint            signed tree head of the VM log
     host.vkey, vm.vkey       copies of the keys, to compare with; they prove nothing

@@ -218,3 +218,66 @@ func unzip(t *testing.T, archive []byte) string {
 	}
 	return dir
 }
+
+// TestShell runs the bundle's verify.sh, with nothing but openssl and a shell, on
+// every entry, and on entries of which a bit was changed.
+func TestShell(t *testing.T) {
+	need(t, "openssl", "openssl")
+	s, l := ledger(t)
+	var archive bytes.Buffer
+	if err := chain.Export(t.Context(), s, l, chain.Selection{Indexes: []uint64{1, 255, 256, 777, l.Size() - 1}}, &archive); err != nil {
+		t.Fatal(err)
+	}
+	dir := unzip(t, archive.Bytes())
+	key := filepath.Join(t.TempDir(), "trusted.vkey")
+	if err := os.WriteFile(key, []byte(s.HostLog().VerifierKey()+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sh := func(shell, entry string) (bool, string) {
+		cmd := exec.CommandContext(t.Context(), shell, "verify.sh", key, entry)
+		cmd.Dir = dir
+		out, err := cmd.CombinedOutput()
+		return err == nil && bytes.Contains(out, []byte("verified: "+entry+" is entry ")), string(out)
+	}
+	last := fmt.Sprintf("events/%08d", l.Size()-1)
+	for _, shell := range []string{"sh", need(t, "bash", "bash")} {
+		for _, entry := range []string{"vm-key", "vm-checkpoint", "events/00000000", "events/00000001", "events/00000255", "events/00000256", "events/00000777", last} {
+			if ok, out := sh(shell, entry); !ok {
+				t.Errorf("%s: %s: %s", shell, entry, out)
+			}
+		}
+	}
+	// Each file that the entry rests on, with one bit changed.
+	const entry = "events/00000777"
+	for _, name := range []string{entry + ".leaf", entry + ".tlog-proof", entry + ".payload", "vm.vkey", "vm-key.leaf", "vm-key.payload", "vm-key.tlog-proof", "vm-checkpoint.leaf", "vm-checkpoint.payload", "vm.checkpoint", key} {
+		path := name
+		if !filepath.IsAbs(name) {
+			path = filepath.Join(dir, filepath.FromSlash(name))
+		}
+		whole, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, at := range []int{0, len(whole) / 3, len(whole) / 2, len(whole) - 3} {
+			bad := bytes.Clone(whole)
+			bad[at] ^= 1
+			if err := os.WriteFile(path, bad, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if ok, out := sh("sh", entry); ok || !strings.Contains(out, "NOT verified") {
+				t.Errorf("byte %d of %s changed: %s", at, name, out)
+			}
+		}
+		if err := os.WriteFile(path, whole, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if ok, out := sh("sh", entry); !ok {
+		t.Errorf("put back: %s", out)
+	}
+	for _, entry := range []string{"events/00000002", "../x", ""} {
+		if ok, out := sh("sh", entry); ok {
+			t.Errorf("%q: %s", entry, out)
+		}
+	}
+}
