@@ -46,13 +46,66 @@ libvirt {
 }
 
 api {
-  # Unix socket of the command line. Only root may use it. An absolute path.
+  # Unix socket of the command line. Root may use it, and group. An absolute
+  # path.
   # socket = "/run/provost/provostd.sock"
 
-  # Address of /metrics and of the logs as tiles (/logs/), over plain HTTP and
-  # without passwords. Tiles hold no payloads. "off": none.
+  # Members of this group may use the socket as root may: they read everything
+  # and may stop agents. Under systemd the unit needs SupplementaryGroups= with
+  # it. Default: none.
+  # group = ""
+
+  # Address on this host of /metrics and of the logs as tiles (/logs/), over
+  # plain HTTP and without passwords, so it must be a loopback address: a block
+  # listener serves others. Tiles hold no payloads. "off": none.
   # listen = "127.0.0.1:9477"
+
+  # File of the bearer tokens, mode 0600, with their SHA-256 only. "provostd
+  # token" makes, lists and revokes them. An absolute path.
+  # tokens = "/etc/provost/tokens"
+
+  # Requests a second of one identity over TLS, sustained; five times that at
+  # once. Each disclosure of payloads is an entry of the host log.
+  # requests_per_second = 20
+
+  # Exports, queries and the like that one identity may have running at once.
+  # expensive_requests = 4
+
+  # Connections that one listener takes at once, a quarter of them from one
+  # address.
+  # connections = 256
 }
+
+# A block for each address at which others than this host may read: TLS 1.3 and
+# nothing else. Who they are is known by a client certificate, a token, or both
+# are taken. Certificates may be replaced at any time. The unit lets only
+# this host in: IPAddressAllow= in it has to name the clients too.
+# listener "0.0.0.0:9478" {
+#   # Certificate with its chain, and its key, PEM. Absolute paths.
+#   certificate = "/etc/provost/tls/server.pem"
+#   key = "/etc/provost/tls/server.key"
+#
+#   # CAs of client certificates, PEM. Use one of your own: whoever it certifies
+#   # gets as far as the identities below. Default: no certificates are taken.
+#   client_ca = "/etc/provost/tls/clients.pem"
+#
+#   # Whether tokens are taken. Default false.
+#   tokens = true
+# }
+
+# A block for each holder of a client certificate.
+# identity "acme" {
+#   # operator: reads everything and has the daemon act; auditor: reads
+#   # everything; tenant: reads the logs of some domains.
+#   role = "tenant"
+#
+#   # Of a tenant: the UUIDs of these domains.
+#   domains = ["0b0f6fc4-5cc5-4f6c-9ab1-6a3a1f7c2d10"]
+#
+#   # Names in the certificate, any of which will do, with their kind: dns:,
+#   # email: and uri: are subject alternative names, cn: is the common name.
+#   certificates = ["uri:spiffe://example.net/acme"]
+# }
 
 # What one domain may cost. A guest over its quota is not dropped but read more
 # slowly, until its own agent has to drop and say so.

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"sync"
 	"syscall"
 
 	"github.com/hashicorp/hcl/v2"
@@ -33,14 +34,17 @@ func main() {
 const help = `usage: provostd [flags] [COMMAND [flags] [ARGUMENT]]
 
 commands:
-  run          keep the chains of this host's domains (default)
-  init         create keys and ledger of a host that has none
-  check        check the configuration and the policies, and end
-  fsck         check every row of the ledger while no daemon runs
-  backup       copy the ledger to a directory, beside a running daemon or without one
-  restore      put a backup in the place of a ledger that is gone
-  rotate-keys  replace the key of the VM logs and destroy the old one
-  version      print the version
+  run           keep the chains of this host's domains (default)
+  init          create keys and ledger of a host that has none
+  check         check the configuration and the policies, and end
+  fsck          check every row of the ledger while no daemon runs
+  backup        copy the ledger to a directory, beside a running daemon or without one
+  restore       put a backup in the place of a ledger that is gone
+  rotate-keys   replace the key of the VM logs and destroy the old one
+  token create  make a token of a reader, and print it
+  token list    list the tokens
+  token revoke  take a token away, by its id or name
+  version       print the version
 
 flags:
 `
@@ -67,6 +71,7 @@ func plain(f func(context.Context, *daemon.Config, *slog.Logger, io.Writer) erro
 var commands = map[string]command{
 	"run": plain(runDaemon), "init": plain(initHost), "check": plain(check), "rotate-keys": plain(rotateKeys),
 	"fsck": {setup: fsck}, "backup": {args: 1, setup: backup}, "restore": {args: 1, setup: restore},
+	"token create": {setup: createToken}, "token list": plain(listTokens), "token revoke": {args: 1, setup: func(*flag.FlagSet) action { return revokeToken }},
 }
 
 // errFound is the error of a command that did its work and found what it
@@ -83,11 +88,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	} else if err != nil {
 		return 2
 	}
-	name := "run"
-	if fs.NArg() > 0 {
-		name = fs.Arg(0)
+	name, rest := "run", fs.Args()
+	if len(rest) > 0 {
+		name, rest = rest[0], rest[1:]
 	}
-	if name == "version" && fs.NArg() == 1 {
+	if name == "token" && len(rest) > 0 {
+		name, rest = name+" "+rest[0], rest[1:]
+	}
+	if name == "version" && len(rest) == 0 {
 		fmt.Fprintln(stdout, "provostd", version)
 		return 0
 	}
@@ -99,7 +107,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	own := flag.NewFlagSet("provostd "+name, flag.ContinueOnError)
 	own.SetOutput(stderr)
 	act := c.setup(own)
-	if err := own.Parse(fs.Args()[min(1, fs.NArg()):]); errors.Is(err, flag.ErrHelp) {
+	if err := own.Parse(rest); errors.Is(err, flag.ErrHelp) {
 		return 0
 	} else if err != nil {
 		return 2
@@ -187,11 +195,34 @@ func runDaemon(ctx context.Context, cfg *daemon.Config, log *slog.Logger, _ io.W
 	if err != nil {
 		return err
 	}
+	hangups := make(chan os.Signal, 1) // one that waits stands for all that follow
+	signal.Notify(hangups, syscall.SIGHUP)
+	ended := make(chan struct{})
+	var reloads sync.WaitGroup
 	err = d.Run(ctx, func() {
+		reloads.Go(func() { reloadOn(ctx, hangups, ended, d, log) })
 		log.InfoContext(ctx, "ready", "version", version, "host", cfg.HostID, "socket", cfg.API.Socket, "listen", cfg.API.Listen)
 		notifyReady(log)
 	})
+	signal.Stop(hangups)
+	close(ended)
+	reloads.Wait()
 	return errors.Join(err, d.Close())
+}
+
+// reloadOn has certificates and tokens read at each SIGHUP, until the daemon
+// has ended.
+func reloadOn(ctx context.Context, hangups <-chan os.Signal, ended <-chan struct{}, d *daemon.Daemon, log *slog.Logger) {
+	for {
+		select {
+		case <-ended:
+			return
+		case <-hangups:
+			if err := d.Reload(ctx); err == nil { // a failure is logged where it is found
+				log.InfoContext(ctx, "certificates and tokens are read")
+			}
+		}
+	}
 }
 
 func initHost(_ context.Context, cfg *daemon.Config, log *slog.Logger, stdout io.Writer) error {

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,7 +13,6 @@ import (
 
 	"github.com/provostd/provost/chain/proof"
 	"github.com/provostd/provost/guestagent/wire"
-	"github.com/provostd/provost/introspect/api/client"
 	"github.com/provostd/provost/introspect/domain"
 	"github.com/provostd/provost/rules/policy"
 )
@@ -51,6 +49,8 @@ type Config struct {
 	Keys        *KeysConfig        `hcl:"keys,block"`
 	Witnessing  *WitnessingConfig  `hcl:"witnessing,block"`
 	Witnesses   []WitnessConfig    `hcl:"witness,block"`
+	Listeners   []ListenerConfig   `hcl:"listener,block"`
+	Identities  []IdentityConfig   `hcl:"identity,block"`
 	Domains     []DomainConfig     `hcl:"domain,block"`
 }
 
@@ -58,14 +58,6 @@ type Config struct {
 type LibvirtConfig struct {
 	URI    string `hcl:"uri,optional"`     // default qemu:///system
 	RunDir string `hcl:"run_dir,optional"` // of QEMU's pid files; default /run/libvirt/qemu
-}
-
-// APIConfig says where the daemon listens.
-type APIConfig struct {
-	Socket string `hcl:"socket,optional"` // control; default /run/provost/provostd.sock
-	// Listen is the address of metrics and of the logs' tiles, which hold no
-	// payloads. Default 127.0.0.1:9477; "off": none.
-	Listen string `hcl:"listen,optional"`
 }
 
 // GuestConfig bounds what one domain may cost. Zero means the default.
@@ -180,17 +172,7 @@ func (c *Config) blocks(v *validator) {
 	def(&c.Libvirt.URI, "qemu:///system")
 	def(&c.Libvirt.RunDir, "/run/libvirt/qemu")
 	v.path("libvirt.run_dir", c.Libvirt.RunDir)
-	if c.API == nil {
-		c.API = &APIConfig{}
-	}
-	def(&c.API.Socket, client.DefaultSocket)
-	def(&c.API.Listen, "127.0.0.1:9477")
-	v.path("api.socket", c.API.Socket)
-	if c.API.Listen != "off" {
-		if _, _, err := net.SplitHostPort(c.API.Listen); err != nil {
-			v.bad("api.listen", "Listen address cannot be used", fmt.Sprintf("%v. Write an address such as 127.0.0.1:9477, or \"off\".", err))
-		}
-	}
+	c.completeAPI(v)
 	if c.Guest == nil {
 		c.Guest = &GuestConfig{}
 	}

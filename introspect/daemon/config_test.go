@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -37,6 +38,15 @@ domain "11111111-2222-4333-8444-555555555555" {
 	}
 }
 
+// listener is a listener with a setting, and an identity unless it is empty.
+func listener(setting, identity string) string {
+	s := "\nlistener \"0.0.0.0:9478\" {\n  certificate = \"/a\"\n  key = \"/b\"\n  " + setting + "\n}\n"
+	if identity != "" {
+		s += "identity \"a\" {\n  " + identity + "\n}\n"
+	}
+	return s
+}
+
 // TestConfigProblems holds that every mistake is named with its place, all in
 // one run.
 func TestConfigProblems(t *testing.T) {
@@ -48,6 +58,22 @@ func TestConfigProblems(t *testing.T) {
 		{"host", `host_id = "a b"`, "Host id cannot be used"},
 		{"duration", `host_id = "h"` + "\nguest {\n  silent_after = \"soon\"\n}\n", `"soon" is no duration`},
 		{"address", `host_id = "h"` + "\napi {\n  listen = \"9477\"\n}\n", "Listen address cannot be used"},
+		{"plain HTTP", `host_id = "h"` + "\napi {\n  listen = \"0.0.0.0:9477\"\n}\n", "plain HTTP, which anybody on the way can read"},
+		{"plain HTTP for a name", `host_id = "h"` + "\napi {\n  listen = \"kvm1.example.net:9477\"\n}\n", "plain HTTP, which anybody on the way can read"},
+		{"plain HTTP for all", `host_id = "h"` + "\napi {\n  listen = \":9477\"\n}\n", "plain HTTP, which anybody on the way can read"},
+		{"limits", `host_id = "h"` + "\napi {\n  connections = -1\n}\n", "Limit is negative"},
+		{"listener without certificate", `host_id = "h"` + "\nlistener \":1\" {\n  tokens = true\n}\n", `The argument "certificate" is required`},
+		{"listener for nobody", `host_id = "h"` + listener("", ""), "lets nobody in"},
+		{"listener without port", `host_id = "h"` + strings.Replace(listener("tokens = true", ""), ":9478", "", 1), "Listen address cannot be used"},
+		{"listener twice", `host_id = "h"` + listener("tokens = true", "") + listener("tokens = true", ""), "described twice"},
+		{"identity without CA", `host_id = "h"` + listener("tokens = true", "role = \"auditor\"\n  certificates = [\"cn:a\"]"), "known to no listener"},
+		{"identity without certificates", `host_id = "h"` + listener("client_ca = \"/c\"", "role = \"auditor\"\n  certificates = []"), "known to no listener"},
+		{"identity of no role", `host_id = "h"` + listener("client_ca = \"/c\"", "role = \"root\"\n  certificates = [\"cn:a\"]"), "is none of operator, auditor, tenant"},
+		{"tenant of nothing", `host_id = "h"` + listener("client_ca = \"/c\"", "role = \"tenant\"\n  certificates = [\"cn:a\"]"), "sees no domain"},
+		{"tenant of a name", `host_id = "h"` + listener("client_ca = \"/c\"", "role = \"tenant\"\n  domains = [\"web\"]\n  certificates = [\"cn:a\"]"), "virsh domuuid"},
+		{"auditor of one", `host_id = "h"` + listener("client_ca = \"/c\"", "role = \"auditor\"\n  domains = [\"11111111-2222-4333-8444-555555555555\"]\n  certificates = [\"cn:a\"]"), "sees every domain"},
+		{"subject without kind", `host_id = "h"` + listener("client_ca = \"/c\"", "role = \"auditor\"\n  certificates = [\"a\"]"), "begins with none of"},
+		{"subject of two", `host_id = "h"` + listener("client_ca = \"/c\"", "role = \"auditor\"\n  certificates = [\"cn:a\", \"cn:a\"]"), "Subject is that of two"},
 		{"uuid", `host_id = "h"` + "\ndomain \"web\" {\n  mode = \"off\"\n}\n", "virsh domuuid"},
 		{"uuid twice", `host_id = "h"` + "\ndomain \"ABCDEF00-0000-4000-8000-000000000001\" {\n  mode = \"off\"\n}\ndomain \"abcdef00-0000-4000-8000-000000000001\" {\n  mode = \"audit\"\n}\n", "limited twice"},
 		{"too silent", `host_id = "h"` + "\nguest {\n  silent_after = \"2s\"\n}\n", "from 6s"},
@@ -65,6 +91,11 @@ func TestConfigProblems(t *testing.T) {
 				}
 			}
 		})
+	}
+	for _, local := range []string{"127.0.0.1:1", "127.9.9.9:0", "[::1]:9477", "localhost:9477", "off"} {
+		if _, _, diags := parseConfig(fmt.Appendf(nil, "host_id = \"h\"\napi {\n  listen = %q\n}\n", local), "x.hcl"); diags.HasErrors() {
+			t.Errorf("%s: %v", local, diags)
+		}
 	}
 	_, _, diags := parseConfig([]byte("host_id = \"a b\"\nmode = \"x\"\nstate_dir = \"y\"\n"), "provostd.hcl")
 	if len(diags) < 3 {

@@ -20,6 +20,7 @@ import (
 	"github.com/provostd/provost/chain/keys"
 	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/introspect"
+	"github.com/provostd/provost/introspect/api/access"
 	"github.com/provostd/provost/introspect/domain"
 	"github.com/provostd/provost/introspect/enforce"
 	"github.com/provostd/provost/introspect/guest"
@@ -46,6 +47,9 @@ type Daemon struct {
 	judge    *introspect.Judge
 	enforcer *enforce.Enforcer
 	metrics  *metrics
+	door     *access.Stats
+	sealer   *access.Sealer
+	reloads  []reloader // what listeners read anew; set by listen
 }
 
 // PolicyError says that the policy bundle does not load. The daemon does not
@@ -156,6 +160,8 @@ func New(cfg *Config, version string, log *slog.Logger) (_ *Daemon, err error) {
 	d.metrics.ledger(d.store, d.judge, d.enforcer)
 	d.metrics.index(d.index)
 	d.metrics.witnesses(d.store)
+	d.door, d.sealer = &access.Stats{}, &access.Sealer{Store: d.store}
+	d.metrics.access(d.door, d.sealer)
 	return d, nil
 }
 
@@ -293,6 +299,12 @@ func (d *Daemon) sealStart(ctx context.Context) error {
 
 func (d *Daemon) seal(ctx context.Context, c record.Class, what string) error {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%+v %+v %+v %+v %+v %s", d.cfg.HostID, *d.cfg.Libvirt, *d.cfg.API, *d.cfg.Guest, d.cfg.Domains, d.cfg.Mode))
+	for _, l := range d.cfg.Listeners {
+		sum = sha256.Sum256(fmt.Appendf(sum[:], " %+v", l))
+	}
+	for _, i := range d.cfg.Identities {
+		sum = sha256.Sum256(fmt.Appendf(sum[:], " %+v", i))
+	}
 	for _, w := range d.cfg.Witnesses {
 		sum = sha256.Sum256(fmt.Appendf(sum[:], " %s %s %s %s", w.Name, w.URL, w.Key, d.cfg.Witnessing.Policy))
 	}

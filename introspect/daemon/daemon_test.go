@@ -104,20 +104,20 @@ func TestBrokenPoliciesStopTheStart(t *testing.T) {
 // TestSocketOfAnother holds that a daemon that runs keeps its socket.
 func TestSocketOfAnother(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
-	l, err := controlSocket(path)
+	l, err := controlSocket(path, -1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("the socket has mode %v (%v), want 0600", st.Mode(), err)
 	}
-	if _, err := controlSocket(path); !errors.Is(err, record.ErrReject) {
+	if _, err := controlSocket(path, -1); !errors.Is(err, record.ErrReject) {
 		t.Errorf("a second daemon takes the socket: %v", err)
 	}
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	l, err = controlSocket(path)
+	l, err = controlSocket(path, -1)
 	if err != nil {
 		t.Fatalf("a socket that was left behind is in the way: %v", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/provostd/provost/chain/index"
 	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/introspect"
+	"github.com/provostd/provost/introspect/api/access"
 	"github.com/provostd/provost/introspect/enforce"
 	"github.com/provostd/provost/introspect/guest"
 	"github.com/provostd/provost/introspect/virt"
@@ -110,6 +111,23 @@ func (m *metrics) ledger(s *chain.Store, j *introspect.Judge, e *enforce.Enforce
 func (m *metrics) index(x *index.Index) {
 	m.gauge("index_entries", "Entries that queries find.", func() float64 { return float64(x.Entries()) })
 	m.gauge("index_backlog_commits", "Commits not indexed yet.", func() float64 { return float64(x.Lag()) })
+}
+
+// access registers what happens at the listeners.
+func (m *metrics) access(s *access.Stats, d *access.Sealer) {
+	m.count("api_requests_total", "Requests from somebody who is known.", s.Requests.Load)
+	m.count("api_authentication_failures_total", "Requests that did not show who sends them.", s.Failures.Load)
+	m.count("api_requests_limited_total", "Requests refused because of their number.", s.Limited.Load)
+	m.count("api_requests_busy_total", "Expensive requests refused because others of the same sender ran.", s.Busy.Load)
+	m.count("api_requests_cut_total", "Requests ended because their token or certificate was not in force any more.", s.Cut.Load)
+	m.count("api_panics_total", "Requests that ended in a fault of the daemon.", s.Panics.Load)
+	m.gauge("api_connections", "Open connections.", func() float64 { return float64(s.Connections.Load()) })
+	m.count("api_connections_refused_total", "Connections closed because of their number.", s.Refused.Load)
+	m.count("api_connection_errors_total", "Connections that ended in an error, failed TLS handshakes among them.", s.Broken.Load)
+	m.count("api_reloads_total", "Times certificates, CAs or tokens were read.", s.Reloads.Load)
+	m.count("api_reload_failures_total", "Times they could not be used.", s.ReloadFails.Load)
+	m.count("disclosures_total", "Disclosures of payloads sealed.", func() uint64 { n, _ := d.Sealed(); return n })
+	m.count("disclosures_refused_total", "Payloads not given because their disclosure could not be sealed.", func() uint64 { _, n := d.Sealed(); return n })
 }
 
 // witnesses registers what witnesses do, for each by its name in the

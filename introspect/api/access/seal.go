@@ -43,9 +43,12 @@ func (s *Sealer) seal(ctx context.Context, d Disclosure) error {
 	if !who.May(Tenant) {
 		return fmt.Errorf("disclose payloads: the request has no identity: %w", record.ErrReject)
 	}
+	// What was asked for may name people, and the host's own entries are not
+	// erased.
+	what, _, _ := strings.Cut(d.What, "?")
 	e, err := s.Store.Draft(record.OriginHost, record.ClassAccessDisclosed, &record.Disclosed{
 		Name: who.Name, Role: who.Role.String(), How: who.How, Address: who.Address,
-		What: strings.ToValidUTF8(d.What[:min(len(d.What), maxWhat)], ""), Origin: d.Origin, First: d.First, Last: d.Last, Count: d.Count,
+		What: strings.ToValidUTF8(what[:min(len(what), maxWhat)], ""), Origin: d.Origin, First: d.First, Last: d.Last, Count: d.Count,
 	})
 	if err != nil {
 		return fmt.Errorf("disclose payloads: %w", err)

@@ -53,7 +53,7 @@ func ledger(t *testing.T) (*chain.Store, func()) {
 func TestDiscloseIsSealed(t *testing.T) {
 	s, stop := ledger(t)
 	sealer := &Sealer{Store: s}
-	d := Disclosure{Origin: "kvm1.example/vm/x", First: 3, Last: 9, Count: 5, What: "GET /v1/query " + strings.Repeat("é", maxWhat)}
+	d := Disclosure{Origin: "kvm1.example/vm/x", First: 3, Last: 9, Count: 5, What: "GET /v1/query/" + strings.Repeat("é", maxWhat)}
 	if err := sealer.Disclose(t.Context(), d); !errors.Is(err, record.ErrReject) {
 		t.Errorf("nobody is given payloads: %v", err)
 	}

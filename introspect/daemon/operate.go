@@ -5,14 +5,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/provostd/provost/chain"
 	"github.com/provostd/provost/chain/record"
@@ -24,99 +19,6 @@ import (
 	"github.com/provostd/provost/introspect/guest"
 	"github.com/provostd/provost/introspect/virt"
 )
-
-// servers are the daemon's listeners.
-type servers struct {
-	all []server
-}
-
-type server struct {
-	http     *http.Server
-	listener net.Listener
-}
-
-// listen opens the listeners, so that a port in use is an error of the start.
-func (d *Daemon) listen() (*servers, error) {
-	control, err := controlSocket(d.cfg.API.Socket)
-	if err != nil {
-		return nil, err
-	}
-	c := &api.Control{Store: d.store, Index: d.index, Log: d.log, Status: d.status, Enroll: d.enroll, StopAgent: d.stopAgent, Rotate: d.rotate, Backup: d.backup, Find: d.find, Name: d.name}
-	s := &servers{all: []server{{harden(&http.Server{Handler: c.Handler(), ConnContext: api.WithPeer}), control}}}
-	if d.cfg.API.Listen == "off" {
-		return s, nil
-	}
-	public, err := net.Listen("tcp", d.cfg.API.Listen)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("listen on %s: %w; setting api.listen names another address, or \"off\"", d.cfg.API.Listen, err), control.Close())
-	}
-	m := http.NewServeMux()
-	m.Handle("GET /metrics", promhttp.HandlerFor(d.metrics.registry, promhttp.HandlerOpts{}))
-	m.Handle("/logs/", api.Tiles(d.store, d.log))
-	s.all = append(s.all, server{harden(&http.Server{Handler: m, WriteTimeout: time.Minute}), public})
-	return s, nil
-}
-
-// harden bounds what a slow or hostile client may cost.
-func harden(s *http.Server) *http.Server {
-	s.ReadHeaderTimeout = 10 * time.Second
-	s.IdleTimeout = time.Minute
-	s.MaxHeaderBytes = 16 << 10
-	return s
-}
-
-// controlSocket listens on a unix socket that only root may use. A socket that
-// an earlier daemon left behind is replaced, one that is answered on is not.
-func controlSocket(path string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", path, err)
-	}
-	if c, err := net.Dial("unix", path); err == nil {
-		c.Close()
-		return nil, fmt.Errorf("listen on %s: another provostd answers there; stop it, or set api.socket: %w", path, record.ErrReject)
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("listen on %s: %w", path, err)
-	}
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", path, err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("listen on %s: %w", path, err), l.Close())
-	}
-	return l, nil
-}
-
-// run serves until ctx ends; live views are cut off, other requests end.
-func (s *servers) run(ctx context.Context) error {
-	failed := make(chan error, len(s.all))
-	for _, v := range s.all {
-		v.http.BaseContext = func(net.Listener) context.Context { return ctx }
-		go func() { failed <- v.http.Serve(v.listener) }()
-	}
-	var err error
-	pending := len(s.all)
-	select {
-	case <-ctx.Done():
-	case err = <-failed:
-		pending--
-	}
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	for _, v := range s.all {
-		if e := v.http.Shutdown(grace); e != nil {
-			e = v.http.Close()
-			err = errors.Join(err, e)
-		}
-	}
-	for range pending {
-		if e := <-failed; !errors.Is(e, http.ErrServerClosed) {
-			err = errors.Join(err, e)
-		}
-	}
-	return err
-}
 
 func (d *Daemon) find(nameOrUUID string) (*chain.Log, error) {
 	m, err := d.registry.Find(nameOrUUID)

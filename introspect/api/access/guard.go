@@ -1,0 +1,325 @@
+package access
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/provostd/provost/introspect/api/client"
+)
+
+// Limits bound what one identity may ask for. Zero means the default.
+type Limits struct {
+	// RequestsPerSecond is what an identity may send over TLS, sustained, and
+	// five times that at once. Default 20.
+	RequestsPerSecond float64
+	// Expensive is how many expensive requests of an identity run at once.
+	// Default 4.
+	Expensive int
+}
+
+// Failures of one address: so many at once, and one more every so often.
+const (
+	failureBurst = 20
+	failureEvery = 3 * time.Second
+)
+
+const (
+	// bodyTimeout ends the reading of a body, which no route needs.
+	bodyTimeout = 10 * time.Second
+	// answerTimeout ends an answer whose route sets no deadline of its own.
+	answerTimeout = time.Minute
+	maxBody       = 64 << 10
+)
+
+// GuardConfig is what a Guard needs.
+type GuardConfig struct {
+	Limits    Limits
+	Expensive func(*http.Request) bool // nil: none is
+	Stats     *Stats
+	Log       *slog.Logger
+	Now       func() time.Time
+}
+
+// Guard stands in front of the routes of all listeners: it finds out who sends
+// a request, bounds how much that is, and ends what no longer may go on. It is
+// safe for concurrent use.
+type Guard struct {
+	cfg      GuardConfig
+	failures *buckets[netip.Prefix]
+	requests *buckets[string]
+
+	mu      sync.Mutex
+	running map[string]int // expensive requests by identity
+	active  map[*active]bool
+}
+
+// active is a request that is being answered.
+type active struct {
+	r      *http.Request
+	from   Authenticator
+	began  time.Time
+	cancel context.CancelCauseFunc
+}
+
+// Authenticator finds out who sends a request, from its transport: Peers or
+// Remote. Where nobody can be told, it says why, for the daemon's log only.
+type Authenticator interface {
+	authenticate(r *http.Request, now time.Time) (who *Identity, why string)
+}
+
+var (
+	_ Authenticator = Peers{}
+	_ Authenticator = (*Remote)(nil)
+)
+
+// NewGuard returns a guard. Run has to run for it to end requests.
+func NewGuard(cfg GuardConfig) *Guard {
+	if cfg.Limits.RequestsPerSecond <= 0 {
+		cfg.Limits.RequestsPerSecond = 20
+	}
+	if cfg.Limits.Expensive <= 0 {
+		cfg.Limits.Expensive = 4
+	}
+	if cfg.Expensive == nil {
+		cfg.Expensive = func(*http.Request) bool { return false }
+	}
+	per := cfg.Limits.RequestsPerSecond
+	return &Guard{cfg: cfg,
+		failures: newBuckets[netip.Prefix](rate.Every(failureEvery), failureBurst),
+		requests: newBuckets[string](rate.Limit(per), int(math.Ceil(5*per))),
+		running:  map[string]int{}, active: map[*active]bool{},
+	}
+}
+
+// Wrap returns next behind the guard, with identities of one listener.
+func (g *Guard) Wrap(next http.Handler, from Authenticator) http.Handler {
+	// Certificates are sent by browsers unasked: what another site has them
+	// send changes nothing here.
+	sites := http.NewCrossOriginProtection()
+	sites.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		problem(w, &client.Problem{Status: http.StatusForbidden, Detail: "a browser sends this request for another site"})
+	}))
+	next = sites.Handler(next)
+	return g.Contain(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		who, p := g.admit(w, r, from)
+		if p != nil {
+			problem(w, p)
+			return
+		}
+		g.cfg.Stats.Requests.Add(1)
+		if g.cfg.Expensive(r) {
+			if !g.begin(who.Name) {
+				g.cfg.Stats.Busy.Add(1)
+				w.Header().Set("Retry-After", "1")
+				problem(w, &client.Problem{Status: http.StatusTooManyRequests, Detail: fmt.Sprintf("%d requests of this kind are running for %s", g.cfg.Limits.Expensive, who.Name),
+					Hint: "wait for one of them to end"})
+				return
+			}
+			defer g.end(who.Name)
+		}
+		ctx, cancel := context.WithCancelCause(r.Context())
+		defer cancel(nil)
+		a := &active{r: r, from: from, began: g.cfg.Now(), cancel: cancel}
+		g.enter(a)
+		defer g.leave(a)
+		next.ServeHTTP(w, r.WithContext(With(ctx, who)))
+	}))
+}
+
+// admit finds out who sends a request, or why it is refused.
+func (g *Guard) admit(w http.ResponseWriter, r *http.Request, from Authenticator) (*Identity, *client.Problem) {
+	now := g.cfg.Now()
+	_, local := from.(Peers)
+	address := remoteOrigin(r)
+	// Before anything is looked up, so that guesses cost nothing but a
+	// connection. Certificates were checked by the handshake and cannot be
+	// guessed: neighbours behind one address cannot lock them out.
+	if !local && (r.Header.Get("Authorization") != "" || r.TLS == nil || len(r.TLS.PeerCertificates) == 0) {
+		if wait, empty := g.failures.empty(address, now); empty {
+			g.cfg.Stats.Limited.Add(1)
+			return nil, tooMany(w, wait, "too many requests from this address did not show who sends them")
+		}
+	}
+	who, why := from.authenticate(r, now)
+	if who == nil {
+		g.cfg.Stats.Failures.Add(1)
+		if _, ok := g.failures.take(address, now); ok { // so that nobody floods the log
+			g.cfg.Log.InfoContext(r.Context(), "a request is refused: nobody is known to send it", "address", r.RemoteAddr, "reason", why)
+		}
+		w.Header().Set("WWW-Authenticate", "Bearer")
+		return nil, &client.Problem{Status: http.StatusUnauthorized, Detail: "nobody is known to send this request",
+			Hint: "show a client certificate or a bearer token that is in force here"}
+	}
+	if local {
+		return who, nil // they may stop the daemon: their number is their own affair
+	}
+	one := *who
+	one.Address = address.Addr().String()
+	if ap, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		one.Address = ap.Addr().Unmap().String()
+	}
+	if wait, ok := g.requests.take(one.Name, now); !ok {
+		g.cfg.Stats.Limited.Add(1)
+		return nil, tooMany(w, wait, one.Name+" sends too many requests")
+	}
+	return &one, nil
+}
+
+func remoteOrigin(r *http.Request) netip.Prefix {
+	ap, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return prefixOf(ap.Addr())
+}
+
+func tooMany(w http.ResponseWriter, wait time.Duration, detail string) *client.Problem {
+	s := strconv.Itoa(max(1, int(math.Ceil(wait.Seconds()))))
+	w.Header().Set("Retry-After", s)
+	return &client.Problem{Status: http.StatusTooManyRequests, Detail: detail, Hint: "try again in " + s + " s"}
+}
+
+func (g *Guard) begin(name string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.running[name] >= g.cfg.Limits.Expensive {
+		return false
+	}
+	g.running[name]++
+	return true
+}
+
+func (g *Guard) end(name string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.running[name]--; g.running[name] == 0 {
+		delete(g.running, name)
+	}
+}
+
+func (g *Guard) enter(a *active) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.active[a] = true
+}
+
+func (g *Guard) leave(a *active) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.active, a)
+}
+
+// recheck is how often those that are being answered are asked for again.
+const recheck = 2 * time.Second
+
+// ErrGone is why a request is ended whose sender would not be let in again.
+var ErrGone = errors.New("the token or certificate of this request is not in force any more")
+
+// Run ends requests whose token or certificate is revoked or expires while they
+// run, such as live views, until ctx ends.
+func (g *Guard) Run(ctx context.Context) error {
+	tick := time.NewTicker(recheck)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			g.sweep(ctx)
+		}
+	}
+}
+
+func (g *Guard) sweep(ctx context.Context) {
+	now := g.cfg.Now()
+	g.mu.Lock()
+	all := make([]*active, 0, len(g.active))
+	for a := range g.active {
+		all = append(all, a)
+	}
+	g.mu.Unlock()
+	for _, a := range all {
+		if who, why := a.from.authenticate(a.r, now); who == nil {
+			g.cfg.Stats.Cut.Add(1)
+			g.cfg.Log.InfoContext(ctx, "a request is ended", "address", a.r.RemoteAddr, "path", a.r.URL.Path, "reason", why)
+			a.cancel(ErrGone)
+		}
+	}
+}
+
+// Contain returns next with headers that keep browsers from doing anything with
+// answers, with bounds for bodies, and with faults of ours contained: they end
+// their request, and are logged and counted.
+func (g *Guard) Contain(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cache-Control", "no-store") // routes say so where it is otherwise
+		// Best effort: a writer without deadlines has none.
+		c := http.NewResponseController(w)
+		_ = c.SetWriteDeadline(time.Now().Add(answerTimeout))
+		if r.ContentLength != 0 {
+			_ = c.SetReadDeadline(time.Now().Add(bodyTimeout))
+			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		}
+		s := &started{ResponseWriter: w}
+		defer func() {
+			fault := recover()
+			if fault == nil {
+				return
+			}
+			if fault == http.ErrAbortHandler { //nolint:errorlint // a sentinel that is panicked with
+				panic(fault)
+			}
+			g.cfg.Stats.Panics.Add(1)
+			g.cfg.Log.ErrorContext(r.Context(), "fault in a request", "path", r.URL.Path, "fault", fmt.Sprint(fault), "stack", string(debug.Stack()))
+			if s.begun {
+				panic(http.ErrAbortHandler) // a cut answer must not look whole
+			}
+			h.Set("Connection", "close")
+			problem(w, &client.Problem{Status: http.StatusInternalServerError, Detail: "the daemon could not answer; its log says why"})
+		}()
+		next.ServeHTTP(s, r)
+	})
+}
+
+// started tells whether an answer has begun.
+type started struct {
+	http.ResponseWriter
+	begun bool
+}
+
+func (s *started) WriteHeader(code int) {
+	s.begun = true
+	s.ResponseWriter.WriteHeader(code)
+}
+
+func (s *started) Write(b []byte) (int, error) {
+	s.begun = true
+	return s.ResponseWriter.Write(b)
+}
+
+// Unwrap is for http.ResponseController.
+func (s *started) Unwrap() http.ResponseWriter { return s.ResponseWriter }
+
+// problem answers with an error.
+func problem(w http.ResponseWriter, p *client.Problem) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(p.Status)
+	_ = json.NewEncoder(w).Encode(p) // the peer is gone if this fails
+}

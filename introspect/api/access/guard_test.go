@@ -1,0 +1,432 @@
+package access
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestFailuresAreLimited: whoever guesses is not even looked up any more.
+// Certificates cannot be guessed, and neighbours who have one get in.
+func TestFailuresAreLimited(t *testing.T) {
+	d := openDoor(t, settings{})
+	good := d.token("bob", Auditor)
+	c, certified := d.client(nil), d.client(d.clients.client(nil, "cn:acme"))
+	for i := range failureBurst {
+		if a := d.get(c, "/", "x"+good[1:]); a.status != http.StatusUnauthorized {
+			t.Fatalf("guess %d: %d %v", i, a.status, a.err)
+		}
+	}
+	for name, text := range map[string]string{"guess": "x" + good[1:], "token": good, "nothing": ""} {
+		a := d.get(c, "/", text)
+		if s, err := strconv.Atoi(a.header.Get("Retry-After")); a.status != http.StatusTooManyRequests || err != nil || s < 1 || s > 3 {
+			t.Errorf("%s behind too many guesses: %d, again in %v", name, a.status, a.header["Retry-After"])
+		}
+	}
+	if a := d.get(certified, "/", ""); a.status != http.StatusOK {
+		t.Errorf("a certificate from the same address: %d %s", a.status, a.body)
+	}
+	if f, l := d.stats.Failures.Load(), d.stats.Limited.Load(); f != failureBurst || l != 3 {
+		t.Errorf("%d failures, %d refused for their number", f, l)
+	}
+	d.clock.pass(failureEvery)
+	if a := d.get(c, "/", good); a.status != http.StatusOK {
+		t.Errorf("a while later: %d %s", a.status, a.body)
+	}
+	if a := d.get(c, "/", "x"+good[1:]); a.status != http.StatusUnauthorized {
+		t.Errorf("a guess a while later: %d", a.status)
+	}
+	if a := d.get(c, "/", good); a.status != http.StatusTooManyRequests {
+		t.Errorf("there is more than one guess in that while: %d", a.status)
+	}
+}
+
+// TestRequestsAreLimited for each identity apart, over all its connections.
+func TestRequestsAreLimited(t *testing.T) {
+	d := openDoor(t, settings{limits: Limits{RequestsPerSecond: 2}})
+	alice, bob := d.token("alice", Tenant, ownDomain), d.token("bob", Auditor)
+	for i := range 10 {
+		if a := d.get(d.client(nil), "/", alice); a.status != http.StatusOK {
+			t.Fatalf("request %d: %d", i, a.status)
+		}
+	}
+	if a := d.get(d.client(nil), "/", alice); a.status != http.StatusTooManyRequests || a.header.Get("Retry-After") != "1" || !strings.Contains(a.body, "alice sends too many") {
+		t.Errorf("beyond the limit: %d %s %v", a.status, a.body, a.header)
+	}
+	if a := d.get(d.client(nil), "/", bob); a.status != http.StatusOK {
+		t.Errorf("somebody else: %d", a.status)
+	}
+	d.clock.pass(time.Second)
+	for i, want := range []int{200, 200, 429} {
+		if a := d.get(d.client(nil), "/", alice); a.status != want {
+			t.Errorf("request %d a second later: %d, want %d", i, a.status, want)
+		}
+	}
+}
+
+// TestExpensive runs as many as may run at once, and one more.
+func TestExpensive(t *testing.T) {
+	hold, entered := make(chan struct{}), make(chan struct{}, 8)
+	d := openDoor(t, settings{limits: Limits{Expensive: 2}, routes: func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/expensive/held" {
+			entered <- struct{}{}
+			<-hold
+		}
+		if r.URL.Path == "/expensive/fault" {
+			panic("fault")
+		}
+	}})
+	alice, bob := d.token("alice", Tenant, ownDomain), d.token("bob", Auditor)
+	held := make(chan answer, 2)
+	for range 2 {
+		c := d.client(nil)
+		go func() { held <- d.get(c, "/expensive/held", alice) }()
+		<-entered
+	}
+	c := d.client(nil)
+	if a := d.get(c, "/expensive/more", alice); a.status != http.StatusTooManyRequests || a.header.Get("Retry-After") == "" {
+		t.Errorf("one more: %d %s", a.status, a.body)
+	}
+	if a := d.get(c, "/cheap", alice); a.status != http.StatusOK {
+		t.Errorf("a cheap one: %d", a.status)
+	}
+	if a := d.get(c, "/expensive/more", bob); a.status != http.StatusOK {
+		t.Errorf("of another: %d", a.status)
+	}
+	close(hold)
+	for range 2 {
+		if a := <-held; a.status != http.StatusOK {
+			t.Errorf("held: %d %v", a.status, a.err)
+		}
+	}
+	for range 3 { // a fault gives its place back
+		d.get(c, "/expensive/fault", alice)
+	}
+	if a := d.get(c, "/expensive/more", alice); a.status != http.StatusOK {
+		t.Errorf("behind faults: %d", a.status)
+	}
+	d.guard.mu.Lock()
+	defer d.guard.mu.Unlock()
+	if len(d.guard.running) != 0 {
+		t.Errorf("still running: %v", d.guard.running)
+	}
+}
+
+// TestRevokedWhileRunning cuts a live view whose token is revoked.
+func TestRevokedWhileRunning(t *testing.T) {
+	causes := make(chan error, 2)
+	d := openDoor(t, settings{routes: func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintln(w, From(r.Context()).Name)
+		if err := http.NewResponseController(w).Flush(); err != nil {
+			t.Error(err)
+		}
+		<-r.Context().Done()
+		causes <- context.Cause(r.Context())
+	}})
+	open := func(text string) *bufio.Reader {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+d.address+"/stream", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+text)
+		res, err := d.client(nil).Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { res.Body.Close() })
+		b := bufio.NewReader(res.Body)
+		if _, err := b.ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	alice, _ := open(d.token("alice", Auditor)), open(d.token("bob", Auditor))
+	d.guard.sweep(t.Context())
+	if n := d.stats.Cut.Load(); n != 0 {
+		t.Fatalf("%d are cut whose tokens hold", n)
+	}
+	if _, err := RevokeToken(d.file("tokens"), "alice"); err != nil {
+		t.Fatal(err)
+	}
+	d.guard.sweep(t.Context())
+	if err := <-causes; !errors.Is(err, ErrGone) {
+		t.Errorf("it ends for %v", err)
+	}
+	if _, err := alice.ReadByte(); !errors.Is(err, io.EOF) {
+		t.Errorf("its reader sees %v", err)
+	}
+	if n := d.stats.Cut.Load(); n != 1 {
+		t.Errorf("%d are cut", n)
+	}
+	d.clock.pass(2 * time.Hour)
+	d.guard.sweep(t.Context())
+	if err := <-causes; !errors.Is(err, ErrGone) {
+		t.Errorf("the one that expires ends for %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := d.guard.Run(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestFaults: a fault ends its request and nothing else.
+func TestFaults(t *testing.T) {
+	d := openDoor(t, settings{routes: func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/late":
+			fmt.Fprint(w, "half of ")
+			panic(errors.New("secret fault"))
+		case "/early":
+			var m map[string]int
+			m["x"] = 1
+		case "/abort":
+			panic(http.ErrAbortHandler)
+		}
+	}})
+	text := d.token("bob", Auditor)
+	c := d.client(nil)
+	if a := d.get(c, "/early", text); a.status != http.StatusInternalServerError || strings.Contains(a.body, "map") || !strings.Contains(a.body, "its log says why") {
+		t.Errorf("%d %s %v", a.status, a.body, a.err)
+	}
+	if a := d.get(c, "/late", text); a.err == nil {
+		t.Errorf("half an answer looks whole: %d %s", a.status, a.body)
+	}
+	if a := d.get(c, "/abort", text); a.err == nil {
+		t.Errorf("an aborted answer looks whole: %d", a.status)
+	}
+	if n := d.stats.Panics.Load(); n != 2 {
+		t.Errorf("%d faults are counted", n)
+	}
+	if a := d.get(c, "/fine", text); a.status != http.StatusOK {
+		t.Errorf("behind faults: %d %v", a.status, a.err)
+	}
+}
+
+// TestBrowsers: nothing in an answer helps another site, and its requests
+// change nothing.
+func TestBrowsers(t *testing.T) {
+	d := openDoor(t, settings{routes: func(w http.ResponseWriter, r *http.Request) {
+		if r.Body != nil {
+			if _, err := io.Copy(io.Discard, r.Body); err != nil {
+				http.Error(w, err.Error(), http.StatusRequestEntityTooLarge)
+			}
+		}
+	}})
+	c := d.client(d.clients.client(nil, "cn:acme"))
+	request := func(method, body string, header ...string) answer {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), method, "https://"+d.address+"/v1/keys/rotate", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := 0; i < len(header); i += 2 {
+			r.Header.Set(header[i], header[i+1])
+		}
+		return do(c, r)
+	}
+	for _, a := range []answer{request("GET", ""), request("OPTIONS", "", "Origin", "https://evil.example", "Access-Control-Request-Method", "GET"),
+		request("GET", "", "Origin", "https://evil.example"), d.get(d.client(nil), "/", "")} {
+		for h, want := range map[string]string{"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Referrer-Policy": "no-referrer",
+			"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'", "Cross-Origin-Resource-Policy": "same-origin"} {
+			if got := a.header.Get(h); got != want {
+				t.Errorf("%s is %q", h, got)
+			}
+		}
+		for h := range a.header {
+			if strings.HasPrefix(h, "Access-Control-") || h == "Server" || h == "X-Powered-By" {
+				t.Errorf("an answer has the header %s", h)
+			}
+		}
+	}
+	if a := request("POST", "", "Sec-Fetch-Site", "cross-site"); a.status != http.StatusForbidden {
+		t.Errorf("another site rotates keys: %d", a.status)
+	}
+	if a := request("POST", "", "Origin", "https://evil.example"); a.status != http.StatusForbidden {
+		t.Errorf("another origin rotates keys: %d", a.status)
+	}
+	if a := request("POST", ""); a.status != http.StatusOK {
+		t.Errorf("a program: %d %s %v", a.status, a.body, a.err)
+	}
+	if a := request("POST", strings.Repeat("x", maxBody+1)); a.status != http.StatusRequestEntityTooLarge {
+		t.Errorf("a large body: %d %v", a.status, a.err)
+	}
+	if a := request("GET", "", "X", strings.Repeat("x", 64<<10)); a.status != http.StatusRequestHeaderFieldsTooLarge {
+		t.Errorf("a large header: %d %v", a.status, a.err)
+	}
+}
+
+// TestConnections fills a listener.
+func TestConnections(t *testing.T) {
+	d := openDoor(t, settings{connections: Connections{Max: 8, PerAddress: 3, PerSecond: 1}})
+	dial := func() net.Conn {
+		t.Helper()
+		c, err := net.Dial("tcp", d.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	closed := func(c net.Conn) {
+		t.Helper()
+		if err := c.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := c.Read(make([]byte, 1)); n != 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("one too many is not closed: %d %v", n, err)
+		}
+	}
+	var open []net.Conn
+	for range 3 {
+		open = append(open, dial())
+	}
+	eventually(t, "three connections", func() bool { return d.stats.Connections.Load() == 3 })
+	closed(dial())
+	open[0].Close()
+	eventually(t, "one less", func() bool { return d.stats.Connections.Load() == 2 })
+	dial()
+	eventually(t, "one more", func() bool { return d.stats.Connections.Load() == 3 })
+	if n := d.stats.Refused.Load(); n != 1 {
+		t.Errorf("%d are refused", n)
+	}
+	// Five of a burst of ten are used.
+	open[1].Close()
+	eventually(t, "room", func() bool { return d.stats.Connections.Load() == 2 })
+	for range 5 {
+		c := dial()
+		eventually(t, "one more", func() bool { return d.stats.Connections.Load() == 3 })
+		c.Close()
+		eventually(t, "one less", func() bool { return d.stats.Connections.Load() == 2 })
+	}
+	closed(dial())
+	d.clock.pass(time.Second)
+	dial()
+	eventually(t, "one a second", func() bool { return d.stats.Connections.Load() == 3 })
+}
+
+// TestBoundTotal holds the total, whatever the addresses.
+func TestBoundTotal(t *testing.T) {
+	b := Bound(nil, Connections{Max: 5, PerAddress: 2, PerSecond: 1000}, &Stats{}, time.Now).(*bounded)
+	from := func(i int) netip.Prefix { return prefixOf(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)})) }
+	for i := range 5 {
+		if !b.enter(from(i)) {
+			t.Fatalf("connection %d is refused", i)
+		}
+	}
+	if b.enter(from(9)) {
+		t.Error("one too many is taken")
+	}
+	b.leave(from(0))
+	if !b.enter(from(1)) || b.enter(from(1)) {
+		t.Error("a place that is free is not given, or given twice")
+	}
+	for _, i := range []int{1, 1, 2, 3, 4} {
+		b.leave(from(i))
+	}
+	if b.total != 0 || len(b.open) != 0 {
+		t.Errorf("left are %d, %v", b.total, b.open)
+	}
+}
+
+// TestBucketsAreBounded: addresses cost nothing to who has many.
+func TestBucketsAreBounded(t *testing.T) {
+	b := newBuckets[netip.Prefix](1, 1)
+	now := time.Now()
+	first := prefixOf(netip.MustParseAddr("2001:db8::1"))
+	if first != prefixOf(netip.MustParseAddr("2001:db8::2")) || first == prefixOf(netip.MustParseAddr("2001:db8:0:1::1")) {
+		t.Error("a /64 is not one sender")
+	}
+	if prefixOf(netip.MustParseAddr("::ffff:192.0.2.1")) != netip.MustParsePrefix("192.0.2.1/32") {
+		t.Error("an address has two spellings")
+	}
+	if _, empty := b.empty(first, now); empty || len(b.byKey) != 0 {
+		t.Error("asking leaves something behind")
+	}
+	for i := range 3 * maxKeys {
+		var a [16]byte
+		a[0], a[4], a[5] = 0x20, byte(i>>8), byte(i)
+		a[6] = byte(i >> 16)
+		if _, ok := b.take(prefixOf(netip.AddrFrom16(a)), now); !ok {
+			t.Fatal("a new address is limited")
+		}
+		if _, ok := b.take(first, now); ok != (i == 0) {
+			t.Fatalf("an address that keeps coming is forgotten at %d", i)
+		}
+	}
+	if len(b.byKey) != maxKeys || b.order.Len() != maxKeys {
+		t.Errorf("%d keys are remembered, %d in order", len(b.byKey), b.order.Len())
+	}
+}
+
+// TestPeers: who is at the other end of a unix socket is what the kernel says.
+func TestPeers(t *testing.T) {
+	for _, c := range []struct {
+		uid, gid uint32
+		groups   []uint32
+		group    int
+		ok       bool
+	}{
+		{0, 0, nil, -1, true}, {0, 0, nil, 7, true}, {5, 0, nil, -1, false}, {5, 5, nil, 7, false}, {5, 7, nil, 7, true},
+		{5, 5, []uint32{1, 7}, 7, true}, {5, 5, []uint32{1, 2}, 7, false}, {5, 5, []uint32{1<<32 - 1}, -1, false}, {5, 1<<32 - 1, nil, -1, false},
+	} {
+		p := &peer{cred: unix.Ucred{Uid: c.uid, Gid: c.gid, Pid: 9}, groups: c.groups, name: func() string { return "x" }}
+		r := httptest.NewRequestWithContext(context.WithValue(t.Context(), peerKey{}, p), http.MethodGet, "/", nil)
+		who, why := Peers{Group: c.group}.authenticate(r, time.Now())
+		if (who != nil) != c.ok || (why == "") != c.ok || c.ok && (who.Role != Operator || who.How != fmt.Sprintf("uid %d, pid 9", c.uid)) {
+			t.Errorf("%+v is %+v: %s", c, who, why)
+		}
+	}
+	if who, _ := (Peers{Group: -1}).authenticate(httptest.NewRequest(http.MethodGet, "/", nil), time.Now()); who != nil {
+		t.Errorf("without a peer: %+v", who)
+	}
+
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stats Stats
+	l = Bound(l, Connections{Unlimited: true}, &stats, time.Now)
+	seen := make(chan *peer, 1)
+	srv := &http.Server{ConnContext: WithPeer, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		p, _ := r.Context().Value(peerKey{}).(*peer)
+		seen <- p
+	})}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(l) }()
+	c := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", l.Addr().String())
+	}}}
+	res, err := c.Get("http://x/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	p := <-seen
+	groups, err := os.Getgroups()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p == nil || int(p.cred.Uid) != os.Geteuid() || int(p.cred.Gid) != os.Getegid() || int(p.cred.Pid) != os.Getpid() || len(p.groups) != len(groups) || p.name() == "" {
+		t.Errorf("the kernel says %+v, groups %v", p, groups)
+	}
+	c.CloseIdleConnections()
+	if err := srv.Close(); err != nil {
+		t.Error(err)
+	}
+	<-done
+}
