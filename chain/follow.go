@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -184,43 +185,68 @@ func (f *Follower) Next(ctx context.Context) (Item, error) {
 // TryNext is Next for a caller that has something better to do than wait: ok
 // is false where no entry is durable yet.
 func (f *Follower) TryNext() (item Item, ok bool, err error) {
-	for {
+	item, at, err := f.Scan(nil, math.MaxInt)
+	return item, at == ScanFound, err
+}
+
+// Scanned says how a scan ended.
+type Scanned int
+
+// The ends of a scan.
+const (
+	ScanEnd   Scanned = iota // no entry is durable yet
+	ScanFound                // an entry is returned
+	ScanMore                 // the commits allowed are passed: scan again
+)
+
+// Scan is TryNext for a reader of some logs: it moves to the next entry of a log
+// that want admits, nil being all, and reads no entry of the others. It passes
+// the ends of at most so many commits, so that who scans a long ledger can look
+// up in between.
+func (f *Follower) Scan(want func(*Log) bool, commits int) (Item, Scanned, error) {
+	for ; ; commits-- {
 		if f.next.Commit == 0 {
 			f.next = Position{Commit: 1}
 		}
 		if f.next.Commit > f.store.durable.Load() {
-			return Item{}, false, nil
+			return Item{}, ScanEnd, nil
+		}
+		if commits < 0 {
+			return Item{}, ScanMore, nil
 		}
 		if f.spans == nil {
 			if err := f.load(); err != nil {
-				return Item{}, false, err
+				return Item{}, ScanEnd, err
 			}
 		}
-		offset := f.next.Offset
+		end := uint32(0) // of the span, in the commit
 		for _, sp := range f.spans {
-			if offset < sp.count {
-				item, err := f.item(sp, offset)
-				return item, err == nil, err
+			begin := end
+			if end += sp.count; f.next.Offset >= end {
+				continue
 			}
-			offset -= sp.count
+			l, ok := f.store.LogByID(sp.log)
+			if !ok {
+				return Item{}, ScanEnd, corrupt("commit %d names log number %d, which does not exist", f.next.Commit, sp.log)
+			}
+			if want != nil && !want(l) {
+				f.next.Offset = end
+				continue
+			}
+			item, err := l.readItem(sp.first + uint64(f.next.Offset-begin))
+			if err != nil {
+				return Item{}, ScanEnd, err
+			}
+			f.next.Offset++
+			item.Pos = f.next
+			return item, ScanFound, nil
 		}
 		f.next, f.spans = Position{Commit: f.next.Commit + 1}, nil
 	}
 }
 
-func (f *Follower) item(sp span, offset uint32) (Item, error) {
-	l, ok := f.store.LogByID(sp.log)
-	if !ok {
-		return Item{}, corrupt("commit %d names log number %d, which does not exist", f.next.Commit, sp.log)
-	}
-	item, err := l.readItem(sp.first + uint64(offset))
-	if err != nil {
-		return Item{}, err
-	}
-	f.next.Offset++
-	item.Pos = f.next
-	return item, nil
-}
+// Reached returns the position of the entry that would be next.
+func (f *Follower) Reached() Position { return f.next }
 
 func (f *Follower) load() error {
 	select {

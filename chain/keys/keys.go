@@ -2,7 +2,9 @@ package keys
 
 import (
 	"crypto/ed25519"
+	"crypto/hkdf"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -141,6 +143,16 @@ func (k *Keys) CommandPublic() ed25519.PublicKey { return k.HostPublic() }
 // as it runs.
 func (k *Keys) SignCommand(command []byte) [ed25519.SignatureSize]byte {
 	return [ed25519.SignatureSize]byte(ed25519.Sign(k.host, append([]byte(commandContext), command...)))
+}
+
+// Secret derives a secret of this host for a use that signs nothing. It lasts as
+// long as the key of the host log and tells nothing of it.
+func (k *Keys) Secret(use string) (secret [32]byte) {
+	b, err := hkdf.Key(sha256.New, k.host.Seed(), nil, "provost/secret/v1\x00"+use, len(secret))
+	if err != nil {
+		panic("keys: " + err.Error()) // the length is one that can be derived
+	}
+	return [32]byte(b)
 }
 
 // PublishVerifier writes host.vkey, the file to hand to auditors, for the host

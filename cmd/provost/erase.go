@@ -17,7 +17,7 @@ func eraseCommand(a *app) func(context.Context, []string) error {
 	dial := a.daemon()
 	q := client.EraseQuery{}
 	f := a.flags
-	f.StringVar(&q.Origin, "log", "", "of the log with this `ORIGIN`; default: --record is of the newest log of the domain, all else of all its logs")
+	f.StringVar(&q.Log, "log", "", "of the log with this `ORIGIN`; default: --record is of the newest log of the domain, all else of all its logs")
 	one := f.Int64("record", -1, "the record in entry `N`")
 	from, to := f.String("from", "", "those sealed at this `TIME` or later"), f.String("to", "", "those sealed before this `TIME`")
 	f.BoolVar(&q.All, "all", false, "all records of the domain")

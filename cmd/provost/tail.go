@@ -13,7 +13,7 @@ import (
 
 func tailCommand(a *app) func(context.Context, []string) error {
 	dial := a.daemon()
-	q := client.TailQuery{}
+	q := client.StreamQuery{Lost: func(err error) { fmt.Fprintf(a.stderr, "provost tail: %v; going on\n", err) }}
 	a.flags.BoolVar(&q.Follow, "f", false, "go on as entries are sealed")
 	a.flags.IntVar(&q.Last, "n", 0, "only the newest `N` entries that match; 0: all")
 	a.flags.BoolVar(&q.New, "new", false, "none that are sealed already; with -f")
@@ -30,7 +30,7 @@ func tailCommand(a *app) func(context.Context, []string) error {
 		}
 		c := dial()
 		defer c.Close()
-		for e, err := range c.Tail(ctx, q) {
+		for e, err := range c.Stream(ctx, q) {
 			if err != nil {
 				return err
 			}

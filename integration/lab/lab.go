@@ -334,7 +334,7 @@ type Entry struct {
 // Wait returns the first entry of the domain, from its log's start on, that
 // match accepts. It waits for one until ctx ends.
 func (l *Lab) Wait(ctx context.Context, what string, match func(*Entry) bool) (*Entry, error) {
-	for e, err := range l.Client.Tail(ctx, client.TailQuery{Domain: l.Domain, Follow: true}) {
+	for e, err := range l.Client.Stream(ctx, client.StreamQuery{Domain: l.Domain, Follow: true}) {
 		if err != nil {
 			return nil, fmt.Errorf("wait for %s: %w; %s", what, err, l.lastLines())
 		}
@@ -350,7 +350,7 @@ func (l *Lab) Wait(ctx context.Context, what string, match func(*Entry) bool) (*
 // Entries returns the entries of the domain's log that are sealed now.
 func (l *Lab) Entries(ctx context.Context) ([]*Entry, error) {
 	var all []*Entry
-	for e, err := range l.Client.Tail(ctx, client.TailQuery{Domain: l.Domain}) {
+	for e, err := range l.Client.Stream(ctx, client.StreamQuery{Domain: l.Domain}) {
 		if err != nil {
 			return nil, err
 		}

@@ -191,7 +191,7 @@ func (h labHost) Settle(ctx context.Context) error {
 			return err
 		}
 		for range 10 {
-			for e, err := range h.l.Client.Tail(ctx, client.TailQuery{Domain: h.l.Domain, Classes: []string{record.ClassProcessExec.String()}}) {
+			for e, err := range h.l.Client.Stream(ctx, client.StreamQuery{Domain: h.l.Domain, Classes: []string{record.ClassProcessExec.String()}}) {
 				if err != nil {
 					return err
 				}
@@ -212,7 +212,7 @@ func (h labHost) Settle(ctx context.Context) error {
 
 func (h labHost) RestartAgent(ctx context.Context) error {
 	count := func() (n int, err error) {
-		for _, err := range h.l.Client.Tail(ctx, client.TailQuery{Domain: h.l.Domain, Classes: []string{record.ClassAgentHooks.String()}}) {
+		for _, err := range h.l.Client.Stream(ctx, client.StreamQuery{Domain: h.l.Domain, Classes: []string{record.ClassAgentHooks.String()}}) {
 			if err != nil {
 				return n, err
 			}

@@ -2,8 +2,6 @@ package api
 
 import (
 	"fmt"
-	"net/http"
-	"net/url"
 	"strconv"
 	"time"
 
@@ -15,32 +13,30 @@ import (
 
 // erase takes away payloads of records of guests. Who asked for it is sealed with
 // the reason.
-func (c *Control) erase(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
-	sel, err := c.parseErase(q)
+func (s *Service) erase(c *call) error {
+	sel, err := c.parseErase()
 	if err != nil {
-		c.problem(w, r, err)
-		return
+		return err
 	}
-	done, err := c.Store.Erase(r.Context(), sel, q.Get("reason"), requester(r.Context()))
+	done, err := s.Store.Erase(c.ctx, sel, c.v.Get("reason"), c.id.String())
 	if err != nil {
-		c.problem(w, r, err)
-		return
+		return err
 	}
 	answer := client.Erasure{Logs: []client.ErasedLog{}}
 	for _, e := range done {
 		answer.Logs = append(answer.Logs, client.ErasedLog{Log: e.Log.Origin(), Entry: e.Entry, Records: e.Records, Verdicts: e.Verdicts})
 	}
-	c.answer(w, r, &answer, nil)
+	return c.answer(&answer, nil)
 }
 
 // parseErase wants exactly one choice: erasing cannot be taken back, so nothing is
 // meant by leaving something out.
-func (c *Control) parseErase(q url.Values) (sel chain.EraseSelection, err error) {
+func (c *call) parseErase() (sel chain.EraseSelection, err error) {
+	q := c.v
 	bad := func(format string, args ...any) (chain.EraseSelection, error) {
 		return chain.EraseSelection{}, fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), record.ErrReject)
 	}
-	l, err := c.exportLog(q.Get("domain"), q.Get("origin"))
+	l, err := c.exportLog()
 	if err != nil {
 		return sel, err
 	}
@@ -61,7 +57,7 @@ func (c *Control) parseErase(q url.Values) (sel chain.EraseSelection, err error)
 		}
 		return chain.EraseSelection{Log: l, Range: &proof.Range{First: i, Last: i}}, nil
 	}
-	if sel.Log = l; q.Get("origin") == "" { // all its incarnations
+	if sel.Log = l; q.Get("log") == "" { // all its incarnations
 		sel.Log, sel.Domain = nil, l.Name().Domain
 	}
 	for name, at := range map[string]*time.Time{"from": &sel.From, "to": &sel.To} {

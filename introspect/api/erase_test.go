@@ -43,7 +43,7 @@ func guestRecords(t *testing.T, s *chain.Store, l *chain.Log, text string, n int
 // not say clearly which.
 func TestErase(t *testing.T) {
 	s, l := tileStore(t, 5)
-	srv := httptest.NewServer(controlOf(s, l).Handler())
+	srv := httptest.NewServer(as(serviceOf(s, l).Handler(), operator))
 	defer srv.Close()
 	first := guestRecords(t, s, l, "/home/ann/letter", 4)
 	post := func(v url.Values) (int, client.Erasure, string) {
@@ -67,7 +67,7 @@ func TestErase(t *testing.T) {
 		"no time":           {"domain": {"web"}, "from": {"yesterday"}, "reason": {"r"}},
 		"a time backwards":  {"domain": {"web"}, "from": {"2026-01-02T00:00:00Z"}, "to": {"2026-01-01T00:00:00Z"}, "reason": {"r"}},
 		"a time without":    {"domain": {"web"}, "to": {"2001-01-01T00:00:00Z"}, "reason": {"r"}},
-		"of the host's log": {"origin": {s.HostLog().Origin()}, "all": {"true"}, "reason": {"r"}},
+		"of the host's log": {"log": {s.HostLog().Origin()}, "all": {"true"}, "reason": {"r"}},
 	} {
 		if code, _, body := post(v); code != http.StatusBadRequest {
 			t.Errorf("%s: %d %s", name, code, body)
@@ -94,7 +94,7 @@ func TestErase(t *testing.T) {
 		t.Errorf("those of a time: %d %s", code, body)
 	}
 	guestRecords(t, s, l, "/home/ann/letter", 2)
-	if code, e, body = post(url.Values{"origin": {l.Origin()}, "all": {"true"}, "reason": {"r"}}); code != http.StatusOK || e.Logs[0].Records != 2 {
+	if code, e, body = post(url.Values{"log": {l.Origin()}, "all": {"true"}, "reason": {"r"}}); code != http.StatusOK || e.Logs[0].Records != 2 {
 		t.Errorf("all of a log: %d %s", code, body)
 	}
 }

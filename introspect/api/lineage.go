@@ -3,35 +3,73 @@ package api
 import (
 	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
+	"maps"
+	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/provostd/provost/chain/index"
+	"github.com/provostd/provost/chain/lineage"
 	"github.com/provostd/provost/chain/record"
+	"github.com/provostd/provost/introspect/api/access"
 )
 
 // lineage answers with the graph of what led to a path, a process or an
 // address, and of what came of it.
-func (c *Control) lineage(w http.ResponseWriter, r *http.Request) {
-	q, err := c.parseLineage(r.URL.Query())
+func (s *Service) lineage(c *call) error {
+	q, err := c.parseLineage()
 	if err != nil {
-		c.problem(w, r, err)
-		return
+		return err
 	}
-	c.awaitIndex(r.Context())
-	g, err := c.Index.Lineage(r.Context(), *q)
+	s.awaitIndex(c.ctx)
+	g, err := s.Index.Lineage(c.ctx, *q)
 	var nothing *index.NothingError
 	if errors.As(err, &nothing) {
-		err = fmt.Errorf("%w in these bounds: %w", err, ErrNotFound)
+		return fmt.Errorf("%w in these bounds: %w", err, ErrNotFound)
+	} else if err != nil {
+		return err
 	}
-	c.answer(w, r, g, err)
+	g.Behind = c.behind(g.Behind)
+	if err := c.discloseGraph(g); err != nil {
+		return err
+	}
+	return c.answer(g, nil)
 }
 
-func (c *Control) parseLineage(v url.Values) (*index.LineageQuery, error) {
+// discloseGraph has sealed which entries a graph tells of: its edges name them,
+// and its nodes say what these say.
+func (c *call) discloseGraph(g *lineage.Graph) error {
+	logs := map[string]*access.Disclosure{}
+	for _, e := range g.Edges {
+		for _, at := range []lineage.Ref{e.First, e.Last} {
+			if at.Log == "" {
+				continue // no entry: the child of a process named it
+			}
+			d := logs[at.Log]
+			if d == nil {
+				d = &access.Disclosure{Origin: at.Log, First: at.Index, Last: at.Index}
+				logs[at.Log] = d
+			}
+			d.First, d.Last = min(d.First, at.Index), max(d.Last, at.Index)
+		}
+		if d := logs[e.First.Log]; d != nil {
+			d.Count += e.Count
+		}
+	}
+	if len(logs) == 0 { // a start alone tells something as well
+		return c.disclose(access.Disclosure{Last: access.Open})
+	}
+	for _, origin := range slices.Sorted(maps.Keys(logs)) {
+		if err := c.disclose(*logs[origin]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *call) parseLineage() (*index.LineageQuery, error) {
+	v := c.v
 	q := &index.LineageQuery{Path: []byte(v.Get("path"))}
-	p := &params{v: v}
+	p := c.params()
 	given := 0
 	for _, name := range []string{"path", "pid", "address"} {
 		if v.Get(name) != "" {
@@ -69,21 +107,15 @@ func (c *Control) parseLineage(v url.Values) (*index.LineageQuery, error) {
 	return q, c.lineageDomain(v.Get("domain"), q)
 }
 
-// lineageDomain finds the UUID of the domain that is meant.
-func (c *Control) lineageDomain(name string, q *index.LineageQuery) error {
+// lineageDomain finds the UUID of the domain that is meant. Who does not see all
+// domains names one of his: a graph of all would lead through the others.
+func (c *call) lineageDomain(name string, q *index.LineageQuery) (err error) {
 	if name == "" {
+		if !c.all() {
+			return fmt.Errorf("name the domain: %w", record.ErrReject)
+		}
 		return nil // the index says where one is needed
 	}
-	l, err := c.Find(name)
-	if err == nil {
-		q.Domain = l.Name().Domain
-		return nil
-	}
-	for _, l := range c.Store.Logs() {
-		if o := l.Name(); !o.IsHost() && o.Domain == strings.ToLower(name) {
-			q.Domain = o.Domain
-			return nil
-		}
-	}
+	q.Domain, _, err = c.domainLogs(name)
 	return err
 }

@@ -10,6 +10,7 @@ import (
 	"filippo.io/torchwood"
 
 	"github.com/provostd/provost/chain"
+	"github.com/provostd/provost/introspect/api/client"
 )
 
 // openingsPrefix is what paths of opening bundles begin with, below a log; they go
@@ -28,15 +29,15 @@ func (t *tiles) openings(w http.ResponseWriter, r *http.Request, l *chain.Log, r
 	}
 	data, err := l.Openings(r.Context(), uint64(tile.N), tile.W, chain.OpensItself)
 	if errors.Is(err, chain.ErrNotFound) {
-		http.Error(w, err.Error(), http.StatusNotFound)
+		writeProblem(w, &client.Problem{Status: http.StatusNotFound, Detail: err.Error()})
 		return
 	}
 	if err != nil {
 		t.log.ErrorContext(r.Context(), "opening bundle cannot be served", slog.String("log", l.Origin()), slog.String("resource", resource), slog.Any("error", err))
-		http.Error(w, "the log cannot be read; see the daemon's log", http.StatusInternalServerError)
+		writeProblem(w, &client.Problem{Status: http.StatusInternalServerError, Detail: "the log cannot be read", Hint: "the daemon's log says why"})
 		return
 	}
-	w.Header().Set("Cache-Control", cacheForever)
+	w.Header().Set("Cache-Control", t.cache+cacheForever)
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Content-Length", strconv.Itoa(len(data)))
 	_, _ = w.Write(data) // the client has gone: nobody to tell

@@ -1,21 +1,18 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/netip"
-	"net/url"
-	"path"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/provostd/provost/chain"
 	"github.com/provostd/provost/chain/index"
-	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/introspect/api/client"
 )
 
@@ -25,74 +22,138 @@ const (
 	indexPatience = 2 * time.Second
 	// pageBudget bounds how many entries one answer reads.
 	pageBudget = 200_000
-	tokenForm  = "1-" // what follows is an ordinal
 )
 
 // query answers with the entries that are wanted, one a line, and a last line
 // that tells where to go on.
-func (c *Control) query(w http.ResponseWriter, r *http.Request) {
-	q, limit, err := c.parseQuery(r.URL.Query())
+func (s *Service) query(c *call) error {
+	q, limit, err := c.parseQuery()
 	if err != nil {
-		c.problem(w, r, err)
-		return
+		return err
 	}
-	c.awaitIndex(r.Context())
-	w.Header().Set("Content-Type", "application/jsonl")
-	out := &lines{w: w, enc: json.NewEncoder(w), name: c.Name}
-	end, err := c.copyFound(r.Context(), q, limit, out)
+	p := c.params()
+	payload := p.boolean("payload", true)
+	if p.err != nil {
+		return p.err
+	}
+	s.awaitIndex(c.ctx)
+	out := &page{c: c, payload: payload, given: tally{}, flushed: time.Now()}
+	end, err := out.fill(q, limit)
 	if err == nil {
-		err = out.enc.Encode(client.QueryLine{End: end})
+		err = out.end(end)
 	}
-	if err != nil && r.Context().Err() == nil {
+	if err != nil && out.begun {
 		// The missing last line tells the reader.
-		c.Log.WarnContext(r.Context(), "answer to a query ended early", "error", err)
+		s.Log.WarnContext(c.ctx, "answer to a query ended early", "error", err)
+		return nil
 	}
+	return err
 }
 
 // awaitIndex waits a little for the index to catch up.
-func (c *Control) awaitIndex(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, indexPatience)
+func (s *Service) awaitIndex(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, s.private.patience)
 	defer cancel()
-	_ = c.Index.Wait(ctx) // the answer tells how far behind it is
+	_ = s.Index.Wait(ctx) // the answer tells how far behind it is
 }
 
-func (c *Control) copyFound(ctx context.Context, q *index.Query, limit int, out *lines) (*client.QueryEnd, error) {
+// page is an answer to a query. It goes out in parts, each behind the
+// disclosure of exactly what is in it.
+type page struct {
+	c       *call
+	payload bool
+	lines   bytes.Buffer
+	given   tally // in lines
+	flushed time.Time
+	begun   bool
+}
+
+// Bounds of a part: what it holds in memory, and how long what was found waits
+// for company.
+const (
+	partBytes = 256 << 10
+	partTime  = 500 * time.Millisecond
+)
+
+func (p *page) fill(q *index.Query, limit int) (*client.QueryEnd, error) {
 	var stats index.Stats
 	end := &client.QueryEnd{}
 	n := 0
-	for f, err := range c.Index.Find(ctx, q, &stats) {
+	for f, err := range p.c.s.Index.Find(p.c.ctx, q, &stats) {
 		if err != nil {
 			return nil, err
 		}
 		if n == limit {
-			end.Next = token(f.Ordinal)
+			end.Next = p.c.s.token(tokenQuery, f.Ordinal, 0)
 			break
 		}
-		if err := out.write(&f.Item); err != nil {
+		if err := p.add(&f.Item); err != nil {
 			return nil, err
 		}
-		if n++; n == 1 {
-			out.flush() // what comes next may take longer
-		}
+		n++
 	}
 	if stats.Cut {
-		end.Next = token(stats.Next)
+		end.Next = p.c.s.token(tokenQuery, stats.Next, 0)
 	}
-	end.Examined, end.Behind = stats.Examined, c.Index.Lag()
+	end.Examined, end.Behind = stats.Examined, p.c.behind(p.c.s.Index.Lag())
 	return end, nil
 }
 
-func token(ordinal uint64) string { return tokenForm + strconv.FormatUint(ordinal, 10) }
+func (p *page) add(i *chain.Item) error {
+	if err := json.NewEncoder(&p.lines).Encode(p.c.s.wire(i, p.payload)); err != nil {
+		return err
+	}
+	if disclosed(i, p.payload) {
+		p.given.add(i)
+	}
+	if p.lines.Len() < partBytes && time.Since(p.flushed) < partTime {
+		return nil
+	}
+	return p.flush()
+}
+
+func (p *page) flush() error {
+	if err := p.given.disclose(p.c); err != nil {
+		return err
+	}
+	p.c.deadline(p.c.s.private.write)
+	if !p.begun {
+		p.begun = true
+		p.c.w.Header().Set("Content-Type", linesType)
+	}
+	if _, err := p.lines.WriteTo(p.c.w); err != nil {
+		return err
+	}
+	p.flushed = time.Now()
+	p.c.flush()
+	return nil
+}
+
+func (p *page) end(e *client.QueryEnd) error {
+	if err := json.NewEncoder(&p.lines).Encode(map[string]*client.QueryEnd{"end": e}); err != nil {
+		return err
+	}
+	return p.flush()
+}
+
+// linesType is the content type of one JSON value a line.
+const linesType = "application/jsonl"
+
+// writeTimeout ends a request whose reader does not read.
+const writeTimeout = 30 * time.Second
+
+// flush hands on what is written; the next write reports a reader that is gone.
+func (c *call) flush() { _ = http.NewResponseController(c.w).Flush() }
 
 // parseQuery reads the parameters of a query. An error wraps record.ErrReject
 // or ErrNotFound and says which parameter is wrong.
-func (c *Control) parseQuery(v url.Values) (*index.Query, int, error) {
+func (c *call) parseQuery() (*index.Query, int, error) {
 	q := &index.Query{Budget: pageBudget}
-	p := &params{v: v}
-	if err := c.parseLogs(v.Get("domain"), v.Get("log"), q); err != nil {
+	p := c.params()
+	if err := c.scope(q); err != nil {
 		return nil, 0, err
 	}
-	p.classes(q)
+	q.Classes = p.classes()
 	p.pattern("path", &q.Path)
 	p.pattern("exe", &q.Exe)
 	p.pattern("name", &q.Name)
@@ -135,58 +196,11 @@ func (c *Control) parseQuery(v url.Values) (*index.Query, int, error) {
 		return nil
 	})
 	p.parse("after", func(s string) error {
-		digits, ok := strings.CutPrefix(s, tokenForm)
-		n, err := strconv.ParseUint(digits, 10, 64)
-		if !ok || err != nil {
-			return fmt.Errorf("want what an earlier answer gave as next")
-		}
+		n, _, err := c.s.parseToken(tokenQuery, s)
 		q.From = &n
-		return nil
+		return err
 	})
 	return q, limit, p.err
-}
-
-// parseLogs chooses the logs of a domain, of all its incarnations, or one log.
-func (c *Control) parseLogs(name, origin string, q *index.Query) error {
-	if origin != "" {
-		l, ok := c.Store.LogByOrigin(origin)
-		if !ok {
-			return fmt.Errorf("log %q: %w", origin, ErrNotFound)
-		}
-		q.Logs = append(q.Logs, l.ID())
-	}
-	if name == "" {
-		return nil
-	}
-	uuid := strings.ToLower(name)
-	l, err := c.Find(name)
-	if err == nil {
-		uuid = l.Name().Domain
-	}
-	var of []chain.LogID
-	for _, l := range c.Store.Logs() {
-		if o := l.Name(); !o.IsHost() && o.Domain == uuid {
-			of = append(of, l.ID())
-		}
-	}
-	switch {
-	case len(of) == 0 && err != nil:
-		return err // it has the way to put it right
-	case origin == "":
-		q.Logs = of
-	case !containsID(of, q.Logs[0]):
-		q.NoLog = true
-	}
-	return nil
-}
-
-func containsID(all []chain.LogID, id chain.LogID) bool {
-	for _, l := range all {
-		if l == id {
-			return true
-		}
-	}
-	return false
 }
 
 // parseAddress reads an address, an address with a port, or a network.
@@ -203,50 +217,4 @@ func parseAddress(s string) (netip.Prefix, uint16, error) {
 		return netip.PrefixFrom(a, a.BitLen()), 0, nil
 	}
 	return netip.Prefix{}, 0, fmt.Errorf("want an address, an address and port such as 192.0.2.7:443, or a network such as 192.0.2.0/24")
-}
-
-// params reads parameters and keeps the first error.
-type params struct {
-	v   url.Values
-	err error
-}
-
-func (p *params) parse(name string, f func(string) error) {
-	s := p.v.Get(name)
-	if s == "" || p.err != nil {
-		return
-	}
-	if err := f(s); err != nil {
-		p.err = fmt.Errorf("%s is %q: %w: %w", name, s, err, record.ErrReject)
-	}
-}
-
-func (p *params) pattern(name string, into *index.Pattern) {
-	p.parse(name, func(s string) (err error) { *into, err = index.ParsePattern(s); return err })
-}
-
-func (p *params) time(name string, into *int64) {
-	p.parse(name, func(s string) error {
-		t, err := time.Parse(time.RFC3339Nano, s)
-		if err != nil || t.Year() < 1970 || t.Year() > 2200 {
-			return fmt.Errorf("want a time such as 2026-11-23T06:00:00Z")
-		}
-		*into = t.UnixNano()
-		return nil
-	})
-}
-
-// classes turns patterns of names into classes.
-func (p *params) classes(q *index.Query) {
-	for _, pattern := range p.v["class"] {
-		n := len(q.Classes)
-		for _, k := range record.Classes() {
-			if ok, err := path.Match(pattern, k.String()); ok && err == nil {
-				q.Classes = append(q.Classes, k)
-			}
-		}
-		if len(q.Classes) == n && p.err == nil {
-			p.err = fmt.Errorf("no class matches %q; such are process.exec, file.*, policy.*: %w", pattern, record.ErrReject)
-		}
-	}
 }

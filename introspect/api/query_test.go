@@ -1,17 +1,13 @@
 package api
 
 import (
-	"context"
-	"net"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/provostd/provost/chain"
-	"github.com/provostd/provost/chain/index"
 	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/introspect/api/client"
 )
@@ -19,44 +15,7 @@ import (
 // indexed serves a store with an index on a socket and returns its client.
 func indexed(t *testing.T, s *chain.Store, l *chain.Log) *client.Client {
 	t.Helper()
-	dir := t.TempDir()
-	x, err := index.Open(index.Config{Store: s, Dir: filepath.Join(dir, "index")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- x.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-		if err := x.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	c := controlOf(s, l)
-	c.Index = x
-	c.Find = func(name string) (*chain.Log, error) {
-		if name != "web" {
-			return nil, ErrNotFound
-		}
-		return l, nil
-	}
-	socket := filepath.Join(dir, "s")
-	listener, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv := httptest.NewUnstartedServer(c.Handler())
-	srv.Listener.Close()
-	srv.Listener = listener
-	srv.Start()
-	t.Cleanup(srv.Close)
-	cl := client.New(socket)
-	t.Cleanup(cl.Close)
-	return cl
+	return onSocket(t, as(withIndex(t, serviceOf(s, l)).Handler(), operator))
 }
 
 func ask(t *testing.T, c *client.Client, q client.Query) (got []uint64, end client.QueryEnd) {
@@ -124,7 +83,7 @@ func TestQuery(t *testing.T) {
 // TestQueryRefuses wants each wrong parameter named.
 func TestQueryRefuses(t *testing.T) {
 	s, l := tileStore(t, 2)
-	srv := httptest.NewServer(controlOf(s, l).Handler())
+	srv := httptest.NewServer(as(serviceOf(s, l).Handler(), operator))
 	defer srv.Close()
 	for query, want := range map[string]string{
 		"class=nope":          "no class matches",
@@ -149,21 +108,11 @@ func TestQueryRefuses(t *testing.T) {
 
 // TestQueryCutOff: an answer without its end is an error, not less.
 func TestQueryCutOff(t *testing.T) {
-	socket := filepath.Join(t.TempDir(), "s")
-	listener, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	c := onSocket(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write([]byte("{\"log\":\"x\"}\n")) // the recorder of a test
 	}))
-	srv.Listener.Close()
-	srv.Listener = listener
-	srv.Start()
-	defer srv.Close()
-	c := client.New(socket)
-	defer c.Close()
 	n := 0
+	var err error
 	for _, err = range c.Query(t.Context(), client.Query{}, nil) {
 		n++
 	}

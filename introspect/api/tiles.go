@@ -11,6 +11,7 @@ import (
 	"filippo.io/torchwood"
 
 	"github.com/provostd/provost/chain"
+	"github.com/provostd/provost/introspect/api/client"
 )
 
 // logsPrefix is where logs are served.
@@ -19,13 +20,17 @@ const logsPrefix = "/logs/"
 // Cache headers: a checkpoint is replaced, a tile never changes.
 const (
 	cacheNever   = "no-store"
-	cacheForever = "public, max-age=31536000, immutable"
+	cacheForever = "max-age=31536000, immutable"
+	cachePublic  = "public, "  // by anybody on the way
+	cachePrivate = "private, " // by who asked
 )
 
 // tiles serves the logs of a store as c2sp.org/tlog-tiles.
 type tiles struct {
 	store *chain.Store
 	log   *slog.Logger
+	sees  func(*chain.Log) bool
+	cache string
 }
 
 // Tiles returns the handler of the store's logs, to be mounted at /logs/:
@@ -43,7 +48,13 @@ func Tiles(store *chain.Store, log *slog.Logger) http.Handler {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &tiles{store: store, log: log}
+	return &tiles{store: store, log: log, sees: func(*chain.Log) bool { return true }, cache: cachePublic}
+}
+
+// tiles serves the logs that the caller sees.
+func (s *Service) tiles(c *call) error {
+	(&tiles{store: s.Store, log: s.Log, sees: c.sees, cache: cachePrivate}).ServeHTTP(c.w, c.r)
+	return nil
 }
 
 // TilesPath returns where a log is served: what follows the scheme and host in
@@ -54,7 +65,7 @@ func TilesPath(l *chain.Log) string { return logsPrefix + l.Origin() + "/" }
 func (t *tiles) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
-		http.Error(w, "a log can only be read", http.StatusMethodNotAllowed)
+		writeProblem(w, &client.Problem{Status: http.StatusMethodNotAllowed, Detail: "a log can only be read"})
 		return
 	}
 	rest, ok := strings.CutPrefix(r.URL.Path, logsPrefix)
@@ -85,7 +96,7 @@ func (t *tiles) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func notFound(w http.ResponseWriter) {
-	http.Error(w, "no such log or resource; "+logsPrefix+" lists the logs", http.StatusNotFound)
+	writeProblem(w, &client.Problem{Status: http.StatusNotFound, Detail: "no such log or resource", Hint: logsPrefix + " lists the logs"})
 }
 
 // split finds the log that a path begins with. Host-log origins have three
@@ -97,7 +108,7 @@ func (t *tiles) split(rest string) (l *chain.Log, resource string, ok bool) {
 			break
 		}
 		origin := strings.Join(parts[:n], "/")
-		if l, ok := t.store.LogByOrigin(origin); ok {
+		if l, ok := t.store.LogByOrigin(origin); ok && t.sees(l) {
 			return l, rest[len(origin)+1:], true
 		}
 	}
@@ -115,6 +126,9 @@ type logEntry struct {
 func (t *tiles) list(w http.ResponseWriter) {
 	all := []logEntry{}
 	for _, l := range t.store.Logs() {
+		if !t.sees(l) {
+			continue
+		}
 		e := logEntry{Origin: l.Origin(), VerifierKey: l.VerifierKey(), Path: TilesPath(l)}
 		if p, ok := l.Checkpoint(); ok {
 			e.Size = p.Size
@@ -128,7 +142,7 @@ func (t *tiles) list(w http.ResponseWriter) {
 func checkpoint(w http.ResponseWriter, l *chain.Log) {
 	p, ok := l.Checkpoint()
 	if !ok {
-		http.Error(w, "the log has no checkpoint yet", http.StatusNotFound)
+		writeProblem(w, &client.Problem{Status: http.StatusNotFound, Detail: "the log has no checkpoint yet", Hint: "it may have one in a moment"})
 		return
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -149,15 +163,15 @@ func (t *tiles) tile(w http.ResponseWriter, r *http.Request, l *chain.Log, resou
 		data, err = l.Tile(uint8(tile.L), uint64(tile.N), tile.W)
 	}
 	if errors.Is(err, chain.ErrNotFound) {
-		http.Error(w, err.Error(), http.StatusNotFound)
+		writeProblem(w, &client.Problem{Status: http.StatusNotFound, Detail: err.Error()})
 		return
 	}
 	if err != nil {
 		t.log.ErrorContext(r.Context(), "tile cannot be served", slog.String("log", l.Origin()), slog.String("resource", resource), slog.Any("error", err))
-		http.Error(w, "the log cannot be read; see the daemon's log", http.StatusInternalServerError)
+		writeProblem(w, &client.Problem{Status: http.StatusInternalServerError, Detail: "the log cannot be read", Hint: "the daemon's log says why"})
 		return
 	}
-	w.Header().Set("Cache-Control", cacheForever)
+	w.Header().Set("Cache-Control", t.cache+cacheForever)
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Content-Length", strconv.Itoa(len(data)))
 	_, _ = w.Write(data) // the client has gone: nobody to tell

@@ -105,7 +105,7 @@ func (d *Daemon) status(context.Context) (*client.Status, error) {
 	s := &client.Status{
 		Version: d.version, Host: d.cfg.HostID, Pid: os.Getpid(), Started: d.started.UTC().Format(time.RFC3339),
 		Libvirt: client.Libvirt{URI: d.cfg.Libvirt.URI, Connected: d.host.Stats().Connected.Load() == 1},
-		HostLog: logStatus(d.store.HostLog()), VerifierKey: d.store.HostLog().VerifierKey(),
+		HostLog: api.LogInfo(d.store.HostLog()), VerifierKey: d.store.HostLog().VerifierKey(),
 		Backlog: backlog(d.store, d.judge), Enforcements: d.enforcer.InFlight(),
 		Witnesses: witnessStatus(d.store),
 	}
@@ -124,15 +124,11 @@ func (d *Daemon) status(context.Context) (*client.Status, error) {
 }
 
 func domainStatus(m *introspect.Machine, agent string, silent bool) client.Domain {
-	l := logStatus(m.Log)
+	l := api.LogInfo(m.Log)
 	out := client.Domain{UUID: m.UUID.String(), Name: m.Name, State: m.State.String(), Enrolled: m.Enrolled, Agent: agent,
 		Silent: silent, Incarnation: m.Incarnation, Epoch: hex.EncodeToString(m.Epoch[:]), Log: &l}
 	if agent == "" {
 		out.Agent = "none"
 	}
 	return out
-}
-
-func logStatus(l *chain.Log) client.Log {
-	return client.Log{Origin: l.Origin(), Size: l.Size(), VerifierKey: l.VerifierKey(), URL: api.TilesPath(l)}
 }

@@ -105,25 +105,15 @@ func (d *Daemon) listenTLS(s *servers, c *ListenerConfig, tokens *access.Tokens,
 	if err != nil {
 		return fmt.Errorf("listen: %w; the label of the block names another address", err)
 	}
-	s.add(d.harden(s.guard.Wrap(operatorsOnly(routes), from)), tls.NewListener(d.bound(l, false), files.Config()))
+	s.add(d.harden(s.guard.Wrap(routes, from)), tls.NewListener(d.bound(l, false), files.Config()))
 	return nil
-}
-
-// operatorsOnly stands before routes that do not tell roles apart.
-func operatorsOnly(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !access.From(r.Context()).May(access.Operator) {
-			http.Error(w, "this is for operators", http.StatusForbidden)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
 }
 
 // routes are what every listener with identities serves.
 func (d *Daemon) routes() http.Handler {
-	c := &api.Control{Store: d.store, Index: d.index, Log: d.log, Status: d.status, Enroll: d.enroll, StopAgent: d.stopAgent, Rotate: d.rotate, Backup: d.backup, Find: d.find, Name: d.name}
-	return c.Handler()
+	s := &api.Service{Store: d.store, Index: d.index, Log: d.log, Discloser: d.sealer, Secret: d.keys.Secret("api tokens"),
+		Status: d.status, Enroll: d.enroll, StopAgent: d.stopAgent, Rotate: d.rotate, Backup: d.backup, Find: d.find, Name: d.name}
+	return s.Handler()
 }
 
 // public is what everybody on this host may read.

@@ -108,7 +108,7 @@ func (c *Client) page(ctx context.Context, q *Query, limit int, end *QueryEnd, y
 	if limit > 0 && limit < MaxPage {
 		v.Set("limit", strconv.Itoa(limit))
 	}
-	body, err := c.open(ctx, http.MethodGet, "/v1/query", v)
+	body, err := c.open(ctx, http.MethodGet, "/v1/query", v, nil)
 	if err != nil {
 		return 0, err
 	}
@@ -119,7 +119,7 @@ func (c *Client) page(ctx context.Context, q *Query, limit int, end *QueryEnd, y
 		// An answer without its end was cut off: what is missing must not
 		// look as if it were not there.
 		if err := dec.Decode(&l); err != nil {
-			return n, fmt.Errorf("read answer from %s: it ends too early: %w", c.socket, err)
+			return n, fmt.Errorf("read answer from %s: it ends too early: %w", c.name, err)
 		}
 		if l.End != nil {
 			*end = *l.End

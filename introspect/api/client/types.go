@@ -3,6 +3,7 @@ package client
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/provostd/provost/chain/record"
 )
@@ -79,11 +80,100 @@ type Bundle struct {
 
 // Log is one transparency log.
 type Log struct {
+	ID          string `json:"id"` // in paths: LogID of the origin
 	Origin      string `json:"origin"`
-	Size        uint64 `json:"size"`
+	Domain      string `json:"domain,omitempty"` // UUID; none for the host log
+	Incarnation uint64 `json:"incarnation,omitempty"`
+	Shard       uint32 `json:"shard"`
+	Size        uint64 `json:"size"`      // sealed entries
+	Published   uint64 `json:"published"` // of them under the newest checkpoint
+	Cosigned    bool   `json:"cosigned"`  // by witnesses, the newest checkpoint
 	VerifierKey string `json:"verifier_key"`
 	URL         string `json:"url"` // path below the tiles listener
+	// Checkpoint is the newest signed note. Lists of logs do without.
+	Checkpoint string `json:"checkpoint,omitempty"`
 }
+
+// LogID returns the id of a log in paths: its origin with tildes for slashes,
+// which no origin holds. It needs no escaping.
+func LogID(origin string) string { return strings.ReplaceAll(origin, "/", "~") }
+
+// OriginOf returns the origin that an id stands for.
+func OriginOf(id string) string { return strings.ReplaceAll(id, "~", "/") }
+
+// InclusionProof shows that a leaf is in the tree of a log at a size. Hashes
+// are hexadecimal.
+type InclusionProof struct {
+	Log      string   `json:"log"`
+	Index    uint64   `json:"index"`
+	Size     uint64   `json:"size"`
+	LeafHash string   `json:"leaf_hash"`
+	Root     string   `json:"root"`
+	Path     []string `json:"path"` // from the leaf up
+	// Checkpoint is the signed note of this size, where it is the newest one.
+	Checkpoint string `json:"checkpoint,omitempty"`
+}
+
+// ConsistencyProof shows that the tree of size From is the beginning of that of
+// size To.
+type ConsistencyProof struct {
+	Log        string   `json:"log"`
+	From       uint64   `json:"from"`
+	To         uint64   `json:"to"`
+	FromRoot   string   `json:"from_root"`
+	ToRoot     string   `json:"to_root"`
+	Path       []string `json:"path"`
+	Checkpoint string   `json:"checkpoint,omitempty"` // of size To, where it is the newest one
+}
+
+// Chain is all logs of a domain, from the first one on.
+type Chain struct {
+	Domain string `json:"domain"` // UUID
+	Name   string `json:"name"`
+	Whole  bool   `json:"whole"` // no link is broken
+	Links  []Link `json:"links"`
+}
+
+// Link is how one log of a domain hangs on the one before it.
+type Link struct {
+	Log      Log     `json:"log"`
+	Cause    string  `json:"cause"`   // of the log
+	Begun    string  `json:"begun"`   // RFC 3339, host wall time
+	Genesis  string  `json:"genesis"` // leaf hash of entry 0
+	Previous *Quoted `json:"previous,omitempty"`
+	State    string  `json:"state"` // first, whole, elsewhere or broken
+	Problem  string  `json:"problem,omitempty"`
+}
+
+// Quoted is the checkpoint that a genesis quotes.
+type Quoted struct {
+	Log  string `json:"log"`
+	Size uint64 `json:"size"`
+	Root string `json:"root"`
+}
+
+// StateGone is the State of a domain of which only logs are left.
+const StateGone = "gone"
+
+// StreamEnd is the data of a stream's last event.
+type StreamEnd struct {
+	Code   string `json:"code"`
+	Reason string `json:"reason"` // in words
+}
+
+// Codes of a StreamEnd.
+const (
+	EndDone     = "done"     // all is given that was asked for
+	EndLifetime = "lifetime" // a stream has its time: go on with the last id
+	EndStopping = "stopping" // of the daemon
+	EndFailed   = "failed"   // the daemon could not go on
+)
+
+// Content types of answers that are no JSON of their own kind.
+const (
+	ProblemType = "application/problem+json"
+	EventStream = "text/event-stream"
+)
 
 // Domain is one libvirt domain as Provost knows it.
 type Domain struct {
@@ -127,9 +217,12 @@ type Entry struct {
 	Domain  string `json:"domain,omitempty"`
 	Leaf    []byte `json:"leaf"`
 	Payload []byte `json:"payload,omitempty"`
+	Salt    []byte `json:"salt,omitempty"` // with the payload it makes the leaf's commitment
 	// ErasedBy is set where the payload was erased: the index of the entry of
 	// this log that says why.
 	ErasedBy *uint64 `json:"erased_by,omitempty"`
+	// ID is where a stream goes on behind this entry. Only streams set it.
+	ID string `json:"-"`
 }
 
 // ErrErased is the error of Open for an entry whose payload was erased; its leaf

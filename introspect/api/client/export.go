@@ -1,0 +1,56 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+)
+
+// ExportQuery chooses the entries of an evidence bundle: those of Indexes, or
+// all from From to To, both included, of a domain's newest log or of one log.
+type ExportQuery struct {
+	Domain   string // name or UUID
+	Log      string // id or origin
+	Indexes  []uint64
+	From     uint64
+	To       uint64 // AllEntries: up to the newest
+	Withhold bool   // the payloads of the entries chosen
+}
+
+// AllEntries is the To of a range without an end.
+const AllEntries = ^uint64(0)
+
+// Export writes an evidence bundle to w.
+func (c *Client) Export(ctx context.Context, q ExportQuery, w io.Writer) error {
+	v := url.Values{}
+	if q.Domain != "" {
+		v.Set("domain", q.Domain)
+	}
+	if q.Log != "" {
+		v.Set("log", q.Log)
+	}
+	for _, i := range q.Indexes {
+		v.Add("index", strconv.FormatUint(i, 10))
+	}
+	if len(q.Indexes) == 0 {
+		v.Set("from", strconv.FormatUint(q.From, 10))
+		if q.To != AllEntries {
+			v.Set("to", strconv.FormatUint(q.To, 10))
+		}
+	}
+	if q.Withhold {
+		v.Set("withhold", "true")
+	}
+	body, err := c.open(ctx, http.MethodPost, "/v1/export", v, nil)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	if _, err := io.Copy(w, body); err != nil {
+		return fmt.Errorf("read bundle from %s: %w", c.name, err)
+	}
+	return nil
+}

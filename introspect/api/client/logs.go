@@ -1,0 +1,105 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+)
+
+// Domains lists the domains that may be seen, those that are gone too.
+func (c *Client) Domains(ctx context.Context) ([]Domain, error) {
+	var all []Domain
+	return all, c.call(ctx, http.MethodGet, "/v1/domains", nil, &all)
+}
+
+// Domain asks for one domain, named by name or UUID.
+func (c *Client) Domain(ctx context.Context, name string) (*Domain, error) {
+	var d Domain
+	return &d, c.call(ctx, http.MethodGet, "/v1/domains/"+url.PathEscape(name), nil, &d)
+}
+
+// Chain asks for all logs of a domain and how they hang together.
+func (c *Client) Chain(ctx context.Context, name string) (*Chain, error) {
+	var out Chain
+	return &out, c.call(ctx, http.MethodGet, "/v1/domains/"+url.PathEscape(name)+"/chain", nil, &out)
+}
+
+// Logs lists the logs that may be seen.
+func (c *Client) Logs(ctx context.Context) ([]Log, error) {
+	var all []Log
+	return all, c.call(ctx, http.MethodGet, "/v1/logs", nil, &all)
+}
+
+func logPath(id string, rest string) string {
+	return "/v1/logs/" + url.PathEscape(LogID(id)) + rest
+}
+
+// Log asks for one log, by its id or origin, with its newest checkpoint.
+func (c *Client) Log(ctx context.Context, id string) (*Log, error) {
+	var l Log
+	return &l, c.call(ctx, http.MethodGet, logPath(id, ""), nil, &l)
+}
+
+// Entry asks for an entry of a log; without payload only its leaf comes, and
+// nothing is disclosed.
+func (c *Client) Entry(ctx context.Context, log string, index uint64, payload bool) (*Entry, error) {
+	v := url.Values{}
+	if !payload {
+		v.Set("payload", "false")
+	}
+	var e Entry
+	return &e, c.call(ctx, http.MethodGet, logPath(log, "/entries/"+strconv.FormatUint(index, 10)), v, &e)
+}
+
+// Inclusion asks for the proof that an entry is in the tree of a size; size 0 is
+// that of the newest checkpoint.
+func (c *Client) Inclusion(ctx context.Context, log string, index, size uint64) (*InclusionProof, error) {
+	v := url.Values{"index": {strconv.FormatUint(index, 10)}}
+	if size > 0 {
+		v.Set("size", strconv.FormatUint(size, 10))
+	}
+	var p InclusionProof
+	return &p, c.call(ctx, http.MethodGet, logPath(log, "/proof/inclusion"), v, &p)
+}
+
+// Consistency asks for the proof that a log of one size is the beginning of that
+// of another; to 0 is the size of the newest checkpoint.
+func (c *Client) Consistency(ctx context.Context, log string, from, to uint64) (*ConsistencyProof, error) {
+	v := url.Values{"from": {strconv.FormatUint(from, 10)}}
+	if to > 0 {
+		v.Set("to", strconv.FormatUint(to, 10))
+	}
+	var p ConsistencyProof
+	return &p, c.call(ctx, http.MethodGet, logPath(log, "/proof/consistency"), v, &p)
+}
+
+// maxResource bounds what is read of a tile, an entry bundle or a checkpoint.
+const maxResource = 32 << 20
+
+// Resource reads a resource of a log as c2sp.org/tlog-tiles names it, such as
+// "checkpoint" or "tile/0/000".
+func (c *Client) Resource(ctx context.Context, log, resource string) ([]byte, error) {
+	body, err := c.open(ctx, http.MethodGet, "/logs/"+OriginOf(log)+"/"+strings.TrimPrefix(resource, "/"), nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	b, err := io.ReadAll(io.LimitReader(body, maxResource+1))
+	if err == nil && len(b) > maxResource {
+		err = fmt.Errorf("it has more than %d bytes", maxResource)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s from %s: %w", resource, c.name, err)
+	}
+	return b, nil
+}
+
+// OpenAPI reads the description of the interface.
+func (c *Client) OpenAPI(ctx context.Context) (map[string]any, error) {
+	var doc map[string]any
+	return doc, c.call(ctx, http.MethodGet, "/v1/openapi.json", nil, &doc)
+}

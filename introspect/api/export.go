@@ -1,0 +1,112 @@
+package api
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/provostd/provost/chain"
+	"github.com/provostd/provost/chain/proof"
+	"github.com/provostd/provost/chain/record"
+	"github.com/provostd/provost/introspect/api/access"
+)
+
+// export writes an evidence bundle. It is built before the first byte is sent,
+// so that a failure is an answer and never half a bundle.
+func (s *Service) export(c *call) error {
+	l, err := c.exportLog()
+	if err != nil {
+		return err
+	}
+	sel, err := c.selection(l)
+	if err != nil {
+		return err
+	}
+	f, err := tempFile()
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := chain.Export(c.ctx, s.Store, l, *sel, f); err != nil {
+		return err
+	}
+	size, err := f.Seek(0, io.SeekCurrent)
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		return fmt.Errorf("export: %w", err)
+	}
+	// Payloads that the verification needs are in every bundle.
+	if err := c.disclose(disclosure(l, sel)); err != nil {
+		return err
+	}
+	c.w.Header().Set("Content-Type", "application/zip")
+	c.w.Header().Set("Content-Length", strconv.FormatInt(size, 10))
+	if _, err := io.Copy(c.w, f); err != nil {
+		s.Log.DebugContext(c.ctx, "bundle not delivered", "error", err)
+	}
+	return nil
+}
+
+func disclosure(l *chain.Log, sel *chain.Selection) access.Disclosure {
+	d := access.Disclosure{Origin: l.Origin()}
+	if r := sel.Range; r != nil {
+		d.First, d.Last, d.Count = r.First, r.Last, r.Last-r.First+1
+		return d
+	}
+	d.First, d.Last, d.Count = sel.Indexes[0], sel.Indexes[0], uint64(len(sel.Indexes))
+	for _, i := range sel.Indexes {
+		d.First, d.Last = min(d.First, i), max(d.Last, i)
+	}
+	return d
+}
+
+// exportLog returns the log that a bundle is wanted of: one that is named, or
+// the newest of a domain.
+func (c *call) exportLog() (*chain.Log, error) {
+	logs, chosen, err := c.choose()
+	if err != nil {
+		return nil, err
+	}
+	if !chosen {
+		return nil, fmt.Errorf("name a domain or a log: %w", record.ErrReject)
+	}
+	if len(logs) == 0 {
+		return nil, fmt.Errorf("the log is not one of the domain's: %w", record.ErrReject)
+	}
+	newest := logs[0]
+	for _, l := range logs[1:] {
+		if later(l.Name(), newest.Name()) {
+			newest = l
+		}
+	}
+	return newest, nil
+}
+
+// selection reads which entries are wanted: some by their index, or a range.
+func (c *call) selection(l *chain.Log) (*chain.Selection, error) {
+	p := c.params()
+	sel := &chain.Selection{Withhold: p.boolean("withhold", false)}
+	size := l.Size()
+	if c.v.Has("index") && (c.v.Has("from") || c.v.Has("to")) {
+		return nil, fmt.Errorf("choose entries by index, or by from and to, not by both: %w", record.ErrReject)
+	}
+	switch {
+	case len(c.v["index"]) > 0:
+		for _, s := range c.v["index"] {
+			i, err := strconv.ParseUint(s, 10, 63)
+			if err != nil || i >= size {
+				return nil, fmt.Errorf("index is %q: the log has leaves 0 to %d: %w", clip(s), size-1, record.ErrReject)
+			}
+			sel.Indexes = append(sel.Indexes, i)
+		}
+	default:
+		first, last := uint64(0), size-1
+		sel.Range = &proof.Range{First: p.number("from", &first), Last: p.number("to", &last)}
+		if r := sel.Range; p.err == nil && (r.First > r.Last || r.Last >= size) {
+			return nil, fmt.Errorf("entries %d to %d: the log has leaves 0 to %d: %w", r.First, r.Last, size-1, record.ErrReject)
+		}
+	}
+	return sel, p.err
+}

@@ -1,0 +1,76 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/provostd/provost/chain"
+	"github.com/provostd/provost/chain/index"
+	"github.com/provostd/provost/introspect/api/access"
+	"github.com/provostd/provost/introspect/api/client"
+)
+
+// Service answers about what a host has sealed, and carries out what its
+// operators ask for. Every listener serves the same routes; who sends a request
+// is what access.From says of its context, and decides what is to be seen. Its
+// fields are not changed once it serves.
+type Service struct {
+	Store *chain.Store
+	Index *index.Index
+	Log   *slog.Logger // nil: none
+	// Discloser seals that payloads are given. Without one none are.
+	Discloser access.Discloser
+	// Secret seals what answers give to go on with: places in the order of all
+	// logs, which would tell a tenant how much happens on the host.
+	Secret [32]byte
+	// Status describes the daemon.
+	Status func(ctx context.Context) (*client.Status, error)
+	// Enroll gives a domain its channel.
+	Enroll func(ctx context.Context, nameOrUUID string) (*client.Enrollment, error)
+	// StopAgent has the guest agent of a domain end, for the one who asks and
+	// with a reason. It returns behind the sealing of both.
+	StopAgent func(ctx context.Context, nameOrUUID, requester, reason string) (*client.AgentAnswer, error)
+	// Rotate replaces the key of the VM logs, for the one who asks.
+	Rotate func(ctx context.Context, requester string) (*client.KeyEpoch, error)
+	// Backup copies the ledger to a directory, and the keys of the payloads to
+	// another one where that is not empty, for the one who asks.
+	Backup func(ctx context.Context, requester, dir, payloadKeys string) (*client.Backup, error)
+	// Find returns the newest log of a domain, or an error which wraps
+	// ErrNotFound.
+	Find func(nameOrUUID string) (*chain.Log, error)
+	// Name returns the name of a domain by its UUID, or the UUID.
+	Name func(uuid string) string
+
+	mu      sync.Mutex
+	streams map[string]int // that run, by identity
+	running int            // streams altogether
+
+	private struct { // for tests
+		heartbeat, lifetime, patience, write time.Duration
+	}
+}
+
+// ErrNotFound says that what was asked for is not there.
+var ErrNotFound = errors.New("not found")
+
+// Handler returns the routes. A request without an identity is refused.
+func (s *Service) Handler() http.Handler {
+	if s.Log == nil {
+		s.Log = slog.New(slog.DiscardHandler)
+	}
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	def(&s.private.heartbeat, streamHeartbeat)
+	def(&s.private.lifetime, streamLifetime)
+	def(&s.private.patience, indexPatience)
+	def(&s.private.write, writeTimeout)
+	s.streams = map[string]int{}
+	return s.mux(s.routes())
+}
