@@ -177,6 +177,20 @@ func TestListeners(t *testing.T) {
 			t.Errorf("%s in plain: %d", path, status)
 		}
 	}
+	broken := v.door.Broken.Load()
+	if c, err := tls.Dial("tcp", v.remote, &tls.Config{RootCAs: v.roots, MaxVersion: tls.VersionTLS12}); err == nil {
+		c.Close()
+		t.Error("TLS 1.2 is spoken")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for tick := time.NewTicker(time.Millisecond); v.door.Broken.Load() == broken; {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatal("a handshake that failed is not counted")
+		}
+	}
 	if err := v.Reload(t.Context()); err != nil {
 		t.Error(err)
 	}

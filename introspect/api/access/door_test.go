@@ -152,6 +152,7 @@ type settings struct {
 	limits      Limits
 	connections Connections
 	routes      func(http.ResponseWriter, *http.Request)
+	patience    time.Duration // with headers, bodies and readers; 0: as it is
 }
 
 func openDoor(t *testing.T, s settings) *door {
@@ -174,8 +175,13 @@ func openDoor(t *testing.T, s settings) *door {
 	if s.connections.PerSecond == 0 {
 		s.connections.PerSecond = 1000
 	}
-	d.guard = NewGuard(GuardConfig{Limits: s.limits, Expensive: func(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/expensive") },
-		Stats: &d.stats, Log: log, Now: d.clock.Now})
+	cfg := GuardConfig{Limits: s.limits, Expensive: func(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/expensive") },
+		Stats: &d.stats, Log: log, Now: d.clock.Now}
+	cfg.private.body, cfg.private.answer = s.patience, s.patience
+	if s.patience == 0 {
+		s.patience = 10 * time.Second
+	}
+	d.guard = NewGuard(cfg)
 	if s.routes == nil {
 		s.routes = func(w http.ResponseWriter, r *http.Request) {
 			who := From(r.Context())
@@ -193,7 +199,7 @@ func openDoor(t *testing.T, s settings) *door {
 	d.address = l.Addr().String()
 	one := &http.Protocols{}
 	one.SetHTTP1(true)
-	srv := &http.Server{Handler: d.guard.Wrap(http.HandlerFunc(s.routes), from), Protocols: one, ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 16 << 10,
+	srv := &http.Server{Handler: d.guard.Wrap(http.HandlerFunc(s.routes), from), Protocols: one, ReadHeaderTimeout: s.patience, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)}
 	done := make(chan error, 1)
 	go func() {

@@ -50,6 +50,10 @@ type GuardConfig struct {
 	Stats     *Stats
 	Log       *slog.Logger
 	Now       func() time.Time
+
+	private struct { // for tests
+		body, answer time.Duration
+	}
 }
 
 // Guard stands in front of the routes of all listeners: it finds out who sends
@@ -94,6 +98,12 @@ func NewGuard(cfg GuardConfig) *Guard {
 	}
 	if cfg.Expensive == nil {
 		cfg.Expensive = func(*http.Request) bool { return false }
+	}
+	if cfg.private.body == 0 {
+		cfg.private.body = bodyTimeout
+	}
+	if cfg.private.answer == 0 {
+		cfg.private.answer = answerTimeout
 	}
 	per := cfg.Limits.RequestsPerSecond
 	return &Guard{cfg: cfg,
@@ -272,9 +282,9 @@ func (g *Guard) Contain(next http.Handler) http.Handler {
 		h.Set("Cache-Control", "no-store") // routes say so where it is otherwise
 		// Best effort: a writer without deadlines has none.
 		c := http.NewResponseController(w)
-		_ = c.SetWriteDeadline(time.Now().Add(answerTimeout))
+		_ = c.SetWriteDeadline(time.Now().Add(g.cfg.private.answer))
 		if r.ContentLength != 0 {
-			_ = c.SetReadDeadline(time.Now().Add(bodyTimeout))
+			_ = c.SetReadDeadline(time.Now().Add(g.cfg.private.body))
 			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		}
 		s := &started{ResponseWriter: w}

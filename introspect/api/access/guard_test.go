@@ -3,6 +3,7 @@ package access
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -269,6 +270,51 @@ func TestBrowsers(t *testing.T) {
 		t.Errorf("a large header: %d %v", a.status, a.err)
 	}
 }
+
+// TestSlow: clients that send or read next to nothing lose their connection.
+func TestSlow(t *testing.T) {
+	ends := make(chan error, 1)
+	d := openDoor(t, settings{patience: time.Second, routes: func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/body":
+			_, err := io.Copy(io.Discard, r.Body)
+			ends <- err
+		case "/answer":
+			_, err := io.Copy(w, zeros{})
+			ends <- err
+		}
+	}})
+	text := d.token("bob", Auditor)
+	send := func(s string) net.Conn {
+		t.Helper()
+		c, err := tls.Dial("tcp", d.address, d.client(nil).Transport.(*http.Transport).TLSClientConfig)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		if _, err := io.WriteString(c, s); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	head := " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + text + "\r\n"
+	send("POST /body" + head + "Content-Length: 10\r\n\r\nx")
+	if err := <-ends; !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a body that does not come ends with %v", err)
+	}
+	send("GET /answer" + head + "\r\n")
+	if err := <-ends; !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("an answer that is not read ends with %v", err)
+	}
+	send("POST /ignored" + head + "Content-Length: 10\r\n\r\nx") // its body is waited for by nobody but the server
+	send("GET /headers" + head)
+	eventually(t, "all are gone", func() bool { return d.stats.Connections.Load() == 0 })
+}
+
+// zeros has no end.
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { return len(b), nil }
 
 // TestConnections fills a listener.
 func TestConnections(t *testing.T) {
