@@ -110,7 +110,7 @@ func (l *Log) entry(b *bundle, i int) (Item, error) {
 func (l *Log) whole(b *bundle, i int, buf []byte) (leaf record.Leaf, raw []byte, o opening, err error) {
 	index := b.first + uint64(i)
 	if o, err = b.opening(i, l.store.keys); err != nil {
-		return leaf, nil, o, l.badPayload(index, err)
+		return leaf, nil, o, l.badPayload(index, &b.rows[i].leaf, err)
 	}
 	if o.kind == kindOutside {
 		if o, err = l.payloadRow(&b.rows[i].leaf); err != nil {
@@ -142,7 +142,7 @@ func (l *Log) payloadRow(leaf *record.Leaf) (opening, error) {
 	}
 	o, err := l.openPayload(row, leaf)
 	if err != nil {
-		return opening{}, l.badPayload(index, err)
+		return opening{}, l.badPayload(index, leaf, err)
 	}
 	return o, nil
 }
@@ -161,13 +161,32 @@ func (l *Log) openPayload(row []byte, leaf *record.Leaf) (opening, error) {
 	return parsePayload(row)
 }
 
-// badPayload says why a payload cannot be read. A key that is missing is no
-// damage of the store.
-func (l *Log) badPayload(index uint64, err error) error {
+// badPayload says why a payload cannot be read. A key that is missing, or that
+// was drawn anew since, is no damage of the store.
+func (l *Log) badPayload(index uint64, leaf *record.Leaf, err error) error {
 	if errors.Is(err, errNoKey) {
-		return fmt.Errorf("payload %d of %s: %w", index, l.origin, err)
+		return l.noKey(index, leaf, err)
 	}
 	return corrupt("payload %d of %s: %v", index, l.origin, err)
+}
+
+// missing says why a row of an entry is not there: it is fenced off, or the
+// store is damaged.
+func (l *Log) missing(index uint64, format string, args ...any) error {
+	if err := l.fenced(index); err != nil {
+		return err
+	}
+	return corrupt(format, args...)
+}
+
+// missingIn is missing for some of the entries from first to before end.
+func (l *Log) missingIn(first, end uint64, format string, args ...any) error {
+	for i := first; i < end; i++ {
+		if err := l.fenced(i); err != nil {
+			return err
+		}
+	}
+	return corrupt(format, args...)
 }
 
 // readItem reads one durable entry, packed or not.
@@ -203,7 +222,7 @@ func (l *Log) readStored(index uint64) (Item, error) {
 		return Item{}, err
 	}
 	if b == nil {
-		return Item{}, corrupt("entry %d of %s is missing", index, l.origin)
+		return Item{}, l.missing(index, "entry %d of %s is missing", index, l.origin)
 	}
 	return l.entry(b, int(index%tileWidth))
 }
@@ -225,7 +244,7 @@ func (l *Log) readRows(index uint64) (item Item, ok bool, err error) {
 	}
 	o, err := l.openPayload(row, &item.Leaf)
 	if err != nil {
-		return Item{}, false, l.badPayload(index, err)
+		return Item{}, false, l.badPayload(index, &item.Leaf, err)
 	}
 	if o.kind == kindErased {
 		item.Erased, item.ErasedBy = true, o.erased
@@ -263,7 +282,7 @@ func (l *Log) readHeader(index uint64) (record.Leaf, error) {
 			return record.Leaf{}, err
 		}
 		if b == nil {
-			return record.Leaf{}, corrupt("bundle %d of %s is missing", index/tileWidth, l.origin)
+			return record.Leaf{}, l.missing(index, "bundle %d of %s is missing", index/tileWidth, l.origin)
 		}
 		return b.rows[index%tileWidth].leaf, nil
 	}
@@ -334,7 +353,7 @@ func (l *Log) leafRows(first, end uint64, f func(leaf []byte) error) error {
 			return err
 		}
 		if b, err := l.bundle(n); err != nil || b == nil || rows > 0 {
-			return errors.Join(corrupt("%d leaves stand from entry %d of %s on, want %d", rows, first, l.origin, end-first), err)
+			return errors.Join(l.missingIn(first, end, "%d leaves stand from entry %d of %s on, want %d", rows, first, l.origin, end-first), err)
 		}
 		break // packed a moment ago
 	}
@@ -343,7 +362,7 @@ func (l *Log) leafRows(first, end uint64, f func(leaf []byte) error) error {
 		return err
 	}
 	if b == nil {
-		return corrupt("bundle %d of %s is missing", n, l.origin)
+		return l.missingIn(first, end, "bundle %d of %s is missing", n, l.origin)
 	}
 	buf := make([]byte, 0, record.LeafSize)
 	for i := first; i < end; i++ {

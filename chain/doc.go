@@ -67,6 +67,8 @@
 //	                          last (0: reached, 1: short)
 //	M 'r' index8              restore that the entry of the host log tells of:
 //	                          1 version = 1, 8 size restored, 8 size given up, state
+//	M 'f' log4 index8         fence: 1 version = 1, 8 last index, 2 n, 32n leaf
+//	                          hashes that no full tile has, reason
 //	E log4 index8             leaf, 136 bytes, see chain/record
 //	P log4 index8             1 form (1 salt, 2 seed), 32 salt or seed, payload; 5:
 //	                          8 run, 4 generation, one of these encrypted; 4:

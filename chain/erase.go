@@ -157,6 +157,9 @@ func (s *Store) selectErased(ctx context.Context, l *Log, sel EraseSelection) (*
 			return nil, context.Cause(ctx)
 		}
 		leaf, err := l.readHeader(i)
+		if errors.Is(err, ErrUnreadable) {
+			continue // fenced: there are no rows to erase
+		}
 		if err != nil {
 			return nil, err
 		}

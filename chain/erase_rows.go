@@ -315,7 +315,7 @@ func (e *eraser) openOwn(r *openRow) error {
 		r.changed = e.s.keys.stale(name, hourOf(r.leaf.Wall))
 	}
 	if r.open, err = e.l.openPayload(row, &r.leaf); err != nil {
-		return e.l.badPayload(r.leaf.Index, err)
+		return e.l.badPayload(r.leaf.Index, &r.leaf, err)
 	}
 	return nil
 }
@@ -341,7 +341,7 @@ func (e *eraser) readPacked(k uint64) ([]openRow, error) {
 			continue
 		}
 		if r.open, err = b.opening(i, e.s.keys); err != nil {
-			return nil, e.l.badPayload(item.Index, err)
+			return nil, e.l.badPayload(item.Index, &r.leaf, err)
 		}
 		seg := &b.rows[i].segment.segment
 		if name, sealed := seg.key(e.l.id); sealed && packedKind(r.open.kind) && e.s.keys != nil {

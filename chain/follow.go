@@ -45,24 +45,35 @@ type Item struct {
 	// entry of this log says so.
 	Erased   bool
 	ErasedBy uint64
+	// Unreadable says why there is no payload, and perhaps no leaf: it is an
+	// *UnreadableError. Followers and Look give such items, with LeafHash and
+	// what else is known; LeafBytes is nil where the leaf is not.
+	Unreadable error
 	// Pos is the position right behind this item: what to save once the item
 	// is dealt with. It is zero outside of followers.
 	Pos Position
 }
 
 // Decode parses the item's payload. Where it was erased the error is an
-// *ErasedError, which is ErrErased.
+// *ErasedError, which is ErrErased; where it cannot be read, Unreadable.
 func (i *Item) Decode() (record.Message, error) {
 	if i.Erased {
 		return nil, &ErasedError{Index: i.ErasedBy}
 	}
+	if i.Unreadable != nil {
+		return nil, i.Unreadable
+	}
 	return record.Decode(i.Leaf.Header.Class, i.Payload)
 }
 
-// Item returns the durable entry at index.
+// Item returns the durable entry at index. One that cannot be read any more is
+// an *UnreadableError, which is ErrUnreadable.
 func (l *Log) Item(index uint64) (Item, error) {
 	if size := l.Size(); index >= size {
 		return Item{}, fmt.Errorf("read entry %d of %s: the log has %d leaves: %w", index, l.origin, size, record.ErrReject)
+	}
+	if err := l.fenced(index); err != nil {
+		return Item{}, err
 	}
 	return l.readItem(index)
 }
@@ -233,7 +244,7 @@ func (f *Follower) Scan(want func(*Log) bool, commits int) (Item, Scanned, error
 				f.next.Offset = end
 				continue
 			}
-			item, err := l.readItem(sp.first + uint64(f.next.Offset-begin))
+			item, err := l.Look(sp.first + uint64(f.next.Offset-begin))
 			if err != nil {
 				return Item{}, ScanEnd, err
 			}

@@ -55,6 +55,8 @@ type Report struct {
 	Payloads    uint64    `json:"payloads"`
 	Erased      uint64    `json:"erased_payloads"`
 	Unreadable  uint64    `json:"unreadable_payloads"` // of guests: bytes that are no record
+	NoKey       uint64    `json:"payloads_without_key"`
+	Fenced      uint64    `json:"fenced_entries"` // damaged before, known, and kept apart
 	Tiles       uint64    `json:"tiles"`
 	Checkpoints uint64    `json:"checkpoints"` // stored and quoted
 	Commits     uint64    `json:"commits"`
@@ -109,6 +111,7 @@ type fsck struct {
 	certified map[uint64]string // key by index in the host log
 	keys      proof.KeyChain    // of the VM logs
 	next      map[LogID]uint64  // first index that no commit has covered
+	blind     bool              // entries of the host log cannot be read
 }
 
 // quoteKey names a quote in the host log.
@@ -157,7 +160,7 @@ func (f *fsck) unknownRows(context.Context) error {
 	}
 	return scan(f.s.db, []byte{tableMeta}, func(key, _ []byte) error {
 		switch {
-		case len(key) == 2 && key[1] == metaStore, len(key) == 6 && key[1] == metaLog, len(key) == 34 && key[1] == metaCertificate, len(key) > 2 && (key[1] == metaUser || key[1] == metaWitness), len(key) == 2 && key[1] == metaQuorum, len(key) == 14 && key[1] == metaErasure, len(key) == 10 && key[1] == metaRestore:
+		case len(key) == 2 && key[1] == metaStore, len(key) == 6 && key[1] == metaLog, len(key) == 34 && key[1] == metaCertificate, len(key) > 2 && (key[1] == metaUser || key[1] == metaWitness), len(key) == 2 && key[1] == metaQuorum, len(key) == 14 && key[1] == metaErasure, len(key) == 10 && key[1] == metaRestore, len(key) == 14 && key[1] == metaFence:
 		default:
 			f.find("row", nil, nil, "key %x belongs to no table", key)
 		}
@@ -331,7 +334,7 @@ func (f *fsck) quoteRows(context.Context) error {
 		q, err := parseQuote(value)
 		if err != nil {
 			f.find("quote", l, nil, "%v", err)
-		} else if !f.quoteAt[quoteKey{l.origin, q}] {
+		} else if !f.quoteAt[quoteKey{l.origin, q}] && !f.blind {
 			f.find("quote", l, nil, "entry %d of the host log does not quote it at size %d", q.index, q.size)
 		}
 		return nil
@@ -341,11 +344,14 @@ func (f *fsck) quoteRows(context.Context) error {
 func (f *fsck) certificates(context.Context) error {
 	own := false
 	err := scan(f.s.db, []byte{tableMeta, metaCertificate}, func(key, value []byte) error {
+		own = own || string(key[2:]) == string(f.s.cfg.Keys.VMPublic())
+		if f.blind {
+			return nil // its entry may be one of those
+		}
 		if len(value) != 12 || f.certified[binary.BigEndian.Uint64(value[4:])] != string(key[2:]) || binary.BigEndian.Uint32(value) != 0 {
 			f.find("certificate", f.s.host, nil, "no entry certifies key %x where the row says (%x)", key[2:], value)
 			return nil
 		}
-		own = own || string(key[2:]) == string(f.s.cfg.Keys.VMPublic())
 		return nil
 	})
 	if f.opts.restoring {
@@ -357,7 +363,7 @@ func (f *fsck) certificates(context.Context) error {
 	// A rotation that was cut short behind the certificate left the new key
 	// prepared: the next start completes it.
 	next, prepared := f.s.cfg.Keys.Next()
-	if keys := f.keys.Keys(); len(keys) > 0 {
+	if keys := f.keys.Keys(); len(keys) > 0 && !f.blind {
 		last := keys[len(keys)-1].Key
 		if !last.Equal(f.s.cfg.Keys.VMPublic()) && !(prepared && last.Equal(next)) {
 			f.find("certificate", f.s.host, nil, "the key of the VM logs was retired: the newest is certified in entry %d", keys[len(keys)-1].Index)

@@ -3,6 +3,7 @@ package chain
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/provostd/provost/chain/proof"
@@ -20,7 +21,7 @@ func (c *logCheck) bundles(ctx context.Context) error {
 			f.find("bundle", l, &first, "it lies behind the head, which says size %d", c.head.size)
 			return nil
 		}
-		if first != c.packed {
+		if c.packed = c.standIn(c.packed, first); first != c.packed {
 			f.find("bundle", l, &c.packed, "entries %d to %d are missing", c.packed, first-1)
 		}
 		if err := c.progress(ctx, first); err != nil {
@@ -31,6 +32,9 @@ func (c *logCheck) bundles(ctx context.Context) error {
 		return c.err
 	})
 	if err != nil {
+		return err
+	}
+	if err := c.fencedBundles(); err != nil {
 		return err
 	}
 	f.r.Packed += c.packed
@@ -66,8 +70,11 @@ func (c *logCheck) bundle(first uint64, row []byte, outside map[uint64]bool) {
 		payload, err := c.packedPayload(b, i, outside)
 		hash := record.LeafHash(leaf.AppendBinary(make([]byte, 0, record.LeafSize)))
 		switch {
+		case c.fences.at(leaf.Index) != nil:
+			f.r.Fenced++
+			c.unread()
 		case err != nil:
-			f.find("payload", l, &leaf.Index, "%v", err)
+			c.closed(leaf, err)
 		case hashes != nil && hash != hashes[i]:
 			f.find("bundle", l, &leaf.Index, "it makes a leaf with hash %s, the tile has %s: bundle or tile was changed", hash, hashes[i])
 		case b.rows[i].kind == kindErased:
@@ -153,4 +160,77 @@ func (c *logCheck) checkErased() {
 			}
 		}
 	}
+}
+
+// closed takes note of a payload that does not open.
+func (c *logCheck) closed(leaf *record.Leaf, err error) {
+	c.unread()
+	if !errors.Is(err, errNoKey) || errors.Is(err, errOtherKey) {
+		c.f.find("payload", c.l, &leaf.Index, "%v", err)
+		return
+	}
+	c.f.r.NoKey++
+	hour := hourOf(leaf.Wall)
+	k := c.keyless[hour]
+	if k == nil {
+		k = &keyless{first: leaf.Index}
+		c.keyless[hour] = k
+	}
+	k.last = leaf.Index
+	k.count++
+}
+
+// unread keeps what follows from an entry that cannot be read from being
+// reported as damage of its own.
+func (c *logCheck) unread() {
+	c.blind = true
+	c.frames.blind, c.frames.broken, c.frames.records = true, true, nil
+	c.f.blind = c.f.blind || c.l.name.IsHost()
+}
+
+// fenceRows reads which entries are fenced.
+func (c *logCheck) fenceRows() error {
+	all, err := loadFences(c.f.s.db, c.l.id)
+	if errors.Is(err, record.ErrFatal) {
+		c.f.find("fence", c.l, nil, "%v", err)
+		return nil
+	}
+	c.fences = all
+	return err
+}
+
+// standIn has the hashes of fenced entries from first on, up to before end, stand
+// for their leaves. It returns the first one that it has none for.
+func (c *logCheck) standIn(first, end uint64) uint64 {
+	for ; first < end && c.fences.at(first) != nil; first++ {
+		hash, ok := c.fences.hash(first)
+		if !ok {
+			hashes, err := readTile(c.f.s.db, c.l.id, 0, first/tileWidth)
+			if err != nil {
+				break // reported with the tile
+			}
+			hash = hashes[first%tileWidth]
+		}
+		c.f.r.Entries++
+		c.f.r.Fenced++
+		c.unread()
+		c.grow(hash)
+	}
+	return first
+}
+
+// fencedBundles goes on behind the last bundle that is there, over those that
+// are fenced off as a whole.
+func (c *logCheck) fencedBundles() error {
+	for first := c.packed; first+tileWidth <= c.head.size && c.fences.at(first) != nil; first = c.packed {
+		rows := false
+		err := scanRange(c.f.s.db, keySeq(tableEntry, c.l.id, first), keySeq(tableEntry, c.l.id, first+tileWidth), func(_, _ []byte) error { rows = true; return nil })
+		if err != nil || rows {
+			return err
+		}
+		if c.packed = c.standIn(first, first+tileWidth); c.packed != first+tileWidth {
+			return nil
+		}
+	}
+	return nil
 }

@@ -6,7 +6,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -36,13 +38,23 @@ type logCheck struct {
 
 	frames frameCheck
 
+	fences  fences
+	blind   bool // entries of this log cannot be read
+	keyless map[int64]*keyless
+
 	erased   map[uint64][]proof.Range // what bears the mark of each erasing entry
 	erasures map[uint64]*record.Erased
 }
 
+// keyless is an hour whose payload key is not there.
+type keyless struct{ first, last, count uint64 }
+
 func (f *fsck) log(ctx context.Context, l *Log) error {
-	c := &logCheck{f: f, l: l, head: f.heads[l.id], frames: frameCheck{keys: map[uint64][]byte{}}, erased: map[uint64][]proof.Range{}, erasures: map[uint64]*record.Erased{}}
+	c := &logCheck{f: f, l: l, head: f.heads[l.id], frames: frameCheck{keys: map[uint64][]byte{}}, keyless: map[int64]*keyless{}, erased: map[uint64][]proof.Range{}, erasures: map[uint64]*record.Erased{}}
 	if err := c.gather(); err != nil {
+		return err
+	}
+	if err := c.fenceRows(); err != nil {
 		return err
 	}
 	if err := c.bundles(ctx); err != nil {
@@ -69,8 +81,10 @@ func (f *fsck) log(ctx context.Context, l *Log) error {
 				f.find("leaf", l, &index, "it lies behind the head, which says size %d", c.head.size)
 				return nil
 			}
-			f.find("leaf", l, &n, "leaves %d to %d are missing", n, index-1)
-			n = index // what follows is judged by itself; the tree cannot fit any more
+			if n = c.standIn(n, index); n != index {
+				f.find("leaf", l, &n, "leaves %d to %d are missing", n, index-1)
+				n = index // what follows is judged by itself; the tree cannot fit any more
+			}
 		} else if index >= c.head.size {
 			f.find("leaf", l, &index, "it lies behind the head, which says size %d", c.head.size)
 		}
@@ -81,6 +95,7 @@ func (f *fsck) log(ctx context.Context, l *Log) error {
 	if err != nil {
 		return err
 	}
+	n = c.standIn(n, c.head.size)
 	if err := c.strayPayloads(n, payloads); err != nil {
 		return err
 	}
@@ -163,7 +178,9 @@ func (c *logCheck) payload(index uint64, it *pebble.Iterator) []byte {
 		c.f.find("payload", c.l, &at, "it has no leaf")
 		it.Next()
 	}
-	c.f.find("payload", c.l, &index, "it is missing")
+	if c.fences.at(index) == nil {
+		c.f.find("payload", c.l, &index, "it is missing")
+	}
 	return nil
 }
 
@@ -221,7 +238,7 @@ func (c *logCheck) payloadRow(leaf *record.Leaf, row []byte) {
 	index := leaf.Index
 	o, err := c.l.openPayload(row, leaf)
 	if err != nil {
-		c.f.find("payload", c.l, &index, "%v", err)
+		c.closed(leaf, err)
 		return
 	}
 	if o.kind == kindErased {
@@ -287,11 +304,17 @@ func (c *logCheck) quoted(index uint64, m *record.VMCheckpoint) {
 	}
 	// A key that was retired signs nothing any more.
 	key, ok := c.f.keys.At(index)
+	if !ok && c.blind {
+		return // its certificate cannot be read
+	}
 	if !ok {
 		c.f.find("payload", c.l, &index, "it quotes a checkpoint of %s before any key is certified", m.Origin)
 		return
 	}
 	p, err := vm.openWith(m.Note, key.Key)
+	if err != nil && c.blind {
+		p, _, err = c.f.s.openNote(vm, m.Note, c.f.s.vmKeys) // a certificate in between cannot be read
+	}
 	if err != nil || p.Size != m.Size {
 		c.f.find("payload", c.l, &index, "the checkpoint of %s that it quotes has size %d, the entry says %d (%v)", m.Origin, p.Size, m.Size, err)
 		return
@@ -349,6 +372,10 @@ func (c *logCheck) finish(n uint64) error {
 		f.find(k.table, l, nil, "%sit has size %d, the log has %d leaves: the end is cut off", k.where, k.size, n)
 	}
 	c.checkErased()
+	for _, hour := range slices.Sorted(maps.Keys(c.keyless)) {
+		k := c.keyless[hour]
+		f.find("key", l, &k.first, "the payload key of the hour from %s is not there: %d payloads of entries %d to %d cannot be read or checked; bring the directory of payload keys back", time.Unix(hour*3600, 0).UTC().Format(time.RFC3339), k.count, k.first, k.last)
+	}
 	h := c.head
 	if h.size != n {
 		f.find("head", l, nil, "it says size %d, there are %d leaves", h.size, n)
@@ -356,7 +383,7 @@ func (c *logCheck) finish(n uint64) error {
 	if h.last != c.last {
 		f.find("head", l, nil, "it says that the last leaf has hash %s, it has %s", h.last, c.last)
 	}
-	if h.mono != c.mono || h.wall != c.wall {
+	if (h.mono != c.mono || h.wall != c.wall) && c.fences.at(max(h.size, 1)-1) == nil {
 		f.find("head", l, nil, "it says monotone time %d and wall time %d, the last leaf %d and %d", h.mono, h.wall, c.mono, c.wall)
 	}
 	if !slices.Equal(h.edge, c.tree.edge()) {
@@ -375,6 +402,8 @@ type frameCheck struct {
 	keys    map[uint64][]byte // by session
 	records []record.Hash     // of the guest entries since the last statement
 	first   record.Header     // of the first of them
+	blind   bool              // an entry could not be read: it may have been an enrolment
+	broken  bool              // likewise, since the last statement: records may lack
 }
 
 // entry takes one entry and returns what is wrong, or nothing.
@@ -392,12 +421,15 @@ func (c *frameCheck) entry(f *fsck, leaf *record.Leaf, m record.Message) string 
 	case *record.Enrolled:
 		c.keys[m.Session] = bytes.Clone(m.Key)
 	case *record.Frame:
-		records := c.records
-		c.records = nil
+		records, broken := c.records, c.broken
+		c.records, c.broken = nil, false
+		if broken {
+			return ""
+		}
 		f.r.Frames++
 		return c.verify(f, m, records)
 	}
-	if len(c.records) > 0 {
+	if len(c.records) > 0 && !c.broken {
 		c.records = nil
 		return "entries of the guest stand before it without a signed statement over them"
 	}
@@ -418,6 +450,9 @@ func (c *frameCheck) verify(f *fsck, m *record.Frame, records []record.Hash) str
 		}
 	}
 	switch {
+	case err != nil && c.blind:
+		f.r.Frames--
+		return ""
 	case err != nil:
 		return fmt.Sprintf("no enrolled key verifies the statement: %v", err)
 	case c.keys[signed.Session] == nil:

@@ -240,12 +240,12 @@ func truncateTail(id LogID) func(*pebble.DB) error {
 			return err
 		}
 		h.size--
-		tails, err := loadTails(db, id, h.size)
+		tails, err := loadTails(db, id, h.size, nil)
 		if err != nil {
 			return err
 		}
 		h.edge = edgeOfTails(tails)
-		last, err := leafRowHashes(db, id, h.size-1, h.size, nil)
+		last, err := leafRowHashes(db, id, h.size-1, h.size, nil, nil)
 		if err != nil {
 			return err
 		}

@@ -102,11 +102,11 @@ func (s *Store) VMKeySince() (time.Time, error) {
 	s.checkpointMu.Lock()
 	index := s.vmKeys[len(s.vmKeys)-1].index
 	s.checkpointMu.Unlock()
-	item, err := s.host.Item(index)
+	leaf, err := s.host.readHeader(index)
 	if err != nil {
 		return time.Time{}, fmt.Errorf("read certificate: %w", err)
 	}
-	return time.Unix(0, item.Leaf.Wall), nil
+	return time.Unix(0, leaf.Wall), nil
 }
 
 // KeyEpoch is a key of the VM logs and its certificate.

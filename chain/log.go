@@ -38,6 +38,8 @@ type Log struct {
 	pending  uint64                      // first index of this log in the commit being made
 	seeds    [keyErasable + 1]bundleSeed // a seed has one key, like what it opens
 
+	fences fences // set once, before anybody else sees the log
+
 	// Guarded by Store.packMu.
 	unpackable bool // the next bundle cannot be packed
 

@@ -163,6 +163,9 @@ func (s *Store) packOne(l *Log, k uint64, batch *pebble.Batch) (n int, outside [
 		return 0, nil, err
 	}
 	row, err := packBundle(rows, s.keys, l.id)
+	if errors.Is(err, errNoKey) {
+		return 0, nil, fmt.Errorf("%w: %w", errUnpackable, err)
+	}
 	if err != nil {
 		return 0, nil, err
 	}

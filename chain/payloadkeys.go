@@ -73,6 +73,10 @@ var errNoKey = errors.New("its key is not in the directory of payload keys; if i
 // errKeyDestroyed is the errNoKey of a key that an erasure has destroyed.
 var errKeyDestroyed = fmt.Errorf("an erasure has destroyed its key; this is a row from before: %w", errNoKey)
 
+// errOtherKey is the errNoKey of a payload that the key which is there does not
+// open: the payload was changed, or its key was lost and drawn anew.
+var errOtherKey = fmt.Errorf("it does not decrypt: it was changed, or %w", errNoKey)
+
 // payloadKeys are the keys that payloads are encrypted under, for each log and
 // hour of host time one for what is kept and one for what can be erased. They
 // stand outside the store, so that a destroyed key takes every copy of the
@@ -363,7 +367,11 @@ func (k *payloadKeys) append(hour int64, h *hourKeys) (err error) {
 	for _, name := range h.fresh {
 		data = appendSlot(data, hour, name, h.keys[name].key)
 	}
-	_, err = f.WriteAt(data, at)
+	if err = private(f); err == nil {
+		if err = private(f); err == nil {
+			_, err = f.WriteAt(data, at)
+		}
+	}
 	if err == nil {
 		err = f.Sync()
 	}

@@ -128,7 +128,7 @@ func TestPayloadKeysMustFit(t *testing.T) {
 	}
 	s := mustOpen(t, cfg)
 	again, _ := s.LogByID(l.id)
-	if _, err := again.Item(3); !errors.Is(err, errNoKey) {
+	if _, err := again.Item(3); !errors.Is(err, ErrUnreadable) {
 		t.Errorf("entry without its key: %v", err)
 	}
 	if err := s.Close(); err != nil {

@@ -82,7 +82,7 @@ func (k *payloadKeys) openRow(row []byte, id LogID, leaf *record.Leaf) ([]byte, 
 	}
 	plain, err := aead.Open(nil, rowNonce(id, leaf.Index), row[head:], k.store[:])
 	if err != nil {
-		return nil, fmt.Errorf("payload row does not decrypt: it was changed, or its key is another: %w", err)
+		return nil, fmt.Errorf("payload row: %w (%v)", errOtherKey, err)
 	}
 	return plain, nil
 }
@@ -126,7 +126,7 @@ func (k *payloadKeys) openSegment(s *segment, id LogID, place uint64) ([]byte, e
 	}
 	plain, err := p.seal.Open(nil, s.nonce[:], s.blob, k.bundleAD(id, place))
 	if err != nil {
-		return nil, fmt.Errorf("payloads do not decrypt: they were changed, or their key is another: %w", err)
+		return nil, fmt.Errorf("payloads: %w (%v)", errOtherKey, err)
 	}
 	return plain, nil
 }

@@ -99,6 +99,9 @@ func (s *Store) loadKeys(flags byte) error {
 	if !there {
 		return fmt.Errorf("its directory of payload keys %s is missing; without it no payload can be read, bring it back: %w", s.cfg.PayloadKeys, record.ErrReject)
 	}
+	if err := checkKeyModes(s.cfg); err != nil {
+		return err
+	}
 	s.keys = newPayloadKeys(s.cfg, s.id)
 	return nil
 }
@@ -156,9 +159,12 @@ func (s *Store) loadHead(l *Log) error {
 	if err != nil {
 		return corrupt("%v", err)
 	}
+	if l.fences, err = loadFences(s.db, l.id); err != nil {
+		return err
+	}
 	state := &logState{last: h.last, mono: h.mono, wall: h.wall}
 	state.size = h.size
-	if state.tails, err = loadTails(s.db, l.id, h.size); err != nil {
+	if state.tails, err = loadTails(s.db, l.id, h.size, l.fences); err != nil {
 		return err
 	}
 	if got := state.root(); bits.OnesCount64(h.size) != len(h.edge) || got != foldEdge(h.edge) {
@@ -190,7 +196,7 @@ func (s *Store) loadPacked(l *Log) (err error) {
 		packed = min(packed, binary.BigEndian.Uint64(it.Key()[5:])/tileWidth)
 	}
 	if packed > 0 {
-		if _, ok, err := get(s.db, keySeq(tableBundle, l.id, packed-1)); err != nil || !ok {
+		if _, ok, err := get(s.db, keySeq(tableBundle, l.id, packed-1)); err != nil || !ok && l.fenced((packed-1)*tileWidth) == nil {
 			return errors.Join(corrupt("neither the leaves nor the bundle of entries %d to %d are there", (packed-1)*tileWidth, packed*tileWidth-1), err)
 		}
 	}
@@ -200,14 +206,14 @@ func (s *Store) loadPacked(l *Log) (err error) {
 
 // loadTails reads the hashes that a log of the given size has outside of full
 // tiles.
-func loadTails(db pebble.Reader, id LogID, size uint64) ([]tile, error) {
+func loadTails(db pebble.Reader, id LogID, size uint64, fenced fences) ([]tile, error) {
 	var tails []tile
 	for level, n := uint8(0), size; n > 0; level, n = level+1, n>>tileHeight {
 		first := n &^ (tileWidth - 1)
 		hashes := make([]record.Hash, 0, n-first)
 		if level == 0 {
 			var err error
-			if hashes, err = leafRowHashes(db, id, first, n, hashes); err != nil {
+			if hashes, err = leafRowHashes(db, id, first, n, hashes, fenced); err != nil {
 				return nil, err
 			}
 		}
@@ -224,24 +230,36 @@ func loadTails(db pebble.Reader, id LogID, size uint64) ([]tile, error) {
 }
 
 // leafRowHashes appends the leaf hashes of the rows from first to before end.
-func leafRowHashes(db pebble.Reader, id LogID, first, end uint64, hashes []record.Hash) (_ []record.Hash, err error) {
+// Those of rows that are fenced off are with the fence.
+func leafRowHashes(db pebble.Reader, id LogID, first, end uint64, hashes []record.Hash, fenced fences) (_ []record.Hash, err error) {
 	it, err := db.NewIter(&pebble.IterOptions{LowerBound: keySeq(tableEntry, id, first), UpperBound: keySeq(tableEntry, id, end)})
 	if err != nil {
 		return nil, fmt.Errorf("read leaves from %d: %w", first, err)
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
 	next := first
+	instead := func(to uint64) {
+		for ; next < to; next++ {
+			h, ok := fenced.hash(next)
+			if !ok {
+				return
+			}
+			hashes = append(hashes, h)
+		}
+	}
 	for ok := it.First(); ok; ok = it.Next() {
 		leaf, err := it.ValueAndErr()
 		if err != nil {
 			return nil, fmt.Errorf("read leaf %d: %w", next, err)
 		}
-		if at := binary.BigEndian.Uint64(it.Key()[5:]); at != next {
+		at := binary.BigEndian.Uint64(it.Key()[5:])
+		if instead(at); at != next {
 			break
 		}
 		hashes = append(hashes, record.LeafHash(leaf))
 		next++
 	}
+	instead(end)
 	if next != end {
 		return nil, errors.Join(corrupt("leaf %d is missing", next), it.Error())
 	}

@@ -31,6 +31,7 @@ const (
 	metaWitness     = 'w'
 	metaQuorum      = 'q'
 	metaRestore     = 'r'
+	metaFence       = 'f'
 )
 
 // Versions of row values. Part of the format.

@@ -60,8 +60,10 @@ type Store struct {
 
 	packMu  sync.Mutex // who rewrites durable rows: the packer
 	bundles bundleCache
-	tiles   *tileCache
-	keys    *payloadKeys // nil where payloads are not encrypted
+
+	unreadable unreadables
+	tiles      *tileCache
+	keys       *payloadKeys // nil where payloads are not encrypted
 
 	eraseMu    sync.Mutex // one erasure at a time; guards unfinished
 	unfinished []*erasure // left by a crash

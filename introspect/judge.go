@@ -146,9 +146,11 @@ func (j *Judge) judge(it *chain.Item) error {
 		return err
 	}
 	payload, derr := decode(it)
-	verdicts, err := j.cfg.Engine.Eval(st, it.Leaf, it.LeafHash, payload)
-	if err != nil && !errors.Is(err, rules.ErrNoPayload) {
-		return err
+	var verdicts []*record.Verdict
+	if it.Unreadable == nil {
+		if verdicts, err = j.cfg.Engine.Eval(st, it.Leaf, it.LeafHash, payload); err != nil && !errors.Is(err, rules.ErrNoPayload) {
+			return err
+		}
 	}
 	if derr != nil {
 		verdicts = append(verdicts, undecided(it, derr))
@@ -180,8 +182,12 @@ func (j *Judge) keep(l *chain.Log, e chain.Entry, v *record.Verdict) {
 }
 
 // decode returns the payload of an item, nil where it was erased. Sessions seal
-// no payload that does not decode, so an error means one of a newer format.
+// no payload that does not decode, so an error means one of a newer format, or
+// one that cannot be read any more.
 func decode(it *chain.Item) (record.Message, error) {
+	if it.Unreadable != nil {
+		return nil, it.Unreadable
+	}
 	if it.Payload == nil {
 		return nil, nil
 	}

@@ -100,7 +100,7 @@ func (x *Index) add(i *chain.Item, m record.Message, forgets uint64) (full bool,
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.forgets.Load() != forgets {
-		now, err := i.Log.Item(i.Index)
+		now, err := i.Log.Look(i.Index)
 		if err != nil {
 			return false, err
 		}

@@ -243,7 +243,7 @@ func (s *search) read(z *zone, runs []run, n uint32) (*Found, error) {
 		return nil, fmt.Errorf("entry of log number %d, which the ledger has not: %w", r.log, ErrDamaged)
 	}
 	s.stats.Examined++
-	i, err := l.Item(r.index + uint64(n-r.at))
+	i, err := l.Look(r.index + uint64(n-r.at))
 	if err != nil {
 		return nil, err
 	}

@@ -60,7 +60,7 @@ func (s *Service) entry(c *call) error {
 	if p.err != nil {
 		return p.err
 	}
-	item, err := l.Item(index)
+	item, err := l.Look(index)
 	if err != nil {
 		return err
 	}
@@ -76,7 +76,12 @@ func (s *Service) entry(c *call) error {
 // wire makes the form in which an entry is sent.
 func (s *Service) wire(i *chain.Item, payload bool) *client.Entry {
 	e := &client.Entry{Log: i.Log.Origin(), Leaf: i.LeafBytes}
-	if i.Erased {
+	if i.Unreadable != nil {
+		e.Index, e.Unreadable = &i.Index, i.Unreadable.Error()
+		if e.Leaf == nil {
+			e.Leaf = []byte{}
+		}
+	} else if i.Erased {
 		e.ErasedBy = &i.ErasedBy
 	} else if payload {
 		e.Payload, e.Salt = i.Payload, i.Salt[:]

@@ -254,7 +254,7 @@ func (n *newest) give(ctx context.Context, out *events) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		i, err := p.log.Item(p.index)
+		i, err := p.log.Look(p.index)
 		if err != nil {
 			return err
 		}

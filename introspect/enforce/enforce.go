@@ -161,6 +161,10 @@ func (e *Enforcer) recover(f *chain.Follower) ([]*job, error) {
 		if it.Leaf.Header.Class != record.ClassPolicyOutcome {
 			continue
 		}
+		if it.Unreadable != nil {
+			e.cfg.Log.Error("an outcome cannot be read any more: its action is done again, which changes nothing that is done", "error", it.Unreadable)
+			continue
+		}
 		var o record.Outcome
 		if err := o.UnmarshalVT(it.Payload); err != nil {
 			return nil, fmt.Errorf("read outcome %d of %s: %w: %w", it.Index, it.Log.Origin(), err, record.ErrFatal)
@@ -188,6 +192,10 @@ func (e *Enforcer) take(it *chain.Item) *job {
 	before := e.read
 	e.read = it.Pos
 	if c := it.Leaf.Header.Class; c != record.ClassPolicyVerdict && c != record.ClassPolicyError || it.Leaf.Origin != record.OriginPolicy {
+		return nil
+	}
+	if it.Unreadable != nil {
+		e.cfg.Log.Error("a verdict cannot be read any more: if its actions were not done, nobody does them", "error", it.Unreadable)
 		return nil
 	}
 	v := &record.Verdict{}

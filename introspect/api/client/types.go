@@ -221,9 +221,18 @@ type Entry struct {
 	// ErasedBy is set where the payload was erased: the index of the entry of
 	// this log that says why.
 	ErasedBy *uint64 `json:"erased_by,omitempty"`
+	// Unreadable says why the entry cannot be read any more: the key of its
+	// payload is lost, or its rows were damaged. Leaf may lack then; Index is
+	// where it stands in the log.
+	Unreadable string  `json:"unreadable,omitempty"`
+	Index      *uint64 `json:"index,omitempty"`
 	// ID is where a stream goes on behind this entry. Only streams set it.
 	ID string `json:"-"`
 }
+
+// ErrUnreadable is the error of Open for an entry that the daemon cannot read;
+// its leaf is given where it is known.
+var ErrUnreadable = errors.New("unreadable")
 
 // ErrErased is the error of Open for an entry whose payload was erased; its leaf
 // is given all the same.
@@ -232,6 +241,13 @@ var ErrErased = errors.New("erased")
 // Open decodes an entry. It checks nothing: the daemon is trusted here, an
 // auditor verifies a bundle instead.
 func (e *Entry) Open() (record.Leaf, record.Message, error) {
+	if e.Unreadable != "" {
+		l, err := record.ParseLeaf(e.Leaf)
+		if err != nil && e.Index != nil {
+			l = record.Leaf{Index: *e.Index}
+		}
+		return l, nil, fmt.Errorf("%s: %w", e.Unreadable, ErrUnreadable)
+	}
 	l, err := record.ParseLeaf(e.Leaf)
 	if err != nil {
 		return record.Leaf{}, nil, fmt.Errorf("open entry of %s: %w", e.Log, err)
