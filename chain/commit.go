@@ -252,14 +252,7 @@ func (s *Store) sealLeaf(batch *pebble.Batch, l *Log, e *Entry) error {
 		return err
 	}
 	var err error
-	l.work.push(hash, func(t fullTile) {
-		op := batch.SetDeferred(len(keyTile(l.id, t.level, t.index)), tileWidth*len(hash))
-		copy(op.Key, keyTile(l.id, t.level, t.index))
-		for i := range t.hashes {
-			copy(op.Value[i*len(hash):], t.hashes[i][:])
-		}
-		err = errors.Join(err, op.Finish())
-	})
+	l.work.push(hash, func(t fullTile) { err = errors.Join(err, writeTile(batch, l.id, t)) })
 	l.work.last = hash
 	return err
 }

@@ -75,6 +75,8 @@
 //	                          erased, 8 index of the entry that says why
 //	B log4 bundle8            packed bundle of 256 entries, see docs/formats.md
 //	T log4 level1 index8      full tile, 256 hashes of 32 bytes, c2sp.org/tlog-tiles
+//	R log4 level1 index8      hash that a full tile stands for on the level above,
+//	                          until the tile there is full; it follows from the tile
 //	H log4                    head, see below
 //	C log4 size8              signed checkpoint (a note, any number of signatures)
 //	O commit8                 1 version = 1, then for each log in the commit:
@@ -99,7 +101,8 @@
 // packed.
 //
 // Partial tiles are never stored: they are kept in memory and rebuilt on open
-// from at most 255 leaves and 255 tiles of each level. Of the checkpoints the
+// from at most 255 leaves and 255 R rows of each level, or the tiles themselves
+// where those rows are missing or do not make the head's right edge. Of the checkpoints the
 // newest one of a log is kept, one for each 65,536 leaves, and every one that
 // witnesses have cosigned, with their signatures; all that the
 // host log quotes stand in its payloads as well.

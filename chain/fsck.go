@@ -146,7 +146,7 @@ func (f *fsck) find(table string, l *Log, index *uint64, format string, args ...
 
 // unknownRows looks for rows that no table owns.
 func (f *fsck) unknownRows(context.Context) error {
-	known := []byte{tableMeta, tableEntry, tablePayload, tableBundle, tableTile, tableHead, tableCheckpoint, tableCommit, tableFollower, tableQuote}
+	known := []byte{tableMeta, tableEntry, tablePayload, tableBundle, tableTile, tableRoot, tableHead, tableCheckpoint, tableCommit, tableFollower, tableQuote}
 	for t := range 256 {
 		if slices.Contains(known, byte(t)) {
 			continue
@@ -228,7 +228,7 @@ func (f *fsck) logOf(key []byte, length int) (*Log, bool) {
 
 // logs checks every log, the host log first: it tells what the others must be.
 func (f *fsck) logs(ctx context.Context) error {
-	rows := map[byte]int{tableEntry: 13, tablePayload: 13, tableBundle: 13, tableTile: 14, tableCheckpoint: 13}
+	rows := map[byte]int{tableEntry: 13, tablePayload: 13, tableBundle: 13, tableTile: 14, tableRoot: rootKeySize, tableCheckpoint: 13}
 	for table, length := range rows {
 		if err := f.strays(table, length); err != nil {
 			return err

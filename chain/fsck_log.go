@@ -394,7 +394,7 @@ func (c *logCheck) finish(n uint64) error {
 	if err == nil && tiles != c.tiles {
 		f.find("tile", l, nil, "there are %d full tiles, %d leaves fill %d", tiles, n, c.tiles)
 	}
-	return err
+	return errors.Join(err, c.roots())
 }
 
 // frameCheck verifies the statements of guest agents as they come by.

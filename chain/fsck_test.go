@@ -160,6 +160,7 @@ func TestFsckFindsEveryRow(t *testing.T) {
 		"store, id":            {key(keyMeta(metaStore, nil)), 3, "anchor", "/log/", -1},
 		"store, host":          {key(keyMeta(metaStore, nil)), -1, "store", "", -1},
 		"certificate":          {all(tableMeta, metaCertificate), -1, "certificate", "/log/", -1},
+		"root of a tile":       {key(keyRoot(vm, 0, 0)), 5, "root", "/vm/", -1},
 	}
 	for name, c := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -205,6 +206,7 @@ func TestFsckFindsWhatIsMissing(t *testing.T) {
 		"stray payload":  {set(keySeq(tablePayload, vm, 5000), []byte{1}), "payload", "no leaf"},
 		"stray leaf":     {set(keySeq(tableEntry, vm, 5000), []byte{1}), "leaf", "behind the head"},
 		"stray tile":     {set(keyTile(vm, 3, 0), []byte{1}), "tile", "full tiles"},
+		"stray root":     {set(keyRoot(vm, 0, 700), make([]byte, 32)), "root", "no partial tile"},
 		"unknown table":  {set([]byte("zzz"), []byte{1}), "row", "no table"},
 		"unknown log":    {set(keySeq(tableEntry, 77, 0), []byte{1}), "row", "no log"},
 		"tail truncated": {truncateTail(vm), "quote", "cut off"},
@@ -240,7 +242,7 @@ func truncateTail(id LogID) func(*pebble.DB) error {
 			return err
 		}
 		h.size--
-		tails, err := loadTails(db, id, h.size, nil)
+		tails, err := loadTails(db, id, h.size, nil, hashTiles)
 		if err != nil {
 			return err
 		}

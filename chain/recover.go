@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/bits"
 	"runtime"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -163,12 +162,8 @@ func (s *Store) loadHead(l *Log) error {
 		return err
 	}
 	state := &logState{last: h.last, mono: h.mono, wall: h.wall}
-	state.size = h.size
-	if state.tails, err = loadTails(s.db, l.id, h.size, l.fences); err != nil {
+	if state.tree, err = s.loadTree(l, &h); err != nil {
 		return err
-	}
-	if got := state.root(); bits.OnesCount64(h.size) != len(h.edge) || got != foldEdge(h.edge) {
-		return corrupt("its rows have root %s, its head has %s at size %d", got, foldEdge(h.edge), h.size)
 	}
 	if tail := state.tails; h.size > 0 {
 		last, err := lastLeafHash(s.db, l.id, h.size, tail)
@@ -202,31 +197,6 @@ func (s *Store) loadPacked(l *Log) (err error) {
 	}
 	l.packed.Store(packed)
 	return it.Error()
-}
-
-// loadTails reads the hashes that a log of the given size has outside of full
-// tiles.
-func loadTails(db pebble.Reader, id LogID, size uint64, fenced fences) ([]tile, error) {
-	var tails []tile
-	for level, n := uint8(0), size; n > 0; level, n = level+1, n>>tileHeight {
-		first := n &^ (tileWidth - 1)
-		hashes := make([]record.Hash, 0, n-first)
-		if level == 0 {
-			var err error
-			if hashes, err = leafRowHashes(db, id, first, n, hashes, fenced); err != nil {
-				return nil, err
-			}
-		}
-		for i := first; level > 0 && i < n; i++ {
-			h, err := tileRoot(db, id, level-1, i)
-			if err != nil {
-				return nil, err
-			}
-			hashes = append(hashes, h)
-		}
-		tails = append(tails, makeTile(hashes))
-	}
-	return tails, nil
 }
 
 // leafRowHashes appends the leaf hashes of the rows from first to before end.

@@ -14,6 +14,7 @@ const (
 	tablePayload    = 'P'
 	tableBundle     = 'B'
 	tableTile       = 'T'
+	tableRoot       = 'R'
 	tableHead       = 'H'
 	tableCheckpoint = 'C'
 	tableCommit     = 'O'

@@ -388,8 +388,12 @@ func (s *Store) Close() error {
 		s.queue.close(ErrClosed)
 		close(s.closed)
 		s.retreat()
-		err = s.db.Close()
-		if err != nil {
+		// What is in the log of the store only need not be read from it again by
+		// the next Open. Everything is durable without it.
+		if !s.readOnly && s.Err() == nil {
+			err = s.db.Flush()
+		}
+		if err = errors.Join(err, s.db.Close()); err != nil {
 			err = fmt.Errorf("close store: %w", err)
 		}
 	})

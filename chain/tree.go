@@ -77,6 +77,7 @@ type fullTile struct {
 	level  uint8
 	index  uint64
 	hashes []record.Hash // tileWidth
+	root   record.Hash   // what it stands for on the level above
 }
 
 // push appends one leaf hash and calls emit for each tile that it fills.
@@ -91,8 +92,8 @@ func (t *tree) push(leaf record.Hash, emit func(fullTile)) {
 		if tail.width < tileWidth {
 			break
 		}
-		emit(fullTile{level: uint8(level), index: t.size >> (tileHeight * (level + 1)), hashes: tail.hashes(make([]record.Hash, 0, tileWidth), 0, tileWidth)})
-		h = tail.at(tileHeight, 0) // it stands for the tile on the level above
+		h = tail.at(tileHeight, 0)
+		emit(fullTile{level: uint8(level), index: t.size >> (tileHeight * (level + 1)), hashes: tail.hashes(make([]record.Hash, 0, tileWidth), 0, tileWidth), root: h})
 		*tail = tile{}
 	}
 	t.size++
