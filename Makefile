@@ -98,7 +98,7 @@ bench: bench-wire bench-chain bench-index bench-rules bench-probe ## all benchma
 bench-wire: build ## frames: encode, decode, sign, verify
 	$(BENCH) -run '^$$' -bench . ./guestagent/wire
 
-bench-chain: build ## the ledger: sealing, checkpoints, proofs
+bench-chain: build ## the ledger, beside Tessera and raw Pebble: sealing, proofs, opening
 	$(BENCH) -v -run '^TestResults$$' ./chain -args -results
 
 bench-index: build ## queries over ten million entries

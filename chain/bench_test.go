@@ -3,12 +3,9 @@ package chain
 import (
 	"context"
 	"crypto/rand"
-	"flag"
 	"fmt"
 	randv2 "math/rand/v2"
 	"path/filepath"
-	"slices"
-	"sync"
 	"testing"
 	"time"
 
@@ -16,8 +13,6 @@ import (
 
 	"github.com/provostd/provost/chain/record"
 )
-
-var results = flag.Bool("results", false, "measure and print RESULT lines")
 
 const benchPayload = 200 // bytes
 
@@ -97,7 +92,11 @@ func (w *rawWriter) write(t testing.TB, entries []Entry) {
 		}
 	}
 	for i := range entries {
-		_ = (*Store)(nil).writePayload(b, 1, first+uint64(i), &entries[i], nil)
+		op := b.SetDeferred(keySeqSize, 1+32+len(entries[i].Payload)+sealedRowExtra)
+		putKeySeq(op.Key, tablePayload, 1, first+uint64(i))
+		copy(op.Value, w.head)
+		copy(op.Value[sealedRowExtra:], entries[i].Payload)
+		_ = op.Finish()
 	}
 	_ = b.Set(keyLog(tableHead, 1), w.head, nil)
 	w.c++
@@ -105,23 +104,6 @@ func (w *rawWriter) write(t testing.TB, entries []Entry) {
 	if err := b.Commit(pebble.Sync); err != nil {
 		t.Error(err)
 	}
-}
-
-// timed runs f for about d and returns records per second and the latencies of
-// its calls.
-func timed(d time.Duration, records int, f func()) (rate float64, lat []time.Duration) {
-	start := time.Now()
-	for time.Since(start) < d {
-		t := time.Now()
-		f()
-		lat = append(lat, time.Since(t))
-	}
-	return float64(records*len(lat)) / time.Since(start).Seconds(), lat
-}
-
-func quantile(lat []time.Duration, q float64) float64 {
-	slices.Sort(lat)
-	return float64(lat[int(q*float64(len(lat)-1))].Nanoseconds()) / 1e3
 }
 
 func BenchmarkAppend(b *testing.B) {
@@ -171,167 +153,4 @@ func fill(t testing.TB, s *Store, l *Log, n int) {
 			t.Fatal(err)
 		}
 	}
-}
-
-// TestResults prints the figures that `make bench-chain` shows. Ledger and raw
-// Pebble take turns on the same disk, so that their ratio means something where
-// the disk itself is unsteady.
-func TestResults(t *testing.T) {
-	if !*results {
-		t.Skip("measures only with -results")
-	}
-	report := func(name string, value float64, unit, target string) {
-		fmt.Printf("RESULT %s %.4g %s %s\n", name, value, unit, target)
-	}
-	s := mustCreate(t, diskConfig(t))
-	stop := run(t, s)
-	l := mustCreateLog(t, s, 1)
-	raw := newRaw(t)
-	measureAppends(t, s, l, raw, report)
-	measureWriters(t, s, report)
-	measureLogs(t, s, l, report)
-	big := mustCreateLog(t, s, 5000)
-	const size = 300_000
-	fill(t, s, big, size)
-	measureProofs(t, big, report)
-	cfg, origin := s.cfg, big.origin
-	start := time.Now()
-	if err := stop(); err != nil {
-		t.Fatal(err)
-	}
-	report("chain.stop", float64(time.Since(start).Milliseconds()), "ms", "target<=1000")
-	entries := uint64(0)
-	for _, l := range s.Logs() {
-		entries += l.Size()
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	start = time.Now()
-	s = mustOpen(t, cfg)
-	report(fmt.Sprintf("chain.open.%dk", entries/1000), float64(time.Since(start).Milliseconds()), "ms", "target<=1000")
-	if l, ok := s.LogByOrigin(origin); !ok || l.Size() < size {
-		t.Fatal("the log is not what was filled")
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	start = time.Now()
-	r, err := Fsck(context.Background(), cfg, FsckOptions{})
-	if err != nil || !r.OK() {
-		t.Fatalf("%d findings, %v", len(r.Findings), err)
-	}
-	report("chain.fsck", float64(r.Entries)/time.Since(start).Seconds(), "entries/s", "target>=200000")
-}
-
-type reporter func(name string, value float64, unit, target string)
-
-func measureAppends(t *testing.T, s *Store, l *Log, raw *rawWriter, report reporter) {
-	targets := map[int]string{1: "target>=1000", 64: "target>=50000", 1024: "target>=100000"}
-	for _, n := range []int{1, 64, 1024} {
-		entries := frames(t, n)
-		var ledger, pebble []float64
-		var lat []time.Duration
-		for range 4 {
-			rate, _ := timed(800*time.Millisecond, n, func() { raw.write(t, entries) })
-			pebble = append(pebble, rate)
-			rate, some := timed(800*time.Millisecond, n, func() { mustAppend(t, s, Batch{Log: l, Entries: entries}) })
-			ledger, lat = append(ledger, rate), append(lat, some...)
-		}
-		name := fmt.Sprintf("chain.append.batch%d", n)
-		report(name, mean(ledger), "records/s", targets[n])
-		report(name+".ack_p50", quantile(lat, 0.5), "us", "target<=2000")
-		report(name+".ack_p99", quantile(lat, 0.99), "us", "target<=20000")
-		report(name+".raw", mean(pebble), "records/s", "target>=0")
-		report(name+".over_raw", mean(ledger)/mean(pebble), "times", "target>=0.7")
-	}
-}
-
-func mean(v []float64) float64 {
-	sum := 0.0
-	for _, x := range v {
-		sum += x
-	}
-	return sum / float64(len(v))
-}
-
-// measureWriters has 64 sessions that each wait for their ack, as 64 domains
-// with little to say do.
-func measureWriters(t *testing.T, s *Store, report reporter) {
-	const writers = 64
-	var mu sync.Mutex
-	var lat []time.Duration
-	total := 0.0
-	var wg sync.WaitGroup
-	for i := range writers {
-		l := mustCreateLog(t, s, 100+i)
-		entries := frames(t, 1)
-		wg.Go(func() {
-			rate, some := timed(2*time.Second, 1, func() {
-				if _, err := s.Append(context.Background(), Batch{Log: l, Entries: entries}); err != nil {
-					t.Error(err)
-				}
-			})
-			mu.Lock()
-			total, lat = total+rate, append(lat, some...)
-			mu.Unlock()
-		})
-	}
-	wg.Wait()
-	report("chain.append.64_logs_of_batch1", total, "records/s", "target>=20000")
-	report("chain.append.64_logs_of_batch1.ack_p50", quantile(lat, 0.5), "us", "target<=5000")
-	report("chain.append.64_logs_of_batch1.ack_p99", quantile(lat, 0.99), "us", "target<=50000")
-}
-
-// measureLogs compares the cost of the same records in one log and over 500.
-func measureLogs(t *testing.T, s *Store, one *Log, report reporter) {
-	var logs []*Log
-	for i := range 500 {
-		logs = append(logs, mustCreateLog(t, s, 1000+i))
-	}
-	entries := frames(t, 32)
-	round := func(pick func(i int) *Log) float64 {
-		start := time.Now()
-		var pending []*Pending
-		for i := range 500 {
-			p, err := s.Submit(context.Background(), Batch{Log: pick(i), Entries: entries})
-			if err != nil {
-				t.Fatal(err)
-			}
-			pending = append(pending, p)
-		}
-		for _, p := range pending {
-			if _, err := p.Wait(context.Background()); err != nil {
-				t.Fatal(err)
-			}
-		}
-		return time.Since(start).Seconds()
-	}
-	var single, many []float64
-	for range 6 {
-		single = append(single, round(func(int) *Log { return one }))
-		many = append(many, round(func(i int) *Log { return logs[i] }))
-	}
-	report("chain.append.500_logs", 500*32/mean(many), "records/s", "target>=50000")
-	report("chain.append.500_logs_over_one", mean(many)/mean(single), "times", "target<=1.3")
-}
-
-func measureProofs(t *testing.T, l *Log, report reporter) {
-	rng := randv2.New(randv2.NewPCG(1, 2))
-	size := l.Size()
-	measure := func(name, target string, f func()) {
-		_, lat := timed(2*time.Second, 1, f)
-		report(name+".p50", quantile(lat, 0.5), "us", target)
-		report(name+".p99", quantile(lat, 0.99), "us", "target<=5000")
-	}
-	measure("chain.prove.inclusion", "target<=300", func() {
-		if _, err := l.ProveInclusion(rng.Uint64N(size), size); err != nil {
-			t.Fatal(err)
-		}
-	})
-	measure("chain.prove.consistency", "target<=300", func() {
-		if _, err := l.ProveConsistency(1+rng.Uint64N(size), size); err != nil {
-			t.Fatal(err)
-		}
-	})
 }
