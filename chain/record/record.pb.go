@@ -4560,7 +4560,7 @@ type Disclosed struct {
 	How           string                 `protobuf:"bytes,3,opt,name=how,proto3" json:"how,omitempty"`         // it was authenticated
 	Address       string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"` // it came from; empty: the host's own socket
 	What          string                 `protobuf:"bytes,5,opt,name=what,proto3" json:"what,omitempty"`       // the route
-	Origin        string                 `protobuf:"bytes,6,opt,name=origin,proto3" json:"origin,omitempty"`   // of the log; empty: all logs
+	Origin        string                 `protobuf:"bytes,6,opt,name=origin,proto3" json:"origin,omitempty"`   // of the log; empty: all that the reader sees
 	First         uint64                 `protobuf:"varint,7,opt,name=first,proto3" json:"first,omitempty"`    // entry
 	Last          uint64                 `protobuf:"varint,8,opt,name=last,proto3" json:"last,omitempty"`      // entry, with it; 2^64-1: as they are sealed
 	Count         uint64                 `protobuf:"varint,9,opt,name=count,proto3" json:"count,omitempty"`    // payloads; 0: not known beforehand

@@ -162,7 +162,7 @@ func disclosedText(b *strings.Builder, m *Disclosed) {
 		b.WriteString("payloads of ")
 	}
 	if m.Origin == "" {
-		b.WriteString("all logs")
+		b.WriteString("all logs that are seen") // by a tenant: its own
 	} else {
 		b.WriteString(Printable([]byte(m.Origin)))
 	}

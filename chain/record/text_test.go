@@ -164,7 +164,7 @@ func TestText(t *testing.T) {
 		"guest agent stopped by command 0a of the host: upgrade":      {ClassAgentStopped, &AgentStopped{Authorised: true, Command: []byte{10}, Reason: "upgrade"}},
 		"5 payloads of kvm1/vm/x entries 3 to 9 given to tenant \"a b\" (token 1) at 192.0.2.7 by GET /v1/query": {ClassAccessDisclosed,
 			&Disclosed{Count: 5, Origin: "kvm1/vm/x", First: 3, Last: 9, Role: "tenant", Name: "a b", How: "token 1", Address: "192.0.2.7", What: "GET /v1/query"}},
-		"payloads of all logs from entry 4 on given to operator root (uid 0, pid 9) by GET /v1/tail": {ClassAccessDisclosed,
+		"payloads of all logs that are seen from entry 4 on given to operator root (uid 0, pid 9) by GET /v1/tail": {ClassAccessDisclosed,
 			&Disclosed{First: 4, Last: 1<<64 - 1, Role: "operator", Name: "root", How: "uid 0, pid 9", What: "GET /v1/tail"}},
 		"guest agent stopped: SIGTERM":                         {ClassAgentStopped, &AgentStopped{Reason: "SIGTERM"}},
 		"command stop 0a for session f asked by root: upgrade": {ClassAgentCommand, &AgentCommand{Id: []byte{10}, Kind: "stop", Session: 15, Requester: "root", Reason: "upgrade"}},

@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -31,6 +32,7 @@ type served struct {
 	remote string         // address of the TLS listener
 	local  string         // of the plain one
 	roots  *x509.CertPool // of its certificate
+	halt   func()         // ends the ledger before the rest
 }
 
 // serve runs the ledger, the index and the listeners of a daemon with a TLS
@@ -73,13 +75,23 @@ listener "127.0.0.1:0" {
 	}
 	v.local, v.remote = s.all[1].listener.Addr().String(), s.all[2].listener.Addr().String()
 	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 3)
-	for _, run := range []func(context.Context) error{v.store.Run, v.index.Run, s.run} {
+	ledger, end := context.WithCancel(t.Context())
+	ended, done := make(chan error, 1), make(chan error, 2)
+	go func() { ended <- v.store.Run(ledger) }()
+	for _, run := range []func(context.Context) error{v.index.Run, s.run} {
 		go func() { done <- run(ctx) }()
 	}
+	v.halt = sync.OnceFunc(func() {
+		end()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
 	t.Cleanup(func() {
 		cancel()
-		if err := errors.Join(<-done, <-done, <-done, v.Close()); err != nil && !errors.Is(err, context.Canceled) {
+		err := errors.Join(<-done, <-done)
+		v.halt()
+		if err = errors.Join(err, v.Close()); err != nil && !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
 	})

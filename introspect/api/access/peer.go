@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"os/user"
 	"slices"
 	"strconv"
@@ -16,8 +17,8 @@ import (
 )
 
 // Peers authenticates who is at the other end of a unix socket, as the kernel
-// says: root, and the members of one group, are operators. What a request says
-// of itself counts for nothing.
+// says: root, the account that the daemon runs as, and the members of one group
+// are operators. What a request says of itself counts for nothing.
 type Peers struct {
 	Group int // id of that group; below 0: none
 }
@@ -93,7 +94,7 @@ func (p Peers) authenticate(r *http.Request, _ time.Time) (*Identity, string) {
 		return nil, "the kernel does not say who connects"
 	}
 	gid := uint32(p.Group)
-	if who.cred.Uid != 0 && (p.Group < 0 || who.cred.Gid != gid && !slices.Contains(who.groups, gid)) {
+	if who.cred.Uid != 0 && int(who.cred.Uid) != os.Geteuid() && (p.Group < 0 || who.cred.Gid != gid && !slices.Contains(who.groups, gid)) {
 		return nil, fmt.Sprintf("uid %d is neither root nor in the group of the socket", who.cred.Uid)
 	}
 	return &Identity{Name: who.name(), Role: Operator, How: fmt.Sprintf("uid %d, pid %d", who.cred.Uid, who.cred.Pid)}, ""
