@@ -31,8 +31,9 @@ type Registry struct {
 
 	observing sync.Mutex // one observation at a time, so that what is known follows the log
 
-	mu       sync.Mutex // guards machines
+	mu       sync.Mutex // guards the rest
 	machines map[domain.UUID]*machine
+	hearing  bool // libvirt
 }
 
 // RegistryConfig is what a Registry needs.
@@ -77,15 +78,26 @@ func (r *Registry) Observe(ctx context.Context, o virt.Observation) error {
 	defer r.observing.Unlock()
 	switch o.Kind {
 	case virt.KindGapBegin:
+		r.hears(false)
 		r.log.WarnContext(ctx, "libvirt is not heard any more", "reason", o.Reason)
 		return nil
 	case virt.KindConnected:
-		return r.connected(ctx, &o)
+		if err := r.connected(ctx, &o); err != nil {
+			return err
+		}
+		r.hears(true)
+		return nil
 	}
 	if err := r.observeDomain(ctx, &o, record.OriginHost); err != nil {
 		return fmt.Errorf("seal %s of domain %s: %w", o.Type, o.Domain.Name, err)
 	}
 	return nil
+}
+
+func (r *Registry) hears(libvirt bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.hearing = libvirt
 }
 
 // Operated seals what an operator had Provost do to a domain, with what is to

@@ -3,27 +3,39 @@ package introspect
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/provostd/provost/chain"
+	"github.com/provostd/provost/chain/proof"
 	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/introspect/domain"
 	"github.com/provostd/provost/introspect/virt"
 )
 
+// beatsAtOnce bounds how many heartbeats are sealed in one batch.
+const beatsAtOnce = 1000
+
 // sweepEvery is how often facts that could not be read are asked for again.
 const sweepEvery = 3 * time.Second
 
 // Run reads facts again that could not be read when they were due: a run whose
-// channel is unknown would never be heard (invariant I4). It ends with ctx, or
-// when the ledger fails.
+// channel is unknown would never be heard (invariant I4). And it seals
+// heartbeats. It ends with ctx, or when the ledger fails.
 func (r *Registry) Run(ctx context.Context) error {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
+	beat := time.NewTicker(proof.HeartbeatEvery)
+	defer beat.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-beat.C:
+			if err := r.beat(ctx); err != nil && ctx.Err() == nil {
+				return err
+			}
+			continue
 		case <-tick.C:
 		}
 		for _, id := range r.unread() {
@@ -32,6 +44,50 @@ func (r *Registry) Run(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// beat seals in the log of each domain what it does and whether its agent is
+// heard, so that a time without events shows as such. While libvirt is not heard
+// there is nothing to say, and that shows too.
+func (r *Registry) beat(ctx context.Context) error {
+	r.observing.Lock() // what is said must not be older than what is sealed before it
+	defer r.observing.Unlock()
+	agents := map[domain.UUID]string{}
+	for _, s := range r.sessions.Status() {
+		agents[s.UUID] = s.State
+		if s.Silent {
+			agents[s.UUID] = s.State + ", silent"
+		}
+	}
+	r.mu.Lock()
+	var batches []chain.Batch
+	var err error
+	for id, m := range r.machines {
+		if m.Ended || !r.hearing {
+			continue
+		}
+		agent := agents[id]
+		if agent == "" {
+			agent = "none"
+		}
+		var e chain.Entry
+		e, err = r.store.Draft(record.OriginHost, record.ClassTick, &record.Event{Vm: &record.VM{
+			Uuid: id.String(), Name: m.Name, State: m.State.String(), Detail: agent, LibvirtEvent: -1, LibvirtDetail: -1, LibvirtId: int64(m.LibvirtID)}})
+		if err != nil {
+			break
+		}
+		batches = append(batches, chain.Batch{Log: m.log, Entries: []chain.Entry{e}})
+	}
+	r.mu.Unlock()
+	for len(batches) > 0 && err == nil {
+		n := min(len(batches), beatsAtOnce)
+		_, err = r.store.AppendAll(ctx, batches[:n])
+		batches = batches[n:]
+	}
+	if err != nil {
+		return fmt.Errorf("seal heartbeats: %w", err)
+	}
+	return nil
 }
 
 // unread returns the domains whose facts are missing.

@@ -403,6 +403,7 @@ func (v *verification) conclude() {
 	if r := v.b.Range; r != nil {
 		from, to := v.entries[r.First].leaf, v.entries[r.Last].leaf
 		say("Entries %d to %d are complete: each follows the one before it, sealed from %s to %s, and nothing was between them.", r.First, r.Last, stamp(from.Wall), stamp(to.Wall))
+		v.concludeCoverage(say, *r)
 	}
 	if v.r.Withheld > 0 {
 		say("%d payloads are what their authors committed to; %d are not disclosed.", v.r.Opened, v.r.Withheld)

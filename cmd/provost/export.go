@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/provostd/provost/introspect/api/client"
 )
@@ -14,11 +15,23 @@ import (
 func exportCommand(a *app) func(context.Context, []string) error {
 	dial := a.daemon()
 	entries := a.flags.String("entries", "", "`RANGE` of leaves, such as 12 or 12-40 or 12-; default: all")
+	since, until := a.flags.String("since", "", "entries sealed at this `TIME` or later, with what tells whether anything else happened"), a.flags.String("until", "", "entries sealed at this `TIME` or earlier, likewise")
+	withhold := a.flags.Bool("withhold", false, "leave out the payloads that verification does not need")
 	out := a.flags.String("o", "", "`FILE` to write; must not exist")
 	return func(ctx context.Context, args []string) error {
-		q := client.ExportQuery{Domain: args[0], To: client.AllEntries}
+		q := client.ExportQuery{Domain: args[0], To: client.AllEntries, Withhold: *withhold}
 		if err := parseRange(*entries, &q); err != nil {
 			return err
+		}
+		var err error
+		if q.Since, err = when("since", *since, time.Now()); err != nil {
+			return err
+		}
+		if q.Until, err = when("until", *until, time.Now()); err != nil {
+			return err
+		}
+		if *entries != "" && *since+*until != "" {
+			return &usageError{"choose by --entries, or by --since and --until, not by both"}
 		}
 		if *out == "" {
 			return &usageError{"name the file to write with -o"}

@@ -84,13 +84,20 @@ func (c *call) exportLog() (*chain.Log, error) {
 	return newest, nil
 }
 
-// selection reads which entries are wanted: some by their index, or a range.
+// selection reads which entries are wanted: some by their index, a range, or
+// those of a time.
 func (c *call) selection(l *chain.Log) (*chain.Selection, error) {
 	p := c.params()
 	sel := &chain.Selection{Withhold: p.boolean("withhold", false)}
 	size := l.Size()
-	if c.v.Has("index") && (c.v.Has("from") || c.v.Has("to")) {
-		return nil, fmt.Errorf("choose entries by index, or by from and to, not by both: %w", record.ErrReject)
+	ways := 0
+	for _, has := range []bool{c.v.Has("index"), c.v.Has("from") || c.v.Has("to"), c.v.Has("since") || c.v.Has("until")} {
+		if has {
+			ways++
+		}
+	}
+	if ways > 1 {
+		return nil, fmt.Errorf("choose entries by index, by from and to, or by since and until, not by several of these: %w", record.ErrReject)
 	}
 	switch {
 	case len(c.v["index"]) > 0:
@@ -101,6 +108,14 @@ func (c *call) selection(l *chain.Log) (*chain.Selection, error) {
 			}
 			sel.Indexes = append(sel.Indexes, i)
 		}
+	case c.v.Has("since") || c.v.Has("until"):
+		// With the heartbeat before that time, and the entry behind it: from
+		// them a verifier tells what the time was like.
+		w, _, _, err := c.findWindow(l, p)
+		if err != nil {
+			return nil, err
+		}
+		sel.Range = &proof.Range{First: w.First, Last: w.Last}
 	default:
 		first, last := uint64(0), size-1
 		sel.Range = &proof.Range{First: p.number("from", &first), Last: p.number("to", &last)}

@@ -42,7 +42,7 @@ var (
 	queryParameters   = []string{"domain", "log", "class", "path", "exe", "name", "sha256", "address", "pid", "start", "user", "since", "until", "order", "limit", "after", "payload"}
 	lineageParameters = []string{"domain", "path", "pid", "start", "address", "direction", "depth", "nodes", "events", "since", "until"}
 	streamParameters  = []string{"domain", "log", "class", "last", "new", "follow", "after", "payload"}
-	exportParameters  = []string{"domain", "log", "index", "from", "to", "withhold"}
+	exportParameters  = []string{"domain", "log", "index", "from", "to", "since", "until", "withhold"}
 )
 
 // routes is the one table of what is served, to whom.
@@ -60,6 +60,7 @@ func (s *Service) routes() []route {
 		{"GET", "/v1/logs/{log}/entries/{index}", access.Tenant, true, quick, []string{"payload"}, s.entry},
 		{"GET", "/v1/logs/{log}/proof/inclusion", access.Tenant, false, quick, []string{"index", "size"}, s.inclusion},
 		{"GET", "/v1/logs/{log}/proof/consistency", access.Tenant, false, quick, []string{"from", "to"}, s.consistency},
+		{"GET", "/v1/logs/{log}/window", access.Tenant, false, slow, []string{"since", "until"}, s.window},
 
 		{"GET", "/v1/query", access.Tenant, true, slow, queryParameters, s.query},
 		{"GET", "/v1/lineage", access.Tenant, true, slow, lineageParameters, s.lineage},

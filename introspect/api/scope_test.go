@@ -29,6 +29,7 @@ func TestForeignIsAbsent(t *testing.T) {
 		{"GET", "/v1/logs/" + db + "/entries/x", "/v1/logs/" + absent + "/entries/x"},
 		{"GET", "/v1/logs/" + db + "/proof/inclusion?index=0", "/v1/logs/" + absent + "/proof/inclusion?index=0"},
 		{"GET", "/v1/logs/" + db + "/proof/consistency?from=1", "/v1/logs/" + absent + "/proof/consistency?from=1"},
+		{"GET", "/v1/logs/" + db + "/window", "/v1/logs/" + absent + "/window"},
 		{"GET", "/v1/query?domain=db", "/v1/query?domain=no"},
 		{"GET", "/v1/query?log=" + db, "/v1/query?log=" + absent},
 		{"GET", "/v1/query?log=" + w.db.Origin(), "/v1/query?log=" + client.OriginOf(absent)},

@@ -7,17 +7,22 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 )
 
-// ExportQuery chooses the entries of an evidence bundle: those of Indexes, or
-// all from From to To, both included, of a domain's newest log or of one log.
+// ExportQuery chooses the entries of an evidence bundle, of a domain's newest log
+// or of one log: those of Indexes; or those of the time from Since to Until, with
+// what tells whether anything else happened in it; or all from From to To. Ends
+// are included.
 type ExportQuery struct {
 	Domain   string // name or UUID
 	Log      string // id or origin
 	Indexes  []uint64
 	From     uint64
 	To       uint64 // AllEntries: up to the newest
-	Withhold bool   // the payloads of the entries chosen
+	Since    time.Time
+	Until    time.Time
+	Withhold bool // the payloads of the entries chosen
 }
 
 // AllEntries is the To of a range without an end.
@@ -35,7 +40,8 @@ func (c *Client) Export(ctx context.Context, q ExportQuery, w io.Writer) error {
 	for _, i := range q.Indexes {
 		v.Add("index", strconv.FormatUint(i, 10))
 	}
-	if len(q.Indexes) == 0 {
+	times(v, q.Since, q.Until)
+	if len(q.Indexes) == 0 && q.Since.IsZero() && q.Until.IsZero() {
 		v.Set("from", strconv.FormatUint(q.From, 10))
 		if q.To != AllEntries {
 			v.Set("to", strconv.FormatUint(q.To, 10))

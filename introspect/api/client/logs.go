@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Domains lists the domains that may be seen, those that are gone too.
@@ -75,6 +76,23 @@ func (c *Client) Consistency(ctx context.Context, log string, from, to uint64) (
 	}
 	var p ConsistencyProof
 	return &p, c.call(ctx, http.MethodGet, logPath(log, "/proof/consistency"), v, &p)
+}
+
+// Window asks what a VM log tells of a time, and when something else may have
+// happened in it. Zero times are the beginning and the end of the log.
+func (c *Client) Window(ctx context.Context, log string, since, until time.Time) (*Window, error) {
+	v := url.Values{}
+	times(v, since, until)
+	var w Window
+	return &w, c.call(ctx, http.MethodGet, logPath(log, "/window"), v, &w)
+}
+
+func times(v url.Values, since, until time.Time) {
+	for name, t := range map[string]time.Time{"since": since, "until": until} {
+		if !t.IsZero() {
+			v.Set(name, t.UTC().Format(time.RFC3339Nano))
+		}
+	}
 }
 
 // maxResource bounds what is read of a tile, an entry bundle or a checkpoint.

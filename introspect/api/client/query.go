@@ -50,11 +50,7 @@ func (q *Query) Values() url.Values {
 	if q.Start != 0 {
 		v.Set("start", strconv.FormatUint(q.Start, 10))
 	}
-	for name, t := range map[string]time.Time{"since": q.Since, "until": q.Until} {
-		if !t.IsZero() {
-			v.Set(name, t.UTC().Format(time.RFC3339Nano))
-		}
-	}
+	times(v, q.Since, q.Until)
 	if q.Oldest {
 		v.Set("order", "oldest")
 	}

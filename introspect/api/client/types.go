@@ -152,6 +152,29 @@ type Quoted struct {
 	Root string `json:"root"`
 }
 
+// Window is what a VM log tells of a time. Times are RFC 3339, in the host's
+// monotone time: its wall time when the ledger was opened, and never set since.
+type Window struct {
+	Log    string `json:"log"`
+	Since  string `json:"since"`
+	Until  string `json:"until"`
+	First  uint64 `json:"first"`  // entry, of those that tell: it may be before that time
+	Last   uint64 `json:"last"`   // likewise behind it
+	Within uint64 `json:"within"` // entries sealed in the time itself
+	// Covered says that there are no gaps: nothing else happened that is watched.
+	Covered bool        `json:"covered"`
+	Gaps    []WindowGap `json:"gaps"`
+	More    int         `json:"more,omitempty"` // gaps that are not listed
+}
+
+// WindowGap is a time in which something may have happened that no entry tells.
+type WindowGap struct {
+	From  string `json:"from"`
+	To    string `json:"to"`
+	Entry uint64 `json:"entry"` // that ends it, or tells of it; 0: none
+	Why   string `json:"why"`
+}
+
 // StateGone is the State of a domain of which only logs are left.
 const StateGone = "gone"
 

@@ -1,0 +1,129 @@
+package chain
+
+import (
+	"context"
+	"fmt"
+	"sort"
+
+	"github.com/provostd/provost/chain/proof"
+	"github.com/provostd/provost/chain/record"
+)
+
+// What a window may hold, and how far before it the newest heartbeat is looked
+// for: together one export.
+const (
+	maxWithin   = MaxExport / 2
+	maxLookBack = MaxExport/2 - 2
+)
+
+// Window is what a VM log tells of a time.
+type Window struct {
+	// First and Last are the entries that tell it: those of the time, the one
+	// behind it where there is one, and those before it back to the newest
+	// heartbeat, or the one entry before it where that is too far.
+	First, Last uint64
+	Within      uint64 // entries sealed in the time itself
+	// Gaps are the times of it that no entry and no heartbeat covers; More are
+	// those that found no room. Without any, nothing else happened that is
+	// watched.
+	Gaps []proof.Gap
+	More int
+}
+
+// Window reads what a VM log tells of the time from since to until, both
+// included, in the host's monotone time, which no entry steps back in. An error
+// for a time that ends before it begins, or holds too many entries for one
+// export, wraps record.ErrReject.
+func (l *Log) Window(ctx context.Context, since, until int64) (*Window, error) {
+	if l.name.IsHost() {
+		return nil, fmt.Errorf("window of %s: heartbeats are of VM logs, this is a host log: %w", l.origin, record.ErrReject)
+	}
+	if since > until {
+		return nil, fmt.Errorf("window of %s: it ends before it begins: %w", l.origin, record.ErrReject)
+	}
+	size := l.Size()
+	begin, err := l.firstAt(size, since)
+	if err != nil {
+		return nil, err
+	}
+	end, err := l.firstAt(size, until+1)
+	if err != nil {
+		return nil, err
+	}
+	w := &Window{Within: end - begin, Last: min(end, size-1)}
+	if w.Within > maxWithin {
+		return nil, fmt.Errorf("window of %s: %d entries were sealed in that time, the limit is %d; ask for less of it at once: %w", l.origin, w.Within, maxWithin, record.ErrReject)
+	}
+	if w.First, err = l.heartbeatBefore(ctx, begin); err != nil {
+		return nil, err
+	}
+	c := proof.NewCoverage(since, until)
+	for i := w.First; i <= w.Last; i++ {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		leaf, err := l.readHeader(i)
+		if err != nil {
+			return nil, err
+		}
+		var m record.Message
+		if leaf.Header.Class == record.ClassTick {
+			if m, err = l.message(i); err != nil {
+				return nil, err
+			}
+		}
+		c.Add(&leaf, m)
+	}
+	w.Gaps, w.More = c.Gaps()
+	return w, nil
+}
+
+// firstAt returns the first entry that was sealed at a time or later; size where
+// there is none.
+func (l *Log) firstAt(size uint64, mono int64) (uint64, error) {
+	var failure error
+	i := sort.Search(int(size), func(i int) bool {
+		leaf, err := l.readHeader(uint64(i))
+		if err != nil {
+			failure = err
+			return true
+		}
+		return leaf.Mono >= mono
+	})
+	return uint64(i), failure
+}
+
+// heartbeatBefore returns the newest heartbeat before an entry, or the entry
+// right before it where no heartbeat is near.
+func (l *Log) heartbeatBefore(ctx context.Context, index uint64) (uint64, error) {
+	if index == 0 {
+		return 0, nil
+	}
+	for i := index; i > 0 && index-i < maxLookBack; i-- {
+		if ctx.Err() != nil {
+			return 0, context.Cause(ctx)
+		}
+		leaf, err := l.readHeader(i - 1)
+		if err != nil {
+			return 0, err
+		}
+		if leaf.Header.Class == record.ClassTick && leaf.Origin == record.OriginHost {
+			return i - 1, nil
+		}
+	}
+	return index - 1, nil
+}
+
+// message decodes the payload of a host's entry; nil where it was erased or is
+// not readable, which covers nothing.
+func (l *Log) message(index uint64) (record.Message, error) {
+	item, err := l.Item(index)
+	if err != nil {
+		return nil, err
+	}
+	m, err := item.Decode()
+	if err != nil {
+		return nil, nil
+	}
+	return m, nil
+}
