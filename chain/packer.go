@@ -22,7 +22,7 @@ const (
 	packLag = 4096
 	// packPause is how many times its own working time the packer leaves to
 	// commits while there are any.
-	packPause = 3
+	packPause = 7
 )
 
 // errUnpackable says that rows are not what the tree says. They stay as they
