@@ -65,7 +65,8 @@ api {
   # tokens = "/etc/provost/tokens"
 
   # Requests a second of one identity over TLS, sustained; five times that at
-  # once. Each disclosure of payloads is an entry of the host log.
+  # once. 32 tiles of a log count as one. Each disclosure of payloads is an entry
+  # of the host log.
   # requests_per_second = 20
 
   # Exports, queries and the like that one identity may have running at once.

@@ -15,8 +15,6 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-
-	"github.com/provostd/provost/introspect/api/client"
 )
 
 // version is set by the build.
@@ -41,7 +39,7 @@ type app struct {
 	stdout, stderr io.Writer
 	flags          *flag.FlagSet
 	output         string
-	socket         string
+	remote         *remote // nil: the command asks no daemon
 }
 
 // command is one subcommand. declare adds flags and returns what is run behind
@@ -96,6 +94,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	if err == nil {
 		err = c.check(a, positional)
+		if err == nil && a.remote != nil {
+			err = a.remote.connect()
+		}
 	} else {
 		err = &usageError{err.Error()}
 	}
@@ -169,13 +170,6 @@ func (a *app) exit(c *command, err error) int {
 	}
 	fmt.Fprintf(a.stderr, "provost %s: %v\n", c.name, err)
 	return exitFailed
-}
-
-// daemon declares the flag of every command that talks to the daemon and
-// returns how to reach it.
-func (a *app) daemon() func() *client.Client {
-	a.flags.StringVar(&a.socket, "socket", client.DefaultSocket, "unix socket of provostd")
-	return func() *client.Client { return client.New(a.socket) }
 }
 
 // show prints v as JSON where that was asked for, and text otherwise.

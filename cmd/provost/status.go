@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -82,11 +83,12 @@ func domainListCommand(a *app) func(context.Context, []string) error {
 	return func(ctx context.Context, _ []string) error {
 		c := dial()
 		defer c.Close()
-		s, err := c.Status(ctx)
+		all, err := c.Domains(ctx)
 		if err != nil {
 			return err
 		}
-		return a.show(s.Domains, func(w io.Writer) { domainsText(w, s.Domains) })
+		all = slices.DeleteFunc(all, func(d client.Domain) bool { return d.State == client.StateGone })
+		return a.show(all, func(w io.Writer) { domainsText(w, all) })
 	}
 }
 

@@ -44,7 +44,7 @@ type reloader interface {
 func (d *Daemon) listen() (_ *servers, err error) {
 	s := &servers{guard: access.NewGuard(access.GuardConfig{
 		Limits:    access.Limits{RequestsPerSecond: d.cfg.API.RequestsPerSecond, Expensive: d.cfg.API.ExpensiveRequests},
-		Expensive: expensive, Stats: d.door, Log: d.log, Now: time.Now,
+		Expensive: expensive, Cheap: cheap, Stats: d.door, Log: d.log, Now: time.Now,
 	})}
 	defer func() {
 		if err != nil {
@@ -133,6 +133,10 @@ func expensive(r *http.Request) bool {
 		return strings.HasSuffix(p, "/chain") || strings.HasSuffix(p, "/window")
 	}
 }
+
+// cheap tells the requests for tiles, of which whoever verifies a log sends very
+// many.
+func cheap(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/logs/") }
 
 // localNames refuses requests for a name that is not this host's own: a web
 // page whose name was made to point here must not read along.

@@ -176,6 +176,7 @@ func openDoor(t *testing.T, s settings) *door {
 		s.connections.PerSecond = 1000
 	}
 	cfg := GuardConfig{Limits: s.limits, Expensive: func(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/expensive") },
+		Cheap: func(r *http.Request) bool { return r.URL.Path == "/cheap" },
 		Stats: &d.stats, Log: log, Now: d.clock.Now}
 	cfg.private.body, cfg.private.answer = s.patience, s.patience
 	if s.patience == 0 {

@@ -22,12 +22,16 @@ import (
 // Limits bound what one identity may ask for. Zero means the default.
 type Limits struct {
 	// RequestsPerSecond is what an identity may send over TLS, sustained, and
-	// five times that at once. Default 20.
+	// five times that at once; of cheap requests cheapFor for one. Default 20.
 	RequestsPerSecond float64
 	// Expensive is how many expensive requests of an identity run at once.
 	// Default 4.
 	Expensive int
 }
+
+// cheapFor is how many cheap requests count as one. Who verifies a log reads
+// some tiles for each 256 entries of it.
+const cheapFor = 32
 
 // Failures of one address: so many at once, and one more every so often.
 const (
@@ -47,6 +51,7 @@ const (
 type GuardConfig struct {
 	Limits    Limits
 	Expensive func(*http.Request) bool // nil: none is
+	Cheap     func(*http.Request) bool // nil: none is
 	Stats     *Stats
 	Log       *slog.Logger
 	Now       func() time.Time
@@ -99,6 +104,9 @@ func NewGuard(cfg GuardConfig) *Guard {
 	if cfg.Expensive == nil {
 		cfg.Expensive = func(*http.Request) bool { return false }
 	}
+	if cfg.Cheap == nil {
+		cfg.Cheap = func(*http.Request) bool { return false }
+	}
 	if cfg.private.body == 0 {
 		cfg.private.body = bodyTimeout
 	}
@@ -108,7 +116,7 @@ func NewGuard(cfg GuardConfig) *Guard {
 	per := cfg.Limits.RequestsPerSecond
 	return &Guard{cfg: cfg,
 		failures: newBuckets[netip.Prefix](rate.Every(failureEvery), failureBurst),
-		requests: newBuckets[string](rate.Limit(per), int(math.Ceil(5*per))),
+		requests: newBuckets[string](rate.Limit(cheapFor*per), cheapFor*int(math.Ceil(5*per))),
 		running:  map[string]int{}, active: map[*active]bool{},
 	}
 }
@@ -165,7 +173,7 @@ func (g *Guard) admit(w http.ResponseWriter, r *http.Request, from Authenticator
 	who, why := from.authenticate(r, now)
 	if who == nil {
 		g.cfg.Stats.Failures.Add(1)
-		if _, ok := g.failures.take(address, now); ok { // so that nobody floods the log
+		if _, ok := g.failures.take(address, now, 1); ok { // so that nobody floods the log
 			g.cfg.Log.InfoContext(r.Context(), "a request is refused: nobody is known to send it", "address", r.RemoteAddr, "reason", why)
 		}
 		w.Header().Set("WWW-Authenticate", "Bearer")
@@ -180,7 +188,11 @@ func (g *Guard) admit(w http.ResponseWriter, r *http.Request, from Authenticator
 	if ap, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
 		one.Address = ap.Addr().Unmap().String()
 	}
-	if wait, ok := g.requests.take(one.Name, now); !ok {
+	cost := cheapFor
+	if g.cfg.Cheap(r) {
+		cost = 1
+	}
+	if wait, ok := g.requests.take(one.Name, now, cost); !ok {
 		g.cfg.Stats.Limited.Add(1)
 		return nil, tooMany(w, wait, one.Name+" sends too many requests")
 	}

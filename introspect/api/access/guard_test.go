@@ -77,6 +77,13 @@ func TestRequestsAreLimited(t *testing.T) {
 			t.Errorf("request %d a second later: %d, want %d", i, a.status, want)
 		}
 	}
+	d.clock.pass(time.Second)
+	c := d.client(nil)
+	for i := range 2*cheapFor + 1 {
+		if a := d.get(c, "/cheap", alice); (a.status == http.StatusOK) != (i < 2*cheapFor) {
+			t.Fatalf("cheap request %d: %d", i, a.status)
+		}
+	}
 }
 
 // TestExpensive runs as many as may run at once, and one more.
@@ -407,10 +414,10 @@ func TestBucketsAreBounded(t *testing.T) {
 		var a [16]byte
 		a[0], a[4], a[5] = 0x20, byte(i>>8), byte(i)
 		a[6] = byte(i >> 16)
-		if _, ok := b.take(prefixOf(netip.AddrFrom16(a)), now); !ok {
+		if _, ok := b.take(prefixOf(netip.AddrFrom16(a)), now, 1); !ok {
 			t.Fatal("a new address is limited")
 		}
-		if _, ok := b.take(first, now); ok != (i == 0) {
+		if _, ok := b.take(first, now, 1); ok != (i == 0) {
 			t.Fatalf("an address that keeps coming is forgotten at %d", i)
 		}
 	}

@@ -70,7 +70,7 @@ func (b *bounded) Accept() (net.Conn, error) {
 
 func (b *bounded) enter(from netip.Prefix) bool {
 	if !b.limits.Unlimited {
-		if _, ok := b.rate.take(from, b.now()); !ok {
+		if _, ok := b.rate.take(from, b.now(), 1); !ok {
 			return false
 		}
 	}

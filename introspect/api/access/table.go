@@ -50,14 +50,14 @@ func (b *buckets[K]) of(k K) *rate.Limiter {
 	return v.limit
 }
 
-// take takes one from the bucket of k. Where it is empty, wait says when there
-// is one again.
-func (b *buckets[K]) take(k K, now time.Time) (wait time.Duration, ok bool) {
+// take takes n from the bucket of k. Where there are not as many, nothing is
+// taken, and wait says when there are.
+func (b *buckets[K]) take(k K, now time.Time, n int) (wait time.Duration, ok bool) {
 	l := b.of(k)
-	if l.AllowN(now, 1) {
+	if l.AllowN(now, n) {
 		return 0, true
 	}
-	return b.until(l, now), false
+	return b.until(l, now, n), false
 }
 
 // empty reports whether there is nothing to take, and takes nothing.
@@ -72,11 +72,11 @@ func (b *buckets[K]) empty(k K, now time.Time) (wait time.Duration, empty bool) 
 	if l.TokensAt(now) >= 1 {
 		return 0, false
 	}
-	return b.until(l, now), true
+	return b.until(l, now, 1), true
 }
 
-func (b *buckets[K]) until(l *rate.Limiter, now time.Time) time.Duration {
-	return time.Duration((1 - l.TokensAt(now)) / float64(b.per) * float64(time.Second))
+func (b *buckets[K]) until(l *rate.Limiter, now time.Time, n int) time.Duration {
+	return time.Duration((float64(n) - l.TokensAt(now)) / float64(b.per) * float64(time.Second))
 }
 
 // origin is what is counted as one sender of the unknown: an IPv4 address, or

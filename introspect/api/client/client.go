@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -161,7 +162,11 @@ func (c *Client) open(ctx context.Context, method, path string, v url.Values, he
 
 // explain says what to do about a daemon that cannot be reached.
 func (c *Client) explain(err error) error {
+	var unknown x509.UnknownAuthorityError
 	switch {
+	case errors.As(err, &unknown):
+		return fmt.Errorf("the certificate of %s is signed by nobody who is trusted here; name the authority with --ca: %w", c.name, err)
+	case strings.HasPrefix(c.base, "https:"):
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("no provostd listens on %s; start it, or name its socket with --socket", c.name)
 	case errors.Is(err, fs.ErrPermission):
