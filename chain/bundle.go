@@ -298,8 +298,11 @@ func (l *Log) isErased(index uint64) (bool, error) {
 		}
 	}
 	b, err := l.bundle(index / tileWidth)
-	if err != nil || b == nil {
-		return false, errors.Join(corrupt("payload %d of %s is missing", index, l.origin), err)
+	if err == nil && b == nil {
+		err = corrupt("payload %d of %s is missing", index, l.origin)
+	}
+	if err != nil {
+		return false, err
 	}
 	return b.rows[index%tileWidth].kind == kindErased, nil
 }
@@ -307,6 +310,9 @@ func (l *Log) isErased(index uint64) (bool, error) {
 // bundle returns the packed bundle with the given number, nil where it is not
 // packed.
 func (l *Log) bundle(n uint64) (*bundle, error) {
+	if err := l.goneBundle(n); err != nil {
+		return nil, fmt.Errorf("entries %d to %d of %s: %w", n*tileWidth, (n+1)*tileWidth-1, l.origin, err)
+	}
 	key := bundleKey{l.id, n}
 	b, epoch := l.store.bundles.get(key)
 	if b != nil {

@@ -52,6 +52,13 @@ type Config struct {
 	// the host log and have witnesses cosign it. Default: 10 s.
 	WitnessEvery time.Duration
 
+	// Retention says how long parts of VM logs are kept. Default: for ever.
+	Retention Retention
+	// DomainRetention says it for single domains instead, by UUID.
+	DomainRetention map[string]Retention
+	// RetainEvery is the time between looks at what is old enough. Default: 1 h.
+	RetainEvery time.Duration
+
 	// Witnesses cosign the host log's checkpoints. Default: none.
 	Witnesses []Witness
 	// Quorum says which cosignatures are enough; those that lack are sealed.
@@ -86,6 +93,14 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Keys == nil {
 		return c, fmt.Errorf("configure store: no keys: %w", record.ErrReject)
 	}
+	if err := c.Retention.Check(); err != nil {
+		return c, fmt.Errorf("configure store: retention: %w", err)
+	}
+	for id, r := range c.DomainRetention {
+		if err := r.Check(); err != nil {
+			return c, fmt.Errorf("configure store: retention of domain %s: %w", id, err)
+		}
+	}
 	if err := c.checkWitnesses(); err != nil {
 		return c, fmt.Errorf("configure store: %w", err)
 	}
@@ -107,7 +122,7 @@ func (c Config) withDefaults() (Config, error) {
 	for _, d := range []struct {
 		v *time.Duration
 		d time.Duration
-	}{{&c.CheckpointEvery, time.Second}, {&c.HostEvery, time.Second}, {&c.WitnessEvery, 10 * time.Second}} {
+	}{{&c.CheckpointEvery, time.Second}, {&c.HostEvery, time.Second}, {&c.WitnessEvery, 10 * time.Second}, {&c.RetainEvery, time.Hour}} {
 		if *d.v < 0 {
 			return c, fmt.Errorf("configure store: an interval is %s, want more than zero: %w", *d.v, record.ErrReject)
 		}

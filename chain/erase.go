@@ -152,7 +152,7 @@ func (s *Store) selectErased(ctx context.Context, l *Log, sel EraseSelection) (*
 	}
 	m := &record.Erased{}
 	var open *record.EntryRange
-	for i := first; i < end; i++ {
+	for i := l.nextKept(first); i < end; i = l.nextKept(i + 1) {
 		if i%4096 == 0 && ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
@@ -198,11 +198,14 @@ func (s *Store) selectErased(ctx context.Context, l *Log, sel EraseSelection) (*
 func (s *Store) selectVerdicts(ctx context.Context, l *Log, m *record.Erased) error {
 	groups := map[string]*record.ErasedVerdicts{}
 	n := 0
-	for i := m.Ranges[0].First + 1; i < l.Size(); i++ {
+	for i := l.nextKept(m.Ranges[0].First + 1); i < l.Size(); i = l.nextKept(i + 1) {
 		if i%4096 == 0 && ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		leaf, err := l.readHeader(i)
+		if errors.Is(err, ErrUnreadable) {
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -210,6 +213,9 @@ func (s *Store) selectVerdicts(ctx context.Context, l *Log, m *record.Erased) er
 			continue
 		}
 		item, err := l.Item(i)
+		if errors.Is(err, ErrUnreadable) {
+			continue
+		}
 		if err != nil {
 			return err
 		}

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 
@@ -135,9 +136,15 @@ func (e *eraser) gather(ctx context.Context, k uint64) error {
 func (e *eraser) neighbours(ctx context.Context, k uint64, step int) error {
 	var reach []uint64
 	for n := k + uint64(step); n != manyBundles && n*tileWidth < e.l.Size(); n += uint64(step) {
+		if e.l.goneBundle(n) != nil {
+			break
+		}
 		rows, _, err := e.read(ctx, n)
 		if err != nil {
 			return err
+		}
+		if rows == nil {
+			continue // it cannot be read; a frame may reach over it
 		}
 		found := slices.ContainsFunc(rows, func(r openRow) bool {
 			_, ok := e.seeds[r.open.secret]
@@ -282,11 +289,19 @@ func (e *eraser) write(batch *pebble.Batch, r *openRow, packed bool) error {
 }
 
 // read returns the entries of a bundle, which may be the last one and not full,
-// and whether it is packed.
+// and whether it is packed. Where one of them cannot be read, since it is fenced or
+// its key was lost, none is returned: what of them was to be erased goes with the
+// keys.
 func (e *eraser) read(ctx context.Context, k uint64) (rows []openRow, packed bool, err error) {
 	if ctx.Err() != nil {
 		return nil, false, context.Cause(ctx)
 	}
+	defer func() {
+		if errors.Is(err, ErrUnreadable) {
+			e.s.cfg.Log.Warn("an erasure passes over entries that cannot be read", slog.Any("error", err))
+			rows, err = nil, nil
+		}
+	}()
 	if packed = k < e.l.packed.Load(); packed {
 		rows, err = e.readPacked(k)
 		return rows, true, err

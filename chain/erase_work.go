@@ -120,6 +120,9 @@ func (s *Store) erasedHours(p *erasure) ([]int64, error) {
 	hours := map[int64]bool{}
 	look := func(i uint64) error {
 		leaf, err := p.log.readHeader(i)
+		if errors.Is(err, ErrUnreadable) {
+			return nil
+		}
 		if err == nil && p.selects(&leaf) {
 			hours[hourOf(leaf.Wall)] = true
 		}
@@ -130,6 +133,7 @@ func (s *Store) erasedHours(p *erasure) ([]int64, error) {
 			if err := look(i); err != nil {
 				return nil, err
 			}
+			i = p.log.nextKept(i+1) - 1
 		}
 	}
 	for i := range p.verdicts {

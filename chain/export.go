@@ -340,6 +340,9 @@ func (e *exporter) addKey(frame *Item, m *record.Frame) error {
 // before it is meant.
 func (e *exporter) findEnrolment(before, session uint64, newest bool) (index uint64, err error) {
 	for i := before; i > 0; i-- {
+		if e.log.goneBundle((i-1)/tileWidth) != nil {
+			continue // the one that is needed stays
+		}
 		leaf, err := e.log.readHeader(i - 1)
 		if err != nil {
 			return 0, err

@@ -215,6 +215,7 @@ const (
 // the ends of at most so many commits, so that who scans a long ledger can look
 // up in between.
 func (f *Follower) Scan(want func(*Log) bool, commits int) (Item, Scanned, error) {
+next:
 	for ; ; commits-- {
 		if f.next.Commit == 0 {
 			f.next = Position{Commit: 1}
@@ -244,7 +245,13 @@ func (f *Follower) Scan(want func(*Log) bool, commits int) (Item, Scanned, error
 				f.next.Offset = end
 				continue
 			}
-			item, err := l.Look(sp.first + uint64(f.next.Offset-begin))
+			at := sp.first + uint64(f.next.Offset-begin)
+			if kept := l.nextKept(at); kept != at { // what was pruned is passed over: nobody reads it any more
+				f.next.Offset += uint32(min(kept-at, uint64(end-f.next.Offset)))
+				commits++
+				continue next
+			}
+			item, err := l.Look(at)
 			if err != nil {
 				return Item{}, ScanEnd, err
 			}

@@ -21,6 +21,12 @@ func (c *logCheck) bundles(ctx context.Context) error {
 			f.find("bundle", l, &first, "it lies behind the head, which says size %d", c.head.size)
 			return nil
 		}
+		if done, err := c.prunedBundle(first, row); done || err != nil {
+			return err
+		}
+		if err := c.overPruned(first); err != nil {
+			return err
+		}
 		if c.packed = c.standIn(c.packed, first); first != c.packed {
 			f.find("bundle", l, &c.packed, "entries %d to %d are missing", c.packed, first-1)
 		}
@@ -34,12 +40,17 @@ func (c *logCheck) bundles(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if c.gap != nil {
+		if err := c.overPruned(c.gap.leaves); err != nil {
+			return err
+		}
+	}
 	if err := c.fencedBundles(); err != nil {
 		return err
 	}
 	f.r.Packed += c.packed
 	return scanRange(f.s.db, keySeq(tablePayload, l.id, 0), keySeq(tablePayload, l.id, c.packed), func(key, _ []byte) error {
-		if at := binary.BigEndian.Uint64(key[5:]); !outside[at] {
+		if at := binary.BigEndian.Uint64(key[5:]); !outside[at] && (c.gap == nil || at >= c.gap.leaves || !c.gap.pending && !c.gap.pinned(at/tileWidth)) {
 			f.find("payload", l, &at, "it has a row of its own, but it is packed")
 		}
 		return nil
@@ -151,6 +162,9 @@ func (c *logCheck) gone(leaf *record.Leaf, by uint64) {
 func (c *logCheck) checkErased() {
 	for by, ranges := range c.erased {
 		m := c.erasures[by]
+		if m == nil && c.gap != nil && by < c.gap.leaves {
+			continue // what erased them was pruned
+		}
 		p := newErasure(c.l, by, m)
 		for _, r := range ranges {
 			for i := r.First; i <= r.Last; i++ {

@@ -44,17 +44,23 @@ type logCheck struct {
 
 	erased   map[uint64][]proof.Range // what bears the mark of each erasing entry
 	erasures map[uint64]*record.Erased
+
+	gap      *pruned // nil: nothing
+	prunings map[uint64]*record.Pruned
 }
 
 // keyless is an hour whose payload key is not there.
 type keyless struct{ first, last, count uint64 }
 
 func (f *fsck) log(ctx context.Context, l *Log) error {
-	c := &logCheck{f: f, l: l, head: f.heads[l.id], frames: frameCheck{keys: map[uint64][]byte{}}, keyless: map[int64]*keyless{}, erased: map[uint64][]proof.Range{}, erasures: map[uint64]*record.Erased{}}
+	c := &logCheck{f: f, l: l, head: f.heads[l.id], frames: frameCheck{keys: map[uint64][]byte{}}, keyless: map[int64]*keyless{}, erased: map[uint64][]proof.Range{}, erasures: map[uint64]*record.Erased{}, prunings: map[uint64]*record.Pruned{}}
 	if err := c.gather(); err != nil {
 		return err
 	}
 	if err := c.fenceRows(); err != nil {
+		return err
+	}
+	if err := c.beginPruned(); err != nil {
 		return err
 	}
 	if err := c.bundles(ctx); err != nil {
@@ -275,6 +281,8 @@ func (c *logCheck) opened(leaf *record.Leaf, payload []byte) {
 		c.quoted(index, m)
 	case *record.Erased:
 		c.erasures[index] = m
+	case *record.Pruned:
+		c.checkPruned(index, m)
 	case *record.KeyCertificate:
 		if l.name.IsHost() {
 			f.certified[index] = string(m.PublicKey)
@@ -376,6 +384,7 @@ func (c *logCheck) finish(n uint64) error {
 		k := c.keyless[hour]
 		f.find("key", l, &k.first, "the payload key of the hour from %s is not there: %d payloads of entries %d to %d cannot be read or checked; bring the directory of payload keys back", time.Unix(hour*3600, 0).UTC().Format(time.RFC3339), k.count, k.first, k.last)
 	}
+	c.finishPruned()
 	h := c.head
 	if h.size != n {
 		f.find("head", l, nil, "it says size %d, there are %d leaves", h.size, n)
@@ -390,7 +399,15 @@ func (c *logCheck) finish(n uint64) error {
 		f.find("head", l, nil, "its right edge has root %s, the leaves make %s", foldEdge(h.edge), c.tree.root())
 	}
 	tiles := uint64(0)
-	err := scan(f.s.db, keyLog(tableTile, l.id), func(key, value []byte) error { tiles++; return nil })
+	err := scan(f.s.db, keyLog(tableTile, l.id), func(key, value []byte) error {
+		// Those before the first that the check has made were compared by themselves.
+		if level, index := key[5], binary.BigEndian.Uint64(key[6:]); c.gap == nil || index >= c.gap.tiles>>(tileHeight*(level+1)) {
+			tiles++
+		} else if level == 0 && !c.gap.keepsTile(index) && !c.gap.pending {
+			f.find("tile", l, nil, "level 0 index %d was pruned, by entry %d, and is still there", index, c.gap.tilesBy)
+		}
+		return nil
+	})
 	if err == nil && tiles != c.tiles {
 		f.find("tile", l, nil, "there are %d full tiles, %d leaves fill %d", tiles, n, c.tiles)
 	}
@@ -404,6 +421,7 @@ type frameCheck struct {
 	first   record.Header     // of the first of them
 	blind   bool              // an entry could not be read: it may have been an enrolment
 	broken  bool              // likewise, since the last statement: records may lack
+	cut     bool              // entries before them were pruned
 }
 
 // entry takes one entry and returns what is wrong, or nothing.
@@ -425,6 +443,11 @@ func (c *frameCheck) entry(f *fsck, leaf *record.Leaf, m record.Message) string 
 		c.records, c.broken = nil, false
 		if broken {
 			return ""
+		}
+		if cut := c.cut; cut {
+			if c.cut = false; uint64(m.Count) > uint64(len(records)) {
+				return "" // what else it covers is gone
+			}
 		}
 		f.r.Frames++
 		return c.verify(f, m, records)

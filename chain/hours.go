@@ -2,6 +2,7 @@ package chain
 
 import (
 	"context"
+	"errors"
 	"sync"
 )
 
@@ -25,11 +26,14 @@ func (l *Log) bundlesOf(ctx context.Context, hours map[int64]bool, end uint64, a
 	h := &l.hours
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for ; h.size < end; h.size++ {
+	for h.size = l.nextKept(h.size); h.size < end; h.size = l.nextKept(h.size + 1) {
 		if h.size%4096 == 0 && ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		leaf, err := l.readHeader(h.size)
+		if errors.Is(err, ErrUnreadable) {
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -46,7 +50,9 @@ func (l *Log) bundlesOf(ctx context.Context, hours map[int64]bool, end uint64, a
 			continue
 		}
 		for k := r.first / tileWidth; k <= last/tileWidth; k++ {
-			add(k)
+			if l.goneBundle(k) == nil {
+				add(k)
+			}
 		}
 	}
 	return nil

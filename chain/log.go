@@ -30,6 +30,8 @@ type Log struct {
 	erasingMu sync.Mutex                 // one change of erasing at a time
 	erasing   atomic.Pointer[[]*erasure] // sealed, and their rows not all changed
 	hours     hourRuns
+	pruned    atomic.Pointer[pruned] // nil: nothing
+	kept      retained
 
 	// Owned by the committer.
 	work     logState

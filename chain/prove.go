@@ -19,6 +19,9 @@ func (l *Log) tileHashes(state *logState, level int, index uint64, count int) ([
 	if tile == width/tileWidth {
 		return state.tails[level].hashes(make([]record.Hash, 0, count), offset, count), nil
 	}
+	if err := l.goneTile(uint8(level), tile); err != nil {
+		return nil, fmt.Errorf("%s: %w", l.origin, err)
+	}
 	hashes, err := readTile(l.store.db, l.id, uint8(level), tile)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", l.origin, err)
@@ -36,6 +39,9 @@ func (l *Log) node(state *logState, level int, n uint64) (record.Hash, error) {
 	index, offset := n>>(tileHeight-inside), n&(tileWidth>>inside-1)
 	if index == width/tileWidth {
 		return state.tails[tileLevel].at(inside, offset), nil
+	}
+	if err := l.goneTile(uint8(tileLevel), index); err != nil {
+		return record.Hash{}, fmt.Errorf("%s: %w", l.origin, err)
 	}
 	t, err := l.store.tiles.get(l, uint8(tileLevel), index)
 	if err != nil {

@@ -123,6 +123,9 @@ func (s *Store) loadLogs() error {
 	if err != nil {
 		return err
 	}
+	if err := s.loadPruned(); err != nil {
+		return err
+	}
 	// Logs do not depend on each other, and hashing their partial tiles takes
 	// a processor.
 	var loading errgroup.Group

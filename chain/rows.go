@@ -29,6 +29,7 @@ const (
 	metaCertificate = 'k'
 	metaUser        = 'u'
 	metaErasure     = 'e'
+	metaPruned      = 'p'
 	metaWitness     = 'w'
 	metaQuorum      = 'q'
 	metaRestore     = 'r'

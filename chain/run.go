@@ -37,6 +37,9 @@ func (s *Store) Run(ctx context.Context) error {
 	go func() {
 		defer close(packed)
 		err := s.resumeErasures(packing)
+		if err == nil {
+			err = s.resumePruning(packing)
+		}
 		if err == nil && !s.cfg.unpacked {
 			err = s.packAll(packing)
 		}
@@ -44,6 +47,13 @@ func (s *Store) Run(ctx context.Context) error {
 			_ = s.fail(err) // the committer returns it
 			stopCheckpoints()
 		}
+	}()
+	retained := make(chan struct{})
+	retaining, stopRetaining := context.WithCancel(ctx)
+	defer func() { stopRetaining(); s.retreat(); <-retained }()
+	go func() {
+		defer close(retained)
+		s.retainLoop(retaining)
 	}()
 	sealed := make(chan error, 1)
 	go func() {

@@ -65,6 +65,9 @@ type Store struct {
 	tiles      *tileCache
 	keys       *payloadKeys // nil where payloads are not encrypted
 
+	retainMu  sync.Mutex // one round of the keeper at a time, which holds eraseMu within it
+	retention RetentionStats
+
 	eraseMu    sync.Mutex // one erasure at a time; guards unfinished
 	unfinished []*erasure // left by a crash
 	erasures   atomic.Uint64

@@ -149,6 +149,28 @@ keys {
   # rotate = "off"
 }
 
+# How long parts of VM logs are kept, in days (d), years (y) or hours (h), from when
+# an entry was sealed. What is left out is kept for ever, and so are checkpoints and
+# the host log. Payloads go first, then leaves, then tiles: nothing outlasts what
+# proves it. Each step is sealed before it is done.
+retention {
+  # What guests have said (paths, arguments, addresses) and verdicts that quote it.
+  # It is erased by whole hours, with its keys.
+  # payloads = "30d"
+
+  # The entries themselves, in steps of 65,536.
+  # leaves = "180d"
+
+  # Their hashes, which prove that an entry was there.
+  # tiles = "5y"
+
+  # Another retention for one domain, named by its UUID, in the place of the one
+  # above.
+  # domain "0b0f6fc4-5cc5-4f6c-9ab1-6a3a1f7c2d10" {
+  #   payloads = "7d"
+  # }
+}
+
 # A block for each witness: a third party that cosigns the checkpoints of the
 # host log (c2sp.org/tlog-witness), so that nobody, root included, can show two
 # histories. Its operator has to add the host log with its verifier key

@@ -23,6 +23,11 @@ import (
 // of the entry that tells of it, so that an entry which is indexed meanwhile or
 // again does not bring its words back. It may be repeated.
 func (x *Index) Forget(ctx context.Context, id chain.LogID, ranges []proof.Range) error {
+	return x.forget(ctx, id, ranges, false)
+}
+
+// forget is Forget; all takes away what the leaves tell as well.
+func (x *Index) forget(ctx context.Context, id chain.LogID, ranges []proof.Range, all bool) error {
 	ranges = slices.Clone(ranges)
 	slices.SortFunc(ranges, func(a, b proof.Range) int { return cmp.Compare(a.First, b.First) })
 	for i := 1; i < len(ranges); i++ { // overlapping ones are still found by halving
@@ -33,7 +38,7 @@ func (x *Index) Forget(ctx context.Context, id chain.LogID, ranges []proof.Range
 	x.mu.Lock()
 	x.forgets.Add(1) // what was read before and is not taken in yet is read again
 	gone := placesOf(x.open.runs, id, ranges)
-	x.open.forget(gone)
+	x.open.forget(gone, all)
 	chunks := len(x.zones)
 	x.mu.Unlock()
 	var changed []uint32
@@ -41,7 +46,7 @@ func (x *Index) Forget(ctx context.Context, id chain.LogID, ranges []proof.Range
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		some, err := x.forgetIn(c, id, ranges)
+		some, err := x.forgetIn(c, id, ranges, all)
 		if err != nil {
 			return fmt.Errorf("forget words of log number %d: %w", id, err)
 		}
@@ -115,12 +120,12 @@ func placesOf(runs []run, id chain.LogID, ranges []proof.Range) *places {
 // lasting tells terms that come from the leaf.
 func lasting(kind byte) bool { return kind == kindLog || kind == kindClass }
 
-func (c *openChunk) forget(gone *places) {
+func (c *openChunk) forget(gone *places, all bool) {
 	if gone == nil {
 		return
 	}
 	for t, list := range c.terms {
-		if lasting(t[0]) {
+		if lasting(t[0]) && !all {
 			continue
 		}
 		*list = slices.DeleteFunc(*list, gone.has)
@@ -132,7 +137,7 @@ func (c *openChunk) forget(gone *places) {
 
 // forgetIn forgets in a chunk on disk and reports whether any of the entries are
 // in it.
-func (x *Index) forgetIn(chunk uint32, id chain.LogID, ranges []proof.Range) (bool, error) {
+func (x *Index) forgetIn(chunk uint32, id chain.LogID, ranges []proof.Range, leaves bool) (bool, error) {
 	var gone *places
 	_, err := x.get(keyChunk(tableRuns, chunk), func(b []byte) error {
 		runs, err := parseRuns(b, x.zones[chunk].count) // zones only change under writeMu
@@ -147,7 +152,7 @@ func (x *Index) forgetIn(chunk uint32, id chain.LogID, ranges []proof.Range) (bo
 	lower := keyChunk(tableTerm, chunk)
 	err = x.scan(lower, endOf(lower), func(key, value []byte) (bool, error) {
 		var all places
-		if lasting(key[termPrefix]) {
+		if lasting(key[termPrefix]) && !leaves {
 			return true, nil
 		}
 		if err := all.addPlaces(value); err != nil {

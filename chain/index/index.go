@@ -203,6 +203,9 @@ func (x *Index) compare() error {
 		return fmt.Errorf("entry %d of log number %d is not in the ledger", z.last.index, z.last.log)
 	}
 	h, err := l.LeafHash(z.last.index)
+	if errors.Is(err, chain.ErrPruned) {
+		return nil // nothing is left to compare with
+	}
 	if err != nil {
 		return err
 	}

@@ -71,6 +71,12 @@ func (x *Index) take(ctx context.Context, i *chain.Item, forgets uint64) error {
 		}
 		forgets = x.forgets.Load() // this entry is not one of them
 	}
+	if p, ok := m.(*record.Pruned); ok && p.Range.GetLast() < i.Index { // of leaves or of tiles: what the index has is gone with either
+		if err := x.pruned(ctx, i, p); err != nil {
+			return err
+		}
+		forgets = x.forgets.Load()
+	}
 	full, err := x.add(i, m, forgets)
 	if err != nil || !full {
 		return err
@@ -96,11 +102,24 @@ func (x *Index) erased(ctx context.Context, i *chain.Item, e *record.Erased) err
 	return nil
 }
 
+// pruned forgets entries as a whole: they are not there any more.
+func (x *Index) pruned(ctx context.Context, i *chain.Item, p *record.Pruned) error {
+	if err := x.forget(ctx, i.Log.ID(), []proof.Range{{First: p.Range.GetFirst(), Last: p.Range.GetLast()}}, true); err != nil {
+		return err
+	}
+	x.cfg.Log.InfoContext(ctx, "index forgot what was pruned", slog.String("log", i.Log.Origin()), slog.Uint64("entry", i.Index))
+	return nil
+}
+
 func (x *Index) add(i *chain.Item, m record.Message, forgets uint64) (full bool, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.forgets.Load() != forgets {
 		now, err := i.Log.Look(i.Index)
+		if errors.Is(err, chain.ErrPruned) {
+			now, err = *i, nil // words are in it no more: they go first
+			now.Payload, now.Erased = nil, true
+		}
 		if err != nil {
 			return false, err
 		}

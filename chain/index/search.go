@@ -244,6 +244,9 @@ func (s *search) read(z *zone, runs []run, n uint32) (*Found, error) {
 	}
 	s.stats.Examined++
 	i, err := l.Look(r.index + uint64(n-r.at))
+	if errors.Is(err, chain.ErrPruned) {
+		return nil, nil // since the place was found
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -4429,6 +4429,7 @@ type Pruned struct {
 	Root          []byte                 `protobuf:"bytes,3,opt,name=root,proto3" json:"root,omitempty"`           // RFC 6962 root of the first last+1 leaves
 	Rule          string                 `protobuf:"bytes,4,opt,name=rule,proto3" json:"rule,omitempty"`           // of the configuration, or the reason given
 	Authority     string                 `protobuf:"bytes,5,opt,name=authority,proto3" json:"authority,omitempty"` // whose rule it is
+	Before        int64                  `protobuf:"varint,6,opt,name=before,proto3" json:"before,omitempty"`      // all of them were sealed before this, Unix nanoseconds
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4496,6 +4497,13 @@ func (x *Pruned) GetAuthority() string {
 		return x.Authority
 	}
 	return ""
+}
+
+func (x *Pruned) GetBefore() int64 {
+	if x != nil {
+		return x.Before
+	}
+	return 0
 }
 
 // Closed ends a log. Nothing of its domain is sealed in it afterwards.
@@ -5439,13 +5447,14 @@ const file_record_proto_rawDesc = "" +
 	"\x05error\x18\x05 \x01(\bR\x05error\x12\x1d\n" +
 	"\n" +
 	"would_have\x18\x06 \x01(\bR\twouldHave\x12\x18\n" +
-	"\aentries\x18\a \x03(\x04R\aentries\"\x97\x01\n" +
+	"\aentries\x18\a \x03(\x04R\aentries\"\xaf\x01\n" +
 	"\x06Pruned\x12\x12\n" +
 	"\x04what\x18\x01 \x01(\tR\x04what\x123\n" +
 	"\x05range\x18\x02 \x01(\v2\x1d.provost.record.v1.EntryRangeR\x05range\x12\x12\n" +
 	"\x04root\x18\x03 \x01(\fR\x04root\x12\x12\n" +
 	"\x04rule\x18\x04 \x01(\tR\x04rule\x12\x1c\n" +
-	"\tauthority\x18\x05 \x01(\tR\tauthority\"A\n" +
+	"\tauthority\x18\x05 \x01(\tR\tauthority\x12\x16\n" +
+	"\x06before\x18\x06 \x01(\x03R\x06before\"A\n" +
 	"\x06Closed\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x1f\n" +
 	"\vnext_origin\x18\x02 \x01(\tR\n" +

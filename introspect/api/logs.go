@@ -14,7 +14,7 @@ import (
 func LogInfo(l *chain.Log) client.Log {
 	o := l.Name()
 	info := client.Log{ID: client.LogID(l.Origin()), Origin: l.Origin(), Domain: o.Domain, Incarnation: o.Incarnation, Shard: o.Shard,
-		Size: l.Size(), VerifierKey: l.VerifierKey(), URL: TilesPath(l)}
+		Size: l.Size(), Minimum: l.Minimum(), VerifierKey: l.VerifierKey(), URL: TilesPath(l)}
 	if p, ok := l.Checkpoint(); ok {
 		info.Published, info.Cosigned = p.Size, p.Cosigned
 	}

@@ -28,6 +28,10 @@ func (t *tiles) openings(w http.ResponseWriter, r *http.Request, l *chain.Log, r
 		return
 	}
 	data, err := l.Openings(r.Context(), uint64(tile.N), tile.W, chain.OpensItself)
+	if errors.Is(err, chain.ErrPruned) {
+		writeProblem(w, &client.Problem{Status: http.StatusGone, Detail: err.Error()})
+		return
+	}
 	if errors.Is(err, chain.ErrNotFound) {
 		writeProblem(w, &client.Problem{Status: http.StatusNotFound, Detail: err.Error()})
 		return

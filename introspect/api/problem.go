@@ -39,6 +39,8 @@ func (c *call) problem(err error) {
 		p.Status, p.Hint = http.StatusNotFound, "GET /v1/domains and GET /v1/logs, or provost domain list, show what there is"
 	case errors.Is(err, context.DeadlineExceeded) && c.ctx.Err() != nil:
 		p.Status, p.Detail = http.StatusServiceUnavailable, errTooLong.Error()
+	case errors.Is(err, chain.ErrPruned):
+		p.Status, p.Hint = http.StatusGone, "what is kept of a log begins with the minimum that GET /v1/logs shows"
 	case errors.Is(err, chain.ErrUnreadable):
 		p.Status, p.Hint = http.StatusGone, "everything else in the log can be read and proven"
 	case errors.Is(err, record.ErrReject):

@@ -162,6 +162,10 @@ func (t *tiles) tile(w http.ResponseWriter, r *http.Request, l *chain.Log, resou
 	} else {
 		data, err = l.Tile(uint8(tile.L), uint64(tile.N), tile.W)
 	}
+	if errors.Is(err, chain.ErrPruned) {
+		writeProblem(w, &client.Problem{Status: http.StatusGone, Detail: err.Error()})
+		return
+	}
 	if errors.Is(err, chain.ErrNotFound) {
 		writeProblem(w, &client.Problem{Status: http.StatusNotFound, Detail: err.Error()})
 		return

@@ -47,6 +47,7 @@ type Config struct {
 	Guest       *GuestConfig       `hcl:"guest,block"`
 	Checkpoints *CheckpointsConfig `hcl:"checkpoints,block"`
 	Keys        *KeysConfig        `hcl:"keys,block"`
+	Retention   *RetentionConfig   `hcl:"retention,block"`
 	Witnessing  *WitnessingConfig  `hcl:"witnessing,block"`
 	Witnesses   []WitnessConfig    `hcl:"witness,block"`
 	Listeners   []ListenerConfig   `hcl:"listener,block"`
@@ -188,6 +189,7 @@ func (c *Config) blocks(v *validator) {
 	c.Checkpoints.host = v.duration("checkpoints.host", c.Checkpoints.Host, 100*time.Millisecond, time.Hour)
 	c.Checkpoints.quote = v.duration("checkpoints.quote", c.Checkpoints.Quote, 100*time.Millisecond, time.Hour)
 	c.completeKeys(v)
+	c.completeRetention(v)
 	c.completeWitnesses(v)
 	seen := map[domain.UUID]bool{}
 	for i := range c.Domains {

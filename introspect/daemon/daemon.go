@@ -92,6 +92,7 @@ func (c *Config) chain(k *keys.Keys, log *slog.Logger) chain.Config {
 	return chain.Config{
 		Dir: filepath.Join(c.StateDir, "ledger"), Anchor: c.Anchor, PayloadKeys: c.PayloadKeys, HostID: c.HostID, Keys: k, Log: log,
 		CheckpointEvery: c.Checkpoints.vm, HostEvery: c.Checkpoints.host, WitnessEvery: c.Checkpoints.quote,
+		Retention: c.Retention.keep, DomainRetention: c.Retention.domains,
 	}
 }
 
@@ -162,6 +163,7 @@ func New(cfg *Config, version string, log *slog.Logger) (_ *Daemon, err error) {
 	d.metrics.witnesses(d.store)
 	d.door, d.sealer = &access.Stats{}, &access.Sealer{Store: d.store}
 	d.metrics.access(d.door, d.sealer)
+	d.metrics.retention(d.store.RetentionStats())
 	return d, nil
 }
 
@@ -308,6 +310,7 @@ func (d *Daemon) seal(ctx context.Context, c record.Class, what string) error {
 	for _, w := range d.cfg.Witnesses {
 		sum = sha256.Sum256(fmt.Appendf(sum[:], " %s %s %s %s", w.Name, w.URL, w.Key, d.cfg.Witnessing.Policy))
 	}
+	sum = sha256.Sum256(fmt.Appendf(sum[:], " %+v %+v", d.cfg.Retention.keep, d.cfg.Retention.domains)) // fmt prints maps in order
 	m := &record.Daemon{What: what, Version: d.version, Pid: uint32(os.Getpid()), Session: d.store.RunID(), ConfigurationSha256: sum[:]}
 	if d.bundle != nil {
 		m.Detail = "policy bundle " + d.bundle.Name + " " + d.bundle.Version + " " + hex.EncodeToString(d.bundle.Digest[:])

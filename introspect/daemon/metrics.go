@@ -132,6 +132,14 @@ func (m *metrics) access(s *access.Stats, d *access.Sealer) {
 	m.count("disclosures_refused_total", "Payloads not given because their disclosure could not be sealed.", func() uint64 { _, n := d.Sealed(); return n })
 }
 
+func (m *metrics) retention(s *chain.RetentionStats) {
+	m.count("retention_rounds_total", "Looks at what is old enough to go.", s.Rounds.Load)
+	m.count("retention_failures_total", "Logs that such a look could not deal with; the next one tries again.", s.Failures.Load)
+	m.count("retention_records_erased_total", "Records whose payloads were old enough and are erased.", s.Erased.Load)
+	m.count("retention_entries_pruned_total", "Entries that were old enough and are pruned.", s.Pruned.Load)
+	m.count("retention_hashes_pruned_total", "Pruned entries whose leaf hashes are gone too.", s.Tiles.Load)
+}
+
 // witnesses registers what witnesses do, for each by its name in the
 // configuration.
 func (m *metrics) witnesses(s *chain.Store) {

@@ -85,9 +85,10 @@ type Log struct {
 	Domain      string `json:"domain,omitempty"` // UUID; none for the host log
 	Incarnation uint64 `json:"incarnation,omitempty"`
 	Shard       uint32 `json:"shard"`
-	Size        uint64 `json:"size"`      // sealed entries
-	Published   uint64 `json:"published"` // of them under the newest checkpoint
-	Cosigned    bool   `json:"cosigned"`  // by witnesses, the newest checkpoint
+	Size        uint64 `json:"size"`              // sealed entries
+	Minimum     uint64 `json:"minimum,omitempty"` // entries before it were pruned
+	Published   uint64 `json:"published"`         // of them under the newest checkpoint
+	Cosigned    bool   `json:"cosigned"`          // by witnesses, the newest checkpoint
 	VerifierKey string `json:"verifier_key"`
 	URL         string `json:"url"` // path below the tiles listener
 	// Checkpoint is the newest signed note. Lists of logs do without.
