@@ -29,7 +29,7 @@ func (c *logCheck) beginPruned() error {
 	if p.tiles == 0 {
 		return nil
 	}
-	if c.tree.tails, err = loadTails(c.f.s.db, c.l.id, p.tiles, c.fences); err != nil {
+	if c.tree.tails, err = loadTails(c.f.s.db, c.l.id, p.tiles, c.fences, hashTiles); err != nil {
 		return c.tileProblem(err)
 	}
 	c.tree.size, c.packed = p.tiles, p.tiles
@@ -84,7 +84,7 @@ func (c *logCheck) prunedTiles() error {
 		if k.size%pruneUnit != 0 {
 			continue // its leaf hashes are gone
 		}
-		tails, err := loadTails(c.f.s.db, c.l.id, k.size, c.fences)
+		tails, err := loadTails(c.f.s.db, c.l.id, k.size, c.fences, hashTiles)
 		if err != nil {
 			if err := c.tileProblem(err); err != nil {
 				return err
@@ -174,7 +174,7 @@ func (c *logCheck) checkPruned(index uint64, m *record.Pruned) {
 		c.f.find("pruned", c.l, &index, "it prunes up to entry %d", end-1)
 		return
 	}
-	tails, err := loadTails(c.f.s.db, c.l.id, end, c.fences)
+	tails, err := loadTails(c.f.s.db, c.l.id, end, c.fences, hashTiles)
 	if err != nil {
 		c.err = errors.Join(c.err, c.tileProblem(err))
 		return
