@@ -92,7 +92,11 @@ func settings(typ reflect.Type, block string) []string {
 			if inner.Kind() != reflect.Struct {
 				inner = inner.Elem()
 			}
-			all = append(all, settings(inner, name+".")...)
+			outer := block // a block in a block is explained inside it
+			if outer == "" {
+				outer = name + "."
+			}
+			all = append(all, settings(inner, outer)...)
 		default:
 			all = append(all, block+name)
 		}
