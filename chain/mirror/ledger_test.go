@@ -16,7 +16,9 @@ import (
 	"testing/fstest"
 	"time"
 
+	"filippo.io/torchwood"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/provostd/provost/chain"
 	"github.com/provostd/provost/chain/keys"
@@ -184,11 +186,10 @@ func (h *host) mirrored() files {
 	return m
 }
 
+// path is torchwood's word on where a bundle stands.
 func path(kind string, n uint64, width int) string {
-	if width < 256 {
-		return fmt.Sprintf("tile/%s/%03d.p/%d", kind, n, width)
-	}
-	return fmt.Sprintf("tile/%s/%03d", kind, n)
+	p := torchwood.TilePath(tlog.Tile{H: torchwood.TileHeight, L: -1, N: int64(n), W: width})
+	return strings.Replace(p, "entries", kind, 1)
 }
 
 func (m files) put(l *chain.Log, name string, data []byte) {

@@ -134,9 +134,14 @@ func (b *book) enroll(session byte, retires []byte) ed25519.PrivateKey {
 // change may spoil before it is signed.
 func (b *book) frame(key ed25519.PrivateKey, session byte, number, first uint64, change func(f *proof.Frame)) {
 	b.t.Helper()
-	f := proof.Frame{Session: uint64(session), Number: number, First: first, Count: 2}
+	b.records(key, session, number, first, 2, change)
+}
+
+func (b *book) records(key ed25519.PrivateKey, session byte, number, first, n uint64, change func(f *proof.Frame)) {
+	b.t.Helper()
+	f := proof.Frame{Session: uint64(session), Number: number, First: first, Count: uint32(n)}
 	var hashes []record.Hash
-	for i := range uint64(2) {
+	for i := range n {
 		b.seal(record.Leaf{Origin: record.OriginGuest, Header: record.Header{Class: record.ClassFileModify, Session: uint64(session), Sequence: first + i}}, []byte{1})
 		l, err := record.ParseLeaf(b.leaves[len(b.leaves)-1])
 		b.must(err)

@@ -16,13 +16,13 @@ import (
 	"time"
 
 	"github.com/provostd/provost/chain"
-	"github.com/provostd/provost/chain/keys"
-	"github.com/provostd/provost/chain/proof"
-	"github.com/provostd/provost/chain/record"
+	"github.com/provostd/provost/chain/mirror"
+	"github.com/provostd/provost/guestagent/attest"
 	"github.com/provostd/provost/introspect/api"
+	"github.com/provostd/provost/introspect/api/client"
 )
 
-const domain = "6a2f41a3-c54c-4f54-9d3b-0a6b6a1f0001"
+const domainUUID = "6a2f41a3-c54c-4f54-9d3b-0a6b6a1f0001"
 
 // tool builds a program of the bench module and returns its path.
 func tool(t *testing.T, name, pkg string) string {
@@ -38,54 +38,6 @@ func tool(t *testing.T, name, pkg string) string {
 		t.Fatalf("build %s: %v\n%s", pkg, err, out)
 	}
 	return path
-}
-
-// ledger makes a store on disk with one VM log of more than four full tiles,
-// sealed in batches of many sizes under several checkpoints.
-func ledger(t *testing.T) (*chain.Store, *chain.Log) {
-	t.Helper()
-	dir := t.TempDir()
-	k, err := keys.Create(filepath.Join(dir, "keys"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := chain.Create(chain.Config{Dir: filepath.Join(dir, "store"), Anchor: filepath.Join(dir, "anchor"), HostID: "kvm1.example", Keys: k})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	l, err := s.CreateLog(t.Context(), proof.VMOrigin("kvm1.example", domain, 1), &record.Genesis{Cause: "define", DomainName: "web"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := 0; l.Size() < 1200; i++ {
-		b := chain.Batch{Log: l}
-		for j := range 1 + i*7%60 {
-			e, err := s.Draft(record.OriginHost, record.ClassVMChange, &record.Event{Reason: fmt.Sprint("change ", i, " ", j)})
-			if err != nil {
-				t.Fatal(err)
-			}
-			b.Entries = append(b.Entries, e)
-		}
-		if _, err := s.Append(t.Context(), b); err != nil {
-			t.Fatal(err)
-		}
-		if err := s.CheckpointNow(t.Context(), l); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return s, l
 }
 
 const success = "Successfully fsck'd"
@@ -121,7 +73,7 @@ func TestTesseraFsck(t *testing.T) {
 	}
 	// The negative control: were fsck to accept these, its word on the logs
 	// above would be worth nothing.
-	for name, resource := range map[string]string{"entry": "tile/entries/002", "hash": "tile/0/001", "parent": "tile/1/000.p/4"} {
+	for name, resource := range map[string]string{"entry": "tile/entries/002", "hash": "tile/0/001", "parent": fmt.Sprintf("tile/1/000.p/%d", l.Size()/256)} {
 		tampered := httptest.NewServer(flip(handler, "/logs/"+l.Origin()+"/"+resource))
 		if ok, out := fsck(t, program, tampered.URL+"/logs/"+l.Origin()+"/", l); ok {
 			t.Errorf("fsck accepts a log with a changed %s:\n%s", name, out)
@@ -167,9 +119,14 @@ func TestSpicy(t *testing.T) {
 		return err == nil && bytes.Contains(out, []byte("verified")), string(out)
 	}
 	events, err := filepath.Glob(filepath.Join(dir, "events", "*.leaf"))
-	if err != nil || len(events) != 6 { // and the genesis
+	if err != nil || len(events) < 6 { // with the genesis and the agents' keys
 		t.Fatalf("events %v: %v", events, err)
 	}
+	frames, err := filepath.Glob(filepath.Join(dir, "frames", "*.leaf"))
+	if err != nil || len(frames) == 0 {
+		t.Fatalf("frames %v: %v", frames, err)
+	}
+	events = append(events, frames...)
 	if ok, out := spicy(vmKey, events...); !ok {
 		t.Errorf("events: %s", out)
 	}
@@ -179,16 +136,16 @@ func TestSpicy(t *testing.T) {
 	if ok, out := spicy(hostKey, events...); ok {
 		t.Errorf("spicy accepts VM entries under the host's key: %s", out)
 	}
-	leaf, err := os.ReadFile(events[2])
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf[30] ^= 1
-	if err := os.WriteFile(events[2], leaf, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if ok, out := spicy(vmKey, events...); ok {
-		t.Errorf("spicy accepts a changed leaf: %s", out)
+	for _, name := range []string{events[2], events[2] + ".spicy"} {
+		whole, err := os.ReadFile(name)
+		must(t, err)
+		bad := bytes.Clone(whole)
+		bad[30] ^= 1
+		must(t, os.WriteFile(name, bad, 0o600))
+		if ok, out := spicy(vmKey, events...); ok {
+			t.Errorf("spicy accepts a changed %s: %s", name, out)
+		}
+		must(t, os.WriteFile(name, whole, 0o600))
 	}
 }
 
@@ -239,9 +196,20 @@ func TestShell(t *testing.T) {
 		out, err := cmd.CombinedOutput()
 		return err == nil && bytes.Contains(out, []byte("verified: "+entry+" is entry ")), string(out)
 	}
-	last := fmt.Sprintf("events/%08d", l.Size()-1)
+	names, err := filepath.Glob(filepath.Join(dir, "*s", "*.leaf")) // events and frames
+	must(t, err)
+	last, frames := "", []string(nil)
+	for _, name := range names {
+		name, _ = filepath.Rel(dir, strings.TrimSuffix(name, ".leaf"))
+		if last = name; strings.HasPrefix(name, "frames/") {
+			frames = append(frames, name)
+		}
+	}
+	if len(frames) == 0 {
+		t.Fatalf("no frame in %v", names)
+	}
 	for _, shell := range []string{"sh", need(t, "bash", "bash")} {
-		for _, entry := range []string{"vm-key", "vm-checkpoint", "events/00000000", "events/00000001", "events/00000255", "events/00000256", "events/00000777", last} {
+		for _, entry := range []string{"vm-key", "vm-checkpoint", "events/00000000", "events/00000001", "events/00000255", "events/00000256", "events/00000777", last, frames[0]} {
 			if ok, out := sh(shell, entry); !ok {
 				t.Errorf("%s: %s: %s", shell, entry, out)
 			}
@@ -278,6 +246,33 @@ func TestShell(t *testing.T) {
 	for _, entry := range []string{"events/00000002", "../x", ""} {
 		if ok, out := sh("sh", entry); ok {
 			t.Errorf("%q: %s", entry, out)
+		}
+	}
+}
+
+// TestWholeLogs verifies the real pipeline's logs as provost verify does, with the
+// signatures of the agents, and with a changed byte in what only it looks into.
+func TestWholeLogs(t *testing.T) {
+	s, l := ledger(t)
+	handler := api.Tiles(s, nil)
+	verify := func(h http.Handler) (*mirror.Report, error) {
+		srv := httptest.NewServer(h)
+		defer srv.Close()
+		src, err := client.NewMirror(client.MirrorConfig{URL: srv.URL})
+		must(t, err)
+		defer src.Close()
+		return mirror.Verify(t.Context(), src, s.HostLog().VerifierKey(), mirror.Options{Frame: attest.Frame})
+	}
+	r, err := verify(handler)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := r.Logs[1]; got.Origin != l.Origin() || got.Size != l.Size() || got.Signed < 1000 || got.Frames < 4 || got.Quotes < 3 || len(r.Logs) != 2 {
+		t.Errorf("report %+v", r)
+	}
+	for _, resource := range []string{"tile/openings/002", "tile/entries/001", "checkpoint"} {
+		if r, err := verify(flip(handler, "/logs/"+l.Origin()+"/"+resource)); err == nil || r == nil || r.Valid {
+			t.Errorf("a changed %s verifies: %v", resource, err)
 		}
 	}
 }

@@ -387,7 +387,7 @@ func (s *witnessed) bundle(t *testing.T, policy string) {
 	if _, err := s.RotateVMKey(t.Context(), "test"); err != nil {
 		t.Fatal(err)
 	}
-	l, err := s.CreateLog(t.Context(), proof.VMOrigin("kvm1.example", domain, 1), &record.Genesis{Cause: "define", DomainName: "web"})
+	l, err := s.CreateLog(t.Context(), proof.VMOrigin("kvm1.example", domainUUID, 1), &record.Genesis{Cause: "define", DomainName: "web"})
 	if err != nil {
 		t.Fatal(err)
 	}
