@@ -201,7 +201,7 @@ func runDaemon(ctx context.Context, cfg *daemon.Config, log *slog.Logger, _ io.W
 	var reloads sync.WaitGroup
 	err = d.Run(ctx, func() {
 		reloads.Go(func() { reloadOn(ctx, hangups, ended, d, log) })
-		log.InfoContext(ctx, "ready", "version", version, "host", cfg.HostID, "socket", cfg.API.Socket, "listen", cfg.API.Listen)
+		log.InfoContext(ctx, "ready", "version", version, "host", cfg.HostID, "socket", cfg.API.Socket, "listen", cfg.API.Listen, "listeners", len(cfg.Listeners))
 		notifyReady(log)
 	})
 	signal.Stop(hangups)
@@ -238,7 +238,7 @@ func initHost(_ context.Context, cfg *daemon.Config, log *slog.Logger, stdout io
 }
 
 func check(_ context.Context, cfg *daemon.Config, _ *slog.Logger, stdout io.Writer) error {
-	if err := daemon.CheckWitnesses(cfg); err != nil {
+	if err := errors.Join(daemon.CheckWitnesses(cfg), daemon.CheckListeners(cfg)); err != nil {
 		return err
 	}
 	if cfg.Policies == "" {

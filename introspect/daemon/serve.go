@@ -64,13 +64,13 @@ func (d *Daemon) listen() (_ *servers, err error) {
 	}
 	server := d.harden(s.guard.Wrap(routes, access.Peers{Group: group}))
 	server.ConnContext = access.WithPeer
-	s.add(server, d.bound(control, true))
+	s.add(server, d.bound(control, access.Connections{Unlimited: true}))
 	if d.cfg.API.Listen != "off" {
 		l, err := net.Listen("tcp", d.cfg.API.Listen)
 		if err != nil {
 			return nil, fmt.Errorf("listen on %s: %w; setting api.listen names another address, or \"off\"", d.cfg.API.Listen, err)
 		}
-		s.add(d.harden(s.guard.Contain(localNames(d.public()))), d.bound(l, false))
+		s.add(d.harden(s.guard.Contain(localNames(d.public()))), d.bound(l, access.Connections{PerSecond: 1000})) // there is no handshake
 	}
 	if len(d.cfg.Listeners) == 0 {
 		return s, nil
@@ -90,9 +90,29 @@ func (d *Daemon) listen() (_ *servers, err error) {
 
 func (s *servers) add(h *http.Server, l net.Listener) { s.all = append(s.all, server{h, l}) }
 
+func (c *ListenerConfig) files() access.TLSFiles {
+	return access.TLSFiles{Certificate: c.Certificate, Key: c.Key, ClientCA: c.ClientCA, Optional: c.Tokens}
+}
+
+// CheckListeners reads what listeners need, so that a certificate or a file of
+// tokens that cannot be used is found before a start.
+func CheckListeners(c *Config) error {
+	if len(c.Listeners) == 0 {
+		return nil
+	}
+	nobody := slog.New(slog.DiscardHandler)
+	_, err := access.OpenTokens(c.API.Tokens, nobody, &access.Stats{})
+	for i := range c.Listeners {
+		if _, e := access.OpenTLS(c.Listeners[i].files(), nobody, &access.Stats{}); e != nil {
+			err = errors.Join(err, fmt.Errorf("listener %s: %w", c.Listeners[i].Address, e))
+		}
+	}
+	return err
+}
+
 // listenTLS adds a listener for others than this host.
 func (d *Daemon) listenTLS(s *servers, c *ListenerConfig, tokens *access.Tokens, routes http.Handler) error {
-	files, err := access.OpenTLS(access.TLSFiles{Certificate: c.Certificate, Key: c.Key, ClientCA: c.ClientCA, Optional: c.Tokens}, d.log, d.door)
+	files, err := access.OpenTLS(c.files(), d.log, d.door)
 	if err != nil {
 		return err
 	}
@@ -105,7 +125,7 @@ func (d *Daemon) listenTLS(s *servers, c *ListenerConfig, tokens *access.Tokens,
 	if err != nil {
 		return fmt.Errorf("listen: %w; the label of the block names another address", err)
 	}
-	s.add(d.harden(s.guard.Wrap(routes, from)), tls.NewListener(d.bound(l, false), files.Config()))
+	s.add(d.harden(s.guard.Wrap(routes, from)), tls.NewListener(d.bound(l, access.Connections{}), files.Config()))
 	return nil
 }
 
@@ -154,8 +174,9 @@ func localNames(next http.Handler) http.Handler {
 	})
 }
 
-func (d *Daemon) bound(l net.Listener, unix bool) net.Listener {
-	return access.Bound(l, access.Connections{Max: d.cfg.API.Connections, Unlimited: unix}, d.door, time.Now)
+func (d *Daemon) bound(l net.Listener, c access.Connections) net.Listener {
+	c.Max = d.cfg.API.Connections
+	return access.Bound(l, c, d.door, time.Now)
 }
 
 // harden bounds what a slow or hostile client may cost. Answers have deadlines

@@ -229,6 +229,9 @@ func TestBadListeners(t *testing.T) {
 		cfg.API.Socket = filepath.Join(t.TempDir(), "s")
 		cfg.Listeners = append([]ListenerConfig(nil), cfg.Listeners...)
 		change(&cfg)
+		if err := CheckListeners(&cfg); (err == nil) == (name == "certificate") {
+			t.Errorf("%s: the check says %v", name, err)
+		}
 		d := *v.Daemon
 		d.cfg = &cfg
 		if s, err := d.listen(); err == nil {

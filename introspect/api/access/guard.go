@@ -138,14 +138,14 @@ func (g *Guard) Wrap(next http.Handler, from Authenticator) http.Handler {
 		}
 		g.cfg.Stats.Requests.Add(1)
 		if g.cfg.Expensive(r) {
-			if !g.begin(who.Name) {
+			if !g.begin(who.key()) {
 				g.cfg.Stats.Busy.Add(1)
 				w.Header().Set("Retry-After", "1")
 				problem(w, &client.Problem{Status: http.StatusTooManyRequests, Detail: fmt.Sprintf("%d requests of this kind are running for %s", g.cfg.Limits.Expensive, who.Name),
 					Hint: "wait for one of them to end"})
 				return
 			}
-			defer g.end(who.Name)
+			defer g.end(who.key())
 		}
 		ctx, cancel := context.WithCancelCause(r.Context())
 		defer cancel(nil)
@@ -192,7 +192,7 @@ func (g *Guard) admit(w http.ResponseWriter, r *http.Request, from Authenticator
 	if g.cfg.Cheap(r) {
 		cost = 1
 	}
-	if wait, ok := g.requests.take(one.Name, now, cost); !ok {
+	if wait, ok := g.requests.take(one.key(), now, cost); !ok {
 		g.cfg.Stats.Limited.Add(1)
 		return nil, tooMany(w, wait, one.Name+" sends too many requests")
 	}
@@ -213,21 +213,21 @@ func tooMany(w http.ResponseWriter, wait time.Duration, detail string) *client.P
 	return &client.Problem{Status: http.StatusTooManyRequests, Detail: detail, Hint: "try again in " + s + " s"}
 }
 
-func (g *Guard) begin(name string) bool {
+func (g *Guard) begin(who string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.running[name] >= g.cfg.Limits.Expensive {
+	if g.running[who] >= g.cfg.Limits.Expensive {
 		return false
 	}
-	g.running[name]++
+	g.running[who]++
 	return true
 }
 
-func (g *Guard) end(name string) {
+func (g *Guard) end(who string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.running[name]--; g.running[name] == 0 {
-		delete(g.running, name)
+	if g.running[who]--; g.running[who] == 0 {
+		delete(g.running, who)
 	}
 }
 

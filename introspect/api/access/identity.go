@@ -55,6 +55,10 @@ func (i *Identity) String() string {
 	return i.How + " (" + i.Name + ")"
 }
 
+// key is whom limits count: nobody shares those of another role by taking his
+// name.
+func (i *Identity) key() string { return i.Role.String() + " " + i.Name }
+
 // Sees reports whether the identity may know of the logs of a domain. The host
 // log is the domain "". Nobody, that is nil, sees nothing.
 func (i *Identity) Sees(domainUUID string) bool {

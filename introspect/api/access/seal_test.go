@@ -14,7 +14,7 @@ import (
 )
 
 // ledger is a store that runs until the returned function is called.
-func ledger(t *testing.T) (*chain.Store, func()) {
+func ledger(t testing.TB) (*chain.Store, func()) {
 	t.Helper()
 	dir := t.TempDir()
 	k, err := keys.Create(filepath.Join(dir, "keys"))
