@@ -53,6 +53,7 @@ type command struct {
 var commands = []command{
 	{"status", "", "show what the daemon does", [2]int{0, 0}, statusCommand},
 	{"domain list", "", "list domains, their agents and their logs", [2]int{0, 0}, domainListCommand},
+	{"domain chain", "DOMAIN", "show all logs of a domain and how they hang together", [2]int{1, 1}, domainChainCommand},
 	{"domain enroll", "DOMAIN", "give a domain the channel for its guest agent", [2]int{1, 1}, domainEnrollCommand},
 	{"domain agent-stop", "DOMAIN", "have the guest agent of a domain end; the reason is sealed", [2]int{1, 1}, domainAgentStopCommand},
 	{"tail", "[DOMAIN]", "show sealed entries; -f goes on with new ones", [2]int{0, 1}, tailCommand},

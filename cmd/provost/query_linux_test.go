@@ -119,6 +119,8 @@ func TestQueryAndLineage(t *testing.T) {
 		{"query --user 33 --limit 1", exitOK, []string{"there may be more: --after "}, "index.html"},
 		{"query --domain nobody", exitFailed, []string{"not found"}, "web"},
 		{"query --class file.nope", exitFailed, []string{"no class matches"}, "web"},
+		{"domain chain web", exitOK, []string{"INCARNATION", "first"}, "BROKEN"},
+		{"domain chain nobody", exitFailed, []string{"not found"}, "web"},
 		{"lineage --domain web /srv/www/index.html", exitOK, []string{"what led to /srv/www/index.html\n", "└─ /bin/sh(7) uid 33: file.modify", "198.51.100.9: network.accept"}, "x1b"},
 		{"lineage --domain web 7 --direction forward", exitOK, []string{`"/srv/www/\x1b[2J\"x": file.modify`}, "\x1b"},
 		{"lineage 198.51.100.9 --direction forward --format dot", exitOK, []string{"digraph lineage", "network.accept"}, "\x1b"},
