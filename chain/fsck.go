@@ -113,6 +113,7 @@ type fsck struct {
 	keys      proof.KeyChain    // of the VM logs
 	next      map[LogID]uint64  // first index that no commit has covered
 	blind     bool              // entries of the host log cannot be read
+	newest    uint64            // stored checkpoint of the host log
 }
 
 // quoteKey names a quote in the host log.
@@ -391,6 +392,11 @@ func (f *fsck) anchor(context.Context) error {
 	if err != nil {
 		f.find("anchor", f.s.host, nil, "%s: %v", f.s.cfg.Anchor, err)
 		return nil
+	}
+	if _, ok, err := get(f.s.db, keySeq(tableCheckpoint, f.s.host.id, c.Size)); err != nil {
+		return err
+	} else if !ok && f.newest < c.Size {
+		f.find("checkpoint", f.s.host, nil, "the newest one has size %d, the anchor %d", f.newest, c.Size)
 	}
 	if f.s.host != nil && c.Size > f.heads[f.s.host.id].size {
 		f.find("anchor", f.s.host, nil, "the anchor has size %d, the host log %d: the store was rolled back", c.Size, f.heads[f.s.host.id].size)

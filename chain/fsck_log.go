@@ -137,6 +137,9 @@ func (c *logCheck) gather() error {
 		if p.Size != size {
 			c.f.find("checkpoint", c.l, nil, "the row is for size %d, the note for %d", size, p.Size)
 		}
+		if c.l.name.IsHost() {
+			c.f.newest = p.Size
+		}
 		c.claims = append(c.claims, claim{size: p.Size, root: p.Root, table: "checkpoint"})
 		return nil
 	})
@@ -186,7 +189,10 @@ func (c *logCheck) payload(index uint64, it *pebble.Iterator) []byte {
 	}
 	if c.fences.at(index) == nil {
 		c.f.find("payload", c.l, &index, "it is missing")
+		return nil
 	}
+	c.f.r.Fenced++
+	c.unread()
 	return nil
 }
 

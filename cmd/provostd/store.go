@@ -12,13 +12,19 @@ import (
 	"strconv"
 
 	"github.com/provostd/provost/chain"
+	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/introspect/daemon"
 )
 
 // Commands on the ledger itself.
 
-func fsck(*flag.FlagSet) action {
+func fsck(fs *flag.FlagSet) action {
+	mend := fs.Bool("repair", false, "mend what is wrong: rebuild what follows from other rows, fence off evidence that is damaged")
 	return func(ctx context.Context, cfg *daemon.Config, log *slog.Logger, stdout io.Writer, _ []string) error {
+		if *mend {
+			r, err := daemon.Repair(ctx, cfg, log)
+			return printRepair(stdout, r, err)
+		}
 		r, err := daemon.Fsck(ctx, cfg, log)
 		if err != nil {
 			return err
@@ -31,6 +37,9 @@ func fsck(*flag.FlagSet) action {
 func printReport(w io.Writer, r *chain.Report) error {
 	fmt.Fprintf(w, "%d logs, %d entries, %d payloads, %d tiles, %d checkpoints, %d commits, %d frame statements checked\n",
 		r.Logs, r.Entries, r.Payloads, r.Tiles, r.Checkpoints, r.Commits, r.Frames)
+	if r.Fenced > 0 {
+		fmt.Fprintf(w, "%d entries are fenced off as damaged\n", r.Fenced)
+	}
 	for _, f := range r.Findings {
 		fmt.Fprintf(w, "  %s\n", f)
 	}
@@ -38,10 +47,36 @@ func printReport(w io.Writer, r *chain.Report) error {
 		fmt.Fprintf(w, "  and %d more\n", r.More)
 	}
 	if !r.OK() {
-		return fmt.Errorf("the ledger is damaged; keep this report and a copy of the store, and do not run the daemon on it: %w", errFound)
+		return fmt.Errorf("keep this report and a copy of the store; provostd fsck -repair mends what can be mended: %w", errFound)
 	}
 	_, err := fmt.Fprintln(w, "nothing is wrong")
 	return err
+}
+
+// printRepair prints what a repair found and did. It is an error where evidence
+// was lost, or where nothing could be done.
+func printRepair(w io.Writer, r *chain.Repaired, err error) error {
+	if r == nil {
+		return err
+	}
+	if r.Broken != nil {
+		fmt.Fprintf(w, "the ledger cannot be read as it is: %v\n", r.Broken)
+	} else if r.Kept == "" && err == nil {
+		return printReport(w, r.Before)
+	} else {
+		fmt.Fprintf(w, "%d findings before the repair\n", len(r.Before.Findings)+r.Before.More)
+	}
+	if err != nil {
+		return errors.Join(err, errFound)
+	}
+	for _, d := range r.Done {
+		fmt.Fprintf(w, "  %s\n", record.Text(record.ClassDamage, d))
+	}
+	fmt.Fprintf(w, "mended; what was done is sealed in the host log; the damaged ledger is kept in %s\n", r.Kept)
+	if err := printReport(w, r.After); err != nil || !r.Fenced() {
+		return err
+	}
+	return fmt.Errorf("rows of evidence were lost, see above; the rest is whole: %w", errFound)
 }
 
 func backup(fs *flag.FlagSet) action {

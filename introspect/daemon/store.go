@@ -19,6 +19,16 @@ func VerifierKey(cfg *Config) (string, error) {
 	return keys.VerifierKey(proof.HostOrigin(cfg.HostID), k.HostPublic())
 }
 
+// Repair checks every row of the ledger, which no daemon may have open, and mends
+// what it can.
+func Repair(ctx context.Context, cfg *Config, log *slog.Logger) (*chain.Repaired, error) {
+	k, err := keys.Open(cfg.keysDir())
+	if err != nil {
+		return nil, fmt.Errorf("open keys: %w", err)
+	}
+	return chain.Repair(ctx, cfg.chain(k, log), fsckOptions(ctx, log))
+}
+
 // Fsck checks every row of the ledger, which no daemon may have open.
 func Fsck(ctx context.Context, cfg *Config, log *slog.Logger) (*chain.Report, error) {
 	k, err := keys.Open(cfg.keysDir())
