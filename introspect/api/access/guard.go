@@ -159,28 +159,24 @@ func (g *Guard) Wrap(next http.Handler, from Authenticator) http.Handler {
 // admit finds out who sends a request, or why it is refused.
 func (g *Guard) admit(w http.ResponseWriter, r *http.Request, from Authenticator) (*Identity, *client.Problem) {
 	now := g.cfg.Now()
-	_, local := from.(Peers)
-	address := remoteOrigin(r)
-	// Before anything is looked up, so that guesses cost nothing but a
-	// connection. Certificates were checked by the handshake and cannot be
-	// guessed: neighbours behind one address cannot lock them out.
-	if !local && (r.Header.Get("Authorization") != "" || r.TLS == nil || len(r.TLS.PeerCertificates) == 0) {
-		if wait, empty := g.failures.empty(address, now); empty {
-			g.cfg.Stats.Limited.Add(1)
-			return nil, tooMany(w, wait, "too many requests from this address did not show who sends them")
-		}
-	}
 	who, why := from.authenticate(r, now)
+	address := remoteOrigin(r)
 	if who == nil {
 		g.cfg.Stats.Failures.Add(1)
-		if _, ok := g.failures.take(address, now, 1); ok { // so that nobody floods the log
-			g.cfg.Log.InfoContext(r.Context(), "a request is refused: nobody is known to send it", "address", r.RemoteAddr, "reason", why)
+		if wait, ok := g.failures.take(address, now, 1); !ok {
+			// From here on each guess costs a connection, and these are limited.
+			// Whoever shows what is in force gets in: neighbours behind one address
+			// cannot lock each other out.
+			g.cfg.Stats.Limited.Add(1)
+			w.Header().Set("Connection", "close")
+			return nil, tooMany(w, wait, "too many requests from this address did not show who sends them")
 		}
+		g.cfg.Log.InfoContext(r.Context(), "a request is refused: nobody is known to send it", "address", r.RemoteAddr, "reason", why)
 		w.Header().Set("WWW-Authenticate", "Bearer")
 		return nil, &client.Problem{Status: http.StatusUnauthorized, Detail: "nobody is known to send this request",
 			Hint: "show a client certificate or a bearer token that is in force here"}
 	}
-	if local {
+	if _, local := from.(Peers); local {
 		return who, nil // they may stop the daemon: their number is their own affair
 	}
 	one := *who

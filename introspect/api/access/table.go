@@ -60,21 +60,6 @@ func (b *buckets[K]) take(k K, now time.Time, n int) (wait time.Duration, ok boo
 	return b.until(l, now, n), false
 }
 
-// empty reports whether there is nothing to take, and takes nothing.
-func (b *buckets[K]) empty(k K, now time.Time) (wait time.Duration, empty bool) {
-	b.mu.Lock()
-	_, known := b.byKey[k]
-	b.mu.Unlock()
-	if !known {
-		return 0, false
-	}
-	l := b.of(k)
-	if l.TokensAt(now) >= 1 {
-		return 0, false
-	}
-	return b.until(l, now, 1), true
-}
-
 func (b *buckets[K]) until(l *rate.Limiter, now time.Time, n int) time.Duration {
 	return time.Duration((float64(n) - l.TokensAt(now)) / float64(b.per) * float64(time.Second))
 }
