@@ -189,7 +189,7 @@ func (c *logCheck) payloads(b *bundle) error {
 
 // order goes through the leaves of a bundle in their order.
 func (c *logCheck) order(b *bundle) {
-	opened := b.opened
+	rest := b.opened
 	for i := range b.leaves {
 		l, index := &b.leaves[i], b.first()+uint64(i)
 		before := c.last
@@ -213,16 +213,13 @@ func (c *logCheck) order(b *bundle) {
 			c.wall[0] = l.Wall
 		}
 		c.numbered(l, index)
-		var o *openedMessage
-		if len(opened) > 0 && opened[0].at == i {
-			o, opened = &opened[0], opened[1:]
+		var o *opened
+		if len(rest) > 0 && rest[0].at == i {
+			o, rest = &rest[0], rest[1:]
 		}
 		c.entry(l, index, o)
 	}
 }
-
-// openedMessage is what stands in opened for one leaf.
-type openedMessage = opened
 
 // numbered checks that the entries which the host makes itself in one run are
 // numbered without a hole in each log.

@@ -184,3 +184,102 @@ func FuzzParseOrigin(f *testing.F) {
 		}
 	})
 }
+
+// FuzzParseCheckpoint: what is parsed without a key is what the text says, and can
+// be signed to the same text again.
+func FuzzParseCheckpoint(f *testing.F) {
+	signer, _ := key(f, HostOrigin("kvm1.example"), 1)
+	msg, err := Checkpoint{Origin: HostOrigin("kvm1.example"), Size: 5}.Sign(signer)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(msg)
+	f.Add(bytes.Replace(msg, []byte("\n5\n"), []byte("\n05\n"), 1))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, err := ParseCheckpoint(b)
+		if err != nil {
+			if c != (Checkpoint{}) || !errors.Is(err, record.ErrReject) {
+				t.Fatalf("error %v with %+v", err, c)
+			}
+			return
+		}
+		if !bytes.HasPrefix(b, []byte(c.Text()+"\n")) {
+			t.Fatalf("%q is read as %q", b, c.Text())
+		}
+	})
+}
+
+// FuzzSignatureLines: an answer is refused whole, or every one of its lines comes
+// back as it was.
+func FuzzSignatureLines(f *testing.F) {
+	f.Add([]byte("— w.example/w1 AAAAAAAAAAA=\n"))
+	f.Add([]byte("— w AAAAAAA=\n— w\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		lines, err := parseSignatures(b)
+		if err != nil {
+			if lines != nil || !errors.Is(err, record.ErrReject) {
+				t.Fatalf("error %v with %v", err, lines)
+			}
+			return
+		}
+		var again bytes.Buffer
+		for _, l := range lines {
+			again.WriteString("— " + l.Name + " " + l.Base64 + "\n")
+		}
+		if !bytes.Equal(again.Bytes(), b) {
+			t.Fatalf("%q comes back as %q", b, again.Bytes())
+		}
+	})
+}
+
+// FuzzVerifierKeys: a key of a log or a witness is refused, or it is the one that
+// its text says.
+func FuzzVerifierKeys(f *testing.F) {
+	_, v := key(f, HostOrigin("kvm1.example"), 1)
+	f.Add(v.Name() + "+00000000+AQ==")
+	f.Add("witness.example.net/w1+aeaf2fc2+BIF27VPtpqRVC0ao2eJ7UqBV4+3YdjkTI37J2c9UdC9A")
+	f.Fuzz(func(t *testing.T, s string) {
+		if v, err := ParseVerifierKey(s); err == nil {
+			if !strings.HasPrefix(strings.TrimSpace(s), v.Name()+"+") {
+				t.Fatalf("%q is read as the key of %q", s, v.Name())
+			}
+		} else if v != nil || !errors.Is(err, record.ErrReject) {
+			t.Fatalf("error %v with %v", err, v)
+		}
+		if k, err := NewWitnessKey("w", s); err == nil {
+			if k.String() != strings.TrimSpace(s) {
+				t.Fatalf("%q comes back as %q", s, k.String())
+			}
+		} else if k.v != nil || !errors.Is(err, record.ErrReject) {
+			t.Fatalf("error %v with %v", err, k)
+		}
+	})
+}
+
+// FuzzKeyChain: no certificate but one that the key before has signed is taken
+// behind the first, and what is refused leaves no trace.
+func FuzzKeyChain(f *testing.F) {
+	host := "kvm1.example"
+	first := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{1}, 32))
+	next := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{2}, 32)).Public().(ed25519.PublicKey)
+	public := first.Public().(ed25519.PublicKey)
+	good := ed25519.Sign(first, KeyStatement(VMPrefix(host), 1, public, next))
+	f.Add(uint64(7), uint64(1), []byte(next), []byte(public), good, VMPrefix(host))
+	f.Add(uint64(1), uint64(0), []byte(public), []byte{}, []byte{}, "")
+	f.Fuzz(func(t *testing.T, index, number uint64, key, previous, signature []byte, prefix string) {
+		c := KeyChain{HostID: host}
+		if err := c.Add(3, &record.KeyCertificate{Use: "vm-log", PublicKey: public, OriginPrefix: VMPrefix(host)}); err != nil {
+			t.Fatal(err)
+		}
+		err := c.Add(index, &record.KeyCertificate{Use: "vm-log", PublicKey: key, OriginPrefix: prefix, Number: number, PreviousKey: previous, PreviousSignature: signature})
+		if err != nil {
+			if len(c.Keys()) != 1 || !errors.Is(err, record.ErrReject) {
+				t.Fatalf("error %v leaves %d keys", err, len(c.Keys()))
+			}
+			return
+		}
+		if index <= 3 || number != 1 || prefix != VMPrefix(host) || !bytes.Equal(previous, public) || !ed25519.Verify(public, KeyStatement(prefix, 1, public, key), signature) {
+			t.Fatalf("a key that nobody handed over: %d %d %x", index, number, key)
+		}
+	})
+}
