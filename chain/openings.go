@@ -34,14 +34,14 @@ func (l *Log) Openings(ctx context.Context, index uint64, width int, open func(*
 }
 
 // OpensItself reports whether anybody who may see a leaf may see its payload:
-// the host wrote it, and it holds nothing but keys, signatures, signed checkpoints and epochs,
+// the host wrote it, and it holds nothing but keys, signatures, signed checkpoints, epochs and ranges,
 // which is what a verifier needs.
 func OpensItself(l *record.Leaf) bool {
 	if l.Origin != record.OriginHost {
 		return false
 	}
 	switch l.Header.Class {
-	case record.ClassKeyCertificate, record.ClassVMCheckpoint, record.ClassAgentFrame, record.ClassAgentEnrolled, record.ClassVMEpoch:
+	case record.ClassKeyCertificate, record.ClassVMCheckpoint, record.ClassAgentFrame, record.ClassAgentEnrolled, record.ClassVMEpoch, record.ClassPruned:
 		return true
 	}
 	return false

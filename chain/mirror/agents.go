@@ -3,6 +3,7 @@ package mirror
 import (
 	"bytes"
 	"encoding/hex"
+	"fmt"
 	"strings"
 
 	"github.com/provostd/provost/chain/proof"
@@ -24,6 +25,35 @@ type agents struct {
 	header   record.Header
 	sequence uint64 // of the next one
 	broken   bool   // they do not belong together, which is reported
+
+	// Behind entries that were pruned.
+	lossy   bool      // what stood in them of epochs is not known
+	torn    bool      // the first records of a frame may have been among them
+	keyless bool      // so may keys, until one is enrolled
+	open    []suspect // frames that such a key may have signed
+}
+
+// suspect is a frame that no known key verifies.
+type suspect struct {
+	index   uint64
+	problem string
+}
+
+// cut says that entries are gone.
+func (a *agents) cut() {
+	a.records, a.broken = a.records[:0], false
+	a.lossy, a.torn, a.keyless = true, true, true
+	a.told++ // numbers need not go on
+}
+
+// settle decides on frames that no known key verifies, where the pruned entries
+// are known: the newest enrolment before the last of them is kept.
+func (a *agents) settle(c *logCheck) {
+	for _, s := range a.open {
+		if s.index >= c.pruned.end {
+			c.fail(KindSignature, &s.index, "%s", s.problem)
+		}
+	}
 }
 
 // agentKey is an enrolled key.
@@ -46,10 +76,11 @@ func (a *agents) entry(c *logCheck, l *record.Leaf, index uint64, o *opened) {
 		if o != nil {
 			a.frame(c, index, o)
 		}
-		a.records, a.broken = a.records[:0], false
+		a.records, a.broken, a.torn = a.records[:0], false, false
 		return
 	}
 	a.loose(c)
+	a.torn = false
 	if l.Origin != record.OriginHost {
 		return
 	}
@@ -61,6 +92,7 @@ func (a *agents) entry(c *logCheck, l *record.Leaf, index uint64, o *opened) {
 	}
 	switch m := o.message.(type) {
 	case *record.Enrolled:
+		a.keyless = false
 		a.enroll(c, m)
 	case *record.Epoch:
 		a.parents[string(m.Epoch)] = m.Parent
@@ -128,6 +160,11 @@ func (a *agents) frame(c *logCheck, index uint64, o *opened) {
 	k, f, err := a.signer(c, m, o)
 	n := uint64(len(a.records))
 	switch domain := strings.ReplaceAll(c.name.Domain, "-", ""); {
+	case k == nil && a.keyless && len(a.open) < maxFailures:
+		a.open = append(a.open, suspect{index, fmt.Sprintf("no enrolled key verifies the agent's signature on this frame (%v)", err)})
+	case k != nil && a.torn && n < uint64(f.Count) && f.Count == m.Count:
+		// The rest of its records was pruned.
+		k.frame, k.next, k.told = f.Number, f.First+uint64(f.Count), a.told
 	case k == nil && err == nil:
 		c.fail(KindSignature, &index, "no key of an agent is enrolled before this frame")
 	case k == nil:
@@ -178,7 +215,7 @@ func (a *agents) follow(c *logCheck, index uint64, k *agentKey, f *proof.Frame) 
 		}
 	}
 	k.frame, k.next, k.told = f.Number, f.First+uint64(f.Count), a.told
-	if f.Epoch == [16]byte{} || contains(k.epochs, f.Epoch[:]) {
+	if a.lossy || f.Epoch == [16]byte{} || contains(k.epochs, f.Epoch[:]) {
 		return
 	}
 	for _, e := range k.epochs {

@@ -1,44 +1,25 @@
 package mirror_test
 
 import (
-	"encoding/binary"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
 	"testing"
 
+	"github.com/provostd/provost/chain"
 	"github.com/provostd/provost/chain/mirror"
 	"github.com/provostd/provost/chain/proof"
-	"github.com/provostd/provost/chain/record"
 )
 
 // write puts the logs of a liar into a directory as the service gives them: with
 // the payloads that verification needs.
 func (l *liar) write(dir string) {
-	for _, b := range append([]*book{l.log}, l.vms...) {
-		place := filepath.Join(dir, "logs", filepath.FromSlash(b.origin))
-		put := func(name string, data []byte) {
-			l.t.Helper()
-			name = filepath.Join(place, filepath.FromSlash(name))
-			l.must(os.MkdirAll(filepath.Dir(name), 0o755))
-			l.must(os.WriteFile(name, data, 0o600))
-		}
-		put("checkpoint", b.note)
-		for n := 0; n*256 < len(b.leaves); n++ {
-			var entries, opened []byte
-			for i := n * 256; i < min((n+1)*256, len(b.leaves)); i++ {
-				entries = append(binary.BigEndian.AppendUint16(entries, record.LeafSize), b.leaves[i]...)
-				opening := b.openings[i]
-				if l, err := record.ParseLeaf(b.leaves[i]); err != nil || l.Origin != record.OriginHost {
-					opening = nil
-				}
-				opened = append(binary.BigEndian.AppendUint32(opened, uint32(len(opening))), opening...)
-			}
-			width := min(256, len(b.leaves)-n*256)
-			put(path("entries", uint64(n), width), entries)
-			put(path("openings", uint64(n), width), opened)
-		}
+	l.t.Helper()
+	for name, f := range l.published(chain.OpensItself) {
+		name = filepath.Join(dir, filepath.FromSlash(name))
+		l.must(os.MkdirAll(filepath.Dir(name), 0o755))
+		l.must(os.WriteFile(name, f.Data, 0o600))
 	}
 }
 

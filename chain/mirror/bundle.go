@@ -6,13 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync"
 
 	"github.com/provostd/provost/chain/proof"
 	"github.com/provostd/provost/chain/record"
 )
 
 const (
-	bundleWidth = 256
+	bundleWidth  = 1 << bundleHeight
+	bundleHeight = 8
 	// bundleBytes bounds an entry bundle of our logs, foreignBytes one of any log,
 	// and openingBytes an opening bundle.
 	bundleBytes  = bundleWidth * (2 + record.LeafSize)
@@ -33,6 +35,7 @@ type bundle struct {
 	opened []opened      // what verification looks into, by place
 	match  int           // payloads that are what the leaf commits to
 	bare   bool          // there is no opening bundle
+	pruned bool          // entries are gone; root is what the tile above has of them
 	faults []fault
 	err    error // nothing of it can be used
 }
@@ -61,7 +64,10 @@ func (b *bundle) fault(at int, format string, args ...any) {
 
 // missing says that the mirror does not have a resource which its checkpoint
 // covers, or has something else in its place.
-type missing struct{ problem string }
+type missing struct {
+	problem string
+	absent  bool // there is nothing, rather than something wrong
+}
 
 func (m *missing) Error() string { return m.problem }
 
@@ -72,6 +78,11 @@ func (c *logCheck) read(ctx context.Context, b *bundle) {
 		limit = foreignBytes
 	}
 	data, whole, err := c.fetch(ctx, "entries", b, limit)
+	var none *missing
+	if errors.As(err, &none) && none.absent && c.name.Domain != "" && b.width == bundleWidth {
+		b.err = c.above(ctx, b, none)
+		return
+	}
 	if err != nil {
 		b.err = err
 		return
@@ -84,7 +95,6 @@ func (c *logCheck) read(ctx context.Context, b *bundle) {
 		return
 	}
 	data, whole, err = c.fetch(ctx, "openings", b, openingBytes)
-	var none *missing
 	switch {
 	case errors.As(err, &none):
 		b.bare = true
@@ -106,9 +116,9 @@ func (c *logCheck) fetch(ctx context.Context, kind string, b *bundle, limit int)
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, false, &missing{fmt.Sprintf("entries %d to %d are missing: there is no %s", b.first(), b.first()+uint64(b.width)-1, path)}
+		return nil, false, &missing{fmt.Sprintf("entries %d to %d are missing: there is no %s", b.first(), b.first()+uint64(b.width)-1, path), true}
 	case errors.Is(err, ErrTooLarge):
-		return nil, false, &missing{fmt.Sprintf("entries %d to %d cannot be read: %v", b.first(), b.first()+uint64(b.width)-1, err)}
+		return nil, false, &missing{fmt.Sprintf("entries %d to %d cannot be read: %v", b.first(), b.first()+uint64(b.width)-1, err), false}
 	}
 	return data, whole, err
 }
@@ -118,7 +128,7 @@ func (c *logCheck) leaves(b *bundle, data []byte, whole bool) error {
 	b.hashes, b.leaves = b.hashes[:0], b.leaves[:0]
 	for i := range b.width {
 		if len(data) < 2 || len(data)-2 < int(binary.BigEndian.Uint16(data)) {
-			return &missing{fmt.Sprintf("entries %d to %d are missing: their bundle ends before them", b.first()+uint64(i), b.first()+uint64(b.width)-1)}
+			return &missing{fmt.Sprintf("entries %d to %d are missing: their bundle ends before them", b.first()+uint64(i), b.first()+uint64(b.width)-1), false}
 		}
 		n := int(binary.BigEndian.Uint16(data))
 		entry := data[2 : 2+n]
@@ -136,7 +146,7 @@ func (c *logCheck) leaves(b *bundle, data []byte, whole bool) error {
 		b.leaves = append(b.leaves, leaf)
 	}
 	if len(data) > 0 && !whole {
-		return &missing{fmt.Sprintf("behind entry %d its bundle goes on with %d bytes that are no entry", b.first()+uint64(b.width)-1, len(data))}
+		return &missing{fmt.Sprintf("behind entry %d its bundle goes on with %d bytes that are no entry", b.first()+uint64(b.width)-1, len(data)), false}
 	}
 	if b.width == bundleWidth {
 		var nodes [bundleWidth]record.Hash
@@ -151,7 +161,7 @@ func (c *logCheck) leaves(b *bundle, data []byte, whole bool) error {
 func (c *logCheck) openings(b *bundle, data []byte, whole bool) error {
 	for i := range b.width {
 		if len(data) < 4 || uint64(len(data)-4) < uint64(binary.BigEndian.Uint32(data)) {
-			return &missing{fmt.Sprintf("the payloads of entries %d to %d are missing: their bundle ends before them", b.first()+uint64(i), b.first()+uint64(b.width)-1)}
+			return &missing{fmt.Sprintf("the payloads of entries %d to %d are missing: their bundle ends before them", b.first()+uint64(i), b.first()+uint64(b.width)-1), false}
 		}
 		n := int(binary.BigEndian.Uint32(data))
 		opening := data[4 : 4+n]
@@ -161,7 +171,7 @@ func (c *logCheck) openings(b *bundle, data []byte, whole bool) error {
 		}
 	}
 	if len(data) > 0 && !whole {
-		return &missing{fmt.Sprintf("behind the payload of entry %d its bundle goes on with %d bytes", b.first()+uint64(b.width)-1, len(data))}
+		return &missing{fmt.Sprintf("behind the payload of entry %d its bundle goes on with %d bytes", b.first()+uint64(b.width)-1, len(data)), false}
 	}
 	return nil
 }
@@ -198,11 +208,39 @@ func looked(c record.Class) bool {
 	return c == record.ClassGenesis || c == record.ClassVMEpoch || needed(c)
 }
 
+// hashTile is a tile of level 1, which workers read entries that were pruned from.
+type hashTile struct {
+	mu   sync.Mutex
+	n    uint64 // of the one in data, + 1
+	data []byte
+}
+
+// above takes the root over a bundle whose entries are not there from the tile above.
+// Whether they may be gone is for the log itself to say, further on.
+func (c *logCheck) above(ctx context.Context, b *bundle, none *missing) error {
+	t := &c.parent
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if n := b.n / bundleWidth; t.n != n+1 {
+		data, err := c.v.src.Fetch(ctx, c.prefix+bundlePath("1", n, bundleWidth), bundleWidth*len(record.Hash{}))
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrTooLarge) || err == nil && len(data) != bundleWidth*len(record.Hash{}) {
+			return none
+		}
+		if err != nil {
+			return err
+		}
+		t.n, t.data = n+1, data
+	}
+	b.root = record.Hash(t.data[b.n%bundleWidth*uint64(len(b.root)):][:len(b.root)])
+	b.pruned = true
+	return nil
+}
+
 // needed reports whether a log cannot be verified without the payloads of a
 // class. They hold keys, signatures and checkpoints, and are never erased.
 func needed(c record.Class) bool {
 	switch c {
-	case record.ClassKeyCertificate, record.ClassVMCheckpoint, record.ClassAgentFrame, record.ClassAgentEnrolled:
+	case record.ClassKeyCertificate, record.ClassVMCheckpoint, record.ClassAgentFrame, record.ClassAgentEnrolled, record.ClassPruned:
 		return true
 	}
 	return false

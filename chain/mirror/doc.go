@@ -16,8 +16,8 @@
 //	tile/openings/<N>[.p/<W>]  what opens these entries, see below
 //
 // <N> is the number of the bundle in groups of three digits, all but the last
-// behind an x; W is the width of a partial one. Tiles of hashes are not read:
-// they follow from the entries.
+// behind an x; W is the width of a partial one. Tiles of hashes follow from the
+// entries and are not read, but those of level 1 where entries were pruned.
 //
 // # Opening bundle
 //

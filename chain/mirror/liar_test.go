@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -162,23 +163,46 @@ func (b *book) records(key ed25519.PrivateKey, session byte, number, first, n ui
 	b.add(record.ClassAgentFrame, &record.Frame{Statement: statement, Signature: ed25519.Sign(key, statement), Count: count})
 }
 
-// published is the mirror of all that the liar shows.
-func (l *liar) published() files {
+// published is the mirror of all that the liar shows, with the payloads that open
+// names.
+func (l *liar) published(open func(*record.Leaf) bool) files {
+	l.t.Helper()
 	m := files{}
 	for _, b := range append([]*book{l.log}, l.vms...) {
 		put := func(name string, data []byte) {
 			m["logs/"+b.origin+"/"+name] = &fstest.MapFile{Data: data}
 		}
 		put("checkpoint", b.note)
-		var bundle []byte
-		for _, leaf := range b.leaves {
-			bundle = append(binary.BigEndian.AppendUint16(bundle, uint16(len(leaf))), leaf...)
+		var above []byte
+		for n := 0; n*256 < len(b.leaves); n++ {
+			first, end := n*256, min((n+1)*256, len(b.leaves))
+			var entries, opened []byte
+			for i := first; i < end; i++ {
+				leaf, err := record.ParseLeaf(b.leaves[i])
+				l.must(err)
+				entries = append(binary.BigEndian.AppendUint16(entries, record.LeafSize), b.leaves[i]...)
+				if !open(&leaf) {
+					opened = append(opened, 0, 0, 0, 0)
+					continue
+				}
+				opened = append(binary.BigEndian.AppendUint32(opened, uint32(len(b.openings[i]))), b.openings[i]...)
+			}
+			put(path("entries", uint64(n), end-first), entries)
+			put(path("openings", uint64(n), end-first), opened)
+			if end-first < 256 {
+				continue
+			}
+			root := record.Root(b.hashes[first:end])
+			if above = append(above, root[:]...); len(above) == 256*len(root) {
+				put(path("1", uint64(n/256), 256), above)
+				above = nil
+			}
 		}
-		put(path("entries", 0, len(b.leaves)), bundle)
-		put(path("openings", 0, len(b.leaves)), join(b.openings))
 	}
 	return m
 }
+
+func everything(*record.Leaf) bool { return true }
 
 // TestLiars has a host lie in what it signs: no byte was changed behind that, and every
 // root is the signed one.
@@ -376,7 +400,7 @@ func TestLiars(t *testing.T) {
 			l.log.sign()
 			vkey, err := proof.VerifierKey(host, l.keys.HostPublic())
 			l.must(err)
-			r, err := verify(t, l.published(), vkey, mirror.Options{})
+			r, err := verify(t, l.published(everything), vkey, mirror.Options{})
 			if c.kind == "" {
 				if err != nil || !r.Valid {
 					t.Fatal(err, r.Failures)
@@ -386,4 +410,81 @@ func TestLiars(t *testing.T) {
 			named(t, r, err, c.kind, c.log, c.words)
 		})
 	}
+}
+
+// TestPruned takes entries away that the log says are pruned, and others.
+func TestPruned(t *testing.T) {
+	const unit = 65536
+	host, one := proof.HostOrigin(hostID), proof.VMOrigin(hostID, domain(1), 1)
+	for name, c := range map[string]struct {
+		told  func(b *book) *record.Pruned // nil: nothing
+		kept  []int                        // bundles before the minimum
+		gone  int                          // bundles
+		kind  mirror.Kind
+		words string
+	}{
+		"as told":         {told: func(b *book) *record.Pruned { return b.prunes(unit) }, kept: []int{0, 200}, gone: 256},
+		"some of it":      {told: func(b *book) *record.Pruned { return b.prunes(unit) }, kept: []int{0, 9, 10, 200}, gone: 250},
+		"nothing is told": {nil, []int{0, 200}, 256, mirror.KindGap, "and no entry of it says that they were pruned"},
+		"more than was told": {func(b *book) *record.Pruned { return b.prunes(unit) }, []int{0, 200}, 257, mirror.KindGap,
+			"entries 65536 to 65791 are missing: there is no "},
+		"another root": {func(b *book) *record.Pruned {
+			p := b.prunes(unit)
+			p.Root[0] ^= 1
+			return p
+		}, []int{0, 200}, 256, mirror.KindFork, "what is left of them makes"},
+		"no range": {func(b *book) *record.Pruned { return &record.Pruned{What: "leaves"} }, []int{0, 200}, 256, mirror.KindEntry, "were pruned which cannot be"},
+		// The newest enrolment must stay: without it later frames are nobody's.
+		"the enrolment too": {func(b *book) *record.Pruned { return b.prunes(unit) }, []int{0}, 256, mirror.KindSignature, "no enrolled key verifies the agent's signature on this frame"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLiar(t).certify()
+			b := l.vm(1, 1, nil)
+			key := b.enroll(1, nil)
+			n := uint64(0)
+			grow := func(to int) {
+				for len(b.leaves) < to {
+					n++
+					b.records(key, key[0], n, (n-1)*100, 100, nil)
+				}
+			}
+			grow(200 * 256)
+			b.sign().quote()
+			old := key
+			n, key = 0, b.enroll(2, old.Public().(ed25519.PublicKey))
+			grow(unit + 700)
+			b.sign().quote()
+			if c.told != nil {
+				b.add(record.ClassPruned, c.told(b))
+			}
+			b.sign().quote()
+			l.log.sign()
+			m := l.published(func(l *record.Leaf) bool { return l.Origin == record.OriginHost })
+			for i := range c.gone {
+				if !slices.Contains(c.kept, i) {
+					delete(m, "logs/"+one+"/"+path("entries", uint64(i), 256))
+					delete(m, "logs/"+one+"/"+path("openings", uint64(i), 256))
+				}
+			}
+			vkey, err := proof.VerifierKey(host, l.keys.HostPublic())
+			l.must(err)
+			r, err := verify(t, m, vkey, mirror.Options{})
+			if c.kind != "" {
+				named(t, r, err, c.kind, one, c.words)
+				return
+			}
+			if err != nil {
+				t.Fatal(err, r.Failures)
+			}
+			if text := strings.Join(r.Unclaimed, "\n"); r.Logs[1].Pruned != uint64(c.gone-len(c.kept))*256 && c.gone == 256 || !strings.Contains(text, "that were pruned, as entry") {
+				t.Errorf("%+v\n%s", r.Logs[1], text)
+			}
+		})
+	}
+}
+
+// prunes is what a log says of its first n entries.
+func (b *book) prunes(n int) *record.Pruned {
+	root := record.Root(b.hashes[:n])
+	return &record.Pruned{What: "leaves", Range: &record.EntryRange{Last: uint64(n - 1)}, Root: root[:], Rule: "retention"}
 }

@@ -37,9 +37,12 @@ type logCheck struct {
 	agents  *agents // of a VM log
 	genesis *record.Genesis
 
-	known keyList     // for workers: keys that may have signed
-	bare  atomic.Bool // for workers: the source has no payloads
-	err   error       // of message: the check cannot go on
+	pruned prunedEntries
+
+	parent hashTile    // for workers
+	known  keyList     // for workers: keys that may have signed
+	bare   atomic.Bool // for workers: the source has no payloads
+	err    error       // of message: the check cannot go on
 }
 
 // claim is a root that somebody has signed for a size.
@@ -82,6 +85,7 @@ func (c *logCheck) check(ctx context.Context) error {
 	if c.agents != nil {
 		c.agents.end(c)
 	}
+	c.checkPruned()
 	c.r.Root = c.tree.root().String()
 	return nil
 }
@@ -146,6 +150,9 @@ func (c *logCheck) take(b *bundle) error {
 	if b.err != nil {
 		return b.err
 	}
+	if b.pruned {
+		return c.overPruned(b)
+	}
 	for _, f := range b.faults {
 		at := b.first() + uint64(f.at)
 		c.fail(KindEntry, &at, "%s", f.problem)
@@ -181,7 +188,7 @@ func (c *logCheck) payloads(b *bundle) error {
 	case c.v.opts.WithoutPayloads && (b.n == 0 || c.bare.Load()):
 		c.bare.Store(true)
 	default:
-		return &missing{fmt.Sprintf("the payloads of entries %d to %d are missing: there is no %s%s, so keys and signatures in them cannot be verified",
+		return &missing{problem: fmt.Sprintf("the payloads of entries %d to %d are missing: there is no %s%s, so keys and signatures in them cannot be verified",
 			b.first(), b.first()+uint64(b.width)-1, c.prefix, bundlePath("openings", b.n, b.width))}
 	}
 	return nil
@@ -202,7 +209,7 @@ func (c *logCheck) order(b *bundle) {
 		switch {
 		case index == 0 && !l.Prev.IsZero():
 			c.fail(KindEntry, &index, "the first leaf names a leaf before it")
-		case index > 0 && l.Prev != before:
+		case index > 0 && l.Prev != before && (i > 0 || !c.pruned.before(index)):
 			c.fail(KindEntry, &index, "it follows a leaf with hash %s, entry %d has %s: one of the two was changed, left out or put in another place", l.Prev, index-1, before)
 		}
 		if l.Mono < c.mono {
@@ -227,10 +234,10 @@ func (c *logCheck) numbered(l *record.Leaf, index uint64) {
 	if l.Origin == record.OriginGuest {
 		return
 	}
-	if h := l.Header; h.Session == c.run && h.Sequence != c.next {
+	if h := l.Header; h.Session == c.run && h.Sequence != c.next && !c.pruned.fresh {
 		c.fail(KindGap, &index, "the host numbered it %d in its run %x, number %d comes next", h.Sequence, h.Session, c.next)
 	}
-	c.run, c.next = l.Header.Session, l.Header.Sequence+1
+	c.run, c.next, c.pruned.fresh = l.Header.Session, l.Header.Sequence+1, false
 }
 
 // entry looks at what an entry means. o is nil where its payload was not given or is
@@ -243,6 +250,11 @@ func (c *logCheck) entry(l *record.Leaf, index uint64, o *opened) {
 	if l.Origin == record.OriginHost && tellsOfGap(class) {
 		c.r.Gaps++
 	}
+	if class == record.ClassPruned && l.Origin == record.OriginHost {
+		if c.pruned.bare = c.bare.Load(); c.pruned.bare {
+			c.pruned.by = index
+		}
+	}
 	if o == nil && l.Origin == record.OriginHost && needed(class) && !c.bare.Load() {
 		c.fail(KindGap, &index, "the payload of this %s was not given, without which the log cannot be verified", class)
 	}
@@ -251,6 +263,9 @@ func (c *logCheck) entry(l *record.Leaf, index uint64, o *opened) {
 	}
 	if o == nil {
 		return
+	}
+	if p, ok := o.message.(*record.Pruned); ok {
+		c.tellsPruned(index, p)
 	}
 	if g, ok := o.message.(*record.Genesis); ok && index == 0 {
 		c.genesis = g
@@ -282,7 +297,7 @@ func (c *logCheck) grow(b *bundle) error {
 		return err
 	}
 	if b.width == bundleWidth && next > end {
-		c.tree.push(b.root, 8)
+		c.tree.push(b.root, bundleHeight)
 		return nil
 	}
 	for _, h := range b.hashes {

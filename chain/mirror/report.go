@@ -75,6 +75,7 @@ type LogReport struct {
 	Signed   uint64 `json:"signed"`    // entries of the guest
 	Opened   uint64 `json:"opened"`    // payloads that match
 	Unopened uint64 `json:"unopened"`  // payloads that were not given
+	Pruned   uint64 `json:"pruned"`    // entries that are gone, as the log says
 	Gaps     uint64 `json:"told_gaps"` // entries which tell that something is missing
 }
 

@@ -18,7 +18,7 @@ import (
 const openingsPrefix = "tile/openings/"
 
 // openings serves an opening bundle, as package chain/mirror has it: payloads
-// that hold nothing but keys, signatures, signed checkpoints and epochs, for verifiers. All other
+// that hold nothing but keys, signatures, signed checkpoints, epochs and ranges, for verifiers. All other
 // payloads are withheld here.
 func (t *tiles) openings(w http.ResponseWriter, r *http.Request, l *chain.Log, resource string) {
 	path := "tile/entries/" + strings.TrimPrefix(resource, openingsPrefix)
