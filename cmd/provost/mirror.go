@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -83,14 +84,14 @@ func (f *verifyFlags) source(place string, isURL bool, opts *mirror.Options) (mi
 		}
 		return mirror.Files{FS: root.FS()}, func() { _ = root.Close() }, nil
 	}
+	// Servers of other logs may be older than ours.
 	cfg := client.MirrorConfig{URL: place}
-	token, err := readSmall(f.token, maxKey, false)
-	if err != nil {
+	var err error
+	if cfg.Token, err = readToken(f.to.token); err != nil {
 		return nil, nil, fmt.Errorf("read token: %w", err)
 	}
-	cfg.Token = strings.TrimSpace(string(token))
-	if cfg.CA, err = readSmall(f.ca, 1<<20, false); err != nil {
-		return nil, nil, fmt.Errorf("read certificates: %w", err)
+	if cfg.TLS, err = f.to.tls(tls.VersionTLS12); err != nil {
+		return nil, nil, err
 	}
 	m, err := client.NewMirror(cfg)
 	if err != nil {

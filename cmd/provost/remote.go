@@ -55,31 +55,39 @@ func (r *remote) connect() error {
 	case r.token == "" && r.certificate == "":
 		return &usageError{"--server wants to know who asks: give --token-file, or --tls-cert and --tls-key"}
 	}
-	to := client.Remote{URL: r.server, TLS: &tls.Config{MinVersion: tls.VersionTLS13}}
-	token, err := readToken(r.token)
-	if err != nil {
+	to := client.Remote{URL: r.server}
+	var err error
+	if to.Token, err = readToken(r.token); err != nil {
 		return fmt.Errorf("read token: %w", err)
 	}
-	to.Token = token
+	if to.TLS, err = r.tls(tls.VersionTLS13); err != nil {
+		return err
+	}
+	r.client, err = client.Dial(to)
+	return err
+}
+
+// tls returns what the files say of both ends' certificates.
+func (r *remote) tls(least uint16) (*tls.Config, error) {
+	c := &tls.Config{MinVersion: least}
 	ca, err := readSmall(r.ca, 1<<20, false)
 	if err != nil {
-		return fmt.Errorf("read certificates: %w", err)
+		return nil, fmt.Errorf("read certificates: %w", err)
 	}
 	if ca != nil {
-		to.TLS.RootCAs = x509.NewCertPool()
-		if !to.TLS.RootCAs.AppendCertsFromPEM(ca) {
-			return fmt.Errorf("read certificates: %s holds none in PEM", r.ca)
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(ca) {
+			return nil, fmt.Errorf("read certificates: %s holds none in PEM", r.ca)
 		}
 	}
 	if r.certificate != "" {
 		pair, err := tls.LoadX509KeyPair(r.certificate, r.key)
 		if err != nil {
-			return fmt.Errorf("read client certificate: %w", err)
+			return nil, fmt.Errorf("read client certificate: %w", err)
 		}
-		to.TLS.Certificates = []tls.Certificate{pair}
+		c.Certificates = []tls.Certificate{pair}
 	}
-	r.client, err = client.Dial(to)
-	return err
+	return c, nil
 }
 
 // readToken reads a file that holds a token and nothing else. Others than its

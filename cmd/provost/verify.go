@@ -15,8 +15,9 @@ import (
 
 // verifyFlags are what provost verify is given.
 type verifyFlags struct {
-	key, policy, state, logs, save, token, ca string
-	bare, progress                            bool
+	key, policy, state, logs, save string
+	bare, progress                 bool
+	to                             remote // of a URL
 }
 
 func verifyCommand(a *app) func(context.Context, []string) error {
@@ -27,8 +28,10 @@ func verifyCommand(a *app) func(context.Context, []string) error {
 	a.flags.StringVar(&f.logs, "logs", "", "`ORIGINS` of VM logs to read, separated by commas; default: all that the host log quotes")
 	a.flags.BoolVar(&f.bare, "without-payloads", false, "accept logs whose place has no payloads at all; what stands in them is not claimed")
 	a.flags.StringVar(&f.save, "save", "", "`DIR` to keep what is read from a URL in, to be verified again without it")
-	a.flags.StringVar(&f.token, "token-file", "", "`FILE` that holds the token for a URL")
-	a.flags.StringVar(&f.ca, "ca", "", "`FILE` with the certificates (PEM) that sign the server's; default: those of the system")
+	a.flags.StringVar(&f.to.token, "token-file", "", "`FILE` that holds the token for a URL")
+	a.flags.StringVar(&f.to.certificate, "tls-cert", "", "`FILE` with a client certificate (PEM) for a URL")
+	a.flags.StringVar(&f.to.key, "tls-key", "", "`FILE` with the key of --tls-cert (PEM)")
+	a.flags.StringVar(&f.to.ca, "ca", "", "`FILE` with the certificates (PEM) that sign the server's; default: those of the system")
 	a.flags.BoolVar(&f.progress, "progress", false, "show progress on standard error also where that is no terminal")
 	return func(ctx context.Context, args []string) error {
 		if f.key == "" && f.policy == "" {
@@ -54,17 +57,25 @@ func verifyCommand(a *app) func(context.Context, []string) error {
 				return a.verifyBundle(&f, args[0], vkey, policy)
 			}
 		}
-		if (f.token != "" || f.ca != "" || f.save != "") && !isURL {
-			return &usageError{"--token-file, --ca and --save are for URLs"}
+		if f.ofURL() && !isURL {
+			return &usageError{"--save, --token-file, --tls-cert, --tls-key and --ca are for URLs"}
+		}
+		if (f.to.certificate == "") != (f.to.key == "") {
+			return &usageError{"--tls-cert and --tls-key belong together"}
 		}
 		return a.verifyMirror(ctx, &f, args[0], isURL, vkey, policy)
 	}
 }
 
+// ofURL reports whether a flag is set that is for URLs only.
+func (f *verifyFlags) ofURL() bool {
+	return f.save+f.to.token+f.to.certificate+f.to.key+f.to.ca != ""
+}
+
 // verifyBundle verifies an evidence bundle.
 func (a *app) verifyBundle(f *verifyFlags, name, vkey string, policy *proof.Policy) error {
-	if f.state != "" || f.logs != "" || f.bare || f.save != "" || f.token != "" || f.ca != "" {
-		return &usageError{"--state, --logs, --without-payloads, --save, --token-file and --ca are for directories and URLs, this is a file"}
+	if f.state != "" || f.logs != "" || f.bare || f.ofURL() {
+		return &usageError{"--state, --logs and --without-payloads are for directories and URLs, and --save, --token-file, --tls-cert, --tls-key and --ca for URLs; this is a file"}
 	}
 	file, err := os.Open(name)
 	if err != nil {

@@ -3,9 +3,14 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -188,5 +193,45 @@ func TestVerifyHostileServer(t *testing.T) {
 				t.Errorf("exit %d, want %d with %q\n%s%s", code, c.code, c.words, out, errs)
 			}
 		})
+	}
+}
+
+// TestVerifyTLS verifies at a server with certificates of its own, who wants to see
+// one.
+func TestVerifyTLS(t *testing.T) {
+	s, _, _ := logsOf(t, 10)
+	srv := httptest.NewUnstartedServer(api.Tiles(s, nil))
+	srv.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0) // the refusals below
+	srv.StartTLS()
+	defer srv.Close()
+	dir := t.TempDir()
+	file := func(name, kind string, der []byte) string {
+		name = filepath.Join(dir, name)
+		if err := os.WriteFile(name, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	own := srv.TLS.Certificates[0]
+	der, err := x509.MarshalPKCS8PrivateKey(own.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key := file("cert.pem", "CERTIFICATE", own.Certificate[0]), file("key.pem", "PRIVATE KEY", der)
+	for args, c := range map[string]struct {
+		code  int
+		words string
+	}{
+		"":                                     {exitFailed, "certificate"},
+		"--ca " + cert:                         {exitFailed, "certificate"},
+		"--ca " + cert + " --tls-cert " + cert: {exitUsage, "belong together"},
+		"--ca " + key + " --tls-cert " + cert + " --tls-key " + key:  {exitFailed, "holds none in PEM"},
+		"--ca " + cert + " --tls-cert " + cert + " --tls-key " + key: {exitOK, "VALID"},
+	} {
+		code, out, errs := call(t, append([]string{"verify", "--key", s.HostLog().VerifierKey(), srv.URL}, strings.Fields(args)...)...)
+		if code != c.code || !strings.Contains(out+errs, c.words) {
+			t.Errorf("%s: exit %d, want %d with %q\n%s%s", args, code, c.code, c.words, out, errs)
+		}
 	}
 }

@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"io"
 	"io/fs"
@@ -32,8 +31,8 @@ type MirrorConfig struct {
 	URL string
 	// Token goes with every request; over plain http only to this machine.
 	Token string
-	// CA holds certificates in PEM that sign the server's. Default: those of the system.
-	CA []byte
+	// TLS is how to verify the server and to show oneself. Nil: the system's authorities.
+	TLS *tls.Config
 }
 
 // Mirror reads the resources of logs over HTTP. It is safe for concurrent use.
@@ -69,12 +68,8 @@ func NewMirror(cfg MirrorConfig) (*Mirror, error) {
 	}
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.MaxIdleConnsPerHost = 16
-	if cfg.CA != nil {
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(cfg.CA) {
-			return bad("there is no certificate in PEM among the given authorities")
-		}
-		t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	if cfg.TLS != nil {
+		t.TLSClientConfig = cfg.TLS
 	}
 	m := &Mirror{base: base, token: cfg.Token, wait: pause}
 	m.http = &http.Client{Transport: t, Timeout: mirrorTimeout, CheckRedirect: m.redirect}
