@@ -62,7 +62,7 @@ func (s *Store) Links(ctx context.Context, logs []*Log) ([]Link, error) {
 }
 
 func (s *Store) link(l, before *Log, certified []vmKey) (Link, error) {
-	item, err := l.Item(0)
+	item, err := l.Look(0)
 	if err != nil {
 		return Link{}, err
 	}
@@ -72,8 +72,8 @@ func (s *Store) link(l, before *Log, certified []vmKey) (Link, error) {
 		return k, nil
 	}
 	m, err := item.Decode()
-	if errors.Is(err, ErrErased) {
-		return broken("the payload of the genesis was erased: %v", err)
+	if errors.Is(err, ErrErased) || errors.Is(err, ErrUnreadable) {
+		return broken("the payload of its genesis: %v", err)
 	}
 	g, ok := m.(*record.Genesis)
 	if err != nil || !ok {

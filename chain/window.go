@@ -2,6 +2,7 @@ package chain
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sort"
 
@@ -42,6 +43,9 @@ func (l *Log) Window(ctx context.Context, since, until int64) (*Window, error) {
 		return nil, fmt.Errorf("window of %s: it ends before it begins: %w", l.origin, record.ErrReject)
 	}
 	size := l.Size()
+	if size == 0 || l.Minimum() >= size {
+		return nil, fmt.Errorf("window of %s: nothing of it is kept: %w", l.origin, record.ErrReject)
+	}
 	begin, err := l.firstAt(size, since)
 	if err != nil {
 		return nil, err
@@ -63,6 +67,10 @@ func (l *Log) Window(ctx context.Context, since, until int64) (*Window, error) {
 			return nil, context.Cause(ctx)
 		}
 		leaf, err := l.readHeader(i)
+		if errors.Is(err, ErrUnreadable) {
+			c.AddUnreadable(i, err.Error())
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -78,32 +86,43 @@ func (l *Log) Window(ctx context.Context, since, until int64) (*Window, error) {
 	return w, nil
 }
 
-// firstAt returns the first entry that was sealed at a time or later; size where
-// there is none.
+// firstAt returns the first entry that is kept and was sealed at a time or
+// later; size where there is none. One whose leaf cannot be read is taken for its
+// neighbour.
 func (l *Log) firstAt(size uint64, mono int64) (uint64, error) {
 	var failure error
-	i := sort.Search(int(size), func(i int) bool {
-		leaf, err := l.readHeader(uint64(i))
-		if err != nil {
-			failure = err
-			return true
+	minimum := l.Minimum()
+	i := sort.Search(int(size-minimum), func(i int) bool {
+		for at := minimum + uint64(i); at < size; at++ {
+			leaf, err := l.readHeader(at)
+			switch {
+			case err == nil:
+				return leaf.Mono >= mono
+			case !errors.Is(err, ErrUnreadable):
+				failure = err
+				return true
+			}
 		}
-		return leaf.Mono >= mono
+		return true
 	})
-	return uint64(i), failure
+	return minimum + uint64(i), failure
 }
 
 // heartbeatBefore returns the newest heartbeat before an entry, or the entry
 // right before it where no heartbeat is near.
 func (l *Log) heartbeatBefore(ctx context.Context, index uint64) (uint64, error) {
-	if index == 0 {
-		return 0, nil
+	minimum := l.Minimum()
+	if index == minimum {
+		return index, nil
 	}
-	for i := index; i > 0 && index-i < maxLookBack; i-- {
+	for i := index; i > minimum && index-i < maxLookBack; i-- {
 		if ctx.Err() != nil {
 			return 0, context.Cause(ctx)
 		}
 		leaf, err := l.readHeader(i - 1)
+		if errors.Is(err, ErrUnreadable) {
+			continue
+		}
 		if err != nil {
 			return 0, err
 		}
@@ -117,7 +136,7 @@ func (l *Log) heartbeatBefore(ctx context.Context, index uint64) (uint64, error)
 // message decodes the payload of a host's entry; nil where it was erased or is
 // not readable, which covers nothing.
 func (l *Log) message(index uint64) (record.Message, error) {
-	item, err := l.Item(index)
+	item, err := l.Look(index)
 	if err != nil {
 		return nil, err
 	}

@@ -100,6 +100,16 @@ func (c *Coverage) Add(leaf *record.Leaf, m record.Message) {
 	}
 }
 
+// AddUnreadable takes an entry whose leaf cannot be read: nothing is known of it
+// but that it stands here.
+func (c *Coverage) AddUnreadable(index uint64, why string) {
+	c.gap(c.last, c.last, index, why)
+	c.state.known = false
+	if !c.isDark {
+		c.isDark, c.dark = true, c.last
+	}
+}
+
 // turn is what an entry of the host changes.
 func (s *state) turn(class record.Class, m record.Message) {
 	switch class {

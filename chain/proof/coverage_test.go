@@ -100,6 +100,18 @@ func TestCoverage(t *testing.T) {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
 	}
+	c := NewCoverage(100*second, 150*second)
+	for i, at := range []int64{90, 110, 160} {
+		leaf := record.Leaf{Index: uint64(i), Mono: at * second, Origin: record.OriginHost}
+		leaf.Header.Class = record.ClassTick
+		if i == 2 {
+			c.AddUnreadable(17, "fenced off")
+		}
+		c.Add(&leaf, &record.Event{Vm: &record.VM{State: "running", Detail: AgentHeard}})
+	}
+	if gaps, _ := c.Gaps(); len(gaps) != 1 || gaps[0].From != 110*second || gaps[0].To != 150*second {
+		t.Errorf("an entry that cannot be read: %+v", gaps)
+	}
 	var many []tells
 	for i := range int64(3000) {
 		many = append(many, guest(i, record.ClassAgentDropped))

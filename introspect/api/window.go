@@ -37,7 +37,7 @@ func stamp(nanoseconds int64) string {
 // findWindow reads the time that is asked for: from since, or the log's
 // beginning, to until, or what is sealed last.
 func (c *call) findWindow(l *chain.Log, p *params) (w *chain.Window, since, until int64, err error) {
-	first, err := l.Item(0)
+	first, err := l.Look(l.Minimum())
 	if err != nil {
 		return nil, 0, 0, err
 	}
