@@ -17,7 +17,7 @@ func TestLinks(t *testing.T) {
 	s := mustCreate(t, testConfig(t, vfs.NewMem()))
 	stop := run(t, s)
 	defer func() { shutdown(t, s, stop) }()
-	make := func(incarnation uint64, g *record.Genesis) *Log {
+	begin := func(incarnation uint64, g *record.Genesis) *Log {
 		t.Helper()
 		g.Cause = "define"
 		l, err := s.CreateLog(t.Context(), proof.VMOrigin(s.cfg.HostID, uuid, incarnation), g)
@@ -29,14 +29,14 @@ func TestLinks(t *testing.T) {
 		}
 		return l
 	}
-	first := make(1, &record.Genesis{})
+	first := begin(1, &record.Genesis{})
 	p, _ := first.Checkpoint()
 	forged := append([]byte(nil), p.Note...)
 	forged[len(forged)-10] ^= 1
 	quote := func(origin string, note []byte) *record.Genesis {
 		return &record.Genesis{PreviousOrigin: origin, PreviousCheckpoint: note}
 	}
-	whole := make(2, quote(first.Origin(), p.Note))
+	whole := begin(2, quote(first.Origin(), p.Note))
 	for i, c := range []struct {
 		genesis *record.Genesis
 		state   LinkState
@@ -51,7 +51,7 @@ func TestLinks(t *testing.T) {
 		{quote("other.example/vm/"+uuid+"/1/1", p.Note), LinkElsewhere, "verify it there"},
 		{quote("no origin", p.Note), LinkBroken, "no name"},
 	} {
-		l := make(uint64(10+i), c.genesis)
+		l := begin(uint64(10+i), c.genesis)
 		links, err := s.Links(t.Context(), []*Log{first, l})
 		if err != nil {
 			t.Fatal(err)
@@ -81,7 +81,7 @@ func TestLinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, n := range [][]byte{note, longer} {
-		l := make(uint64(50+i), quote(first.Origin(), n))
+		l := begin(uint64(50+i), quote(first.Origin(), n))
 		if links, err := s.Links(t.Context(), []*Log{first, l}); err != nil || links[1].State != LinkBroken || !strings.Contains(links[1].Problem, "is not of that log") {
 			t.Errorf("a fork: %+v: %v", links, err)
 		}

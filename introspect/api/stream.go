@@ -76,7 +76,7 @@ func (c *call) parseStream() (*selection, error) {
 		return nil
 	})
 	if p.boolean("new", false) {
-		t.start = c.s.Store.End()
+		t.start, t.last = c.s.Store.End(), 0
 	}
 	t.follow = p.boolean("follow", true)
 	t.payload = p.boolean("payload", true)
@@ -95,8 +95,8 @@ func (c *call) parseStream() (*selection, error) {
 	return t, p.err
 }
 
-func (t *selection) admits(i *chain.Item) bool {
-	return len(t.classes) == 0 || slices.Contains(t.classes, i.Leaf.Header.Class)
+func (t *selection) admits(l *record.Leaf) bool {
+	return len(t.classes) == 0 || slices.Contains(t.classes, l.Header.Class)
 }
 
 // stream writes entries in the order they were sealed, as server-sent events.
@@ -165,16 +165,17 @@ func (s *Service) enter(id *access.Identity) (leave func(), err error) {
 
 // copyStream gives what is sealed, and then goes on with what will be.
 func (s *Service) copyStream(ctx context.Context, t *selection, out *events) error {
-	f := s.Store.Tail(t.start)
-	defer f.Close()
-	var kept *newest
 	if t.last > 0 {
-		kept = &newest{limit: t.last}
-	}
-	if kept == nil { // a reader that is cut off before the first entry goes on here
-		if err := out.alive(s.position(t.start)); err != nil {
+		t.start = s.Store.End()
+		if err := s.copyNewest(ctx, t, out); err != nil {
 			return err
 		}
+	}
+	f := s.Store.Tail(t.start)
+	defer f.Close()
+	// A reader that is cut off before the next entry goes on here.
+	if err := out.alive(s.position(t.start)); err != nil {
+		return err
 	}
 	beat := time.Now()
 	for {
@@ -182,13 +183,10 @@ func (s *Service) copyStream(ctx context.Context, t *selection, out *events) err
 			return context.Cause(ctx)
 		}
 		item, at, err := f.Scan(t.want, scanCommits)
-		switch {
-		case err != nil:
+		if err != nil {
 			return err
-		case at == chain.ScanFound && !t.admits(&item):
-		case at == chain.ScanFound && kept != nil:
-			kept.add(&item)
-		case at == chain.ScanFound:
+		}
+		if at == chain.ScanFound && t.admits(&item.Leaf) {
 			if err := out.entry(&item); err != nil {
 				return err
 			}
@@ -198,12 +196,6 @@ func (s *Service) copyStream(ctx context.Context, t *selection, out *events) err
 			if time.Since(beat) < s.private.heartbeat {
 				continue
 			}
-		case kept != nil:
-			if err := kept.give(ctx, out); err != nil {
-				return err
-			}
-			kept = nil
-			continue
 		case !t.follow:
 			return nil
 		default:
@@ -218,47 +210,45 @@ func (s *Service) copyStream(ctx context.Context, t *selection, out *events) err
 			}
 		}
 		beat = time.Now()
-		if kept != nil { // its place is not behind what is kept
-			err = out.alive("")
-		} else {
-			err = out.alive(s.position(f.Reached()))
-		}
-		if err != nil {
+		if err := out.alive(s.position(f.Reached())); err != nil {
 			return err
 		}
 	}
 }
 
-// newest keeps the places of the newest entries. Only places are kept:
-// payloads are a guest's, and there may be very many.
-type newest struct {
-	limit  int
-	places []place
-}
-
-// place says where an entry stands.
-type place struct {
-	log   *chain.Log
-	index uint64
-	pos   chain.Position
-}
-
-func (n *newest) add(i *chain.Item) {
-	if n.places = append(n.places, place{i.Log, i.Index, i.Pos}); len(n.places) > 2*n.limit {
-		n.places = append(n.places[:0], n.places[len(n.places)-n.limit:]...)
-	}
-}
-
-func (n *newest) give(ctx context.Context, out *events) error {
-	for _, p := range n.places[max(0, len(n.places)-n.limit):] {
+// copyNewest gives the newest entries before the start. Only their places are
+// kept: payloads are a guest's, and there may be very many.
+func (s *Service) copyNewest(ctx context.Context, t *selection, out *events) error {
+	back := s.Store.Back(t.start)
+	var places []chain.Place
+	beat := time.Now()
+	for more := true; more && len(places) < t.last; {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		i, err := p.log.Look(p.index)
+		found, m, err := back.Step(t.want, t.admits, scanCommits, t.last-len(places))
 		if err != nil {
 			return err
 		}
-		i.Pos = p.pos
+		places, more = append(places, found...), m
+		if time.Since(beat) >= s.private.heartbeat {
+			beat = time.Now()
+			if err := out.alive(""); err != nil { // what comes first is not known yet
+				return err
+			}
+		}
+	}
+	for _, p := range slices.Backward(places) {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		i, err := p.Log.Look(p.Index)
+		if errors.Is(err, chain.ErrPruned) {
+			continue // a moment ago
+		} else if err != nil {
+			return err
+		}
+		i.Pos = p.Pos
 		if err := out.entry(&i); err != nil {
 			return err
 		}
