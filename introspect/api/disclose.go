@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -27,6 +28,9 @@ func (c *call) disclose(d access.Disclosure) error {
 		d.What = c.what
 	}
 	if err := c.s.Discloser.Disclose(c.ctx, d); err != nil {
+		if errors.Is(c.ctx.Err(), context.Canceled) {
+			return fmt.Errorf("disclose payloads: %w", err) // the reader has gone
+		}
 		c.s.Log.ErrorContext(c.ctx, "payloads are refused: their disclosure is not sealed", "path", c.r.URL.Path, "error", err)
 		return fmt.Errorf("payloads are not given: their disclosure could not be sealed: %w: %w", err, record.ErrRetry)
 	}

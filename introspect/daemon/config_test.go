@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/provostd/provost/introspect/api/access"
 )
 
 func TestConfigDefaults(t *testing.T) {
@@ -100,6 +102,24 @@ func TestConfigProblems(t *testing.T) {
 	_, _, diags := parseConfig([]byte("host_id = \"a b\"\nmode = \"x\"\nstate_dir = \"y\"\n"), "provostd.hcl")
 	if len(diags) < 3 {
 		t.Errorf("%d problems are told of three", len(diags))
+	}
+}
+
+// TestIdentities holds whom the configuration lets in, as whom.
+func TestIdentities(t *testing.T) {
+	text := "host_id = \"h\"\n" + listener("client_ca = \"/c\"", "role = \"tenant\"\n  domains = [\"ABCDEF00-0000-4000-8000-000000000001\"]\n  certificates = [\"dns:a.example\", \"cn:a\"]") +
+		"identity \"b\" {\n  role = \"operator\"\n  certificates = [\"email:b@example.net\"]\n}\n"
+	c, _, diags := parseConfig([]byte(text), "x.hcl")
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	all := c.identities()
+	if len(all) != 2 || all[0].Name != "a" || !all[0].Sees("abcdef00-0000-4000-8000-000000000001") || all[0].Sees("") || len(all[0].Subjects) != 2 ||
+		all[1].Name != "b" || !all[1].May(access.Operator) || all[1].Subjects[0] != "email:b@example.net" {
+		t.Errorf("let in are %+v", all)
+	}
+	if f := c.Listeners[0].files(); f.ClientCA != "/c" || f.Optional || f.Certificate != "/a" || f.Key != "/b" {
+		t.Errorf("the listener has %+v", f)
 	}
 }
 

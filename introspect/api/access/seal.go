@@ -2,6 +2,7 @@ package access
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -31,7 +32,9 @@ const maxWhat = 256
 // does not take entries now, and what is not sealed is not given.
 func (s *Sealer) Disclose(ctx context.Context, d Disclosure) error {
 	if err := s.seal(ctx, d); err != nil {
-		s.refused.Add(1)
+		if !errors.Is(ctx.Err(), context.Canceled) { // a reader who hangs up is refused nothing
+			s.refused.Add(1)
+		}
 		return err
 	}
 	s.sealed.Add(1)

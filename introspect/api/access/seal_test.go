@@ -78,6 +78,11 @@ func TestDiscloseIsSealed(t *testing.T) {
 		got.First != 3 || got.Last != 9 || got.Count != 5 || !strings.HasPrefix(d.What, got.What) || len(got.What) > maxWhat || !utf8.ValidString(got.What) {
 		t.Errorf("sealed is %+v", got)
 	}
+	gone, hangUp := context.WithCancel(who)
+	hangUp()
+	if err := sealer.Disclose(gone, d); err == nil {
+		t.Error("a reader who has gone is given payloads")
+	}
 	stop()
 	if err := sealer.Disclose(who, d); !errors.Is(err, record.ErrRetry) {
 		t.Errorf("a ledger that is closed takes a disclosure: %v", err)
