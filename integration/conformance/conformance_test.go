@@ -276,3 +276,27 @@ func TestWholeLogs(t *testing.T) {
 		}
 	}
 }
+
+// TestTesseraClient has Tessera's client library and transparency-dev/merkle read
+// a log and verify every inclusion and consistency proof there is.
+func TestTesseraClient(t *testing.T) {
+	program := tool(t, "tilesclient", "./tilesclient")
+	s, l := ledger(t)
+	handler := api.Tiles(s, nil)
+	run := func(h http.Handler, l *chain.Log) (bool, string) {
+		srv := httptest.NewServer(h)
+		defer srv.Close()
+		out, err := exec.CommandContext(t.Context(), program, srv.URL+"/logs/"+l.Origin()+"/", l.VerifierKey()).CombinedOutput()
+		return err == nil && string(out) == fmt.Sprintf("verified %d entries\n", l.Size()), string(out)
+	}
+	for _, l := range []*chain.Log{l, s.HostLog()} {
+		if ok, out := run(handler, l); !ok {
+			t.Errorf("%s: %s", l.Origin(), out)
+		}
+	}
+	for _, resource := range []string{"tile/entries/002", "tile/0/001", "checkpoint"} {
+		if ok, out := run(flip(handler, "/logs/"+l.Origin()+"/"+resource), l); ok {
+			t.Errorf("a changed %s is accepted: %s", resource, out)
+		}
+	}
+}
