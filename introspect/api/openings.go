@@ -10,6 +10,8 @@ import (
 	"filippo.io/torchwood"
 
 	"github.com/provostd/provost/chain"
+	"github.com/provostd/provost/chain/record"
+	"github.com/provostd/provost/introspect/api/access"
 	"github.com/provostd/provost/introspect/api/client"
 )
 
@@ -18,8 +20,9 @@ import (
 const openingsPrefix = "tile/openings/"
 
 // openings serves an opening bundle, as package chain/mirror has it: payloads
-// that hold nothing but keys, signatures, signed checkpoints, epochs and ranges, for verifiers. All other
-// payloads are withheld here.
+// that hold nothing but keys, signatures, signed checkpoints, epochs and ranges, for verifiers.
+// Where disclosures are sealed it opens the genesis of a VM log too, which says
+// what the log continues and holds the domain's XML. All other payloads are withheld here.
 func (t *tiles) openings(w http.ResponseWriter, r *http.Request, l *chain.Log, resource string) {
 	path := "tile/entries/" + strings.TrimPrefix(resource, openingsPrefix)
 	tile, err := torchwood.ParseTilePath(path)
@@ -27,7 +30,15 @@ func (t *tiles) openings(w http.ResponseWriter, r *http.Request, l *chain.Log, r
 		notFound(w)
 		return
 	}
-	data, err := l.Openings(r.Context(), uint64(tile.N), tile.W, chain.OpensItself)
+	open := chain.OpensItself
+	if t.disclose != nil && tile.N == 0 && !l.Name().IsHost() {
+		if err := t.disclose(access.Disclosure{Origin: l.Origin(), Count: 1}); err != nil {
+			writeProblem(w, &client.Problem{Status: http.StatusServiceUnavailable, Detail: err.Error(), Hint: "it may work in a moment"})
+			return
+		}
+		open = func(leaf *record.Leaf) bool { return leaf.Index == 0 || chain.OpensItself(leaf) }
+	}
+	data, err := l.Openings(r.Context(), uint64(tile.N), tile.W, open)
 	if errors.Is(err, chain.ErrPruned) {
 		writeProblem(w, &client.Problem{Status: http.StatusGone, Detail: err.Error()})
 		return

@@ -67,7 +67,7 @@ func (s *Service) routes() []route {
 		{"GET", "/v1/stream", access.Tenant, true, 0, streamParameters, s.stream},
 		{"POST", "/v1/export", access.Tenant, true, slow, exportParameters, s.export},
 
-		{"GET", "/logs/{path...}", access.Tenant, false, quick, nil, s.tiles},
+		{"GET", "/logs/{path...}", access.Tenant, true, quick, nil, s.tiles},
 
 		{"POST", "/v1/domains/{domain}/enroll", access.Operator, false, slow, nil, s.enroll},
 		{"POST", "/v1/domains/{domain}/agent-stop", access.Operator, false, slow, []string{"reason"}, s.stopAgent},

@@ -142,6 +142,7 @@ func TestNothingUndisclosed(t *testing.T) {
 		"/v1/lineage?domain=web&path=/etc/passwd":     "GET",
 		"/v1/stream?follow=false":                     "GET",
 		"/v1/export?domain=web":                       "POST",
+		TilesPath(w.web[1]) + "tile/openings/000.p/2": "GET",
 		"/v1/query?path=/etc/passwd&payload=false":    "GET",
 		"/v1/stream?follow=false&payload=false":       "GET",
 		"/v1/logs/" + id + "/entries/1?payload=false": "GET",

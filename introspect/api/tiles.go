@@ -11,6 +11,7 @@ import (
 	"filippo.io/torchwood"
 
 	"github.com/provostd/provost/chain"
+	"github.com/provostd/provost/introspect/api/access"
 	"github.com/provostd/provost/introspect/api/client"
 )
 
@@ -31,6 +32,8 @@ type tiles struct {
 	log   *slog.Logger
 	sees  func(*chain.Log) bool
 	cache string
+	// disclose has sealed that a payload is given; nil: none is that would have to be.
+	disclose func(access.Disclosure) error
 }
 
 // Tiles returns the handler of the store's logs, to be mounted at /logs/:
@@ -53,7 +56,7 @@ func Tiles(store *chain.Store, log *slog.Logger) http.Handler {
 
 // tiles serves the logs that the caller sees.
 func (s *Service) tiles(c *call) error {
-	(&tiles{store: s.Store, log: s.Log, sees: c.sees, cache: cachePrivate}).ServeHTTP(c.w, c.r)
+	(&tiles{store: s.Store, log: s.Log, sees: c.sees, cache: cachePrivate, disclose: c.disclose}).ServeHTTP(c.w, c.r)
 	return nil
 }
 
