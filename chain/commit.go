@@ -149,6 +149,9 @@ func finishAll(requests []*request, err error) {
 func (s *Store) check(r *request) error {
 	for i := range r.batches {
 		b := &r.batches[i]
+		if err := b.checkOpen(); err != nil {
+			return err
+		}
 		if b.Check == nil {
 			continue
 		}

@@ -60,6 +60,7 @@
 //	M 'k' public key          4 log, 8 index: the entry that certifies the key
 //	M 'e' log4 index8         that entry's erasure is under way: 1 version = 1, then for
 //	                          each hour whose keys it destroys 8 hour, 4 generation
+//	M 'c' log4                8 index: that entry closed the log
 //	M 'p' log4                what is pruned of the log, see prune.go
 //	M 'u' key                 the caller's own (MetaWrite)
 //	M 'w' key id              witness: 1 version = 1, 8 size cosigned last, 8 time of

@@ -162,7 +162,7 @@ func (f *fsck) unknownRows(context.Context) error {
 	}
 	return scan(f.s.db, []byte{tableMeta}, func(key, _ []byte) error {
 		switch {
-		case len(key) == 2 && key[1] == metaStore, len(key) == 6 && key[1] == metaLog, len(key) == 34 && key[1] == metaCertificate, len(key) > 2 && (key[1] == metaUser || key[1] == metaWitness), len(key) == 2 && key[1] == metaQuorum, len(key) == 14 && key[1] == metaErasure, len(key) == 6 && key[1] == metaPruned, len(key) == 10 && key[1] == metaRestore, len(key) == 14 && key[1] == metaFence:
+		case len(key) == 2 && key[1] == metaStore, len(key) == 6 && key[1] == metaLog, len(key) == 34 && key[1] == metaCertificate, len(key) > 2 && (key[1] == metaUser || key[1] == metaWitness), len(key) == 2 && key[1] == metaQuorum, len(key) == 14 && key[1] == metaErasure, len(key) == 6 && (key[1] == metaPruned || key[1] == metaClosed), len(key) == 10 && key[1] == metaRestore, len(key) == 14 && key[1] == metaFence:
 		default:
 			f.find("row", nil, nil, "key %x belongs to no table", key)
 		}

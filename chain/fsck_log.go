@@ -47,6 +47,7 @@ type logCheck struct {
 
 	gap      *pruned // nil: nothing
 	prunings map[uint64]*record.Pruned
+	closedBy uint64 // entry that closed the log; 0: none so far
 }
 
 // keyless is an hour whose payload key is not there.
@@ -236,6 +237,7 @@ func (c *logCheck) times(leaf *record.Leaf) {
 		c.f.find("leaf", c.l, &leaf.Index, "the host's monotone time steps back, from %d to %d", c.mono, leaf.Mono)
 	}
 	c.mono, c.wall = leaf.Mono, leaf.Wall
+	c.checkClosed(leaf)
 }
 
 // grow adds a leaf to the tree.
@@ -391,6 +393,9 @@ func (c *logCheck) finish(n uint64) error {
 		f.find("key", l, &k.first, "the payload key of the hour from %s is not there: %d payloads of entries %d to %d cannot be read or checked; bring the directory of payload keys back", time.Unix(hour*3600, 0).UTC().Format(time.RFC3339), k.count, k.first, k.last)
 	}
 	c.finishPruned()
+	if err := c.closedRow(); err != nil {
+		return err
+	}
 	h := c.head
 	if h.size != n {
 		f.find("head", l, nil, "it says size %d, there are %d leaves", h.size, n)

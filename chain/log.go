@@ -32,6 +32,7 @@ type Log struct {
 	hours     hourRuns
 	pruned    atomic.Pointer[pruned] // nil: nothing
 	kept      retained
+	closed    atomic.Uint64 // entry that closed it; 0: open
 
 	// Owned by the committer.
 	work     logState

@@ -123,7 +123,7 @@ func (s *Store) loadLogs() error {
 	if err != nil {
 		return err
 	}
-	if err := s.loadPruned(); err != nil {
+	if err := errors.Join(s.loadPruned(), s.loadClosed()); err != nil {
 		return err
 	}
 	// Logs do not depend on each other, and hashing their partial tiles takes

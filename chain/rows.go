@@ -30,6 +30,7 @@ const (
 	metaUser        = 'u'
 	metaErasure     = 'e'
 	metaPruned      = 'p'
+	metaClosed      = 'c'
 	metaWitness     = 'w'
 	metaQuorum      = 'q'
 	metaRestore     = 'r'

@@ -171,6 +171,16 @@ retention {
   # }
 }
 
+# When the log of a domain is closed and goes on in another shard, whose first
+# entry quotes the last checkpoint. It is closed at the end of an incarnation too.
+shards {
+  # Entries, 65536 or more.
+  # entries = 16777216
+
+  # Age of a shard.
+  # age = "30d"
+}
+
 # A block for each witness: a third party that cosigns the checkpoints of the
 # host log (c2sp.org/tlog-witness), so that nobody, root included, can show two
 # histories. Its operator has to add the host log with its verifier key

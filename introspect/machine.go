@@ -20,6 +20,7 @@ type machine struct {
 	UUID         domain.UUID  `json:"uuid"`
 	Name         string       `json:"name"`
 	Incarnation  uint64       `json:"incarnation"`
+	Shard        uint32       `json:"shard,omitempty"` // 0: the first
 	Ended        bool         `json:"ended,omitempty"` // undefined, or gone
 	Epoch        epochID      `json:"epoch"`
 	Parent       epochID      `json:"parent"`

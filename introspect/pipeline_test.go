@@ -139,9 +139,15 @@ func (p *pipe) see(typ, word, reason string, pid int, state domain.State) {
 // history is the log of the domain as words: classes, causes of epochs.
 func (p *pipe) history(incarnation string) []string {
 	p.t.Helper()
-	l, ok := p.store.LogByOrigin("test.host/vm/" + vm.String() + "/" + incarnation + "/1")
+	return p.historyOf(incarnation + "/1")
+}
+
+// historyOf is the history of one shard, named by its incarnation and number.
+func (p *pipe) historyOf(shard string) []string {
+	p.t.Helper()
+	l, ok := p.store.LogByOrigin("test.host/vm/" + vm.String() + "/" + shard)
 	if !ok {
-		p.t.Fatalf("incarnation %s has no log", incarnation)
+		p.t.Fatalf("there is no log %s", shard)
 	}
 	var words []string
 	for i, err := range l.Read(p.t.Context(), 0, l.Size()) {
@@ -188,7 +194,7 @@ func TestLifeOfADomain(t *testing.T) {
 	p.see("vm.stop", "stop", "destroyed", 0, domain.Shutoff)
 	p.see("vm.undefine", "undefine", "removed", 0, domain.Shutoff)
 	p.expect("1", "log.genesis", "policy.loaded", "vm.define", "vm.epoch:start", "vm.start", "vm.pause", "vm.resume",
-		"vm.epoch:reset+parent", "vm.reboot", "vm.stop", "vm.epoch:restore+parent", "vm.start", "vm.stop", "vm.undefine")
+		"vm.epoch:reset+parent", "vm.reboot", "vm.stop", "vm.epoch:restore+parent", "vm.start", "vm.stop", "vm.undefine", "log.closed")
 	if got := p.registry.Machines(); len(got) != 0 {
 		t.Errorf("an undefined domain is listed: %v", got)
 	}
@@ -210,7 +216,7 @@ func TestEndsWithoutUndefine(t *testing.T) {
 	p.see("vm.migrate", "stop", "migrated", 0, domain.Shutoff)
 	p.see("vm.migrate", "start", "migrated", 12, domain.Running)
 	p.see("vm.migrate", "start", "migrated", 13, domain.Running) // its departure was missed
-	p.expect("3", "log.genesis+previous", "policy.loaded", "vm.epoch:arrival", "vm.migrate", "vm.change")
+	p.expect("3", "log.genesis+previous", "policy.loaded", "vm.epoch:arrival", "vm.migrate", "vm.change", "log.closed")
 	p.expect("4", "log.genesis+previous", "policy.loaded", "vm.epoch:arrival", "vm.migrate")
 }
 

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/provostd/provost/chain"
 	"github.com/provostd/provost/chain/proof"
@@ -45,6 +46,11 @@ type RegistryConfig struct {
 	// Activation says which policies judge the log of a domain from now on;
 	// nil where there are none.
 	Activation func(uuid string) *record.BundleActivation
+	// ShardEntries and ShardAge are when the log of an incarnation goes on in
+	// another shard; DefaultShardEntries and DefaultShardAge.
+	ShardEntries uint64
+	ShardAge     time.Duration
+	Now          func() time.Time // default: time.Now
 	// Inspect reads the facts of a domain now.
 	Inspect func(ctx context.Context, id domain.UUID) (virt.Snapshot, error)
 	Log     *slog.Logger
@@ -53,6 +59,15 @@ type RegistryConfig struct {
 // NewRegistry reads what is known of the host's domains from the ledger.
 func NewRegistry(cfg RegistryConfig) (*Registry, error) {
 	store := cfg.Store
+	if cfg.ShardEntries == 0 {
+		cfg.ShardEntries = DefaultShardEntries
+	}
+	if cfg.ShardAge <= 0 {
+		cfg.ShardAge = DefaultShardAge
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	r := &Registry{cfg: cfg, store: store, sessions: cfg.Sessions, log: cfg.Log, machines: map[domain.UUID]*machine{}}
 	for row, err := range store.MetaPrefix(machinePrefix) {
 		if err != nil {
@@ -62,7 +77,7 @@ func NewRegistry(cfg RegistryConfig) (*Registry, error) {
 		if err != nil {
 			return nil, err
 		}
-		l, ok := store.LogByOrigin(proof.VMOrigin(r.cfg.HostID, m.UUID.String(), m.Incarnation))
+		l, ok := store.LogByOrigin(m.origin(r.cfg.HostID))
 		if !ok {
 			return nil, fmt.Errorf("read domains from the ledger: domain %s has no log: %w", m.UUID, record.ErrFatal)
 		}
@@ -137,6 +152,10 @@ func (r *Registry) connected(ctx context.Context, o *virt.Observation) error {
 		if m == nil || m.Ended {
 			continue
 		}
+		var err error
+		if m, err = r.reopen(ctx, m); err != nil {
+			return fmt.Errorf("seal blind interval: %w", err)
+		}
 		e, err := r.store.Draft(record.OriginHost, record.ClassVMGap, &record.Gap{From: g.From, To: g.To, Cause: g.Cause, Changes: c.What})
 		if err != nil {
 			return err
@@ -185,6 +204,12 @@ func (r *Registry) observeDomain(ctx context.Context, o *virt.Observation, origi
 			return err
 		}
 	}
+	if known != nil && !known.Ended {
+		var err error
+		if known, err = r.reopen(ctx, known); err != nil {
+			return err
+		}
+	}
 	fresh := known == nil || known.Ended
 	if fresh {
 		if undefine {
@@ -219,7 +244,10 @@ func (r *Registry) observeDomain(ctx context.Context, o *virt.Observation, origi
 	r.machines[m.UUID] = &m
 	r.mu.Unlock()
 	r.serve(&m)
-	if settles(o.Word) || m.Ended {
+	if m.Ended {
+		return r.store.CloseLog(ctx, m.log, closeReasonEnd, "")
+	}
+	if settles(o.Word) {
 		if err := r.store.CheckpointNow(ctx, m.log); err != nil {
 			return err
 		}
@@ -243,7 +271,8 @@ func (r *Registry) depart(ctx context.Context, m *machine) error {
 	if _, err := r.store.Append(ctx, chain.Batch{Log: m.log, Entries: []chain.Entry{e}, Meta: []chain.MetaWrite{row}}); err != nil {
 		return fmt.Errorf("end incarnation %d: %w", m.Incarnation, err)
 	}
-	return r.store.CheckpointNow(ctx, m.log)
+	r.sessions.Remove(m.UUID) // nothing of it may come behind the end
+	return r.store.CloseLog(ctx, m.log, closeReasonEnd, "")
 }
 
 // settles reports whether a domain's history should be signed at once: it may

@@ -27,12 +27,19 @@ func (r *Registry) Run(ctx context.Context) error {
 	defer tick.Stop()
 	beat := time.NewTicker(proof.HeartbeatEvery)
 	defer beat.Stop()
+	roll := time.NewTicker(shardEvery)
+	defer roll.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-beat.C:
 			if err := r.beat(ctx); err != nil && ctx.Err() == nil {
+				return err
+			}
+			continue
+		case <-roll.C:
+			if err := r.rollShards(ctx); err != nil && ctx.Err() == nil {
 				return err
 			}
 			continue
@@ -63,7 +70,7 @@ func (r *Registry) beat(ctx context.Context) error {
 	var batches []chain.Batch
 	var err error
 	for id, m := range r.machines {
-		if m.Ended || !r.hearing {
+		if _, closed := m.log.Closed(); closed || m.Ended || !r.hearing {
 			continue
 		}
 		agent := agents[id]
@@ -129,5 +136,5 @@ func (r *Registry) Current(l *chain.Log) bool {
 		return false
 	}
 	m := r.get(id)
-	return m != nil && !m.Ended && m.log == l
+	return m != nil && !m.Ended && m.sameIncarnation(l)
 }

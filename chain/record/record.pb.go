@@ -2362,7 +2362,7 @@ type Genesis struct {
 	VerifierKeys       []string               `protobuf:"bytes,9,rep,name=verifier_keys,json=verifierKeys,proto3" json:"verifier_keys,omitempty"`                    // note verifier keys that sign this log
 	PreviousCheckpoint []byte                 `protobuf:"bytes,10,opt,name=previous_checkpoint,json=previousCheckpoint,proto3" json:"previous_checkpoint,omitempty"` // last signed note of the log that this one continues
 	PreviousOrigin     string                 `protobuf:"bytes,11,opt,name=previous_origin,json=previousOrigin,proto3" json:"previous_origin,omitempty"`
-	Cause              string                 `protobuf:"bytes,12,opt,name=cause,proto3" json:"cause,omitempty"` // first_seen, define, arrival, clone, create
+	Cause              string                 `protobuf:"bytes,12,opt,name=cause,proto3" json:"cause,omitempty"` // first_seen, define, arrival, clone, create, shard
 	DomainName         string                 `protobuf:"bytes,13,opt,name=domain_name,json=domainName,proto3" json:"domain_name,omitempty"`
 	Software           string                 `protobuf:"bytes,14,opt,name=software,proto3" json:"software,omitempty"`
 	unknownFields      protoimpl.UnknownFields

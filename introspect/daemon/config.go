@@ -48,6 +48,7 @@ type Config struct {
 	Checkpoints *CheckpointsConfig `hcl:"checkpoints,block"`
 	Keys        *KeysConfig        `hcl:"keys,block"`
 	Retention   *RetentionConfig   `hcl:"retention,block"`
+	Shards      *ShardsConfig      `hcl:"shards,block"`
 	Witnessing  *WitnessingConfig  `hcl:"witnessing,block"`
 	Witnesses   []WitnessConfig    `hcl:"witness,block"`
 	Listeners   []ListenerConfig   `hcl:"listener,block"`
@@ -190,6 +191,7 @@ func (c *Config) blocks(v *validator) {
 	c.Checkpoints.quote = v.duration("checkpoints.quote", c.Checkpoints.Quote, 100*time.Millisecond, time.Hour)
 	c.completeKeys(v)
 	c.completeRetention(v)
+	c.completeShards(v)
 	c.completeWitnesses(v)
 	seen := map[domain.UUID]bool{}
 	for i := range c.Domains {

@@ -139,7 +139,7 @@ func New(cfg *Config, version string, log *slog.Logger) (_ *Daemon, err error) {
 	})
 	d.registry, err = introspect.NewRegistry(introspect.RegistryConfig{
 		Store: d.store, Sessions: d.sessions, HostID: cfg.HostID, Software: "provostd " + version,
-		Activation: d.engine.ActivationFor, Log: log,
+		Activation: d.engine.ActivationFor, Log: log, ShardEntries: cfg.Shards.Entries, ShardAge: cfg.Shards.age,
 		Inspect: func(ctx context.Context, id domain.UUID) (virt.Snapshot, error) { return d.host.Inspect(ctx, id) },
 	})
 	if err != nil {

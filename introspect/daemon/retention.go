@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/provostd/provost/chain"
+	"github.com/provostd/provost/introspect"
 	"github.com/provostd/provost/introspect/domain"
 )
 
@@ -91,4 +92,33 @@ func parseAge(s string) (time.Duration, error) {
 		return 0, fmt.Errorf("%q is no age", s)
 	}
 	return d, nil
+}
+
+// ShardsConfig says when the log of a domain goes on in another shard.
+type ShardsConfig struct {
+	Entries uint64 `hcl:"entries,optional"` // default 16777216
+	Age     string `hcl:"age,optional"`     // default 30d
+
+	age time.Duration
+}
+
+// minShardEntries keeps genesis and quotes of shards far below what is in them.
+const minShardEntries = 1 << 16
+
+func (c *Config) completeShards(v *validator) {
+	if c.Shards == nil {
+		c.Shards = &ShardsConfig{}
+	}
+	s := c.Shards
+	if s.Entries == 0 {
+		s.Entries = introspect.DefaultShardEntries
+	}
+	if s.Entries < minShardEntries {
+		v.bad("shards.entries", "Shards are too small", fmt.Sprintf("%d entries; want %d or more.", s.Entries, minShardEntries))
+	}
+	def(&s.Age, "30d")
+	var err error
+	if s.age, err = parseAge(s.Age); err != nil {
+		v.bad("shards.age", "Age cannot be used", fmt.Sprintf("%v. Write one such as \"30d\", \"1y\" or \"12h\".", err))
+	}
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/provostd/provost/chain"
+	"github.com/provostd/provost/chain/proof"
 	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/guestagent/wire"
 )
@@ -182,6 +183,9 @@ func (s *session) rollback(d *Domain, id *wire.Ident) ([]chain.Entry, error) {
 	if id.AckedFrame == 0 || id.AckedHash.IsZero() {
 		return nil, nil
 	}
+	if s.inEarlierShard(d, id) {
+		return nil, nil
+	}
 	reason := ""
 	if leaf, err := d.Log.LeafHash(id.AckedIndex); err != nil {
 		reason = fmt.Sprintf("the agent holds an ack for leaf %d, the log has %d leaves", id.AckedIndex, d.Log.Size())
@@ -200,6 +204,22 @@ func (s *session) rollback(d *Domain, id *wire.Ident) ([]chain.Entry, error) {
 	return []chain.Entry{e}, nil
 }
 
+// inEarlierShard reports whether a shard before this one bears an acknowledgement
+// out: the agent was told of no leaf since its domain goes on in this shard.
+func (s *session) inEarlierShard(d *Domain, id *wire.Ident) bool {
+	for name := d.Log.Name(); name.Shard > proof.FirstShard; {
+		name.Shard--
+		l, ok := s.cfg.Store.LogByOrigin(name.String())
+		if !ok {
+			return false
+		}
+		if leaf, err := l.LeafHash(id.AckedIndex); err == nil && leaf == id.AckedHash {
+			return true
+		}
+	}
+	return false
+}
+
 // seal appends entries together with the progress they stand for and waits.
 func (s *session) seal(ctx context.Context, d *Domain, entries []chain.Entry, next progress) error {
 	b, err := next.encode()
@@ -214,7 +234,11 @@ func (s *session) seal(ctx context.Context, d *Domain, entries []chain.Entry, ne
 	return nil
 }
 
-func progressKey(d *Domain) string { return "agent/" + d.Log.Origin() }
+func progressKey(d *Domain) string { return ProgressKey(d.Log) }
+
+// ProgressKey is where it is kept how far an agent has been sealed in a log. Who
+// lets a domain go on in another log takes it along.
+func ProgressKey(l *chain.Log) string { return "agent/" + l.Origin() }
 
 // refuse seals why an agent is turned away, and tells it.
 func (s *session) refuse(ctx context.Context, l *link, d *Domain, reason string, evidence []byte, cause error) error {
