@@ -31,15 +31,19 @@ type ledger struct {
 	seq map[uint64]uint64
 }
 
-func newLedger(t testing.TB) *ledger {
+func newLedger(t testing.TB, change ...func(*chain.Config)) *ledger {
 	t.Helper()
 	dir := t.TempDir()
 	k, err := keys.Create(filepath.Join(dir, "keys"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := chain.Create(chain.Config{Dir: filepath.Join(dir, "store"), Anchor: filepath.Join(dir, "anchor"), HostID: host, Keys: k,
-		CheckpointEvery: time.Hour, HostEvery: time.Hour, WitnessEvery: time.Hour})
+	cfg := chain.Config{Dir: filepath.Join(dir, "store"), Anchor: filepath.Join(dir, "anchor"), HostID: host, Keys: k,
+		CheckpointEvery: time.Hour, HostEvery: time.Hour, WitnessEvery: time.Hour}
+	for _, f := range change {
+		f(&cfg)
+	}
+	s, err := chain.Create(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
