@@ -321,3 +321,75 @@ func TestDestroyAgain(t *testing.T) {
 		}
 	}
 }
+
+// TestEraseOverDamage erases where a row under the same keys is damaged: it cannot
+// be finished, which keeps nobody from sealing and shows nobody what was erased.
+func TestEraseOverDamage(t *testing.T) {
+	cfg := testConfig(t, vfs.NewMem())
+	cfg.unpacked = true
+	now := time.Date(2026, 5, 1, 0, 10, 0, 0, time.UTC)
+	cfg.Now = func() time.Time { return now }
+	s := mustCreate(t, cfg)
+	stop := run(t, s)
+	l := mustCreateLog(t, s, 1)
+	newTestAgent(t, s, l, 1).frame(3 * tileWidth)
+	packNow(t, s)
+	shutdown(t, s, stop)
+	var was []byte
+	key := keySeq(tableBundle, l.id, 0)
+	edit(t, cfg, func(db *pebble.DB) {
+		row, _, err := get(db, key)
+		was = append(was, row...)
+		if row[len(row)-1] ^= 1; err == nil {
+			err = db.Set(key, row, pebble.Sync)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+	s = mustOpen(t, cfg)
+	stop = run(t, s)
+	l, _ = s.LogByID(l.id)
+	const at = 2*tileWidth + 5
+	if _, err := s.Erase(t.Context(), EraseSelection{Log: l, Range: &proof.Range{First: at, Last: at}}, "r", "a"); err == nil {
+		t.Fatal("an erasure over a damaged row is said to be done")
+	}
+	by := l.Size() - 1
+	erased := func() {
+		t.Helper()
+		if it, err := l.Item(at); err != nil || !it.Erased || it.ErasedBy != by {
+			t.Errorf("the erased entry: erased %v by %d, %v", it.Erased, it.ErasedBy, err)
+		}
+	}
+	erased()
+	shutdown(t, s, stop)
+	s = mustOpen(t, cfg)
+	stop = run(t, s)
+	l, _ = s.LogByID(l.id)
+	erased()
+	mustAppend(t, s, Batch{Log: l, Entries: []Entry{hostEntry(t, s, "goes on")}})
+	shutdown(t, s, stop)
+	edit(t, cfg, func(db *pebble.DB) {
+		if err := db.Set(key, was, pebble.Sync); err != nil {
+			t.Fatal(err)
+		}
+	})
+	s = mustOpen(t, cfg)
+	stop = run(t, s)
+	l, _ = s.LogByID(l.id)
+	look := time.NewTicker(time.Millisecond)
+	defer look.Stop()
+	for deadline := time.After(20 * time.Second); len(*l.erasing.Load()) > 0; {
+		select {
+		case <-look.C:
+		case <-deadline:
+			t.Fatal("the erasure is not finished once the row is mended")
+		}
+	}
+	erased()
+	checkRetired(t, s, l, by)
+	shutdown(t, s, stop)
+	if r := mustFsck(t, cfg); !r.OK() {
+		t.Fatalf("fsck: %v", r.Findings)
+	}
+}

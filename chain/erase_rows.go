@@ -297,7 +297,7 @@ func (e *eraser) read(ctx context.Context, k uint64) (rows []openRow, packed boo
 		return nil, false, context.Cause(ctx)
 	}
 	defer func() {
-		if errors.Is(err, ErrUnreadable) {
+		if errors.Is(err, ErrUnreadable) && !errors.Is(err, errOtherKey) { // another key: more likely it is damaged
 			e.s.cfg.Log.Warn("an erasure passes over entries that cannot be read", slog.Any("error", err))
 			rows, err = nil, nil
 		}

@@ -236,7 +236,12 @@ func (s *Store) resumeErasures(ctx context.Context) error {
 			if ctx.Err() != nil {
 				return nil // the next start goes on
 			}
-			return fmt.Errorf("erase from %s, entry %d: %w", p.log.origin, p.index, err)
+			if s.Err() != nil {
+				return fmt.Errorf("erase from %s, entry %d: %w", p.log.origin, p.index, err)
+			}
+			// Damaged rows must not keep a host from sealing.
+			s.cfg.Log.Error("an erasure cannot be finished; nobody is shown what it names, its keys and rows are still there: mend the ledger with fsck, the next start tries again",
+				slog.String("origin", p.log.origin), slog.Uint64("entry", p.index), slog.Any("error", err))
 		}
 	}
 	s.unfinished = nil

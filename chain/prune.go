@@ -289,7 +289,10 @@ func (s *Store) resumePruning(ctx context.Context) error {
 				if ctx.Err() != nil {
 					return nil // the next start goes on
 				}
-				return fmt.Errorf("prune %s: %w", l.origin, err)
+				if s.Err() != nil {
+					return fmt.Errorf("prune %s: %w", l.origin, err)
+				}
+				s.cfg.Log.Error("what was pruned is not taken away yet, the next start tries again", slog.String("origin", l.origin), slog.Any("error", err))
 			}
 		}
 	}
