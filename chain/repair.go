@@ -98,6 +98,9 @@ func (r *repairer) run(ctx context.Context) (*Repaired, error) {
 		return out, err
 	}
 	err := r.rebuild(ctx)
+	if len(r.done) == 0 { // roots of tiles are not copied
+		r.did(nil, "root", 0, 0, "rebuilt", "rows that follow from tiles are made anew")
+	}
 	if err == nil {
 		err = r.s.db.Flush()
 	}
@@ -220,6 +223,13 @@ func (r *repairer) log(ctx context.Context, p *logRepair) error {
 	}
 	if p.fenced, err = loadFences(r.s.db, p.l.id); err != nil {
 		return err
+	}
+	if row, ok, err := get(r.s.db, keyPruned(p.l.id)); err != nil {
+		return err
+	} else if ok {
+		if p.pruned, err = parsePruned(row); err != nil {
+			return err
+		}
 	}
 	if err := r.checkpointRows(p); err != nil {
 		return err

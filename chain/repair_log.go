@@ -30,7 +30,8 @@ type logRepair struct {
 	head    head
 	hasHead bool
 	claims  map[uint64][]claim
-	fenced  fences // of before
+	fenced  fences  // of before
+	pruned  *pruned // what is not kept; nil: all is
 
 	dropped []fence // new ones, not merged
 }
@@ -59,9 +60,12 @@ func (g *guess) fork() *guess {
 
 // decide finds the one way to choose that was signed.
 func (p *logRepair) decide(ctx context.Context) (*guess, error) {
-	all := []*guess{{tile: map[uint64]bool{}, leaf: map[uint64]record.Hash{}}}
-	var err error
-	for n := range p.size / tileWidth {
+	first, err := p.begin()
+	if err != nil {
+		return nil, err
+	}
+	all := []*guess{first}
+	for n := first.tree.size / tileWidth; n < p.size/tileWidth; n++ {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
@@ -83,6 +87,30 @@ func (p *logRepair) decide(ctx context.Context) (*guess, error) {
 		return nil, fmt.Errorf("%d ways to choose between rows and tiles are left behind the newest signed checkpoint: nothing says which one is right", len(all))
 	}
 	return all[0], nil
+}
+
+// begin returns the tree behind what was pruned: the tiles that stay make it.
+func (p *logRepair) begin() (*guess, error) {
+	g := &guess{tile: map[uint64]bool{}, leaf: map[uint64]record.Hash{}}
+	if p.pruned == nil || p.pruned.tiles == 0 {
+		return g, nil
+	}
+	var err error
+	if g.tree.tails, err = loadTails(p.r.s.db, p.l.id, p.pruned.tiles, nil, hashTiles); err != nil {
+		return nil, fmt.Errorf("the tree before entry %d, whose entries are pruned: %w", p.pruned.tiles, err)
+	}
+	g.tree.size = p.pruned.tiles
+	before, err := readTile(p.r.s.db, p.l.id, 0, p.pruned.tiles/tileWidth-1)
+	if err != nil {
+		return nil, err
+	}
+	g.last = before[tileWidth-1]
+	return g, nil
+}
+
+// gone reports whether the rows of a block were pruned.
+func (p *logRepair) gone(block uint64) bool {
+	return p.pruned != nil && block < p.pruned.leaves/tileWidth && !p.pruned.pinned(block)
 }
 
 // decideTile follows every guess over one full tile.
@@ -266,8 +294,11 @@ func (p *logRepair) packed(b *bundle, i int, prev record.Hash) (record.Leaf, ope
 // settle writes the tree that was decided on and fences what does not fit it.
 func (p *logRepair) settle(ctx context.Context, g *guess) (err error) {
 	p.dropped = nil
-	var t tree
-	var last record.Hash
+	start, err := p.begin()
+	if err != nil {
+		return err
+	}
+	t, last := start.tree, start.last
 	rebuilt := 0
 	emit := func(f fullTile) {
 		row := make([]byte, 0, tileWidth*len(last))
@@ -283,7 +314,7 @@ func (p *logRepair) settle(ctx context.Context, g *guess) (err error) {
 		err = errors.Join(err, gerr)
 	}
 	leaf := record.Leaf{}
-	for first := uint64(0); first < p.size; first += tileWidth {
+	for first := t.size; first < p.size; first += tileWidth {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -291,8 +322,10 @@ func (p *logRepair) settle(ctx context.Context, g *guess) (err error) {
 		if herr != nil {
 			return herr
 		}
-		if leaf, err = p.entries(first, hashes, last); err != nil {
-			return err
+		if !p.gone(first / tileWidth) {
+			if leaf, err = p.entries(first, hashes, last); err != nil {
+				return err
+			}
 		}
 		for _, h := range hashes {
 			last = h

@@ -277,7 +277,7 @@ func (r *repairer) otherRows() error {
 			}
 		case metaRestore:
 			_, _, _, err = parseRestore(value)
-		case metaStore, metaLog, metaCertificate, metaUser, metaErasure, metaFence:
+		case metaStore, metaLog, metaCertificate, metaUser, metaErasure, metaPruned, metaFence:
 		default:
 			err = errors.New("it belongs to no table")
 		}

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -129,7 +130,7 @@ func (o *original) holds(t *testing.T, cfg Config, name string) (fenced int) {
 // derived reports whether a row can be made again from others.
 func derived(key []byte) bool {
 	switch key[0] {
-	case tableTile, tableHead, tableCommit, tableQuote, tableFollower:
+	case tableTile, tableRoot, tableHead, tableCommit, tableQuote, tableFollower:
 		return true
 	case tableMeta:
 		return key[1] != metaUser
@@ -269,4 +270,36 @@ func proofOrigin(o *original, n int) string {
 	}
 	slices.Sort(names)
 	return names[n] // host/log sorts ahead of host/vm
+}
+
+// TestRepairPruned mends a log whose beginning is not kept any longer.
+func TestRepairPruned(t *testing.T) {
+	old := newOldLog(t, vfs.NewMem())
+	old.now = old.now.Add(10 * day).Add(-time.Hour)
+	old.retain(t)
+	size, root := old.l.Root()
+	minimum := old.l.Minimum()
+	if minimum == 0 {
+		t.Fatal("nothing is pruned")
+	}
+	shutdown(t, old.s, old.stop)
+	edit(t, old.cfg, func(db *pebble.DB) {
+		flipRow(t, db, keyTile(old.l.id, 0, minimum/tileWidth+3), 40)
+		flipRow(t, db, keyLog(tableHead, old.l.id), 20)
+	})
+	r, err := Repair(context.Background(), old.cfg, FsckOptions{Frame: testFrame})
+	if err != nil || r.Fenced() || r.Kept == "" {
+		t.Fatalf("%+v %v", r, err)
+	}
+	s := mustOpen(t, old.cfg)
+	l, _ := s.LogByID(old.l.id)
+	if got, err := l.RootAt(size); err != nil || got != root || l.Minimum() != minimum {
+		t.Errorf("root %s, want %s; entries from %d, want %d (%v)", got, root, l.Minimum(), minimum, err)
+	}
+	if _, err := l.Item(minimum); err != nil {
+		t.Error(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -10,7 +10,8 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// knownTables are all tables, in the order of their keys.
+// knownTables are all tables but that of the roots of tiles, which is made anew
+// where it is not there.
 var knownTables = []byte{tableBundle, tableCheckpoint, tableEntry, tableFollower, tableHead, tableMeta, tableCommit, tablePayload, tableQuote, tableTile}
 
 // salvageBatch is how many bytes of rows are written at once.
