@@ -12,6 +12,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/provostd/provost/chain/keys"
+	"github.com/provostd/provost/chain/proof"
 	"github.com/provostd/provost/chain/record"
 )
 
@@ -335,4 +336,42 @@ func TestBackupRefuses(t *testing.T) {
 	if err != nil || item.Leaf.Header.Class != record.ClassHostBackup {
 		t.Errorf("the backup is not sealed: %s, %v", item.Leaf.Header.Class, err)
 	}
+}
+
+// TestWitnessAfterRollback: a witness that shows what was given up disputes, and
+// does not end the ledger; once it has begun anew it cosigns again.
+func TestWitnessAfterRollback(t *testing.T) {
+	var givenUp []byte
+	cfg, _ := backedUp(t, func(s *Store, l *Log) {
+		mustAppend(t, s, Batch{Log: l, Entries: []Entry{hostEntry(t, s, "lost")}})
+		if err := s.CheckpointNow(context.Background(), l); err != nil {
+			t.Fatal(err)
+		}
+		p, _ := s.host.Checkpoint()
+		givenUp = p.Note
+	})
+	lose(t, cfg)
+	if _, err := Restore(context.Background(), cfg, accepted); err != nil {
+		t.Fatal(err)
+	}
+	w := newMemoryWitness(t, "w1")
+	cfg.Witnesses = []Witness{w}
+	s := mustOpen(t, cfg)
+	stop := run(t, s)
+	w.fail(&proof.DisputeError{Witness: "w1", Origin: s.host.origin, Ours: s.host.Size(), Theirs: 1000, Reason: "rolled back"})
+	w.latest = givenUp
+	for range 2 {
+		grow(t, s)
+		mustCosign(t, s)
+	}
+	if n := countClass(t, s, record.ClassWitnessDisputed); n != 1 || s.Err() != nil {
+		t.Errorf("the dispute was sealed %d times, the ledger fails with %v", n, s.Err())
+	}
+	w.fail(nil)
+	grow(t, s)
+	mustCosign(t, s)
+	if _, missing, _ := s.Witnesses(); missing != "" {
+		t.Errorf("a witness that has begun anew does not cosign: %s", missing)
+	}
+	shutdown(t, s, stop)
 }

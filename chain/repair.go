@@ -29,9 +29,10 @@ type Repaired struct {
 	Kept   string // where the damaged store is; empty: nothing was done
 }
 
-// Fenced reports whether evidence was lost.
+// Fenced reports whether evidence was lost. Parts of files that cannot be read
+// are none by themselves: what was in them may have been rebuilt.
 func (r *Repaired) Fenced() bool {
-	return slices.ContainsFunc(r.Done, func(d *record.Damage) bool { return d.Done != "rebuilt" })
+	return slices.ContainsFunc(r.Done, func(d *record.Damage) bool { return d.Done != "rebuilt" && d.Table != "file" })
 }
 
 // Repair checks a store, which must not be open, and mends what it can: rows
