@@ -157,7 +157,9 @@ func doorCode(self int) (asm.Instructions, error) {
 	// The arguments of the hook: command, attributes, which begin with the number, and their size.
 	code := asm.Instructions{
 		asm.Mov.Reg(asm.R6, asm.R1),
-		asm.LoadMem(asm.R7, asm.R6, 0, asm.DWord),
+		// The command is an int: of the register that it came in, the upper half
+		// is whatever was left there, which on 5.10 is now and then not zero.
+		asm.LoadMem(asm.R7, asm.R6, 0, asm.Word),
 		asm.FnGetCurrentPidTgid.Call(),
 		asm.RSh.Imm(asm.R0, 32),
 		asm.JEq.Imm(asm.R0, int32(self), "allow"),

@@ -236,8 +236,11 @@ func TestReachAtTheStart(t *testing.T) {
 				t.Errorf("another process holds map %s", name)
 			}
 		}
-		if len(held) > 0 || len(p.found) > 0 {
-			t.Errorf("maps are held: %v, %v", held, p.found)
+		if len(held) > 0 {
+			t.Errorf("maps are held: %v", held)
+		}
+		for _, f := range p.found {
+			t.Errorf("found at the start: %v", f.tamper)
 		}
 	} else if by := held["conf"]; by != strconv.Itoa(thief.Process.Pid) {
 		t.Errorf("map conf is held by %q, want process %d; all: %v", by, thief.Process.Pid, held)

@@ -108,11 +108,11 @@ func TestProbe(t *testing.T) {
 
 // From an act in the guest to a verified record at the host.
 func TestAgent(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
-	defer cancel()
 	bin := build(t, t.TempDir(), "provost-agent")
 	for _, kernel := range kernels(t) {
 		t.Run(kernel, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 12*time.Minute)
+			defer cancel()
 			vm := boot(t, ctx, harness.ImageConfig{KernelVersion: kernel, Agent: bin, AgentArgs: []string{"-log-level", "debug", "-mode", "lsm", "-protect", "off"}})
 			h := &host{books: agenttest.NewBooks(), path: vm.AgentSocket()}
 			h.connect(ctx)
@@ -269,9 +269,7 @@ func (g *guest) rests(while string) {
 func (g *guest) restart() {
 	old := g.h.books.View().Session
 	g.sh("agentctl restart")
-	ctx, cancel := context.WithTimeout(g.ctx, time.Minute)
-	defer cancel()
-	if err := g.h.books.Until(ctx, func(v agenttest.View) bool { return v.Session != old && v.Frame > 0 }); err != nil {
+	if err := g.another(old); err != nil {
 		g.Fatalf("no new session: %v", err)
 	}
 	g.sh("echo x >/etc/after-restart")
@@ -285,9 +283,17 @@ func (g *guest) restart() {
 	}
 	g.sh("agentctl kill; agentctl start")
 	old = g.h.books.View().Session
-	if err := g.h.books.Until(ctx, func(v agenttest.View) bool { return v.Session != old && v.Frame > 0 }); err != nil {
+	if err := g.another(old); err != nil {
 		g.Fatalf("no new session after a kill: %v", err)
 	}
+}
+
+// another waits for a session that is not old. Under emulation the kernel takes
+// its time to detach programs, and to verify them again.
+func (g *guest) another(old uint64) error {
+	ctx, cancel := context.WithTimeout(g.ctx, 4*time.Minute)
+	defer cancel()
+	return g.h.books.Until(ctx, func(v agenttest.View) bool { return v.Session != old && v.Frame > 0 })
 }
 
 // books holds the host's findings: nothing was wrong with any frame, and every
