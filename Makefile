@@ -71,7 +71,7 @@ RACE = ./chain/... ./cmd/... ./guestagent/wire ./guestagent ./introspect/... ./r
 test-long: test ## everything, with long loops and a bare Debian 12 in a chroot (as root)
 	hack/setup.sh mmdebstrap vagrant vagrant-libvirt
 	$(GO) test -race -tags $(TAGS) -timeout 30m $(TESTFLAGS) $(RACE)
-	failed=; for p in $(LONG); do $(GO) test -tags $(TAGS) -timeout 60m $(TESTFLAGS) ./$$p -args -long || failed="$$failed $$p"; done; \
+	failed=; for p in $(LONG); do $(GO) test -tags $(TAGS) -timeout 75m $(TESTFLAGS) ./$$p -args -long || failed="$$failed $$p"; done; \
 	[ -z "$$failed" ] || { echo "failed:$$failed"; exit 1; }
 	vagrant validate
 	hack/chroot-test.sh demo test
@@ -90,7 +90,7 @@ demo-end: .cache/env.mk ## end what make demo KEEP=1 has left running
 
 # Each prints lines "RESULT name value unit target>=value" (or <=); docs/benchmarks.md explains them.
 # Run one at a time on a machine that does nothing else.
-BENCH = $(GO) test -tags $(TAGS) -count=1 -timeout 60m
+BENCH = $(GO) test -tags $(TAGS) -count=1 -timeout 75m
 
 .PHONY: bench bench-wire bench-chain bench-index bench-rules bench-probe
 bench: bench-wire bench-chain bench-index bench-rules bench-probe ## all benchmarks, one after the other

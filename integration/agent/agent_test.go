@@ -92,9 +92,9 @@ func TestProbe(t *testing.T) {
 		t.Run(kernel, func(t *testing.T) {
 			vm := boot(t, ctx, harness.ImageConfig{KernelVersion: kernel, Files: map[string]string{"/bin/probe.test": bin}, Modules: []string{"overlay"}})
 			for _, mode := range []string{"lsm", "tracepoint"} {
-				ctx, cancel := context.WithTimeout(ctx, 9*time.Minute)
+				ctx, cancel := context.WithTimeout(ctx, 15*time.Minute)
 				defer cancel()
-				r, err := vm.Run(ctx, fmt.Sprintf("/bin/probe.test -mode %s -storm %d -test.timeout 8m -test.skip TestCoveragePage >/tmp/out 2>&1; tail -c 20000 /tmp/out", mode, storm))
+				r, err := vm.Run(ctx, fmt.Sprintf("/bin/probe.test -mode %s -storm %d -test.timeout 14m -test.skip TestCoveragePage >/tmp/out 2>&1; tail -c 20000 /tmp/out", mode, storm))
 				if err != nil {
 					t.Fatal(err)
 				}
