@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/provostd/provost/chain/proof"
@@ -55,6 +56,9 @@ func verifyCommand(a *app) func(context.Context, []string) error {
 			}
 			if !st.IsDir() {
 				return a.verifyBundle(&f, args[0], vkey, policy)
+			}
+			if _, err := os.Stat(filepath.Join(args[0], "manifest.json")); err == nil {
+				return &usageError{args[0] + " is an unpacked bundle; give the archive, which nobody can have added to"}
 			}
 		}
 		if f.ofURL() && !isURL {

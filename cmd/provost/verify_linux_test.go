@@ -116,7 +116,19 @@ func TestVerifyMirror(t *testing.T) {
 	}
 	want(exitInvalid, "entries 256 to 511 are missing", "--without-payloads", saved)
 
+	// A link that leads out of the directory is not followed.
+	bundle := filepath.Join(saved, "logs", l.Origin(), "tile", "entries", "001")
+	if err := os.Symlink(key, bundle); err != nil {
+		t.Fatal(err)
+	}
+	want(exitFailed, "escapes", "--without-payloads", saved)
+
 	// What cannot be read is no verdict.
+	unpacked := t.TempDir()
+	if err := os.WriteFile(filepath.Join(unpacked, "manifest.json"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want(exitUsage, "is an unpacked bundle", unpacked)
 	want(exitFailed, "no such file", filepath.Join(dir, "none"))
 	want(exitUsage, "are for URLs", "--token-file", key, saved)
 	want(exitFailed, "no URL of a server", "https://")
