@@ -89,6 +89,11 @@ func (r *Registry) beat(ctx context.Context) error {
 	for len(batches) > 0 && err == nil {
 		n := min(len(batches), beatsAtOnce)
 		_, err = r.store.AppendAll(ctx, batches[:n])
+		if errors.Is(err, record.ErrReject) {
+			// The time without them shows as not covered; nothing is lost but that.
+			r.log.ErrorContext(ctx, "heartbeats are refused", "domains", n, "error", err)
+			err = nil
+		}
 		batches = batches[n:]
 	}
 	if err != nil {

@@ -66,8 +66,8 @@ var losses = map[record.Class]string{
 	record.ClassAgentAggregating:      "acts were told as sums",
 }
 
-// Add takes the next entry. m is its payload; only that of a heartbeat matters,
-// and it may be nil.
+// Add takes the next entry. m is its payload, of a heartbeat and of a lost one
+// (log.tick, agent.heartbeat_lost); it may be nil, which covers less.
 func (c *Coverage) Add(leaf *record.Leaf, m record.Message) {
 	if !c.begun {
 		c.begun, c.last = true, leaf.Mono
@@ -90,7 +90,7 @@ func (c *Coverage) Add(leaf *record.Leaf, m record.Message) {
 	}
 	switch dark := !c.state.known || c.state.runs && !c.state.heard; {
 	case dark && !c.isDark:
-		c.isDark, c.dark = true, leaf.Mono
+		c.isDark, c.dark = true, leaf.Mono-silence(class, m)
 		if leaf.Mono > c.since && !c.state.known {
 			c.dark = c.since
 		}
@@ -98,6 +98,18 @@ func (c *Coverage) Add(leaf *record.Leaf, m record.Message) {
 		c.isDark = false
 		c.gap(c.dark, leaf.Mono, leaf.Index, "the guest ran, or may have, and its agent was not heard")
 	}
+}
+
+// silence is for how long an agent was not heard when it is sealed that it is
+// silent.
+func silence(class record.Class, m record.Message) int64 {
+	if class != record.ClassAgentHeartbeatLost {
+		return 0
+	}
+	if s, ok := m.(*record.AgentState); ok {
+		return max(0, s.Silent)
+	}
+	return int64(maxPause)
 }
 
 // AddUnreadable takes an entry whose leaf cannot be read: nothing is known of it

@@ -35,6 +35,9 @@ func cover(since, until int64, log []tells) string {
 		if state, agent, ok := strings.Cut(e.vm, ", "); ok {
 			m = &record.Event{Vm: &record.VM{State: state, Detail: agent}}
 		}
+		if e.vm == "silent" {
+			m = &record.AgentState{Silent: 10 * second}
+		}
 		c.Add(&leaf, m)
 	}
 	gaps, more := c.Gaps()
@@ -83,7 +86,8 @@ func TestCoverage(t *testing.T) {
 		"ends earlier":         {heard[:6], "360-400 nothing is sealed;"},
 		"state unknown":        {append([]tells{guest(60, record.ClassFileModify)}, heard[1:]...), "100-120 the guest ran,;"},
 		"a frame says it":      {append([]tells{host(60, record.ClassAgentFrame)}, heard[1:]...), ""},
-		"silent":               {with(host(200, record.ClassAgentHeartbeatLost), host(230, record.ClassAgentHeartbeatBack)), "200-230 the guest ran,;"},
+		"silent":               {with(tells{200, record.ClassAgentHeartbeatLost, record.OriginHost, "silent"}, host(230, record.ClassAgentHeartbeatBack)), "190-230 the guest ran,;"},
+		"silent, withheld":     {with(host(300, record.ClassAgentHeartbeatLost), host(330, record.ClassAgentHeartbeatBack)), "150-330 the guest ran,;"},
 		"silent by heartbeats": {append(without(240, 240), tick(430, "running, connected"))[:7], ""},
 		"no agent": {[]tells{tick(60, "running, none"), tick(120, "running, none"), tick(240, "running, none"), tick(360, "running, none"), tick(430, "running, none")},
 			"100-400 the guest ran,;"},
