@@ -10,18 +10,19 @@ import (
 	"github.com/provostd/provost/chain/record"
 )
 
-// What a window may hold, and how far before it the newest heartbeat is looked
-// for: together one export.
+// What a window may hold, how far before it the newest heartbeat is looked for,
+// and how many entries behind it are: together one export.
 const (
-	maxWithin   = MaxExport / 2
-	maxLookBack = MaxExport/2 - 2
+	maxWithin    = MaxExport / 2
+	maxLookBack  = MaxExport/4 - 2
+	maxLookAhead = MaxExport / 4
 )
 
 // Window is what a VM log tells of a time.
 type Window struct {
-	// First and Last are the entries that tell it: those of the time, the one
-	// behind it where there is one, and those before it back to the newest
-	// heartbeat, or the one entry before it where that is too far.
+	// First and Last are the entries that tell it: those of the time, those
+	// behind it until its silence would be sealed, and those before it back to
+	// the newest heartbeat, or the one entry before it where that is too far.
 	First, Last uint64
 	Within      uint64 // entries sealed in the time itself
 	// Gaps are the times of it that no entry and no heartbeat covers; More are
@@ -54,7 +55,11 @@ func (l *Log) Window(ctx context.Context, since, until int64) (*Window, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &Window{Within: end - begin, Last: min(end, size-1)}
+	w := &Window{Within: end - begin}
+	if w.Last, err = l.firstAt(size, proof.Settles(until)); err != nil {
+		return nil, err
+	}
+	w.Last = min(w.Last, size-1, end+maxLookAhead)
 	if w.Within > maxWithin {
 		return nil, fmt.Errorf("window of %s: %d entries were sealed in that time, the limit is %d; ask for less of it at once: %w", l.origin, w.Within, maxWithin, record.ErrReject)
 	}

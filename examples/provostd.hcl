@@ -118,7 +118,7 @@ guest {
   # bytes_per_second = 16777216
 
   # An agent that gives no sign of life for this long, while its domain runs,
-  # is sealed as silent. From "6s", three heartbeats, to "1h".
+  # is sealed as silent. From "6s", three heartbeats, to "2m".
   # silent_after = "10s"
 
   # The same for an agent that has not been heard of since its domain

@@ -15,6 +15,9 @@ const (
 	// maxPause is the longest time without an entry that heartbeats cover: two
 	// of them, and time for the host to be busy.
 	maxPause = 150 * time.Second
+	// settled is how long after a time its silence is surely sealed: the host
+	// tells silence within two minutes.
+	settled = maxPause
 	// maxGaps bounds what is told of a stretch of time.
 	maxGaps = 1000
 )
@@ -48,10 +51,14 @@ type Coverage struct {
 	more   int
 }
 
+// Settles returns until when entries tell of a time that ends at until.
+func Settles(until int64) int64 { return until + int64(settled) }
+
 // state is what is known of a domain at an entry.
 type state struct{ known, runs, heard bool }
 
-// NewCoverage is of the time from since to until, in host monotone time.
+// NewCoverage is of the time from since to until, in host monotone time. What was
+// sealed up to Settles behind it belongs to it.
 func NewCoverage(since, until int64) *Coverage { return &Coverage{since: since, until: until} }
 
 // losses are the classes which say that something may be untold.
@@ -172,8 +179,8 @@ func (c *Coverage) Gaps() (gaps []Gap, more int) {
 	if c.isDark {
 		end.gap(c.dark, c.until, 0, "the guest ran, or may have, and its agent was not heard")
 	}
-	if c.last < c.until {
-		end.gap(c.last, c.until, 0, "nothing is sealed behind it yet")
+	if open := c.last - int64(settled); open < c.until {
+		end.gap(open, c.until, 0, "what is sealed does not reach two and a half minutes further yet, when silence would show")
 	}
 	return end.gaps, end.more
 }
@@ -185,14 +192,19 @@ const maxSaid = 5
 // first and the last entry of a range, and else when.
 func (v *verification) concludeCoverage(say func(string, ...any), r Range) {
 	from, to := v.entries[r.First].leaf, v.entries[r.Last].leaf
-	c := NewCoverage(from.Mono, to.Mono)
+	until := to.Mono - int64(settled)
+	if until < from.Mono {
+		say("Whether anything else happened is not claimed: the range is shorter than two and a half minutes.")
+		return
+	}
+	c := NewCoverage(from.Mono, until)
 	for i := r.First; i <= r.Last; i++ {
 		e := v.entries[i]
 		c.Add(&e.leaf, e.message)
 	}
 	gaps, more := c.Gaps()
 	if len(gaps) == 0 {
-		say("Heartbeats cover that time: while the guest ran its agent was heard, nothing is told to be lost, and nothing else happened that is watched.")
+		say("Heartbeats cover the time from %s to %s: while the guest ran its agent was heard, nothing is told to be lost, and nothing else happened that is watched.", stamp(from.Mono), stamp(until))
 		return
 	}
 	for i, g := range gaps {

@@ -181,7 +181,7 @@ func (c *Config) blocks(v *validator) {
 	if c.Guest.RecordsPerSecond < 0 || c.Guest.BytesPerSecond < 0 {
 		v.bad("guest", "Quota is negative", "records_per_second and bytes_per_second are numbers above zero; leave them out for the defaults.")
 	}
-	c.Guest.silentAfter = v.duration("guest.silent_after", c.Guest.SilentAfter, 3*wire.HeartbeatEvery, time.Hour)
+	c.Guest.silentAfter = v.duration("guest.silent_after", c.Guest.SilentAfter, 3*wire.HeartbeatEvery, 2*proof.HeartbeatEvery) // proof.Coverage relies on it
 	c.Guest.bootGrace = v.duration("guest.boot_grace", c.Guest.BootGrace, time.Second, 24*time.Hour)
 	if c.Checkpoints == nil {
 		c.Checkpoints = &CheckpointsConfig{}
