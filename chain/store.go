@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -391,14 +392,36 @@ func (s *Store) Close() error {
 		s.queue.close(ErrClosed)
 		close(s.closed)
 		s.retreat()
-		// What is in the log of the store only need not be read from it again by
-		// the next Open. Everything is durable without it.
 		if !s.readOnly && s.Err() == nil {
-			err = s.db.Flush()
+			err = s.flush(closeFlush)
 		}
 		if err = errors.Join(err, s.db.Close()); err != nil {
 			err = fmt.Errorf("close store: %w", err)
 		}
 	})
 	return err
+}
+
+// closeFlush is how long Close waits for what it flushes.
+const closeFlush = 10 * time.Second
+
+// flush writes out what is only in the log of the store, so that the next Open need
+// not read it from there. Everything is durable without it: where it takes longer
+// than d, as on a disk that is full, where the database tries for ever, it is left.
+func (s *Store) flush(d time.Duration) error {
+	if s.db.Metrics().MemTable.Count > 1 {
+		return nil // one is being flushed already; asking for another could wait for it
+	}
+	flushed, err := s.db.AsyncFlush()
+	if err != nil {
+		return err
+	}
+	late := time.NewTimer(d)
+	defer late.Stop()
+	select {
+	case <-flushed:
+	case <-late.C:
+		s.cfg.Log.Warn("store is closed before it has written out everything; the next start reads it from its log", slog.Duration("waited", d))
+	}
+	return nil
 }
