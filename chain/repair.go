@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -203,6 +204,11 @@ func (r *repairer) rebuild(ctx context.Context) error {
 		if err := r.log(ctx, p); err != nil {
 			return fmt.Errorf("%s: %w", l.origin, err)
 		}
+		if l.name.IsHost() && p.unread() {
+			if err := r.keysOfRows(p.size); err != nil {
+				return err
+			}
+		}
 	}
 	for _, step := range []func() error{r.certificateRows, r.quoteRows, r.commitRows, r.otherRows} {
 		if err := step(); err != nil {
@@ -246,6 +252,23 @@ func (r *repairer) log(ctx context.Context, p *logRepair) error {
 		return err
 	}
 	return p.settle(ctx, g)
+}
+
+// keysOfRows takes keys whose certificates cannot be read from the rows that
+// lead to them: the same that a store which opens goes by.
+func (r *repairer) keysOfRows(size uint64) error {
+	if err := r.s.loadVMKeys(); errors.Is(err, record.ErrFatal) {
+		return fmt.Errorf("certificates of keys are gone, and so is what leads to them: %w", err)
+	} else if err != nil {
+		return err
+	}
+	for _, k := range r.s.vmKeys {
+		if k.index < size && !slices.ContainsFunc(r.certs, func(c vmKey) bool { return c.key.Equal(k.key) }) {
+			r.certs = append(r.certs, k)
+		}
+	}
+	slices.SortFunc(r.certs, func(a, b vmKey) int { return cmp.Compare(a.index, b.index) })
+	return nil
 }
 
 // checkpointRows collects what was signed for a log and drops the rows whose
