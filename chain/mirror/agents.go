@@ -207,6 +207,10 @@ func (a *agents) signer(c *logCheck, m *record.Frame, o *opened) (*agentKey, *pr
 // follow checks that a frame follows the one before it, unless an entry between
 // them says that something is missing, and that its epoch may be its key's.
 func (a *agents) follow(c *logCheck, index uint64, k *agentKey, f *proof.Frame) {
+	if f.Number <= k.frame { // numbers go back behind an enrolment only
+		c.fail(KindEntry, &index, "frame %d of session %x goes back behind frame %d: it was signed before, and stands here again", f.Number, f.Session, k.frame)
+		return
+	}
 	if k.frame > 0 && a.told == k.told {
 		if f.Number != k.frame+1 {
 			c.fail(KindGap, &index, "frame %d of session %x follows frame %d, and no entry between them says that frames are missing", f.Number, f.Session, k.frame)

@@ -96,7 +96,10 @@ func (v *verification) provedLogs(say func(string, ...any)) {
 // missing.
 func (v *verification) unclaimed(c *logCheck, whole bool) {
 	r := v.r
-	if !whole && c.name.IsHost() {
+	if !whole && c.bare.Load() {
+		r.Unclaimed = append(r.Unclaimed, "Anything of payloads: the source has none of them.")
+	}
+	if !whole && c.name.IsHost() && !c.bare.Load() {
 		r.Unclaimed = append(r.Unclaimed, fmt.Sprintf("Anything of the %d VM logs that it quotes: this is the place of the host log alone.", len(v.logs)))
 	}
 	if !whole && !c.name.IsHost() {

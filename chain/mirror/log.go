@@ -19,6 +19,7 @@ type logCheck struct {
 	origin string
 	name   proof.Origin
 	ours   bool   // entries are leaves of chain/record; of a foreign log nothing is known
+	whole  bool   // the logs that it quotes are verified as well
 	prefix string // of its resources
 	size   uint64 // of what is read
 	r      *LogReport
@@ -94,6 +95,9 @@ func (c *logCheck) check(ctx context.Context) error {
 // 4 bundles for each worker are on their way: with all of them there the one
 // who hands out waits.
 func (c *logCheck) stream(ctx context.Context) error {
+	if err := c.compare(); err != nil { // claims on no entries
+		return err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	var group sync.WaitGroup
 	defer group.Wait()
@@ -185,6 +189,9 @@ func (c *logCheck) payloads(b *bundle) error {
 	c.r.Unopened += uint64(b.width - b.match)
 	switch {
 	case !b.bare:
+	case c.whole && c.name.IsHost():
+		return &missing{problem: fmt.Sprintf("its payloads, which say what VM logs there are, are missing: there is no %s%s; without payloads only VM logs can be verified here",
+			c.prefix, bundlePath("openings", b.n, b.width))}
 	case c.v.opts.WithoutPayloads && (b.n == 0 || c.bare.Load()):
 		c.bare.Store(true)
 	default:
@@ -251,9 +258,7 @@ func (c *logCheck) entry(l *record.Leaf, index uint64, o *opened) {
 		c.r.Gaps++
 	}
 	if class == record.ClassPruned && l.Origin == record.OriginHost {
-		if c.pruned.bare = c.bare.Load(); c.pruned.bare {
-			c.pruned.by = index
-		}
+		c.pruned.barely(c, index)
 	}
 	if o == nil && l.Origin == record.OriginHost && needed(class) && !c.bare.Load() {
 		c.fail(KindGap, &index, "the payload of this %s was not given, without which the log cannot be verified", class)

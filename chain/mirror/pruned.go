@@ -17,7 +17,6 @@ type prunedEntries struct {
 	roots map[uint64]record.Hash // at each unit that was passed over
 	told  uint64                 // entries before it may be gone, by told
 	by    uint64                 // entry
-	bare  bool                   // an entry tells of it whose payload the source does not have
 	fresh bool                   // no entry of the host was seen behind the last gap
 
 	count, claims uint64 // entries that are gone; checkpoints inside them, which nothing can be held against
@@ -63,6 +62,14 @@ func (c *logCheck) overPruned(b *bundle) error {
 	return nil
 }
 
+// barely takes an entry of pruning whose payload the source does not have: it may
+// mean as much as an entry at that place can.
+func (p *prunedEntries) barely(c *logCheck, index uint64) {
+	if end := index / pruneUnit * pruneUnit; c.bare.Load() && end > p.told {
+		p.told, p.by = end, index
+	}
+}
+
 // tellsPruned takes an entry which says that entries were pruned.
 func (c *logCheck) tellsPruned(index uint64, m *record.Pruned) {
 	if m.What != "leaves" {
@@ -88,7 +95,7 @@ func (c *logCheck) checkPruned() {
 	switch {
 	case p.end == 0 || !c.ours:
 		return
-	case p.told < p.end && !(c.bare.Load() && p.bare):
+	case p.told < p.end:
 		at := p.told
 		c.fail(KindGap, &at, "entries from here to entry %d are missing, %d in the whole log, and no entry of it says that they were pruned", p.end-1, p.count)
 		return

@@ -23,9 +23,13 @@ type Options struct {
 	// Policy says which witnesses must have cosigned the checkpoint of the log
 	// that the key is of. Without it cosignatures are not looked at.
 	Policy *proof.Policy
+	// OneLog says that src is the place of the one log that the key is of. Without it
+	// a host log that stands there by itself does not verify, since whoever serves it
+	// could have left the VM logs out.
+	OneLog bool
 	// Logs names the VM logs to read. Default: all that the host log quotes.
 	Logs []string
-	// WithoutPayloads accepts VM logs, and a log by itself, of which the source
+	// WithoutPayloads accepts VM logs, and with OneLog a host log, of which the source
 	// has no opening bundles at all: then what stands in payloads is not claimed.
 	WithoutPayloads bool
 	// Seen is a signed checkpoint of the same log, from an earlier verification:
@@ -99,17 +103,30 @@ func Verify(ctx context.Context, src Source, vkey string, opts Options) (*Report
 	if v.seen(c, verifier, head); v.r.failed() {
 		return v.conclude(nil, false) // an honest log would be no better
 	}
+	c.whole = c.name.IsHost() && c.ours && prefix != "" && !opts.OneLog
 	if err := c.check(ctx); err != nil {
 		return nil, err
 	}
-	whole := c.name.IsHost() && c.ours && prefix != ""
-	if whole {
+	whole := c.whole
+	if !whole {
+		v.alone(c)
+	} else {
 		if err := v.vmLogs(ctx, strings.TrimSuffix(prefix, origin+"/")); err != nil {
 			return nil, err
 		}
 	}
 	v.r.Checkpoint = string(text)
 	return v.conclude(c, whole)
+}
+
+// alone holds against what was asked for that no VM log is looked at.
+func (v *verification) alone(c *logCheck) {
+	for _, want := range v.opts.Logs {
+		v.r.fail(KindLog, want, nil, "it was asked for, and this is the place of one log")
+	}
+	if !v.opts.OneLog && c.ours && c.name.IsHost() && (len(v.logs) > 0 || c.bare.Load()) {
+		c.fail(KindLog, nil, "it quotes %d VM logs, and this is the place of one log: give the place that all logs stand below, or say that one log is meant", len(v.logs))
+	}
 }
 
 // locate finds where a log stands. text is nil where it is nowhere.
@@ -229,6 +246,9 @@ func (v *verification) quote(c *logCheck, index uint64, m *record.VMCheckpoint, 
 		v.logs = append(v.logs, q)
 	}
 	switch {
+	case p.Size == 0:
+		c.fail(KindSize, &index, "it quotes %s at no entries; a VM log has its genesis", m.Origin)
+		return
 	case q.count > 0 && p.Size < q.last.size:
 		c.fail(KindSize, &index, "it quotes %s at %d entries, entry %d has quoted it at %d: the VM log went back", m.Origin, p.Size, q.last.index, q.last.size)
 		return
@@ -365,6 +385,9 @@ func (v *verification) link(ctx context.Context, top string, c *logCheck) error 
 	}
 	before := v.done[g.PreviousOrigin]
 	switch {
+	case p.Size == 0:
+		c.fail(KindGap, &zero, "the genesis quotes %s at no entries; a VM log has its genesis", g.PreviousOrigin)
+		return nil
 	case p.Size == q.last.size && p.Root == q.last.root:
 	case p.Size == q.last.size:
 		c.fail(KindFork, &zero, "the genesis quotes %s at %d entries with root %s, entry %d of the host log with root %s: there are two histories of it", g.PreviousOrigin, p.Size, p.Root, q.last.index, q.last.root)

@@ -17,7 +17,7 @@ import (
 // verifyFlags are what provost verify is given.
 type verifyFlags struct {
 	key, policy, state, logs, save string
-	bare, progress                 bool
+	bare, one, progress            bool
 	to                             remote // of a URL
 }
 
@@ -27,6 +27,7 @@ func verifyCommand(a *app) func(context.Context, []string) error {
 	a.flags.StringVar(&f.policy, "policy", "", "tlog-policy `FILE`: which witnesses must have cosigned, and keys of logs")
 	a.flags.StringVar(&f.state, "state", "", "`FILE` that remembers the newest checkpoint seen, for directories and URLs: the log must contain it")
 	a.flags.StringVar(&f.logs, "logs", "", "`ORIGINS` of VM logs to read, separated by commas; default: all that the host log quotes")
+	a.flags.BoolVar(&f.one, "one-log", false, "the place is that of the one log that the key is of; of VM logs that it quotes nothing is claimed")
 	a.flags.BoolVar(&f.bare, "without-payloads", false, "accept logs whose place has no payloads at all; what stands in them is not claimed")
 	a.flags.StringVar(&f.save, "save", "", "`DIR` to keep what is read from a URL in, to be verified again without it")
 	a.flags.StringVar(&f.to.token, "token-file", "", "`FILE` that holds the token for a URL")
@@ -78,8 +79,8 @@ func (f *verifyFlags) ofURL() bool {
 
 // verifyBundle verifies an evidence bundle.
 func (a *app) verifyBundle(f *verifyFlags, name, vkey string, policy *proof.Policy) error {
-	if f.state != "" || f.logs != "" || f.bare || f.ofURL() {
-		return &usageError{"--state, --logs and --without-payloads are for directories and URLs, and --save, --token-file, --tls-cert, --tls-key and --ca for URLs; this is a file"}
+	if f.state != "" || f.logs != "" || f.bare || f.one || f.ofURL() {
+		return &usageError{"--state, --logs, --one-log and --without-payloads are for directories and URLs, and --save, --token-file, --tls-cert, --tls-key and --ca for URLs; this is a file"}
 	}
 	file, err := os.Open(name)
 	if err != nil {
