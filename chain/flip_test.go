@@ -73,6 +73,7 @@ func (o *original) flip(t *testing.T, rng *rand.Rand, path string, at int) strin
 	data[at] ^= byte(1 + rng.IntN(255))
 	writeFile(t, cfg.FS, path, data)
 	whole, opened := o.opens(t, cfg, path, at)
+	cfg.Exit = func(int) { panic("a check ends the process") }
 	r, err := Fsck(context.Background(), cfg, FsckOptions{Frame: testFrame})
 	if err == nil && r.OK() && (!opened || !whole) {
 		t.Fatalf("byte %d of %s: opens %v, can be read as a whole %v, and fsck finds nothing", at, path, opened, whole)
