@@ -201,16 +201,7 @@ func (s *Store) loadErasures() error {
 		if !ok {
 			return corrupt("an erasure is of log number %d, which does not exist", id)
 		}
-		item, err := l.Item(index)
-		if err != nil {
-			return err
-		}
-		m, err := item.Decode()
-		erased, ok := m.(*record.Erased)
-		if err != nil || !ok {
-			return errors.Join(corrupt("entry %d of %s erases nothing", index, l.origin), err)
-		}
-		p := newErasure(l, index, erased)
+		p := &erasure{log: l, index: index}
 		if err := p.parse(value); err != nil {
 			return err
 		}
@@ -220,6 +211,23 @@ func (s *Store) loadErasures() error {
 			}
 			s.keys.retireUpTo(id, r.hour, r.generation)
 		}
+		item, err := l.Item(index)
+		if errors.Is(err, ErrUnreadable) || errors.Is(err, ErrPruned) {
+			// Nobody knows what it names. That must not keep a host from sealing.
+			s.cfg.Log.Error("an erasure that was cut short cannot be read, and is not finished in this run: bring the payload keys back, or restore a backup", slog.String("origin", l.origin), slog.Uint64("entry", index), slog.Any("error", err))
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		m, err := item.Decode()
+		erased, ok := m.(*record.Erased)
+		if err != nil || !ok {
+			return errors.Join(corrupt("entry %d of %s erases nothing", index, l.origin), err)
+		}
+		retired := p.retired
+		p = newErasure(l, index, erased)
+		p.retired = retired
 		l.erase(p)
 		s.unfinished = append(s.unfinished, p)
 		return nil

@@ -114,6 +114,7 @@ type fsck struct {
 	next      map[LogID]uint64  // first index that no commit has covered
 	blind     bool              // entries of the host log cannot be read
 	newest    uint64            // stored checkpoint of the host log
+	restored  int64             // monotone time of the newest restore
 }
 
 // quoteKey names a quote in the host log.

@@ -184,6 +184,9 @@ func (c *logCheck) closed(leaf *record.Leaf, err error) {
 		return
 	}
 	c.f.r.NoKey++
+	if errors.Is(err, errKeyDestroyed) && (c.f.opts.restoring || leaf.Mono <= c.f.restored) {
+		return // erased behind the backup: what said so was given up with what was restored
+	}
 	hour := hourOf(leaf.Wall)
 	k := c.keyless[hour]
 	if k == nil {

@@ -287,6 +287,10 @@ func (c *logCheck) opened(leaf *record.Leaf, payload []byte) {
 		}
 	case *record.VMCheckpoint:
 		c.quoted(index, m)
+	case *record.Restore:
+		if l.name.IsHost() && leaf.Origin == record.OriginOperator {
+			f.restored = leaf.Mono
+		}
 	case *record.Erased:
 		c.erasures[index] = m
 	case *record.Pruned:

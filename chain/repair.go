@@ -51,7 +51,7 @@ func Repair(ctx context.Context, cfg Config, opts FsckOptions) (*Repaired, error
 	if err != nil {
 		return nil, err
 	}
-	r := &repairer{cfg: cfg, place: restore{cfg: cfg, staged: cfg}, opts: opts, quotes: map[string][]claim{}, newest: map[string]quote{}, notes: map[string][]byte{}, keys: proof.KeyChain{HostID: cfg.HostID}}
+	r := &repairer{cfg: cfg, place: restore{cfg: cfg, staged: cfg}, opts: opts, quotes: map[string][]claim{}, newest: map[string]quote{}, notes: map[string][]byte{}, closed: map[LogID]uint64{}, keys: proof.KeyChain{HostID: cfg.HostID}}
 	r.place.staged.Dir, r.place.staged.Anchor = cfg.Dir+repairing, cfg.Anchor+repairing
 	out, err := r.run(ctx)
 	if err != nil {
@@ -74,6 +74,7 @@ type repairer struct {
 	quotes map[string][]claim // by origin
 	newest map[string]quote
 	notes  map[string][]byte // of the newest quotes
+	closed map[LogID]uint64  // entries that closed their logs
 }
 
 func (r *repairer) did(l *Log, table string, first, last uint64, done, format string, args ...any) {
@@ -210,7 +211,7 @@ func (r *repairer) rebuild(ctx context.Context) error {
 			}
 		}
 	}
-	for _, step := range []func() error{r.certificateRows, r.quoteRows, r.commitRows, r.otherRows} {
+	for _, step := range []func() error{r.certificateRows, r.quoteRows, r.closedRows, r.commitRows, r.otherRows} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -319,8 +320,11 @@ func (r *repairer) checkpointRows(p *logRepair) error {
 }
 
 // sound is told of every entry that can be read: what the host log says of keys
-// and checkpoints.
+// and checkpoints, and what closes a log.
 func (r *repairer) sound(l *Log, leaf *record.Leaf, o *opening) error {
+	if leaf.Header.Class == record.ClassClosed && leaf.Origin == record.OriginHost {
+		r.closed[l.id] = leaf.Index
+	}
 	if !l.name.IsHost() || o.kind == kindErased {
 		return nil
 	}

@@ -239,6 +239,28 @@ func (r *repairer) quoteRows() error {
 	return r.replace([]byte{tableQuote}, want, "quote")
 }
 
+// closedRows mends what says that logs are closed: a log that lost its row would be
+// gone on with behind its end.
+func (r *repairer) closedRows() error {
+	want := map[string][]byte{}
+	for _, p := range r.logs {
+		key := keyClosed(p.l.id)
+		if index, ok := r.closed[p.l.id]; ok {
+			want[string(key)] = binary.BigEndian.AppendUint64(nil, index)
+			continue
+		}
+		// What cannot be read, or was pruned, may have closed it.
+		row, ok, err := get(r.s.db, key)
+		if err != nil {
+			return err
+		}
+		if ok && len(row) == 8 && (p.unread() || p.pruned != nil) && binary.BigEndian.Uint64(row) < p.size {
+			want[string(key)] = row
+		}
+	}
+	return r.replace(keyMeta(metaClosed, nil), want, "closed")
+}
+
 // otherRows drops what is malformed in tables of no evidence, and begins
 // followers whose position is lost at the end: to read everything again would
 // decide, and act, on all of it again.
@@ -277,7 +299,7 @@ func (r *repairer) otherRows() error {
 			}
 		case metaRestore:
 			_, _, _, err = parseRestore(value)
-		case metaStore, metaLog, metaCertificate, metaUser, metaErasure, metaPruned, metaFence:
+		case metaStore, metaLog, metaCertificate, metaUser, metaErasure, metaPruned, metaClosed, metaFence:
 		default:
 			err = errors.New("it belongs to no table")
 		}

@@ -13,7 +13,7 @@ import (
 )
 
 // Retention says how long parts of VM logs are kept, counted from when an entry was
-// sealed, on the host's clock. Zero means for ever. Checkpoints, level-1 tiles and
+// sealed, on the host's clocks. Zero means for ever. Checkpoints, level-1 tiles and
 // above, and the host log are always kept for ever.
 type Retention struct {
 	Payloads time.Duration // what guests have said, and verdicts that quote it
@@ -107,7 +107,12 @@ func (s *Store) Retain(ctx context.Context) (more bool, err error) {
 	s.retainMu.Lock()
 	defer s.retainMu.Unlock()
 	s.retention.Rounds.Add(1)
+	// What goes does not come back, so a wall clock that steps forward ages nothing:
+	// that of the store goes on as the host does.
 	now := s.cfg.Now()
+	if mono := time.Unix(0, s.clock.mono()); mono.Before(now) {
+		now = mono
+	}
 	for _, l := range s.Logs() {
 		if l.name.IsHost() {
 			continue
@@ -209,7 +214,8 @@ func (l *Log) aged(ctx context.Context, at *uint64, limit uint64, cutoff time.Ti
 		if err != nil {
 			return false, err
 		}
-		if !time.Unix(0, leaf.Wall).Before(cutoff) {
+		// The later of both clocks: the wall clock may have been behind, and was set.
+		if !time.Unix(0, max(leaf.Wall, leaf.Mono)).Before(cutoff) {
 			return false, nil
 		}
 		*at++

@@ -55,6 +55,7 @@ func newOldLog(t testing.TB, fs vfs.FS) *oldLog {
 	o := &oldLog{cfg: testConfig(t, fs), now: time.Date(2026, 5, 1, 0, 30, 0, 0, time.UTC), roots: map[uint64]record.Hash{}}
 	o.cfg.unpacked = true
 	o.cfg.Now = func() time.Time { return o.now }
+	o.cfg.Boot = func() time.Duration { return time.Duration(o.now.UnixNano()) }
 	o.cfg.Retention = Retention{Payloads: 2 * day, Leaves: 10 * day, Tiles: 100 * day}
 	o.s = mustCreate(t, o.cfg)
 	o.stop = run(t, o.s)
@@ -412,6 +413,7 @@ func TestRetainBounded(t *testing.T) {
 	cfg := testConfig(t, vfs.NewMem())
 	now := time.Date(2026, 5, 1, 0, 30, 0, 0, time.UTC)
 	cfg.Now = func() time.Time { return now }
+	cfg.Boot = func() time.Duration { return time.Duration(now.UnixNano()) }
 	cfg.DomainRetention = map[string]Retention{fmt.Sprintf("6a2f41a3-c54c-4f54-9d3b-%012x", 2): {Payloads: day}}
 	s := mustCreate(t, cfg)
 	stop := run(t, s)

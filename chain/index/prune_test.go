@@ -17,6 +17,7 @@ func TestPruningReachesTheIndex(t *testing.T) {
 	var ahead atomic.Int64
 	l := newLedger(t, func(c *chain.Config) {
 		c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+		c.Boot = func() time.Duration { return time.Duration(c.Now().UnixNano()) }
 		c.Retention = chain.Retention{Payloads: day, Leaves: 2 * day}
 	})
 	vm := l.vm(1)
