@@ -35,6 +35,13 @@ type Query struct {
 	parent, object Process // of lineage: its parent, and what it acted upon
 }
 
+// OfPayloads reports whether a filter looks into payloads, so that the answer
+// tells what stands in them even where they are left out.
+func (q *Query) OfPayloads() bool {
+	return !q.Path.none() || !q.Exe.none() || !q.Name.none() || len(q.Sha256) > 0 || q.Address.IsValid() || q.Port != 0 ||
+		q.Process.Pid != 0 || q.UID != nil || q.Account != ""
+}
+
 // Process names a process: by its pid, by pid and start, or with the boot as
 // well. The zero value names none.
 type Process struct {

@@ -14,7 +14,8 @@ import (
 	"github.com/provostd/provost/introspect/api/access"
 )
 
-// disclosed reports whether sending an entry discloses something.
+// disclosed reports whether sending an entry discloses something: its payload, or
+// something that stands in it.
 func disclosed(i *chain.Item, payload bool) bool {
 	return payload && !i.Erased && len(i.Payload) > 0 && access.Disclosed(i.Leaf.Header.Class)
 }

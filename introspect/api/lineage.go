@@ -24,6 +24,10 @@ func (s *Service) lineage(c *call) error {
 	g, err := s.Index.Lineage(c.ctx, *q)
 	var nothing *index.NothingError
 	if errors.As(err, &nothing) {
+		// That there is nothing tells something of all payloads.
+		if err := c.disclose(access.Disclosure{Last: access.Open}); err != nil {
+			return err
+		}
 		return fmt.Errorf("%w in these bounds: %w", err, ErrNotFound)
 	} else if err != nil {
 		return err

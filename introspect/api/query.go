@@ -13,6 +13,7 @@ import (
 
 	"github.com/provostd/provost/chain"
 	"github.com/provostd/provost/chain/index"
+	"github.com/provostd/provost/introspect/api/access"
 	"github.com/provostd/provost/introspect/api/client"
 )
 
@@ -37,8 +38,11 @@ func (s *Service) query(c *call) error {
 		return p.err
 	}
 	s.awaitIndex(c.ctx)
-	out := &page{c: c, payload: payload, given: tally{}, flushed: time.Now()}
+	out := &page{c: c, payload: payload, tells: payload || q.OfPayloads(), given: tally{}, flushed: time.Now()}
 	end, err := out.fill(q, limit)
+	if err == nil {
+		err = out.nothing(q)
+	}
 	if err == nil {
 		err = out.end(end)
 	}
@@ -62,8 +66,10 @@ func (s *Service) awaitIndex(ctx context.Context) {
 type page struct {
 	c       *call
 	payload bool
+	tells   bool // of payloads: by themselves, or by what they were chosen for
 	lines   bytes.Buffer
 	given   tally // in lines
+	some    bool  // was given
 	flushed time.Time
 	begun   bool
 }
@@ -103,13 +109,29 @@ func (p *page) add(i *chain.Item) error {
 	if err := json.NewEncoder(&p.lines).Encode(p.c.s.wire(i, p.payload)); err != nil {
 		return err
 	}
-	if disclosed(i, p.payload) {
+	if disclosed(i, p.tells) {
 		p.given.add(i)
+		p.some = true
 	}
 	if p.lines.Len() < partBytes && time.Since(p.flushed) < partTime {
 		return nil
 	}
 	return p.flush()
+}
+
+// nothing has sealed a search of payloads that found none: that tells of all of
+// them.
+func (p *page) nothing(q *index.Query) error {
+	if p.some || q.NoLog || !q.OfPayloads() {
+		return nil
+	}
+	d := access.Disclosure{Last: access.Open}
+	if len(q.Logs) == 1 {
+		if l, ok := p.c.s.Store.LogByID(q.Logs[0]); ok {
+			d.Origin = l.Origin()
+		}
+	}
+	return p.c.disclose(d)
 }
 
 func (p *page) flush() error {

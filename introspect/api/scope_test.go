@@ -143,7 +143,8 @@ func TestNothingUndisclosed(t *testing.T) {
 		"/v1/stream?follow=false":                     "GET",
 		"/v1/export?domain=web":                       "POST",
 		TilesPath(w.web[1]) + "tile/openings/000.p/2": "GET",
-		"/v1/query?path=/etc/passwd&payload=false":    "GET",
+		"/v1/query?payload=false":                     "GET",
+		"/v1/query?class=file.*&payload=false":        "GET",
 		"/v1/stream?follow=false&payload=false":       "GET",
 		"/v1/logs/" + id + "/entries/1?payload=false": "GET",
 	}
@@ -235,5 +236,41 @@ func TestRoles(t *testing.T) {
 				t.Errorf("%s %s as %s: %d", rt.method, target, who.Role, got)
 			}
 		}
+	}
+}
+
+// TestFiltersDisclose asks what stands in payloads without having them sent: the
+// answer tells it all the same, one letter of a path after the other, and so does
+// an answer that there is nothing.
+func TestFiltersDisclose(t *testing.T) {
+	w := newWorld(t)
+	touch(t, w.service.Store, w.web[1], "/home/alice/diagnosis")
+	for _, c := range []struct{ target, want string }{
+		{"/v1/query?domain=web&path=/home/a*/*&payload=false", w.web[1].Origin() + " 4-4 1"},
+		{"/v1/query?log=" + client.LogID(w.web[1].Origin()) + "&path=/home/b*/*&payload=false", w.web[1].Origin() + " 0-18446744073709551615 0"},
+		{"/v1/query?path=/home/b*/*", " 0-18446744073709551615 0"},
+		{"/v1/query?exe=/usr/bin/emacs&payload=false", " 0-18446744073709551615 0"},
+		{"/v1/query?name=x&payload=false", " 0-18446744073709551615 0"},
+		{"/v1/query?sha256=" + strings.Repeat("00", 32) + "&payload=false", " 0-18446744073709551615 0"},
+		{"/v1/query?address=192.0.2.0/24&payload=false", " 0-18446744073709551615 0"},
+		{"/v1/query?pid=4711&payload=false", " 0-18446744073709551615 0"},
+		{"/v1/query?user=1000&payload=false", " 0-18446744073709551615 0"},
+		{"/v1/query?user=alice&payload=false", " 0-18446744073709551615 0"},
+		{"/v1/lineage?domain=web&path=/home/bob", " 0-18446744073709551615 0"},
+	} {
+		w.given.take()
+		w.ask(t, auditor, "GET", c.target)
+		if got := openings(w.given.take()); len(got) != 1 || got[0] != c.want {
+			t.Errorf("%s: disclosed %q, want %q", c.target, got, c.want)
+		}
+		w.given.mu.Lock()
+		w.given.err = errSealing
+		w.given.mu.Unlock()
+		if got := w.ask(t, auditor, "GET", c.target); got.Code != http.StatusServiceUnavailable {
+			t.Errorf("%s where nothing can be sealed: %d %s", c.target, got.Code, got.Body)
+		}
+		w.given.mu.Lock()
+		w.given.err = nil
+		w.given.mu.Unlock()
 	}
 }
