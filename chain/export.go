@@ -27,10 +27,14 @@ type Selection struct {
 	// Range stands for all entries from First to Last, and the bundle says
 	// so: its verification proves that nothing is left out.
 	Range *proof.Range
-	// Withhold leaves out the payloads of the selected entries. What the
-	// verification itself needs is disclosed all the same: genesis, frames,
-	// enrolments.
+	// Withhold leaves out the payloads of the selected entries, and of the causes
+	// and verdicts that they name. What the verification itself needs is disclosed
+	// all the same: genesis, frames, enrolments, erasures.
 	Withhold bool
+	// Opened is told, in their order, the entries of the VM log whose payloads the
+	// bundle holds, and whether they were selected. It comes before the first byte
+	// is written. Nil: nobody is told.
+	Opened func(i *Item, selected bool)
 	// MaxBytes bounds the bundle, and with it the memory of the export; 0
 	// means DefaultExportBytes. Whatever it is, a bundle that proof.ReadBundle
 	// would refuse is not written.
@@ -121,6 +125,9 @@ func (e *exporter) bundle(ctx context.Context) (*proof.Bundle, error) {
 		entry, err := e.entry(i, b.VMCheckpoint)
 		if err != nil {
 			return nil, err
+		}
+		if entry.Opening != nil && e.sel.Opened != nil {
+			e.sel.Opened(e.items[i], e.roles[i] == proof.RoleChosen)
 		}
 		delete(e.items, i) // the bundle has its own copy of the payload
 		b.Entries = append(b.Entries, entry)
@@ -368,7 +375,7 @@ func (e *exporter) findEnrolment(before, session uint64, newest bool) (index uin
 // entry makes the bundle's form of an entry.
 func (e *exporter) entry(index uint64, note []byte) (proof.Entry, error) {
 	item, role := e.items[index], e.roles[index]
-	open := !e.sel.Withhold || role != proof.RoleChosen
+	open := !e.sel.Withhold || role != proof.RoleChosen && (role != proof.RoleLink || item.Leaf.Header.Class == record.ClassErased)
 	s, err := e.sealed(item, e.size, note, open)
 	if err != nil {
 		return proof.Entry{}, err

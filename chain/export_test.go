@@ -148,6 +148,9 @@ func TestExport(t *testing.T) {
 		"everything": {Selection{Range: all}, int(l.Size()), 5 + 1 + 7 + 300, 0},
 		"range":      {Selection{Range: &proof.Range{First: event - 1, Last: event}}, 5, 2, 0},
 		"withheld":   {Selection{Indexes: []uint64{event}, Withhold: true}, 4, 1, 1},
+		// The cause of a verdict is a guest's, and nothing needs its payload.
+		"cause withheld": {Selection{Indexes: []uint64{verdict}, Withhold: true}, 5, 1, 2},
+		"links withheld": {Selection{Indexes: []uint64{outcome}, Withhold: true}, 6, 1, 3},
 	} {
 		t.Run(name, func(t *testing.T) {
 			archive := exported(t, s, l, c.sel)

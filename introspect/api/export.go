@@ -1,14 +1,24 @@
 package api
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 
 	"github.com/provostd/provost/chain"
 	"github.com/provostd/provost/chain/proof"
 	"github.com/provostd/provost/chain/record"
-	"github.com/provostd/provost/introspect/api/access"
+)
+
+// Bounds of exports: of one identity, of all, and of those that are built at a time.
+// Each holds a file of up to chain.DefaultExportBytes, and as much memory while it is
+// built.
+const (
+	maxExports    = 2
+	maxAllExports = 8
+	maxBuilders   = 2
 )
 
 // export writes an evidence bundle. It is built before the first byte is sent,
@@ -22,12 +32,19 @@ func (s *Service) export(c *call) error {
 	if err != nil {
 		return err
 	}
+	leave, err := s.exports.enter(c.id, "exports", maxExports, maxAllExports)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	f, err := tempFile()
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if err := chain.Export(c.ctx, s.Store, l, *sel, f); err != nil {
+	given := opened{}
+	sel.Opened = given.add
+	if err := s.build(c.ctx, l, *sel, f); err != nil {
 		return err
 	}
 	size, err := f.Seek(0, io.SeekCurrent)
@@ -37,8 +54,7 @@ func (s *Service) export(c *call) error {
 	if err != nil {
 		return fmt.Errorf("export: %w", err)
 	}
-	// Payloads that the verification needs are in every bundle.
-	if err := c.disclose(disclosure(l, sel)); err != nil {
+	if err := given.disclose(c); err != nil {
 		return err
 	}
 	c.w.Header().Set("Content-Type", "application/zip")
@@ -49,17 +65,43 @@ func (s *Service) export(c *call) error {
 	return nil
 }
 
-func disclosure(l *chain.Log, sel *chain.Selection) access.Disclosure {
-	d := access.Disclosure{Origin: l.Origin()}
-	if r := sel.Range; r != nil {
-		d.First, d.Last, d.Count = r.First, r.Last, r.Last-r.First+1
-		return d
+// build makes a bundle when its turn has come: meanwhile it is held in memory.
+func (s *Service) build(ctx context.Context, l *chain.Log, sel chain.Selection, f *os.File) error {
+	select {
+	case s.builders <- struct{}{}:
+		defer func() { <-s.builders }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
-	d.First, d.Last, d.Count = sel.Indexes[0], sel.Indexes[0], uint64(len(sel.Indexes))
-	for _, i := range sel.Indexes {
-		d.First, d.Last = min(d.First, i), max(d.Last, i)
+	return chain.Export(ctx, s.Store, l, sel, f)
+}
+
+// opened counts the payloads that a bundle gives: those that were selected, and
+// those that come along, such as the genesis and causes of verdicts. Keys and
+// signatures of agents are anybody's who sees the log.
+type opened struct {
+	selected, along tally
+}
+
+func (o *opened) add(i *chain.Item, selected bool) {
+	if chain.OpensItself(&i.Leaf) {
+		return
 	}
-	return d
+	t := &o.along
+	if selected {
+		t = &o.selected
+	}
+	if *t == nil {
+		*t = tally{}
+	}
+	t.add(i)
+}
+
+func (o *opened) disclose(c *call) error {
+	if err := o.along.disclose(c); err != nil {
+		return err
+	}
+	return o.selected.disclose(c)
 }
 
 // exportLog returns the log that a bundle is wanted of: one that is named, or

@@ -2,10 +2,13 @@ package api
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/provostd/provost/chain"
 	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/introspect/api/access"
 	"github.com/provostd/provost/introspect/api/client"
@@ -272,5 +275,42 @@ func TestFiltersDisclose(t *testing.T) {
 		w.given.mu.Lock()
 		w.given.err = nil
 		w.given.mu.Unlock()
+	}
+}
+
+// TestExportDisclosesWhatComesAlong exports a verdict: the payload of its cause,
+// which was not chosen, is given as well, and that of the genesis always.
+func TestExportDisclosesWhatComesAlong(t *testing.T) {
+	w := newWorld(t)
+	l := w.web[1]
+	cause, err := l.LeafHash(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := w.service.Store.Draft(record.OriginPolicy, record.ClassPolicyVerdict, &record.Verdict{Policy: "etc", Severity: "high", Mode: "enforce", CauseIndex: 2, CauseHash: cause[:], CauseClass: "file.modify"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed, err := w.service.Store.Append(t.Context(), chain.Batch{Log: l, Entries: []chain.Entry{e}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for target, want := range map[string][]string{
+		fmt.Sprintf("/v1/export?domain=web&index=%d", sealed.First):               {"0-2 2", fmt.Sprintf("%d-%d 1", sealed.First, sealed.First)},
+		fmt.Sprintf("/v1/export?domain=web&index=%d&withhold=true", sealed.First): {"0-0 1"},
+		"/v1/export?domain=web&from=1&to=2":                                       {"0-0 1", "1-2 2"},
+		"/v1/export?domain=web&from=0&to=2":                                       {"0-2 3"},
+	} {
+		w.given.take()
+		if got := w.ask(t, auditor, "POST", target); got.Code != http.StatusOK {
+			t.Fatalf("%s: %d %s", target, got.Code, got.Body)
+		}
+		got := openings(w.given.take())
+		for i := range want {
+			want[i] = l.Origin() + " " + want[i]
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: disclosed %q, want %q", target, got, want)
+		}
 	}
 }

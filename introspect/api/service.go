@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/provostd/provost/chain"
@@ -45,9 +44,8 @@ type Service struct {
 	// Name returns the name of a domain by its UUID, or the UUID.
 	Name func(uuid string) string
 
-	mu      sync.Mutex
-	streams map[string]int // that run, by identity
-	running int            // streams altogether
+	streams, exports gate
+	builders         chan struct{} // as many as may build a bundle
 
 	private struct { // for tests
 		heartbeat, lifetime, patience, write time.Duration
@@ -71,6 +69,6 @@ func (s *Service) Handler() http.Handler {
 	def(&s.private.lifetime, streamLifetime)
 	def(&s.private.patience, indexPatience)
 	def(&s.private.write, writeTimeout)
-	s.streams = map[string]int{}
+	s.builders = make(chan struct{}, maxBuilders)
 	return s.mux(s.routes())
 }

@@ -105,7 +105,7 @@ func (s *Service) stream(c *call) error {
 	if err != nil {
 		return err
 	}
-	leave, err := s.enter(c.id)
+	leave, err := s.streams.enter(c.id, "streams", maxStreams, maxAllStreams)
 	if err != nil {
 		return err
 	}
@@ -142,26 +142,6 @@ func (s *Service) stream(c *call) error {
 }
 
 var errLifetime = errors.New("a stream has its time; go on with its last id")
-
-// enter counts a stream in, and returns what counts it out.
-func (s *Service) enter(id *access.Identity) (leave func(), err error) {
-	key := id.Role.String() + " " + id.Name
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.streams[key] >= maxStreams || s.running >= maxAllStreams {
-		return nil, &busyError{fmt.Sprintf("%d streams of %s run, %d altogether; the limits are %d and %d", s.streams[key], id.Name, s.running, maxStreams, maxAllStreams)}
-	}
-	s.streams[key]++
-	s.running++
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.running--
-		if s.streams[key]--; s.streams[key] == 0 {
-			delete(s.streams, key)
-		}
-	}, nil
-}
 
 // copyStream gives what is sealed, and then goes on with what will be.
 func (s *Service) copyStream(ctx context.Context, t *selection, out *events) error {

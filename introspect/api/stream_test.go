@@ -187,7 +187,7 @@ func TestStreamEnds(t *testing.T) {
 func TestStreamBounds(t *testing.T) {
 	w := newWorld(t)
 	for range maxStreams {
-		if _, err := w.service.enter(tenant); err != nil {
+		if _, err := w.service.streams.enter(tenant, "streams", maxStreams, maxAllStreams); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -198,13 +198,49 @@ func TestStreamBounds(t *testing.T) {
 	if got := w.ask(t, auditor, "GET", "/v1/stream?follow=false"); got.Code != http.StatusOK {
 		t.Errorf("somebody else: %d %s", got.Code, got.Body)
 	}
-	for w.service.running < maxAllStreams {
-		if _, err := w.service.enter(&access.Identity{Name: fmt.Sprint(w.service.running), Role: access.Tenant}); err != nil {
+	for w.service.streams.all < maxAllStreams {
+		if _, err := w.service.streams.enter(&access.Identity{Name: fmt.Sprint(w.service.streams.all), Role: access.Tenant}, "streams", maxStreams, maxAllStreams); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if got := w.ask(t, auditor, "GET", "/v1/stream?follow=false"); got.Code != http.StatusTooManyRequests {
 		t.Errorf("beyond all: %d", got.Code)
+	}
+}
+
+// TestExportBounds has as many exports run as may: each holds a bundle.
+func TestExportBounds(t *testing.T) {
+	w := newWorld(t)
+	export := func(who *access.Identity) int { return w.ask(t, who, "POST", "/v1/export?domain=web").Code }
+	for range maxExports {
+		if _, err := w.service.exports.enter(tenant, "exports", maxExports, maxAllExports); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if mine, other := export(tenant), export(auditor); mine != http.StatusTooManyRequests || other != http.StatusOK {
+		t.Errorf("one more: %d, somebody else's: %d", mine, other)
+	}
+	for range maxBuilders {
+		w.service.builders <- struct{}{}
+	}
+	done := make(chan int)
+	go func() { done <- export(auditor) }()
+	for waits := false; !waits; { // it is in, and its turn has not come
+		select {
+		case code := <-done:
+			t.Fatalf("a bundle beyond those that may be built at a time: %d", code)
+		default:
+		}
+		w.service.exports.mu.Lock()
+		waits = w.service.exports.all == maxExports+1
+		w.service.exports.mu.Unlock()
+	}
+	<-w.service.builders
+	if code := <-done; code != http.StatusOK {
+		t.Errorf("when its turn has come: %d", code)
+	}
+	if w.service.exports.all != maxExports {
+		t.Errorf("%d exports are counted", w.service.exports.all)
 	}
 }
 
@@ -243,10 +279,10 @@ func TestSlowReaderIsCut(t *testing.T) {
 	case <-time.After(time.Minute):
 		t.Fatal("a reader that does not read holds its stream")
 	}
-	service.mu.Lock()
-	defer service.mu.Unlock()
-	if service.running != 0 {
-		t.Errorf("%d streams are counted", service.running)
+	service.streams.mu.Lock()
+	defer service.streams.mu.Unlock()
+	if service.streams.all != 0 {
+		t.Errorf("%d streams are counted", service.streams.all)
 	}
 }
 
