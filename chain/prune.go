@@ -42,16 +42,45 @@ type pruned struct {
 	tiles, tilesBy   uint64 // likewise tiles of level 0
 	pending          bool   // the rows are not gone yet
 	pins             []uint64
+	steps            []pruneStep // whose hashes are kept, oldest first
 }
 
-const prunedVersion = 1
+// pruneStep is one pruning of entries: all before end were sealed before a time. The
+// entry that tells of it may be pruned itself before the hashes are old enough.
+type pruneStep struct {
+	end    uint64
+	before int64 // Unix nanoseconds
+}
+
+// maxPruneSteps bounds the row: where there are more, of two only the later is kept,
+// and the hashes of the other one stay until it is old enough.
+const maxPruneSteps = 1024
+
+// step adds a pruning of entries.
+func (p *pruned) step(end uint64, before time.Time) {
+	steps := append(slices.Clone(p.steps), pruneStep{end, before.UnixNano()})
+	if len(steps) > maxPruneSteps {
+		kept := steps[:0]
+		for i := len(steps) % 2; i < len(steps); i += 2 {
+			kept = append(kept, steps[i+1])
+		}
+		steps = kept
+	}
+	p.steps = steps
+}
+
+const (
+	prunedVersion  = 2
+	prunedVersion1 = 1 // has no steps
+)
 
 func keyPruned(id LogID) []byte {
 	return keyMeta(metaPruned, binary.BigEndian.AppendUint32(nil, uint32(id)))
 }
 
 // row encodes an M p row: 1 version, 8 entries from, 8 by, 8 tiles from, 8 by, 1
-// pending, then 8 for each bundle that stays all the same.
+// pending, 2 number of steps, 8 end and 8 time of each, then 8 for each bundle that
+// stays all the same.
 func (p *pruned) row() []byte {
 	b := []byte{prunedVersion}
 	for _, n := range []uint64{p.leaves, p.leavesBy, p.tiles, p.tilesBy} {
@@ -61,6 +90,10 @@ func (p *pruned) row() []byte {
 	if p.pending {
 		b[len(b)-1] = 1
 	}
+	b = binary.BigEndian.AppendUint16(b, uint16(len(p.steps)))
+	for _, s := range p.steps {
+		b = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(b, s.end), uint64(s.before))
+	}
 	for _, k := range p.pins {
 		b = binary.BigEndian.AppendUint64(b, k)
 	}
@@ -68,13 +101,27 @@ func (p *pruned) row() []byte {
 }
 
 func parsePruned(b []byte) (*pruned, error) {
-	if len(b) < 34 || b[0] != prunedVersion || b[33] > 1 || len(b)%8 != 2 {
-		return nil, fmt.Errorf("parse row of what is pruned: %d bytes do not make version %d", len(b), prunedVersion)
+	bad := fmt.Errorf("parse row of what is pruned: %d bytes do not make version %d", len(b), prunedVersion)
+	if len(b) < 34 || b[0] != prunedVersion && b[0] != prunedVersion1 || b[33] > 1 {
+		return nil, bad
 	}
 	at := func(i int) uint64 { return binary.BigEndian.Uint64(b[1+8*i:]) }
 	p := &pruned{leaves: at(0), leavesBy: at(1), tiles: at(2), tilesBy: at(3), pending: b[33] == 1}
-	for b := b[34:]; len(b) > 0; b = b[8:] {
-		p.pins = append(p.pins, binary.BigEndian.Uint64(b))
+	rest := b[34:]
+	if b[0] != prunedVersion1 {
+		if len(rest) < 2 || len(rest)-2 < 16*int(binary.BigEndian.Uint16(rest)) {
+			return nil, bad
+		}
+		n := int(binary.BigEndian.Uint16(rest))
+		for rest = rest[2:]; n > 0; n, rest = n-1, rest[16:] {
+			p.steps = append(p.steps, pruneStep{binary.BigEndian.Uint64(rest), int64(binary.BigEndian.Uint64(rest[8:]))})
+		}
+	}
+	if len(rest)%8 != 0 {
+		return nil, bad
+	}
+	for ; len(rest) > 0; rest = rest[8:] {
+		p.pins = append(p.pins, binary.BigEndian.Uint64(rest))
 	}
 	if p.leaves%pruneUnit != 0 || p.tiles%pruneUnit != 0 || p.tiles > p.leaves {
 		return nil, fmt.Errorf("parse row of what is pruned: entries before %d, tiles before %d", p.leaves, p.tiles)
@@ -146,12 +193,14 @@ func (s *Store) prune(ctx context.Context, l *Log, what string, minimum uint64, 
 	if what == prunedLeaves {
 		m.Range = &record.EntryRange{First: now.leaves, Last: minimum - 1}
 		now.leaves, by = minimum, &now.leavesBy
+		now.step(minimum, before)
 		if now.pins, err = l.pins(ctx, minimum); err != nil {
 			return err
 		}
 	} else {
 		m.Range = &record.EntryRange{First: now.tiles, Last: minimum - 1}
 		now.tiles, by = minimum, &now.tilesBy
+		now.steps = slices.DeleteFunc(slices.Clone(now.steps), func(s pruneStep) bool { return s.end <= minimum })
 	}
 	e, err := s.Draft(record.OriginHost, record.ClassPruned, m)
 	if err != nil {

@@ -170,7 +170,7 @@ func (s *Store) retainLog(ctx context.Context, l *Log, r Retention, now time.Tim
 			if more = more || some; err != nil {
 				return more, err
 			}
-		} else if *tier.at, err = s.agedTiles(ctx, l, *tier.at, now.Add(-tier.keep)); err != nil {
+		} else if *tier.at, err = l.agedTiles(*tier.at, now.Add(-tier.keep)); err != nil {
 			return more, err
 		}
 		if to := *tier.at / pruneUnit * pruneUnit; to > have {
@@ -224,38 +224,27 @@ func (l *Log) aged(ctx context.Context, at *uint64, limit uint64, cutoff time.Ti
 }
 
 // agedTiles returns up to where the leaf hashes of pruned entries are old enough.
-// The entries are gone, so it goes by those that told of their pruning, which say
-// how old they were.
-func (s *Store) agedTiles(ctx context.Context, l *Log, from uint64, cutoff time.Time) (uint64, error) {
+// The entries are gone, so it goes by how old they were when they went.
+func (l *Log) agedTiles(from uint64, cutoff time.Time) (uint64, error) {
 	p := l.pruned.Load()
 	if p == nil || p.leaves <= from {
 		return from, nil
 	}
-	// Oldest first. There is one for each round that pruned something.
-	for i := l.nextKept(p.leaves); i <= p.leavesBy; i++ {
-		if i%4096 == 0 && ctx.Err() != nil {
-			return from, context.Cause(ctx)
-		}
-		leaf, err := l.readHeader(i)
-		if errors.Is(err, ErrUnreadable) {
-			continue
+	steps := p.steps
+	if len(steps) == 0 {
+		// A row of before: they were sealed before the entry that tells of them.
+		leaf, err := l.readHeader(p.leavesBy)
+		if errors.Is(err, ErrUnreadable) || errors.Is(err, ErrPruned) {
+			return from, nil // the next pruning of entries stands for them as well
 		}
 		if err != nil {
 			return from, err
 		}
-		if leaf.Header.Class != record.ClassPruned || leaf.Origin != record.OriginHost {
-			continue
-		}
-		item, err := l.Item(i)
-		if err != nil {
-			return from, err
-		}
-		m, err := item.Decode()
-		if err != nil {
-			return from, err
-		}
-		if m := m.(*record.Pruned); m.What == prunedLeaves && m.Before <= cutoff.UnixNano() {
-			from = max(from, m.Range.GetLast()+1)
+		steps = []pruneStep{{p.leaves, max(leaf.Wall, leaf.Mono)}}
+	}
+	for _, s := range steps {
+		if s.before <= cutoff.UnixNano() {
+			from = max(from, s.end)
 		}
 	}
 	return from, nil

@@ -441,3 +441,47 @@ func TestRetainBounded(t *testing.T) {
 		t.Errorf("erasing what is gone: %v", err)
 	}
 }
+
+// TestRetentionOfHashesInLog has a log that goes on: the entry which told of the
+// first pruning is pruned itself before the hashes are old enough, and they go all
+// the same when they are.
+func TestRetentionOfHashesInLog(t *testing.T) {
+	o := newOldLog(t, vfs.NewMem())
+	first := o.now
+	go1 := func(age time.Duration) {
+		t.Helper()
+		o.now = first.Add(age).Add(-time.Hour)
+		o.retain(t)
+	}
+	go1(10 * day)
+	if o.l.Minimum() != 2*pruneUnit {
+		t.Fatalf("the minimum is %d", o.l.Minimum())
+	}
+	a := newTestAgent(t, o.s, o.l, 2)
+	for o.l.Size() < 3*pruneUnit+600 {
+		a.frame(4000)
+	}
+	if err := o.s.CheckpointNow(t.Context(), o.l); err != nil {
+		t.Fatal(err)
+	}
+	packNow(t, o.s)
+	go1(21 * day)
+	if o.l.Minimum() != 3*pruneUnit {
+		t.Fatalf("the minimum is %d", o.l.Minimum())
+	}
+	o.restart(t)
+	go1(100*day - 26*time.Hour)
+	if p := o.l.pruned.Load(); p.tiles != 0 {
+		t.Fatalf("hashes before %d went early", p.tiles)
+	}
+	go1(101 * day)
+	if p := o.l.pruned.Load(); p.tiles != 2*pruneUnit {
+		t.Fatalf("hashes before %d are gone, want %d", p.tiles, 2*pruneUnit)
+	}
+	go1(112 * day)
+	if p := o.l.pruned.Load(); p.tiles != 3*pruneUnit {
+		t.Fatalf("hashes before %d are gone, want %d", p.tiles, 3*pruneUnit)
+	}
+	o.restart(t)
+	shutdown(t, o.s, o.stop)
+}
