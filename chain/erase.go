@@ -170,7 +170,7 @@ func (s *Store) selectErased(ctx context.Context, l *Log, sel EraseSelection) (*
 			open = nil
 			continue
 		}
-		if gone, err := l.isErased(i); err != nil || gone {
+		if gone, err := l.isErased(i); err != nil || gone || l.masks(&leaf) != nil {
 			if open = nil; err != nil {
 				return nil, err
 			}

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -21,6 +22,8 @@ type openRow struct {
 	open    opening
 	outside bool // packed, with a P row
 	changed bool // or under a retired key
+	fenced  bool // it is damaged, and nobody reads it
+	lost    bool // its key is not there
 }
 
 // eraser takes payloads out of one log. It holds Store.packMu.
@@ -73,8 +76,9 @@ func (s *Store) eraseRows(ctx context.Context, p *erasure) (first, last uint64, 
 			return 0, 0, err
 		}
 	}
-	// Frames reach a bundle further.
-	first, last = bundles[0]-min(bundles[0], 1), bundles[len(bundles)-1]+1
+	if len(bundles) > 0 { // frames reach a bundle further
+		first, last = bundles[0]-min(bundles[0], 1), bundles[len(bundles)-1]+1
+	}
 	if len(e.retired) == 0 {
 		return first, last, nil
 	}
@@ -106,11 +110,15 @@ func (e *eraser) bundles() []uint64 {
 	set := map[uint64]bool{}
 	for _, r := range e.m.Ranges {
 		for k := r.First / tileWidth; k <= r.Last/tileWidth; k++ {
-			set[k] = true
+			if e.l.goneBundle(k) == nil {
+				set[k] = true
+			}
 		}
 	}
 	for i := range e.verdicts {
-		set[i/tileWidth] = true
+		if e.l.goneBundle(i/tileWidth) == nil {
+			set[i/tileWidth] = true
+		}
 	}
 	return slices.Sorted(maps.Keys(set))
 }
@@ -144,7 +152,7 @@ func (e *eraser) neighbours(ctx context.Context, k uint64, step int) error {
 			return err
 		}
 		if rows == nil {
-			continue // it cannot be read; a frame may reach over it
+			continue // it is fenced; a frame may reach over it
 		}
 		found := slices.ContainsFunc(rows, func(r openRow) bool {
 			_, ok := e.seeds[r.open.secret]
@@ -207,6 +215,9 @@ func (e *eraser) rewrite(ctx context.Context, k uint64, change func(*openRow)) (
 		}
 	}
 	if packed {
+		if pass, err := e.passesOver(k, rows); pass || err != nil {
+			return err
+		}
 		if err := e.pack(batch, k, rows); err != nil {
 			return err
 		}
@@ -219,6 +230,24 @@ func (e *eraser) rewrite(ctx context.Context, k uint64, change func(*openRow)) (
 	}
 	e.s.bundles.forget()
 	return nil
+}
+
+// passesOver reports whether a bundle stays as it is: nobody can pack anew what he
+// cannot read. What of it is erased goes with its key. Where anything else would go
+// with it, it is an error, and no key is destroyed.
+func (e *eraser) passesOver(k uint64, rows []openRow) (bool, error) {
+	i := slices.IndexFunc(rows, func(r openRow) bool { return r.lost })
+	if i < 0 {
+		return false, nil
+	}
+	for j := range rows {
+		if r := &rows[j]; r.changed && r.open.kind != kindErased {
+			return false, fmt.Errorf("entry %d of %s would be lost: it is packed together with entry %d, which cannot be read; bring its payload key back (hour from %s)",
+				r.leaf.Index, e.l.origin, rows[i].leaf.Index, time.Unix(hourOf(rows[i].leaf.Wall)*3600, 0).UTC().Format(time.RFC3339))
+		}
+	}
+	e.s.cfg.Log.Warn("an erasure passes over entries that cannot be read: they go with their keys", slog.String("origin", e.l.origin), slog.Uint64("bundle", k))
+	return true, nil
 }
 
 // pack writes the B row anew and reads it back: every entry must still have
@@ -243,6 +272,9 @@ func (e *eraser) pack(batch *pebble.Batch, k uint64, rows []openRow) error {
 		return err
 	}
 	for i := range rows {
+		if rows[i].fenced {
+			continue
+		}
 		item, err := e.l.entry(b, i)
 		if err != nil {
 			return err
@@ -289,35 +321,41 @@ func (e *eraser) write(batch *pebble.Batch, r *openRow, packed bool) error {
 }
 
 // read returns the entries of a bundle, which may be the last one and not full,
-// and whether it is packed. Where one of them cannot be read, since it is fenced or
-// its key was lost, none is returned: what of them was to be erased goes with the
-// keys.
+// and whether it is packed. Of a packed one those that are fenced, or whose key is
+// lost, are among them; there are none where all of it is fenced.
 func (e *eraser) read(ctx context.Context, k uint64) (rows []openRow, packed bool, err error) {
 	if ctx.Err() != nil {
 		return nil, false, context.Cause(ctx)
 	}
-	defer func() {
-		if errors.Is(err, ErrUnreadable) && !errors.Is(err, errOtherKey) { // another key: more likely it is damaged
-			e.s.cfg.Log.Warn("an erasure passes over entries that cannot be read", slog.Any("error", err))
-			rows, err = nil, nil
-		}
-	}()
 	if packed = k < e.l.packed.Load(); packed {
 		rows, err = e.readPacked(k)
 		return rows, true, err
 	}
 	for i := k * tileWidth; i < min(e.l.Size(), (k+1)*tileWidth); i++ {
+		if e.l.fenced(i) != nil {
+			continue // it has no payload, or one that nobody is shown
+		}
 		leaf, err := e.l.readLeaf(i)
 		if err != nil {
 			return nil, false, err
 		}
 		r := openRow{leaf: leaf}
-		if err := e.openOwn(&r); err != nil {
+		if err := e.openOwn(&r); err != nil && !r.lose(err) {
 			return nil, false, err
 		}
 		rows = append(rows, r)
 	}
 	return rows, false, nil
+}
+
+// lose notes that the key of an entry is not there. One that does not fit is
+// something else: more likely the entry is damaged.
+func (r *openRow) lose(err error) bool {
+	if !errors.Is(err, ErrUnreadable) || errors.Is(err, errOtherKey) {
+		return false
+	}
+	r.open, r.lost, r.changed = opening{}, true, false
+	return true
 }
 
 // openOwn reads the P row of an entry.
@@ -337,31 +375,46 @@ func (e *eraser) openOwn(r *openRow) error {
 
 func (e *eraser) readPacked(k uint64) ([]openRow, error) {
 	b, err := e.l.bundle(k)
+	if err == nil && b == nil && e.l.fenced(k*tileWidth) != nil {
+		return nil, nil
+	}
 	if err != nil || b == nil {
 		return nil, errors.Join(corrupt("bundle %d of %s cannot be read", k, e.l.origin), err)
 	}
 	rows := make([]openRow, tileWidth)
 	for i := range rows {
 		r := &rows[i]
-		item, err := e.l.entry(b, i)
-		if err != nil {
-			return nil, err
-		}
-		r.leaf = item.Leaf
-		if b.rows[i].kind == kindOutside {
-			r.outside = true
-			if err := e.openOwn(r); err != nil {
-				return nil, err
+		r.leaf, r.outside = b.rows[i].leaf, b.rows[i].kind == kindOutside
+		if e.l.fenced(r.leaf.Index) != nil {
+			// Packed anew it is left out: it is not what the tree says.
+			if r.fenced, r.open = true, (opening{kind: kindErased, erased: e.index}); r.outside {
+				r.open.kind = kindOutside
 			}
 			continue
 		}
-		if r.open, err = b.opening(i, e.s.keys); err != nil {
-			return nil, e.l.badPayload(item.Index, &r.leaf, err)
-		}
-		seg := &b.rows[i].segment.segment
-		if name, sealed := seg.key(e.l.id); sealed && packedKind(r.open.kind) && e.s.keys != nil {
-			r.changed = e.s.keys.stale(name, seg.hour)
+		if err := e.openPacked(b, i, r); err != nil && !r.lose(err) {
+			return nil, err
 		}
 	}
 	return rows, nil
+}
+
+// openPacked reads an entry of a bundle, and where its payload stands outside that.
+func (e *eraser) openPacked(b *bundle, i int, r *openRow) error {
+	item, err := e.l.entry(b, i)
+	if err != nil {
+		return err
+	}
+	r.leaf = item.Leaf
+	if r.outside {
+		return e.openOwn(r)
+	}
+	if r.open, err = b.opening(i, e.s.keys); err != nil {
+		return e.l.badPayload(item.Index, &r.leaf, err)
+	}
+	seg := &b.rows[i].segment.segment
+	if name, sealed := seg.key(e.l.id); sealed && packedKind(r.open.kind) && e.s.keys != nil {
+		r.changed = e.s.keys.stale(name, seg.hour)
+	}
+	return nil
 }

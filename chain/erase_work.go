@@ -176,16 +176,27 @@ func (l *Log) erased(p *erasure) {
 
 // mask takes from an item what an erasure under way is about to take.
 func (l *Log) mask(item *Item) {
-	list := l.erasing.Load()
-	if list == nil || item.Erased {
+	if item.Erased {
 		return
 	}
+	if p := l.masks(&item.Leaf); p != nil {
+		item.Erased, item.ErasedBy, item.Payload, item.Salt = true, p.index, nil, record.Salt{}
+	}
+}
+
+// masks returns the erasure under way that is about to take an entry's payload, nil
+// where there is none.
+func (l *Log) masks(leaf *record.Leaf) *erasure {
+	list := l.erasing.Load()
+	if list == nil {
+		return nil
+	}
 	for _, p := range *list {
-		if p.selects(&item.Leaf) {
-			item.Erased, item.ErasedBy, item.Payload, item.Salt = true, p.index, nil, record.Salt{}
-			return
+		if p.selects(leaf) {
+			return p
 		}
 	}
+	return nil
 }
 
 // loadErasures finds what a crash has cut short. Until resumeErasures has

@@ -41,7 +41,7 @@ func (c *logCheck) bundles(ctx context.Context) error {
 		return err
 	}
 	if c.gap != nil {
-		if err := c.overPruned(c.gap.leaves); err != nil {
+		if err := errors.Join(c.overPruned(c.gap.leaves), c.pinnedBundles()); err != nil {
 			return err
 		}
 	}
@@ -162,11 +162,11 @@ func (c *logCheck) gone(leaf *record.Leaf, by uint64) {
 func (c *logCheck) checkErased() {
 	for by, ranges := range c.erased {
 		m := c.erasures[by]
-		if m == nil && c.gap != nil && by < c.gap.leaves {
-			continue // what erased them was pruned
-		}
 		p := newErasure(c.l, by, m)
 		for _, r := range ranges {
+			if m == nil && c.gap != nil && r.Last < by && by < c.gap.leaves {
+				continue // what erased them was pruned, which they were not: they stand in bundles that stay
+			}
 			for i := r.First; i <= r.Last; i++ {
 				if !inRanges(m.GetRanges(), i) && !p.verdicts[i] {
 					c.f.find("payload", c.l, &i, "it is marked as erased by entry %d, which does not say so", by)

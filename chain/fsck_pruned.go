@@ -130,6 +130,25 @@ func (c *logCheck) overPruned(first uint64) error {
 	return nil
 }
 
+// pinnedBundles looks for the bundles that must stay: their hashes stand in tiles, so
+// that nothing else would miss them.
+func (c *logCheck) pinnedBundles() error {
+	for _, k := range c.gap.pins {
+		first := k * tileWidth
+		_, ok, err := get(c.f.s.db, keySeq(tableBundle, c.l.id, k))
+		if err != nil {
+			return err
+		}
+		if !ok && c.fences.at(first) == nil {
+			c.f.find("bundle", c.l, &first, "entries %d to %d are missing, which were not pruned", first, first+tileWidth-1)
+		}
+	}
+	if !c.gap.pinned(0) && c.gap.leaves > 0 {
+		c.f.find("pruned", c.l, nil, "the row of what is pruned does not keep the genesis")
+	}
+	return nil
+}
+
 // prunedBundle deals with a bundle that lies before the minimum. done says that it
 // needs no further check.
 func (c *logCheck) prunedBundle(first uint64, row []byte) (done bool, err error) {
@@ -157,7 +176,9 @@ func (c *logCheck) prunedBundle(first uint64, row []byte) (done bool, err error)
 		item, err := c.l.entry(b, i)
 		if err != nil {
 			c.f.find("bundle", c.l, &b.rows[i].leaf.Index, "%v", err)
-		} else if c.f.r.Entries++; !item.Erased {
+		} else if c.f.r.Entries++; item.Erased {
+			c.gone(&item.Leaf, item.ErasedBy)
+		} else {
 			c.f.r.Payloads++
 			c.opened(&item.Leaf, item.Payload)
 		}

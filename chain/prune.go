@@ -172,7 +172,7 @@ func (l *Log) nextKept(index uint64) uint64 {
 }
 
 // prune takes away the entries of a log before minimum, or their level-0 tiles. All
-// of them were sealed before the given time. The caller holds retainMu.
+// of them were sealed before the given time. The caller holds retainMu and eraseMu.
 //
 // Order: an entry of the log says what goes, and the row that says it is not done
 // stands with it; from there on readers are told so. Then rows go, files are

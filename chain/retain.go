@@ -138,6 +138,13 @@ func (s *Store) retainLog(ctx context.Context, l *Log, r Retention, now time.Tim
 			return more, err
 		}
 	}
+	// No erasure begins while rows go, and none that is not done loses the entry that
+	// tells of it.
+	s.eraseMu.Lock()
+	defer s.eraseMu.Unlock()
+	if list := l.erasing.Load(); list != nil && len(*list) > 0 && r.Leaves > 0 {
+		return more, fmt.Errorf("nothing is pruned before the erasure in entry %d is finished", (*list)[0].index)
+	}
 	// An entry goes behind its payload, covered by a checkpoint, and not the last
 	// bundle that is packed: the log goes on from there.
 	packed := l.packed.Load()

@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -348,9 +349,47 @@ func TestFsckFindsTakenEntries(t *testing.T) {
 		now[100] ^= 1
 		return db.Set(tile, now, pebble.Sync)
 	}, func(db *pebble.DB) error { return db.Set(tile, was, pebble.Sync) })
+	// The genesis stays: its hash in a tile stands for it in the tree.
+	genesis := keySeq(tableBundle, o.l.id, 0)
+	finds("entries 0 to 255 are missing", func(db *pebble.DB) error {
+		if was, _, err = get(db, genesis); err != nil {
+			return err
+		}
+		return db.Delete(genesis, pebble.Sync)
+	}, func(db *pebble.DB) error { return db.Set(genesis, was, pebble.Sync) })
+	// A payload that was taken is not covered by naming an entry that was pruned.
+	last := keySeq(tablePayload, o.l.id, o.l.Size()-5)
+	finds("which does not say so", func(db *pebble.DB) error {
+		if was, _, err = get(db, last); err != nil {
+			return err
+		}
+		return db.Set(last, binary.BigEndian.AppendUint64([]byte{payloadErased}, 9000), pebble.Sync)
+	}, func(db *pebble.DB) error { return db.Set(last, was, pebble.Sync) })
 	if r := mustFsck(t, o.cfg); !r.OK() {
 		t.Errorf("fsck behind all: %v", r.Findings)
 	}
+}
+
+// TestRetentionBehindErasure has nothing pruned while an erasure is not finished: the
+// entry that tells of it may be among what goes.
+func TestRetentionBehindErasure(t *testing.T) {
+	o := newOldLog(t, vfs.NewMem())
+	o.l.erase(newErasure(o.l, 2*pruneUnit-10, &record.Erased{Ranges: []*record.EntryRange{{First: 5000, Last: 5010}}}))
+	o.now = o.now.Add(11 * day)
+	for more := true; more; {
+		var err error
+		if more, err = o.s.Retain(t.Context()); !more && (err == nil || !strings.Contains(err.Error(), "erasure in entry 131062")) {
+			t.Errorf("retention says %v", err)
+		}
+	}
+	if o.l.Minimum() != 0 {
+		t.Errorf("entries before %d are pruned", o.l.Minimum())
+	}
+	o.l.erasing.Store(nil)
+	if o.retain(t); o.l.Minimum() != 2*pruneUnit {
+		t.Errorf("entries before %d are pruned", o.l.Minimum())
+	}
+	shutdown(t, o.s, o.stop)
 }
 
 // TestRetentionCrash cuts the power amid pruning. Where the entry that prunes has
@@ -372,6 +411,8 @@ func TestRetentionCrash(t *testing.T) {
 	go func() {
 		o.s.retainMu.Lock()
 		defer o.s.retainMu.Unlock()
+		o.s.eraseMu.Lock()
+		defer o.s.eraseMu.Unlock()
 		done <- o.s.prune(t.Context(), o.l, prunedTiles, 2*pruneUnit, o.now, "a test")
 	}()
 	var crashed []*vfs.MemFS
