@@ -519,10 +519,13 @@ var ErrNoDomain = errors.New("no such domain")
 
 // Find returns the domain with the given name or UUID.
 func (r *Registry) Find(nameOrUUID string) (Machine, error) {
-	for _, m := range r.Machines() {
-		if m.Name == nameOrUUID || m.UUID.String() == strings.ToLower(nameOrUUID) {
-			return m, nil
-		}
+	all := r.Machines()
+	i := slices.IndexFunc(all, func(m Machine) bool { return m.UUID.String() == strings.ToLower(nameOrUUID) })
+	if i < 0 { // a UUID is that of its domain, whatever others are called
+		i = slices.IndexFunc(all, func(m Machine) bool { return m.Name == nameOrUUID })
+	}
+	if i >= 0 {
+		return all[i], nil
 	}
 	return Machine{}, fmt.Errorf("find domain %q: %w", nameOrUUID, ErrNoDomain)
 }

@@ -33,6 +33,9 @@ func (c *call) disclose(d access.Disclosure) error {
 			return fmt.Errorf("disclose payloads: %w", err) // the reader has gone
 		}
 		c.s.Log.ErrorContext(c.ctx, "payloads are refused: their disclosure is not sealed", "path", c.r.URL.Path, "error", err)
+		if !c.all() { // why, is told of the host
+			return fmt.Errorf("payloads are not given: their disclosure could not be sealed: %w", record.ErrRetry)
+		}
 		return fmt.Errorf("payloads are not given: their disclosure could not be sealed: %w: %w", err, record.ErrRetry)
 	}
 	return nil

@@ -46,18 +46,28 @@ func (c *call) pathLog() (*chain.Log, error) { return c.logByID(c.r.PathValue("l
 // from the first incarnation on. There is at least one.
 func (c *call) domainLogs(name string) (uuid string, logs []*chain.Log, err error) {
 	uuid = strings.ToLower(name)
+	named := uuid
 	if l, err := c.s.Find(name); err == nil {
-		uuid = l.Name().Domain
+		named = l.Name().Domain
 	}
-	for _, l := range c.s.Store.Logs() {
-		if o := l.Name(); !o.IsHost() && o.Domain == uuid && c.sees(l) {
-			logs = append(logs, l)
-		}
+	logs, byName := c.logsOf(uuid), c.logsOf(named) // the same work for every name
+	if len(logs) == 0 {                             // a UUID is that of its domain, whatever others are called
+		uuid, logs = named, byName
 	}
 	if len(logs) == 0 {
 		return "", nil, fmt.Errorf("domain %q: %w", clip(name), ErrNotFound)
 	}
 	return uuid, logs, nil
+}
+
+// logsOf returns the logs of a domain that the caller may see.
+func (c *call) logsOf(uuid string) (logs []*chain.Log) {
+	for _, l := range c.s.Store.Logs() {
+		if o := l.Name(); !o.IsHost() && o.Domain == uuid && c.sees(l) {
+			logs = append(logs, l)
+		}
+	}
+	return logs
 }
 
 // choose returns the logs that the parameters domain and log name together,

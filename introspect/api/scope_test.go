@@ -314,3 +314,44 @@ func TestExportDisclosesWhatComesAlong(t *testing.T) {
 		}
 	}
 }
+
+// TestNamesAreNoUUIDs gives one domain the UUID of another for a name: who names
+// the UUID must not be led to it, least of all who erases.
+func TestNamesAreNoUUIDs(t *testing.T) {
+	w := newWorld(t)
+	find := w.service.Find
+	w.service.Find = func(name string) (*chain.Log, error) {
+		if name == webUUID {
+			return w.db, nil
+		}
+		return find(name)
+	}
+	if got := w.ask(t, tenant, "GET", "/v1/domains/"+webUUID); got.Code != http.StatusOK || !strings.Contains(got.Body.String(), webUUID) {
+		t.Errorf("its own domain by its UUID: %d %s", got.Code, got.Body)
+	}
+	c := &call{s: w.service, id: operator}
+	if uuid, _, err := c.domainLogs(strings.ToUpper(webUUID)); err != nil || uuid != webUUID {
+		t.Errorf("an operator is led to %s: %v", uuid, err)
+	}
+}
+
+// TestReasonsStayHere has the ledger refuse a disclosure: why is the host's affair.
+func TestReasonsStayHere(t *testing.T) {
+	w := newWorld(t)
+	w.given.mu.Lock()
+	w.given.err = errSealing
+	w.given.mu.Unlock()
+	for target, method := range map[string]string{
+		"/v1/logs/" + client.LogID(w.web[1].Origin()) + "/entries/1": "GET",
+		"/v1/query": "GET", "/v1/stream": "GET", "/v1/export?domain=web": "POST",
+		TilesPath(w.web[1]) + "tile/openings/000.p/2": "GET",
+	} {
+		got := w.ask(t, tenant, method, target)
+		if got.Code != http.StatusServiceUnavailable || strings.Contains(got.Body.String(), errSealing.Error()) {
+			t.Errorf("%s as a tenant: %d %s", target, got.Code, got.Body)
+		}
+		if got := w.ask(t, operator, method, target); !strings.Contains(got.Body.String(), errSealing.Error()) {
+			t.Errorf("%s as an operator: %d %s", target, got.Code, got.Body)
+		}
+	}
+}

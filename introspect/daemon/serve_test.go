@@ -14,6 +14,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -259,5 +260,19 @@ func TestSocketOfGroup(t *testing.T) {
 	}
 	if id, err := groupID(""); err != nil || id >= 0 {
 		t.Errorf("no group is %s: %v", strconv.Itoa(id), err)
+	}
+}
+
+// TestCheap: what seals a disclosure is not as cheap as a tile, or readers could
+// make the host log grow hundreds of times a second.
+func TestCheap(t *testing.T) {
+	const log = "/logs/h/vm/6a2f41a3-c54c-4f54-9d3b-0a6b6a1f0001/1/1/"
+	for path, want := range map[string]bool{
+		log + "checkpoint": true, log + "tile/0/000": true, log + "tile/entries/000": true, log + "tile/openings/001": true, log + "tile/openings/x001/000": true,
+		log + "tile/openings/000": false, log + "tile/openings/000.p/7": false, "/v1/query": false,
+	} {
+		if got := cheap(httptest.NewRequest("GET", path, nil)); got != want {
+			t.Errorf("%s: %v", path, got)
+		}
 	}
 }

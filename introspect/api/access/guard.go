@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -77,6 +78,7 @@ type Guard struct {
 // active is a request that is being answered.
 type active struct {
 	r      *http.Request
+	who    *Identity
 	from   Authenticator
 	began  time.Time
 	cancel context.CancelCauseFunc
@@ -149,7 +151,7 @@ func (g *Guard) Wrap(next http.Handler, from Authenticator) http.Handler {
 		}
 		ctx, cancel := context.WithCancelCause(r.Context())
 		defer cancel(nil)
-		a := &active{r: r, from: from, began: g.cfg.Now(), cancel: cancel}
+		a := &active{r: r, who: who, from: from, began: g.cfg.Now(), cancel: cancel}
 		g.enter(a)
 		defer g.leave(a)
 		next.ServeHTTP(w, r.WithContext(With(ctx, who)))
@@ -245,8 +247,8 @@ const recheck = 2 * time.Second
 // ErrGone is why a request is ended whose sender would not be let in again.
 var ErrGone = errors.New("the token or certificate of this request is not in force any more")
 
-// Run ends requests whose token or certificate is revoked or expires while they
-// run, such as live views, until ctx ends.
+// Run ends requests whose token or certificate is revoked, expires or is given
+// other domains while they run, such as live views, until ctx ends.
 func (g *Guard) Run(ctx context.Context) error {
 	tick := time.NewTicker(recheck)
 	defer tick.Stop()
@@ -269,7 +271,11 @@ func (g *Guard) sweep(ctx context.Context) {
 	}
 	g.mu.Unlock()
 	for _, a := range all {
-		if who, why := a.from.authenticate(a.r, now); who == nil {
+		who, why := a.from.authenticate(a.r, now)
+		if who != nil && (who.Role != a.who.Role || !slices.Equal(who.Domains, a.who.Domains)) {
+			who, why = nil, "its role or its domains are others now"
+		}
+		if who == nil {
 			g.cfg.Stats.Cut.Add(1)
 			g.cfg.Log.InfoContext(ctx, "a request is ended", "address", a.r.RemoteAddr, "path", a.r.URL.Path, "reason", why)
 			a.cancel(ErrGone)

@@ -138,6 +138,50 @@ func TestExpensive(t *testing.T) {
 	}
 }
 
+// TestNarrowedWhileRunning takes a domain away from a token whose live view runs.
+func TestNarrowedWhileRunning(t *testing.T) {
+	const other = "77777777-2222-4333-8444-555555555555"
+	causes := make(chan error, 1)
+	d := openDoor(t, settings{routes: func(w http.ResponseWriter, r *http.Request) {
+		if err := http.NewResponseController(w).Flush(); err != nil {
+			t.Error(err)
+		}
+		select {
+		case <-r.Context().Done():
+			causes <- context.Cause(r.Context())
+		case <-t.Context().Done():
+		}
+	}})
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+d.address+"/stream", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+d.token("acme", Tenant, ownDomain, other))
+	res, err := d.client(nil).Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	d.guard.sweep(t.Context())
+	if n := d.stats.Cut.Load(); n != 0 {
+		t.Fatalf("%d are cut whose tokens hold", n)
+	}
+	err = changeTokens(d.file("tokens"), func(all []Token) ([]Token, error) {
+		all[0].Domains = []string{other}
+		return all, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.guard.sweep(t.Context())
+	if n := d.stats.Cut.Load(); n != 1 {
+		t.Fatalf("%d are cut whose token sees less", n)
+	}
+	if err := <-causes; !errors.Is(err, ErrGone) {
+		t.Errorf("it ends for %v", err)
+	}
+}
+
 // TestRevokedWhileRunning cuts a live view whose token is revoked.
 func TestRevokedWhileRunning(t *testing.T) {
 	causes := make(chan error, 2)
