@@ -204,7 +204,7 @@ func (l *Log) readItem(index uint64) (Item, error) {
 			continue
 		}
 		if err == nil {
-			l.mask(&item)
+			err = l.mask(&item)
 		}
 		return item, err
 	}
@@ -299,7 +299,7 @@ func (l *Log) isErased(index uint64) (bool, error) {
 	}
 	b, err := l.bundle(index / tileWidth)
 	if err == nil && b == nil {
-		err = corrupt("payload %d of %s is missing", index, l.origin)
+		err = l.missing(index, "payload %d of %s is missing", index, l.origin)
 	}
 	if err != nil {
 		return false, err

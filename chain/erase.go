@@ -170,10 +170,15 @@ func (s *Store) selectErased(ctx context.Context, l *Log, sel EraseSelection) (*
 			open = nil
 			continue
 		}
-		if gone, err := l.isErased(i); err != nil || gone || l.masks(&leaf) != nil {
-			if open = nil; err != nil {
-				return nil, err
-			}
+		gone, err := l.isErased(i)
+		if errors.Is(err, ErrUnreadable) {
+			continue // its leaf is there, its payload is fenced
+		}
+		if err != nil {
+			return nil, err
+		}
+		if gone || l.masks(&leaf) != nil {
+			open = nil
 			continue
 		}
 		if open == nil {

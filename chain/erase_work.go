@@ -20,6 +20,8 @@ type erasure struct {
 	m        *record.Erased
 	verdicts map[uint64]bool // entries of m.Verdicts
 	retired  []retiredKey
+	// unread says that the entry which tells of it cannot be read: m is nil.
+	unread bool
 }
 
 // retiredKey is what must be destroyed for an hour: generations up to it, and
@@ -39,9 +41,20 @@ func newErasure(l *Log, index uint64, m *record.Erased) *erasure {
 	return p
 }
 
+// mayName reports whether an erasure whose entry cannot be read may be about an
+// entry: what it erases was there before it, and of an hour whose keys it destroys
+// where it destroys any.
+func (p *erasure) mayName(leaf *record.Leaf) bool {
+	if leaf.Index >= p.index || leaf.Origin != record.OriginGuest && !isVerdict(leaf) {
+		return false
+	}
+	hour := hourOf(leaf.Wall)
+	return len(p.retired) == 0 || slices.ContainsFunc(p.retired, func(r retiredKey) bool { return r.hour == hour })
+}
+
 // selects reports whether an entry is to be erased.
 func (p *erasure) selects(leaf *record.Leaf) bool {
-	return leaf.Origin == record.OriginGuest && inRanges(p.m.Ranges, leaf.Index) || p.verdicts[leaf.Index] && isVerdict(leaf)
+	return leaf.Origin == record.OriginGuest && inRanges(p.m.GetRanges(), leaf.Index) || p.verdicts[leaf.Index] && isVerdict(leaf)
 }
 
 func keyErasure(id LogID, index uint64) []byte {
@@ -174,25 +187,43 @@ func (l *Log) erased(p *erasure) {
 	l.erasing.Store(&list)
 }
 
-// mask takes from an item what an erasure under way is about to take.
-func (l *Log) mask(item *Item) {
+// mask takes from an item what an erasure under way is about to take. It holds
+// back what one may take that cannot be read: nobody can tell what that names.
+func (l *Log) mask(item *Item) error {
 	if item.Erased {
-		return
+		return nil
 	}
 	if p := l.masks(&item.Leaf); p != nil {
 		item.Erased, item.ErasedBy, item.Payload, item.Salt = true, p.index, nil, record.Salt{}
+		return nil
 	}
+	if p := l.holds(&item.Leaf); p != nil {
+		e := &UnreadableError{Origin: l.origin, First: item.Index, Last: item.Index, heldBy: p.index,
+			Reason: fmt.Sprintf("the erasure in entry %d was cut short and cannot be read, and may name it", p.index)}
+		*item = Item{}
+		return e
+	}
+	return nil
 }
 
 // masks returns the erasure under way that is about to take an entry's payload, nil
 // where there is none.
 func (l *Log) masks(leaf *record.Leaf) *erasure {
+	return l.underWay(func(p *erasure) bool { return p.selects(leaf) })
+}
+
+// holds returns the erasure under way that cannot be read and may be about to.
+func (l *Log) holds(leaf *record.Leaf) *erasure {
+	return l.underWay(func(p *erasure) bool { return p.unread && p.mayName(leaf) })
+}
+
+func (l *Log) underWay(is func(*erasure) bool) *erasure {
 	list := l.erasing.Load()
 	if list == nil {
 		return nil
 	}
 	for _, p := range *list {
-		if p.selects(leaf) {
+		if is(p) {
 			return p
 		}
 	}
@@ -224,8 +255,11 @@ func (s *Store) loadErasures() error {
 		}
 		item, err := l.Item(index)
 		if errors.Is(err, ErrUnreadable) || errors.Is(err, ErrPruned) {
-			// Nobody knows what it names. That must not keep a host from sealing.
-			s.cfg.Log.Error("an erasure that was cut short cannot be read, and is not finished in this run: bring the payload keys back, or restore a backup", slog.String("origin", l.origin), slog.Uint64("entry", index), slog.Any("error", err))
+			// Nobody knows what it names. That must not keep a host from sealing,
+			// and shows nobody what it may name.
+			s.cfg.Log.Error("an erasure that was cut short cannot be read, and is not finished in this run; what it may name is held back: bring the payload keys back, or restore a backup", slog.String("origin", l.origin), slog.Uint64("entry", index), slog.Any("error", err))
+			p.unread = true
+			l.erase(p)
 			return nil
 		}
 		if err != nil {

@@ -84,14 +84,14 @@ func Fsck(ctx context.Context, cfg Config, opts FsckOptions) (_ *Report, err err
 		return nil, fmt.Errorf("check store: %w", err)
 	}
 	defer func() { err = errors.Join(err, s.db.Close()) }()
-	f := &fsck{s: s, opts: opts, r: &Report{Findings: []Finding{}, FramesOff: opts.Frame == nil}, heads: map[LogID]head{}, quotes: map[string][]claim{}, next: map[LogID]uint64{}, quoteAt: map[quoteKey]bool{}, certified: map[uint64]string{}, keys: proof.KeyChain{HostID: cfg.HostID}}
+	f := &fsck{s: s, opts: opts, r: &Report{Findings: []Finding{}, FramesOff: opts.Frame == nil}, heads: map[LogID]head{}, quotes: map[string][]claim{}, next: map[LogID]uint64{}, quoteAt: map[quoteKey]bool{}, certified: map[uint64]string{}, erasing: map[LogID]map[uint64]bool{}, keys: proof.KeyChain{HostID: cfg.HostID}}
 	if err := s.loadStoreRow(); err != nil {
 		f.find("store", nil, nil, "%v", err)
 	}
 	if err := s.loadVMKeys(); err != nil {
 		f.find("certificate", nil, nil, "%v", err)
 	}
-	for _, step := range []func(context.Context) error{f.unknownRows, f.logRows, f.logs, f.commits, f.followers, f.quoteRows, f.certificates, f.witnessRows, f.restoreRows, f.anchor} {
+	for _, step := range []func(context.Context) error{f.unknownRows, f.logRows, f.logs, f.commits, f.followers, f.quoteRows, f.certificates, f.erasureRows, f.witnessRows, f.restoreRows, f.anchor} {
 		if err := step(ctx); err != nil {
 			return f.r, fmt.Errorf("check store %s: %w", cfg.Dir, err)
 		}
@@ -109,12 +109,13 @@ type fsck struct {
 	heads     map[LogID]head
 	quotes    map[string][]claim // checkpoints that the host log quotes, by origin
 	quoteAt   map[quoteKey]bool
-	certified map[uint64]string // key by index in the host log
-	keys      proof.KeyChain    // of the VM logs
-	next      map[LogID]uint64  // first index that no commit has covered
-	blind     bool              // entries of the host log cannot be read
-	newest    uint64            // stored checkpoint of the host log
-	restored  int64             // monotone time of the newest restore
+	certified map[uint64]string         // key by index in the host log
+	keys      proof.KeyChain            // of the VM logs
+	next      map[LogID]uint64          // first index that no commit has covered
+	blind     bool                      // entries of the host log cannot be read
+	newest    uint64                    // stored checkpoint of the host log
+	erasing   map[LogID]map[uint64]bool // entries that tell of erasures
+	restored  int64                     // monotone time of the newest restore
 }
 
 // quoteKey names a quote in the host log.
@@ -373,6 +374,28 @@ func (f *fsck) certificates(context.Context) error {
 		}
 	}
 	return err
+}
+
+// erasureRows checks that what tells of erasures which are not done can be read.
+func (f *fsck) erasureRows(context.Context) error {
+	return scan(f.s.db, []byte{tableMeta, metaErasure}, func(key, value []byte) error {
+		if len(key) != 14 {
+			return nil // reported as a row of no table
+		}
+		id, index := LogID(binary.BigEndian.Uint32(key[2:])), binary.BigEndian.Uint64(key[6:])
+		l, ok := f.s.LogByID(id)
+		if !ok {
+			f.find("row", nil, nil, "key %x is of no log", key)
+			return nil
+		}
+		if err := (&erasure{log: l, index: index}).parse(value); err != nil {
+			f.find("row", l, &index, "%v", err)
+		}
+		if !f.erasing[id][index] {
+			f.find("erasure", l, &index, "it was cut short, and its entry cannot be read: nobody knows what it names, it is not finished, and what it may name is held back from readers; bring the payload keys back, or restore a backup")
+		}
+		return nil
+	})
 }
 
 func (f *fsck) restoreRows(context.Context) error {

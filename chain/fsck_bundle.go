@@ -162,6 +162,9 @@ func (c *logCheck) gone(leaf *record.Leaf, by uint64) {
 func (c *logCheck) checkErased() {
 	for by, ranges := range c.erased {
 		m := c.erasures[by]
+		if m == nil && c.cannotRead(by) {
+			continue // what erased them may have been said there
+		}
 		p := newErasure(c.l, by, m)
 		for _, r := range ranges {
 			if m == nil && c.gap != nil && r.Last < by && by < c.gap.leaves {
@@ -203,6 +206,20 @@ func (c *logCheck) unread() {
 	c.blind = true
 	c.frames.blind, c.frames.broken, c.frames.records = true, true, nil
 	c.f.blind = c.f.blind || c.l.name.IsHost()
+}
+
+// cannotRead reports whether the check has come to an entry that is fenced, or
+// that may be one whose key is not there.
+func (c *logCheck) cannotRead(index uint64) bool {
+	if c.fences.at(index) != nil {
+		return true
+	}
+	for _, k := range c.keyless {
+		if k.first <= index && index <= k.last {
+			return true
+		}
+	}
+	return false
 }
 
 // fenceRows reads which entries are fenced.

@@ -293,6 +293,10 @@ func (c *logCheck) opened(leaf *record.Leaf, payload []byte) {
 		}
 	case *record.Erased:
 		c.erasures[index] = m
+		if f.erasing[l.id] == nil {
+			f.erasing[l.id] = map[uint64]bool{}
+		}
+		f.erasing[l.id][index] = true
 	case *record.Pruned:
 		c.checkPruned(index, m)
 	case *record.KeyCertificate:

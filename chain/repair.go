@@ -126,7 +126,7 @@ func (r *repairer) run(ctx context.Context) (*Repaired, error) {
 
 // mended reports whether a store can be used: what is left is no damage of rows.
 func mended(r *Report) bool {
-	return r.More == 0 && !slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Table != "key" && f.Table != "frame" })
+	return r.More == 0 && !slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Table != "key" && f.Table != "frame" && f.Table != "erasure" })
 }
 
 // resume completes a repair that a crash has cut short behind the renaming of

@@ -370,6 +370,11 @@ func (p *logRepair) entries(first uint64, hashes []record.Hash, prev record.Hash
 		if b, err = p.bundle(first / tileWidth); err != nil {
 			return last, err
 		}
+		if b == nil { // there is none, or one that nothing can be read of
+			if err := p.r.s.db.Delete(keySeq(tableBundle, p.l.id, first/tileWidth), pebble.NoSync); err != nil {
+				return last, err
+			}
+		}
 	}
 	for i, want := range hashes {
 		index := first + uint64(i)

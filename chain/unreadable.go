@@ -25,10 +25,11 @@ var ErrUnreadable = errors.New("the entry cannot be read")
 type UnreadableError struct {
 	Origin      string
 	First, Last uint64
-	Hour        time.Time // of the key that is lost; zero: the entries are fenced
+	Hour        time.Time // of the key that is lost; zero: the entries are fenced or held back
 	Reason      string
 
-	cause error // an errNoKey; nil: fenced
+	cause  error  // an errNoKey; nil: fenced or held back
+	heldBy uint64 // entry of the erasure for whose sake it is held back; 0: it is not
 }
 
 // Unwrap returns which kind of errNoKey it is.
@@ -39,6 +40,9 @@ func (e *UnreadableError) Error() string {
 	where := fmt.Sprintf("entry %d of %s", e.First, e.Origin)
 	if e.Last != e.First {
 		where = fmt.Sprintf("entries %d to %d of %s", e.First, e.Last, e.Origin)
+	}
+	if e.heldBy != 0 {
+		return fmt.Sprintf("%s: held back: %s: bring the payload keys back, or restore a backup", where, e.Reason)
 	}
 	if e.Hour.IsZero() {
 		return fmt.Sprintf("%s: fenced off as damaged (%s): restore a backup to read it", where, e.Reason)
@@ -180,7 +184,7 @@ type unreadables struct {
 type unreadableKey struct {
 	origin string
 	hour   int64
-	first  uint64 // of a fence
+	first  uint64 // of a fence, or the entry of an erasure
 }
 
 // maxTold bounds how many of them are logged.
@@ -193,6 +197,9 @@ func (s *Store) unread(e *UnreadableError) {
 	key := unreadableKey{origin: e.Origin, hour: e.Hour.Unix()}
 	if e.Hour.IsZero() {
 		key.first = e.First
+	}
+	if e.heldBy != 0 {
+		key.first = e.heldBy
 	}
 	s.unreadable.mu.Lock()
 	defer s.unreadable.mu.Unlock()
