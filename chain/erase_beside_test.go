@@ -164,3 +164,44 @@ func TestEraseBesideLostKey(t *testing.T) {
 		})
 	}
 }
+
+// TestEraseDamagedKeys erases from an hour whose file of keys is damaged: it is refused,
+// the host goes on sealing, and the keeper goes on with other logs.
+func TestEraseDamagedKeys(t *testing.T) {
+	cfg := testConfig(t, vfs.NewMem())
+	now := time.Date(2026, 3, 1, 10, 30, 0, 0, time.UTC)
+	cfg.Now = func() time.Time { return now }
+	cfg.Boot = func() time.Duration { return time.Duration(now.UnixNano()) }
+	cfg.Retention = Retention{Payloads: day}
+	s := mustCreate(t, cfg)
+	stop := run(t, s)
+	newTestAgent(t, s, mustCreateLog(t, s, 1), 1).frame(10)
+	damaged := s.keys.path(hourOf(now.UnixNano()))
+	now = now.Add(time.Hour)
+	newTestAgent(t, s, mustCreateLog(t, s, 2), 2).frame(10)
+	now = now.Add(2 * day)
+	shutdown(t, s, stop)
+	f, err := cfg.FS.OpenReadWrite(damaged, vfs.WriteCategoryUnspecified)
+	if err == nil {
+		_, err = f.WriteAt([]byte("????"), 0)
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s = mustOpen(t, cfg)
+	stop = run(t, s)
+	if _, err := s.Retain(t.Context()); err == nil || s.Err() != nil {
+		t.Errorf("retention says %v, the store %v", err, s.Err())
+	}
+	l, _ := s.LogByID(1)
+	if _, err := s.Erase(t.Context(), EraseSelection{Log: l}, "r", "a"); err == nil {
+		t.Error("erased without keys")
+	}
+	mustAppend(t, s, Batch{Log: l, Entries: []Entry{hostEntry(t, s, "on")}})
+	other, _ := s.LogByID(2)
+	if it, err := other.Item(5); err != nil || !it.Erased {
+		t.Errorf("a record of another log, as old: erased %v, %v", it.Erased, err)
+	}
+	shutdown(t, s, stop)
+}

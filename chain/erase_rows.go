@@ -96,6 +96,11 @@ func (s *Store) eraseRows(ctx context.Context, p *erasure) (first, last uint64, 
 		}
 		first, last = min(first, k), max(last, k)
 	}
+	// What stands in the place of rows under these keys, the packer has written without
+	// a sync, perhaps: after a power cut they must not be back.
+	if err := s.db.LogData(nil, pebble.Sync); err != nil {
+		return 0, 0, s.fail(err)
+	}
 	for _, r := range e.retired {
 		// A crash amid them leaves keys that nothing is under.
 		if err := s.keys.destroy(e.l.id, r.hour, r.generation); err != nil {

@@ -102,6 +102,13 @@ func (s *Store) sealErasure(ctx context.Context, l *Log, m *record.Erased) (*era
 	if err != nil {
 		return nil, err
 	}
+	for _, hour := range hours {
+		// A file of keys that is damaged refuses the erasure here: in the committer
+		// it would keep the host from sealing.
+		if err := s.keys.readable(hour); err != nil {
+			return nil, err
+		}
+	}
 	r := newRequest(Batch{Log: l, Entries: []Entry{e}})
 	r.extra = func(b *pebble.Batch, sealed []Sealed) error {
 		p.index = sealed[0].First

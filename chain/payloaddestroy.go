@@ -25,6 +25,14 @@ func (k *payloadKeys) retire(id LogID, hour int64) (uint32, error) {
 	return k.retired[at], nil
 }
 
+// readable tells whether the keys of an hour can be read.
+func (k *payloadKeys) readable(hour int64) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	_, err := k.load(hour)
+	return err
+}
+
 // retireUpTo is retire as it was written down by an earlier run.
 func (k *payloadKeys) retireUpTo(id LogID, hour int64, generation uint32) {
 	k.mu.Lock()

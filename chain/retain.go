@@ -121,7 +121,8 @@ func (s *Store) Retain(ctx context.Context) (more bool, err error) {
 		if more = more || some; lerr == nil {
 			continue
 		}
-		if ctx.Err() != nil || errors.Is(lerr, record.ErrFatal) || errors.Is(lerr, ErrClosed) {
+		// One log that is damaged keeps no other one longer.
+		if ctx.Err() != nil || s.Err() != nil || errors.Is(lerr, ErrClosed) {
 			return more, errors.Join(err, lerr)
 		}
 		s.retention.Failures.Add(1)

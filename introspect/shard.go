@@ -2,6 +2,7 @@ package introspect
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -59,9 +60,12 @@ func (r *Registry) shardDue(m *machine) (string, error) {
 	if size := m.log.Size(); size >= r.cfg.ShardEntries {
 		return fmt.Sprintf("it has %d entries", size), nil
 	}
-	first, err := m.log.Item(0)
+	first, err := m.log.Look(0) // its payload may not open any more: that stops nothing
 	if err != nil {
 		return "", err
+	}
+	if first.Leaf.Wall == 0 {
+		return "", nil // nor can its leaf be read: its size decides
 	}
 	if age := r.cfg.Now().Sub(time.Unix(0, first.Leaf.Wall)); age >= r.cfg.ShardAge {
 		return fmt.Sprintf("it is %d hours old", age/time.Hour), nil
@@ -148,11 +152,14 @@ func (r *Registry) shardGenesis(ctx context.Context, known *machine) (*record.Ge
 		g.Disks = disks(s.Disks)
 		return g, nil
 	}
-	item, err := known.log.Item(0)
+	item, err := known.log.Look(0)
 	if err != nil {
 		return nil, err
 	}
 	m, err := item.Decode()
+	if errors.Is(err, chain.ErrUnreadable) {
+		return g, nil // libvirt tells the facts when it is back
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read genesis of %s: %w", known.log.Origin(), err)
 	}

@@ -1,7 +1,10 @@
 package introspect
 
 import (
+	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -132,4 +135,45 @@ func TestShards(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.run(s)
+}
+
+// TestShardsWithoutKey loses the key of a log's genesis: the log grows old all the
+// same, and goes on in another shard, also while libvirt tells nothing.
+func TestShardsWithoutKey(t *testing.T) {
+	p := newPipe(t)
+	p.stop()
+	p.cfg.Dir, p.cfg.Anchor, p.cfg.PayloadKeys = p.cfg.Dir+"2", p.cfg.Anchor+"2", p.cfg.Dir+"-payload-keys"
+	s, err := chain.Create(p.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.run(s)
+	p.see("vm.start", "start", "booted", 10, domain.Running)
+	p.stop()
+	files, err := filepath.Glob(filepath.Join(p.cfg.PayloadKeys, "keys-*"))
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, f := range files {
+		if err := os.Remove(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s, err = chain.Open(p.cfg); err != nil {
+		t.Fatal(err)
+	}
+	p.run(s)
+	if _, err := p.registry.Machines()[0].Log.Item(0); !errors.Is(err, chain.ErrUnreadable) {
+		t.Fatalf("the genesis can be read: %v", err)
+	}
+	p.registry.cfg.Inspect = func(context.Context, domain.UUID) (virt.Snapshot, error) {
+		return virt.Snapshot{}, errors.New("libvirt is not there")
+	}
+	p.registry.cfg.Now = func() time.Time { return time.Now().Add(DefaultShardAge) }
+	if err := p.registry.rollShards(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if l := p.registry.Machines()[0].Log; l.Name().Shard != 2 {
+		t.Errorf("it goes on in %s", l.Origin())
+	}
 }
