@@ -264,6 +264,9 @@ func (e *exporter) add(index uint64, role string) error {
 	if item.Leaf.Origin == record.OriginGuest {
 		return e.addFrame(&item)
 	}
+	if item.Erased {
+		return nil // a verdict whose words went with the record it judges
+	}
 	m, err := item.Decode()
 	if err != nil {
 		return corrupt("entry %d: %v", index, err)
