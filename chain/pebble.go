@@ -13,8 +13,14 @@ import (
 )
 
 const (
-	memTableSize = 32 << 20
+	// memTableSize is what is gathered in memory before it is written out. The
+	// packer follows within seconds where the load lets it: what it has packed by
+	// then is never written out as rows, nor merged, nor dropped again.
+	memTableSize = 64 << 20
+	memTables    = 3 // more of them stall commits
 	cacheSize    = 32 << 20
+	// Files of one table seldom overlap. Merging those of others may wait.
+	l0Compact, l0Stop = 8, 24
 )
 
 // pebbleOptions returns how every part of this package opens the store.
@@ -26,9 +32,14 @@ func pebbleOptions(c Config, readOnly bool) *pebble.Options {
 		FormatMajorVersion: pebble.FormatNewest,
 		MemTableSize:       memTableSize,
 		CacheSize:          cacheSize,
-		Logger:             log,
-		ReadOnly:           readOnly,
-		Cleaner:            cleaner{},
+
+		MemTableStopWritesThreshold: memTables,
+		L0CompactionThreshold:       l0Compact,
+		L0StopWritesThreshold:       l0Stop,
+
+		Logger:   log,
+		ReadOnly: readOnly,
+		Cleaner:  cleaner{},
 		EventListener: &pebble.EventListener{
 			DiskSlow: func(i pebble.DiskSlowInfo) {
 				c.Log.Warn("disk is slow", slog.String("path", i.Path), slog.Duration("took", i.Duration))
