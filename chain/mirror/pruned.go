@@ -75,7 +75,7 @@ func (c *logCheck) tellsPruned(index uint64, m *record.Pruned) {
 	if m.What != "leaves" {
 		return
 	}
-	if m.Range == nil || m.Range.First != 0 || m.Range.Last >= index || (m.Range.Last+1)%pruneUnit != 0 {
+	if m.Range == nil || m.Range.First%pruneUnit != 0 || m.Range.First > m.Range.Last || m.Range.Last >= index || (m.Range.Last+1)%pruneUnit != 0 {
 		c.fail(KindEntry, &index, "it says that entries were pruned which cannot be: %v", m.Range)
 		return
 	}

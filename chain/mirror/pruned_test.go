@@ -21,20 +21,32 @@ func TestPruned(t *testing.T) {
 		gone  int                          // bundles
 		kind  mirror.Kind
 		words string
+		units int // how many go; 0: one
 	}{
-		"as told":         {told: func(b *book) *record.Pruned { return b.prunes(unit) }, kept: []int{0, 200}, gone: 256},
-		"some of it":      {told: func(b *book) *record.Pruned { return b.prunes(unit) }, kept: []int{0, 9, 10, 200}, gone: 250},
-		"nothing is told": {nil, []int{0, 200}, 256, mirror.KindGap, "and no entry of it says that they were pruned"},
+		"as told":    {told: func(b *book) *record.Pruned { return b.prunes(unit) }, kept: []int{0, 200}, gone: 256},
+		"some of it": {told: func(b *book) *record.Pruned { return b.prunes(unit) }, kept: []int{0, 9, 10, 200}, gone: 250},
+		// The second step names its own range, and the root over all.
+		"in two steps": {told: func(b *book) *record.Pruned {
+			p := b.prunes(2 * unit)
+			p.Range.First = unit
+			return p
+		}, kept: []int{0, 200}, gone: 512, units: 2},
+		"half of a step": {told: func(b *book) *record.Pruned {
+			p := b.prunes(unit)
+			p.Range.First = unit / 2
+			return p
+		}, kept: []int{0, 200}, gone: 256, kind: mirror.KindEntry, words: "were pruned which cannot be"},
+		"nothing is told": {told: nil, kept: []int{0, 200}, gone: 256, kind: mirror.KindGap, words: "and no entry of it says that they were pruned"},
 		"more than was told": {func(b *book) *record.Pruned { return b.prunes(unit) }, []int{0, 200}, 257, mirror.KindGap,
-			"entries 65536 to 65791 are missing: there is no "},
+			"entries 65536 to 65791 are missing: there is no ", 0},
 		"another root": {func(b *book) *record.Pruned {
 			p := b.prunes(unit)
 			p.Root[0] ^= 1
 			return p
-		}, []int{0, 200}, 256, mirror.KindFork, "what is left of them makes"},
-		"no range": {func(b *book) *record.Pruned { return &record.Pruned{What: "leaves"} }, []int{0, 200}, 256, mirror.KindEntry, "were pruned which cannot be"},
+		}, []int{0, 200}, 256, mirror.KindFork, "what is left of them makes", 0},
+		"no range": {func(b *book) *record.Pruned { return &record.Pruned{What: "leaves"} }, []int{0, 200}, 256, mirror.KindEntry, "were pruned which cannot be", 0},
 		// The newest enrolment must stay: without it later frames are nobody's.
-		"the enrolment too": {func(b *book) *record.Pruned { return b.prunes(unit) }, []int{0}, 256, mirror.KindSignature, "no enrolled key verifies the agent's signature on this frame"},
+		"the enrolment too": {func(b *book) *record.Pruned { return b.prunes(unit) }, []int{0}, 256, mirror.KindSignature, "no enrolled key verifies the agent's signature on this frame", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLiar(t).certify()
@@ -51,7 +63,7 @@ func TestPruned(t *testing.T) {
 			b.sign().quote()
 			old := key
 			n, key = 0, b.enroll(2, old.Public().(ed25519.PublicKey))
-			grow(unit + 700)
+			grow(max(c.units, 1)*unit + 700)
 			b.sign().quote()
 			if c.told != nil {
 				b.add(record.ClassPruned, c.told(b))
@@ -75,7 +87,7 @@ func TestPruned(t *testing.T) {
 			if err != nil {
 				t.Fatal(err, r.Failures)
 			}
-			if text := strings.Join(r.Unclaimed, "\n"); r.Logs[1].Pruned != uint64(c.gone-len(c.kept))*256 && c.gone == 256 || !strings.Contains(text, "that were pruned, as entry") {
+			if text := strings.Join(r.Unclaimed, "\n"); r.Logs[1].Pruned != uint64(c.gone-len(c.kept))*256 && c.gone == 256*max(c.units, 1) || !strings.Contains(text, "that were pruned, as entry") {
 				t.Errorf("%+v\n%s", r.Logs[1], text)
 			}
 		})
