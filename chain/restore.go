@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -137,13 +138,19 @@ func (r *restore) run(ctx context.Context) (*Restored, error) {
 	if out.Report, err = Fsck(ctx, r.staged, opts); err != nil {
 		return nil, err
 	}
-	if !out.Report.OK() {
+	if !restorable(out.Report) {
 		return out, fmt.Errorf("the backup is damaged: %s (%d findings): %w", out.Report.Findings[0], len(out.Report.Findings)+out.Report.More, record.ErrReject)
 	}
 	if err := r.seal(out); err != nil {
 		return nil, err
 	}
 	return out, r.place()
+}
+
+// restorable reports whether a backup is whole. Keys that are not there, as where all
+// payloads are given up, are no damage of it: nothing better can be restored.
+func restorable(r *Report) bool {
+	return r.More == 0 && !slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Table != "key" && f.Table != "erasure" })
 }
 
 // refuse protects what is there.

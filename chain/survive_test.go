@@ -136,3 +136,23 @@ func TestRetentionWrongClock(t *testing.T) {
 	retained("the clock steps forward")
 	shutdown(t, s, stop)
 }
+
+// TestRestoreWithoutKeys restores a backup where the payload keys are given up: an
+// empty directory in their place says so.
+func TestRestoreWithoutKeys(t *testing.T) {
+	cfg, _ := backedUp(t, nil)
+	lose(t, cfg)
+	if err := errors.Join(cfg.FS.RemoveAll(cfg.PayloadKeys), cfg.FS.MkdirAll(cfg.PayloadKeys, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	r, err := Restore(t.Context(), cfg, accepted)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Report.NoKey == 0 {
+		t.Error("the report counts no payloads without a key")
+	}
+	s := mustOpen(t, cfg)
+	stop := run(t, s)
+	shutdown(t, s, stop)
+}

@@ -115,7 +115,11 @@ func restore(fs *flag.FlagSet) action {
 			}
 			return err
 		}
-		_, err = fmt.Fprint(stdout, restored(r))
+		text := restored(r)
+		if r.Report != nil && r.Report.NoKey > 0 {
+			text += fmt.Sprintf("%d payloads cannot be read: their keys are not there, or were destroyed by an erasure behind the backup\n", r.Report.NoKey)
+		}
+		_, err = fmt.Fprint(stdout, text)
 		return err
 	}
 }
