@@ -11,6 +11,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/provostd/provost/chain/proof"
+	"github.com/provostd/provost/chain/record"
 )
 
 // TestForgedWithKeys forges bundles with the keys of the host itself, as whoever took it over
@@ -67,6 +68,33 @@ func TestForgedWithKeys(t *testing.T) {
 	// Two witnesses have cosigned, and the policy wants both.
 	policy := "log " + s.HostLog().VerifierKey() + "\n"
 	cosigned := read().HostCheckpoint
+	cosign := func(msg []byte) []byte {
+		for i := range 2 {
+			w, err := torchwood.NewCosignatureSigner("witness.example/w"+string(rune('1'+i)), ed25519.NewKeyFromSeed(bytes.Repeat([]byte{byte(i + 1)}, 32)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			n, err := note.Open(msg, note.VerifierList(s.HostLog().Verifier()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if msg, err = note.Sign(n, w); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return msg
+	}
+	empty := func(signer note.Signer, err error, origin string) []byte {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		msg, err := proof.Checkpoint{Origin: origin, Root: record.Root(nil)}.Sign(signer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return msg
+	}
 	for i, name := range []string{"w1", "w2"} {
 		w, err := torchwood.NewCosignatureSigner("witness.example/"+name, ed25519.NewKeyFromSeed(bytes.Repeat([]byte{byte(i + 1)}, 32)))
 		if err != nil {
@@ -105,6 +133,49 @@ func TestForgedWithKeys(t *testing.T) {
 		"fork: another host checkpoint of the same size": {func(b *proof.Bundle) {
 			witnessed(b, sign(hostSigner, herr, b.HostCheckpoint, 1))
 		}, nil, "(vm-checkpoint.leaf): leaf and proof do not fit the checkpoint"},
+		// Nothing is in an empty log, so nothing could be held against it: a host that
+		// signed one, and had it cosigned when it began, could prove anything for ever.
+		"an empty host checkpoint": {func(b *proof.Bundle) {
+			witnessed(b, empty(hostSigner, herr, s.HostLog().Origin()))
+		}, nil, "(host.checkpoint): it is of an empty log"},
+		"an empty host checkpoint that is cosigned": {func(b *proof.Bundle) {
+			witnessed(b, cosign(empty(hostSigner, herr, s.HostLog().Origin())))
+		}, p, "(host.checkpoint): it is of an empty log"},
+		"a history made up below an empty host checkpoint": {func(b *proof.Bundle) {
+			witnessed(b, empty(hostSigner, herr, s.HostLog().Origin()))
+			b.VMCheckpoint = empty(vmSigner, verr, l.Origin())
+			b.Range = nil
+			quote := &record.VMCheckpoint{Origin: l.Origin(), Note: b.VMCheckpoint}
+			payload, err := record.Encode(quote)
+			if err != nil {
+				t.Fatal(err)
+			}
+			leaf, err := record.ParseLeaf(b.Quote.Leaf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			salt := record.Salt{1}
+			leaf.Commitment = record.Commit(&salt, payload)
+			b.Quote.Leaf, b.Quote.Opening = leaf.AppendBinary(nil), append(salt[:], payload...)
+			var entries []proof.Entry
+			for _, e := range b.Entries {
+				under(&e.Sealed, b.VMCheckpoint)
+				if e.Index == outcome {
+					if leaf, err = record.ParseLeaf(e.Leaf); err != nil {
+						t.Fatal(err)
+					}
+					if payload, err = record.Encode(&record.Outcome{Result: "made up"}); err != nil {
+						t.Fatal(err)
+					}
+					leaf.Commitment = record.Commit(&salt, payload)
+					e.Leaf, e.Opening = leaf.AppendBinary(nil), append(salt[:], payload...)
+				}
+				if e.Index == 0 || e.Index == outcome {
+					entries = append(entries, e)
+				}
+			}
+			b.Entries = entries
+		}, nil, "(vm.checkpoint): it is of an empty log"},
 		"change a salt": {func(b *proof.Bundle) {
 			at(b).Opening[0] ^= 1
 		}, nil, "salt and payload are not what the leaf commits to"},

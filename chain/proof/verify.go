@@ -129,6 +129,8 @@ func (v *verification) hostLog(host note.Verifier) {
 		v.fail(hostCheckpointFile, v.b.HostOrigin, nil, "%v", err)
 		// Without it nothing of the host log can be believed; what can be
 		// said about the VM log is said all the same.
+	} else {
+		v.notEmpty(hostCheckpointFile, v.b.HostOrigin, v.host)
 	}
 	v.witnesses()
 	v.r.HostSize, v.r.HostRoot = v.host.Size, v.host.Root.String()
@@ -143,6 +145,14 @@ func (v *verification) hostLog(host note.Verifier) {
 	}
 	if c, q, ok := v.hostIndexes(); ok && c >= q {
 		v.fail(certificateBase+".leaf", v.b.HostOrigin, &c, "the key is certified after the checkpoint it signed was quoted, in entry %d", q)
+	}
+}
+
+// notEmpty fails a checkpoint of size 0: nothing is included under one, and
+// sealed takes the size for a checkpoint that was reported.
+func (v *verification) notEmpty(file, log string, c Checkpoint) {
+	if c.Size == 0 {
+		v.fail(file, log, nil, "it is of an empty log, which holds no entry")
 	}
 }
 
@@ -294,6 +304,8 @@ func (v *verification) vmLog() {
 	var err error
 	if v.vmHead, err = OpenCheckpoint(v.b.VMCheckpoint, v.vmKey); err != nil {
 		v.fail(vmCheckpointFile, v.b.VMOrigin, nil, "%v", err)
+	} else {
+		v.notEmpty(vmCheckpointFile, v.b.VMOrigin, v.vmHead)
 	}
 	v.r.VMSize, v.r.VMRoot = v.vmHead.Size, v.vmHead.Root.String()
 }
