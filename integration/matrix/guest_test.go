@@ -191,7 +191,7 @@ func (h labHost) Settle(ctx context.Context) error {
 			return err
 		}
 		for range 10 {
-			for e, err := range h.l.Client.Stream(ctx, client.StreamQuery{Domain: h.l.Domain, Classes: []string{record.ClassProcessExec.String()}}) {
+			for e, err := range h.l.Client.Stream(ctx, client.StreamQuery{Domain: h.l.Domain, Classes: []string{record.ClassProcessExec.String()}, Last: 500}) {
 				if err != nil {
 					return err
 				}
@@ -211,16 +211,21 @@ func (h labHost) Settle(ctx context.Context) error {
 }
 
 func (h labHost) RestartAgent(ctx context.Context) error {
-	count := func() (n int, err error) {
-		for _, err := range h.l.Client.Stream(ctx, client.StreamQuery{Domain: h.l.Domain, Classes: []string{record.ClassAgentHooks.String()}}) {
+	// An agent tells its hooks more than once.
+	session := func() (n uint64, err error) {
+		for e, err := range h.l.Client.Stream(ctx, client.StreamQuery{Domain: h.l.Domain, Classes: []string{record.ClassAgentHooks.String()}, Last: 1}) {
 			if err != nil {
-				return n, err
+				return 0, err
 			}
-			n++
+			l, _, err := e.Open()
+			if err != nil {
+				return 0, err
+			}
+			n = l.Header.Session
 		}
 		return n, nil
 	}
-	before, err := count()
+	before, err := session()
 	if err != nil {
 		return err
 	}
@@ -229,10 +234,10 @@ func (h labHost) RestartAgent(ctx context.Context) error {
 		return err
 	}
 	for {
-		if n, err := count(); err != nil || n > before {
+		if n, err := session(); err != nil || n != before {
 			return err
 		}
-		if !pause(ctx, 100*time.Millisecond) {
+		if !pause(ctx, 500*time.Millisecond) {
 			return fmt.Errorf("wait for the restarted agent: %w", ctx.Err())
 		}
 	}
