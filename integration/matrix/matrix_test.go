@@ -100,6 +100,11 @@ func selected(t *testing.T) (out []Row) {
 	if *only == "" {
 		return Rows()
 	}
+	add := func(r Row) { // once: a row finds what it has made
+		if !slices.ContainsFunc(out, func(o Row) bool { return o.ID == r.ID }) {
+			out = append(out, r)
+		}
+	}
 	for _, s := range strings.Split(*only, ",") {
 		id, err := strconv.Atoi(s)
 		if err != nil {
@@ -110,9 +115,9 @@ func selected(t *testing.T) (out []Row) {
 			t.Fatal(err)
 		}
 		if as, err := Find(r.As); err == nil {
-			out = append(out, as)
+			add(as)
 		}
-		out = append(out, r)
+		add(r)
 	}
 	return out
 }
