@@ -37,6 +37,7 @@ type testAgent struct {
 	session uint64
 	epoch   [16]byte
 	next    uint64
+	frames  uint64
 }
 
 func newTestAgent(t testing.TB, s *Store, l *Log, session uint64) *testAgent {
@@ -61,7 +62,8 @@ func (a *testAgent) public() ed25519.PublicKey { return a.key.Public().(ed25519.
 func (a *testAgent) frame(n int) uint64 {
 	a.t.Helper()
 	entries := guestEntries(a.t, a.session, a.next, n)
-	f := proof.Frame{Epoch: a.epoch, Session: a.session, First: a.next, Count: uint32(n)}
+	a.frames++
+	f := proof.Frame{Epoch: a.epoch, Session: a.session, Number: a.frames, First: a.next, Count: uint32(n)}
 	domain, err := hex.DecodeString(strings.ReplaceAll(a.l.Name().Domain, "-", ""))
 	if err != nil {
 		a.t.Fatal(err)
