@@ -125,7 +125,7 @@ func (l *Log) whole(b *bundle, i int, buf []byte) (leaf record.Leaf, raw []byte,
 	}
 	raw = leaf.AppendBinary(buf[:0])
 	if hash := record.LeafHash(raw); hash != b.hashes[i] {
-		return leaf, nil, o, corrupt("entry %d of %s makes a leaf with hash %s, the tree has %s", index, l.origin, hash, b.hashes[i])
+		return leaf, nil, o, l.missing(index, "entry %d of %s makes a leaf with hash %s, the tree has %s", index, l.origin, hash, b.hashes[i])
 	}
 	return leaf, raw, o, nil
 }
@@ -167,11 +167,11 @@ func (l *Log) badPayload(index uint64, leaf *record.Leaf, err error) error {
 	if errors.Is(err, errNoKey) {
 		return l.noKey(index, leaf, err)
 	}
-	return corrupt("payload %d of %s: %v", index, l.origin, err)
+	return l.missing(index, "payload %d of %s: %v", index, l.origin, err)
 }
 
-// missing says why a row of an entry is not there: it is fenced off, or the
-// store is damaged.
+// missing says why an entry is not there, or not what the tree has: it is fenced
+// off, or the store is damaged.
 func (l *Log) missing(index uint64, format string, args ...any) error {
 	if err := l.fenced(index); err != nil {
 		return err

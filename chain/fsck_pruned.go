@@ -173,6 +173,12 @@ func (c *logCheck) prunedBundle(first uint64, row []byte) (done bool, err error)
 		return true, nil
 	}
 	for i := range b.rows {
+		if c.fences.at(b.rows[i].leaf.Index) != nil {
+			c.f.r.Entries++
+			c.f.r.Fenced++
+			c.unread()
+			continue
+		}
 		item, err := c.l.entry(b, i)
 		if err != nil {
 			c.f.find("bundle", c.l, &b.rows[i].leaf.Index, "%v", err)

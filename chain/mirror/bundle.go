@@ -35,6 +35,7 @@ type bundle struct {
 	opened []opened      // what verification looks into, by place
 	match  int           // payloads that are what the leaf commits to
 	bare   bool          // there is no opening bundle
+	none   *missing      // why; nil: none was asked for
 	pruned bool          // entries are gone; root is what the tile above has of them
 	faults []fault
 	err    error // nothing of it can be used
@@ -66,7 +67,9 @@ func (b *bundle) fault(at int, format string, args ...any) {
 // covers, or has something else in its place.
 type missing struct {
 	problem string
-	absent  bool // there is nothing, rather than something wrong
+	absent  bool       // there is nothing, rather than something wrong
+	at      *uint64    // the entry to name; nil: the one that comes next
+	gone    *GoneError // what the server says of it, if it does
 }
 
 func (m *missing) Error() string { return m.problem }
@@ -79,7 +82,7 @@ func (c *logCheck) read(ctx context.Context, b *bundle) {
 	}
 	data, whole, err := c.fetch(ctx, "entries", b, limit)
 	var none *missing
-	if errors.As(err, &none) && none.absent && c.name.Domain != "" && b.width == bundleWidth {
+	if errors.As(err, &none) && none.absent && none.gone == nil && c.name.Domain != "" && b.width == bundleWidth {
 		b.err = c.above(ctx, b, none)
 		return
 	}
@@ -97,7 +100,7 @@ func (c *logCheck) read(ctx context.Context, b *bundle) {
 	data, whole, err = c.fetch(ctx, "openings", b, openingBytes)
 	switch {
 	case errors.As(err, &none):
-		b.bare = true
+		b.bare, b.none = true, none
 	case err != nil:
 		b.err = err
 	default:
@@ -110,15 +113,16 @@ func (c *logCheck) read(ctx context.Context, b *bundle) {
 func (c *logCheck) fetch(ctx context.Context, kind string, b *bundle, limit int) (data []byte, whole bool, err error) {
 	path := c.prefix + bundlePath(kind, b.n, b.width)
 	data, err = c.v.src.Fetch(ctx, path, limit)
-	if b.width < bundleWidth && errors.Is(err, fs.ErrNotExist) {
+	var gone *GoneError
+	if b.width < bundleWidth && errors.Is(err, fs.ErrNotExist) && !errors.As(err, &gone) {
 		whole = true
 		data, err = c.v.src.Fetch(ctx, c.prefix+bundlePath(kind, b.n, bundleWidth), limit)
 	}
-	switch {
+	switch errors.As(err, &gone); {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, false, &missing{fmt.Sprintf("entries %d to %d are missing: there is no %s", b.first(), b.first()+uint64(b.width)-1, path), true}
+		return nil, false, &missing{problem: fmt.Sprintf("entries %d to %d are missing: there is no %s", b.first(), b.first()+uint64(b.width)-1, path), absent: true, gone: gone}
 	case errors.Is(err, ErrTooLarge):
-		return nil, false, &missing{fmt.Sprintf("entries %d to %d cannot be read: %v", b.first(), b.first()+uint64(b.width)-1, err), false}
+		return nil, false, &missing{problem: fmt.Sprintf("entries %d to %d cannot be read: %v", b.first(), b.first()+uint64(b.width)-1, err)}
 	}
 	return data, whole, err
 }
@@ -128,7 +132,7 @@ func (c *logCheck) leaves(b *bundle, data []byte, whole bool) error {
 	b.hashes, b.leaves = b.hashes[:0], b.leaves[:0]
 	for i := range b.width {
 		if len(data) < 2 || len(data)-2 < int(binary.BigEndian.Uint16(data)) {
-			return &missing{fmt.Sprintf("entries %d to %d are missing: their bundle ends before them", b.first()+uint64(i), b.first()+uint64(b.width)-1), false}
+			return &missing{problem: fmt.Sprintf("entries %d to %d are missing: their bundle ends before them", b.first()+uint64(i), b.first()+uint64(b.width)-1)}
 		}
 		n := int(binary.BigEndian.Uint16(data))
 		entry := data[2 : 2+n]
@@ -146,7 +150,7 @@ func (c *logCheck) leaves(b *bundle, data []byte, whole bool) error {
 		b.leaves = append(b.leaves, leaf)
 	}
 	if len(data) > 0 && !whole {
-		return &missing{fmt.Sprintf("behind entry %d its bundle goes on with %d bytes that are no entry", b.first()+uint64(b.width)-1, len(data)), false}
+		return &missing{problem: fmt.Sprintf("behind entry %d its bundle goes on with %d bytes that are no entry", b.first()+uint64(b.width)-1, len(data))}
 	}
 	if b.width == bundleWidth {
 		var nodes [bundleWidth]record.Hash
@@ -161,7 +165,7 @@ func (c *logCheck) leaves(b *bundle, data []byte, whole bool) error {
 func (c *logCheck) openings(b *bundle, data []byte, whole bool) error {
 	for i := range b.width {
 		if len(data) < 4 || uint64(len(data)-4) < uint64(binary.BigEndian.Uint32(data)) {
-			return &missing{fmt.Sprintf("the payloads of entries %d to %d are missing: their bundle ends before them", b.first()+uint64(i), b.first()+uint64(b.width)-1), false}
+			return &missing{problem: fmt.Sprintf("the payloads of entries %d to %d are missing: their bundle ends before them", b.first()+uint64(i), b.first()+uint64(b.width)-1)}
 		}
 		n := int(binary.BigEndian.Uint32(data))
 		opening := data[4 : 4+n]
@@ -171,7 +175,7 @@ func (c *logCheck) openings(b *bundle, data []byte, whole bool) error {
 		}
 	}
 	if len(data) > 0 && !whole {
-		return &missing{fmt.Sprintf("behind the payload of entry %d its bundle goes on with %d bytes", b.first()+uint64(b.width)-1, len(data)), false}
+		return &missing{problem: fmt.Sprintf("behind the payload of entry %d its bundle goes on with %d bytes", b.first()+uint64(b.width)-1, len(data))}
 	}
 	return nil
 }
@@ -205,7 +209,7 @@ func (c *logCheck) opening(b *bundle, at int, opening []byte) {
 // looked reports whether verification looks into payloads of a class, where they
 // are of the host.
 func looked(c record.Class) bool {
-	return c == record.ClassGenesis || c == record.ClassVMEpoch || needed(c)
+	return c == record.ClassGenesis || c == record.ClassVMEpoch || c == record.ClassDamage || needed(c)
 }
 
 // hashTile is a tile of level 1, which workers read entries that were pruned from.

@@ -105,6 +105,9 @@ func (v *verification) unclaimed(c *logCheck, whole bool) {
 	if !whole && !c.name.IsHost() {
 		r.Unclaimed = append(r.Unclaimed, "That the key given is the log's: the host log, which certifies it, was not read.")
 	}
+	if n := v.damaged.count; n > 0 {
+		r.Unclaimed = append(r.Unclaimed, fmt.Sprintf("What stood in evidence that was damaged and fenced off, of which %d entries of %s tell.", n, c.origin))
+	}
 	for _, l := range r.Logs {
 		if l.Gaps > 0 {
 			r.Unclaimed = append(r.Unclaimed, fmt.Sprintf("What is missing in %s, of which %d of its entries tell.", l.Origin, l.Gaps))

@@ -43,5 +43,6 @@
 // had at each quoted size the quoted root, that each entry of the guest is signed
 // in a frame by a key that was enrolled, that frames follow each other or an entry
 // says that some are missing, and that the genesis names this log and quotes the
-// log before it.
+// log before it. What lacks is a gap; where the host log, or the server, says that it
+// was damaged and fenced off, the gap is named by that.
 package mirror

@@ -77,6 +77,9 @@ func (c *logCheck) check(ctx context.Context) error {
 	var gap *missing
 	if errors.As(err, &gap) {
 		at := c.tree.size
+		if gap.at != nil {
+			at = *gap.at
+		}
 		c.fail(KindGap, &at, "%s", gap.problem)
 		return nil
 	}
@@ -152,6 +155,10 @@ func (c *logCheck) stream(ctx context.Context) error {
 // take goes on with the next bundle.
 func (c *logCheck) take(b *bundle) error {
 	if b.err != nil {
+		var m *missing
+		if errors.As(b.err, &m) {
+			c.explain(m, b)
+		}
 		return b.err
 	}
 	if b.pruned {
@@ -187,18 +194,26 @@ func (c *logCheck) take(b *bundle) error {
 func (c *logCheck) payloads(b *bundle) error {
 	c.r.Opened += uint64(b.match)
 	c.r.Unopened += uint64(b.width - b.match)
+	if !b.bare {
+		return nil
+	}
+	m := &missing{}
+	if b.none != nil {
+		m.absent, m.gone = b.none.absent, b.none.gone
+	}
 	switch {
-	case !b.bare:
 	case c.whole && c.name.IsHost():
-		return &missing{problem: fmt.Sprintf("its payloads, which say what VM logs there are, are missing: there is no %s%s; without payloads only VM logs can be verified here",
-			c.prefix, bundlePath("openings", b.n, b.width))}
+		m.problem = fmt.Sprintf("its payloads, which say what VM logs there are, are missing: there is no %s%s; without payloads only VM logs can be verified here",
+			c.prefix, bundlePath("openings", b.n, b.width))
 	case c.v.opts.WithoutPayloads && (b.n == 0 || c.bare.Load()):
 		c.bare.Store(true)
+		return nil
 	default:
-		return &missing{problem: fmt.Sprintf("the payloads of entries %d to %d are missing: there is no %s%s, so keys and signatures in them cannot be verified",
-			b.first(), b.first()+uint64(b.width)-1, c.prefix, bundlePath("openings", b.n, b.width))}
+		m.problem = fmt.Sprintf("the payloads of entries %d to %d are missing: there is no %s%s, so keys and signatures in them cannot be verified",
+			b.first(), b.first()+uint64(b.width)-1, c.prefix, bundlePath("openings", b.n, b.width))
 	}
-	return nil
+	c.explain(m, b)
+	return m
 }
 
 // order goes through the leaves of a bundle in their order.

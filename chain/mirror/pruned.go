@@ -97,7 +97,11 @@ func (c *logCheck) checkPruned() {
 		return
 	case p.told < p.end:
 		at := p.told
-		c.fail(KindGap, &at, "entries from here to entry %d are missing, %d in the whole log, and no entry of it says that they were pruned", p.end-1, p.count)
+		why := ""
+		if f, ok := c.v.damaged.within(c.origin, p.told, p.end-1); ok {
+			why = "; " + f.String()
+		}
+		c.fail(KindGap, &at, "entries from here to entry %d are missing, %d in the whole log, and no entry of it says that they were pruned%s", p.end-1, p.count, why)
 		return
 	}
 	text := fmt.Sprintf("Anything of %d entries of %s that were pruned, as entry %d says: of them there is the root.", p.count, c.origin, p.by)

@@ -22,6 +22,8 @@ func TestPruned(t *testing.T) {
 		kind  mirror.Kind
 		words string
 		units int // how many go; 0: one
+		// damaged is what the host log says to be fenced off.
+		damaged *record.Damage
 	}{
 		"as told":    {told: func(b *book) *record.Pruned { return b.prunes(unit) }, kept: []int{0, 200}, gone: 256},
 		"some of it": {told: func(b *book) *record.Pruned { return b.prunes(unit) }, kept: []int{0, 9, 10, 200}, gone: 250},
@@ -38,15 +40,24 @@ func TestPruned(t *testing.T) {
 		}, kept: []int{0, 200}, gone: 256, kind: mirror.KindEntry, words: "were pruned which cannot be"},
 		"nothing is told": {told: nil, kept: []int{0, 200}, gone: 256, kind: mirror.KindGap, words: "and no entry of it says that they were pruned"},
 		"more than was told": {func(b *book) *record.Pruned { return b.prunes(unit) }, []int{0, 200}, 257, mirror.KindGap,
-			"entries 65536 to 65791 are missing: there is no ", 0},
+			"entries 65536 to 65791 are missing: there is no ", 0, nil},
+		"a fence behind it": {func(b *book) *record.Pruned { return b.prunes(unit) }, []int{0, 200}, 257, mirror.KindGap,
+			"entries 65536 to 65791 are missing: there is no logs/" + one + "/" + path("entries", 256, 256) + "; entries 65600 to 65700 are fenced off as damaged (bit rot), as entry ", 0,
+			&record.Damage{Origin: one, Table: "entry", First: 65600, Last: 65700, Problem: "bit rot", Done: "fenced"}},
+		"a fence and no pruning": {told: nil, kept: []int{0, 200}, gone: 256, kind: mirror.KindGap, words: "that they were pruned; entry 300 is fenced off as damaged (bit rot), as entry ",
+			damaged: &record.Damage{Origin: one, Table: "entry", First: 300, Last: 300, Problem: "bit rot", Done: "fenced"}},
+		"a fence of another log": {told: nil, kept: []int{0, 200}, gone: 256, kind: mirror.KindGap, words: "and no entry of it says that they were pruned",
+			damaged: &record.Damage{Origin: host, Table: "entry", First: 300, Last: 300, Problem: "bit rot", Done: "fenced"}},
+		"a fence that was pruned": {told: func(b *book) *record.Pruned { return b.prunes(unit) }, kept: []int{0, 200}, gone: 256,
+			damaged: &record.Damage{Origin: one, Table: "entry", First: 300, Last: 300, Problem: "bit rot", Done: "fenced"}},
 		"another root": {func(b *book) *record.Pruned {
 			p := b.prunes(unit)
 			p.Root[0] ^= 1
 			return p
-		}, []int{0, 200}, 256, mirror.KindFork, "what is left of them makes", 0},
-		"no range": {func(b *book) *record.Pruned { return &record.Pruned{What: "leaves"} }, []int{0, 200}, 256, mirror.KindEntry, "were pruned which cannot be", 0},
+		}, []int{0, 200}, 256, mirror.KindFork, "what is left of them makes", 0, nil},
+		"no range": {func(b *book) *record.Pruned { return &record.Pruned{What: "leaves"} }, []int{0, 200}, 256, mirror.KindEntry, "were pruned which cannot be", 0, nil},
 		// The newest enrolment must stay: without it later frames are nobody's.
-		"the enrolment too": {func(b *book) *record.Pruned { return b.prunes(unit) }, []int{0}, 256, mirror.KindSignature, "no enrolled key verifies the agent's signature on this frame", 0},
+		"the enrolment too": {func(b *book) *record.Pruned { return b.prunes(unit) }, []int{0}, 256, mirror.KindSignature, "no enrolled key verifies the agent's signature on this frame", 0, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLiar(t).certify()
@@ -69,6 +80,9 @@ func TestPruned(t *testing.T) {
 				b.add(record.ClassPruned, c.told(b))
 			}
 			b.sign().quote()
+			if c.damaged != nil {
+				l.log.add(record.ClassDamage, c.damaged)
+			}
 			l.log.sign()
 			m := l.published(func(l *record.Leaf) bool { return l.Origin == record.OriginHost })
 			for i := range c.gone {

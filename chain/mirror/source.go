@@ -15,11 +15,26 @@ import (
 // goroutines.
 type Source interface {
 	// Fetch returns a resource, whose path has slashes and does not begin with
-	// one. What is not there is an error that wraps fs.ErrNotExist, and what is
+	// one. What is not there is an error that wraps fs.ErrNotExist, maybe a GoneError, and what is
 	// larger than limit bytes one that wraps ErrTooLarge: both are faults of the
 	// mirror. Every other error says that it could not be read.
 	Fetch(ctx context.Context, path string, limit int) ([]byte, error)
 }
+
+// GoneError is the error of a resource whose server says that entries which it needs
+// cannot be read any more. It wraps fs.ErrNotExist. What it says is not verified.
+type GoneError struct {
+	First, Last uint64 // entries of the log
+	Reason      string
+}
+
+// Error names the entries.
+func (e *GoneError) Error() string {
+	return fmt.Sprintf("%s unreadable: %s", entriesAre(e.First, e.Last), e.Reason)
+}
+
+// Unwrap makes it a resource that is not there.
+func (e *GoneError) Unwrap() error { return fs.ErrNotExist }
 
 // ErrTooLarge says that a resource is larger than it can be.
 var ErrTooLarge = errors.New("larger than it can be")

@@ -62,6 +62,8 @@ type verification struct {
 	end    int64 // of the spool
 	done   map[string]*logCheck
 
+	damaged damage // complete once VM logs are read
+
 	linked, undisclosed, abroad, unquoted int // logs, for the report
 }
 
@@ -216,6 +218,8 @@ func (v *verification) hostEntry(c *logCheck, index uint64, o *opened) {
 		c.known.set([][]byte{m.PublicKey})
 	case *record.VMCheckpoint:
 		v.quote(c, index, m, o)
+	case *record.Damage:
+		v.damaged.add(index, m)
 	}
 }
 
@@ -269,6 +273,7 @@ func (v *verification) vmLogs(ctx context.Context, top string) error {
 			v.r.fail(KindLog, want, nil, "the host log quotes no checkpoint of it")
 		}
 	}
+	v.damaged.sort()
 	for _, q := range v.logs {
 		if len(v.opts.Logs) > 0 && !slices.Contains(v.opts.Logs, q.origin) {
 			v.unquoted++

@@ -64,6 +64,9 @@ func (s *Service) entry(c *call) error {
 	if err != nil {
 		return err
 	}
+	if item.Unreadable != nil && (withPayload || item.LeafBytes == nil) {
+		return item.Unreadable // a leaf that is whole is given alone
+	}
 	e := s.wire(&item, withPayload)
 	if disclosed(&item, withPayload) {
 		if err := c.disclose(access.Disclosure{Origin: l.Origin(), First: index, Last: index, Count: 1}); err != nil {

@@ -1,10 +1,7 @@
 package api
 
 import (
-	"errors"
-	"log/slog"
 	"net/http"
-	"strconv"
 	"strings"
 
 	"filippo.io/torchwood"
@@ -20,7 +17,7 @@ import (
 const openingsPrefix = "tile/openings/"
 
 // openings serves an opening bundle, as package chain/mirror has it: payloads
-// that hold nothing but keys, signatures, signed checkpoints, epochs and ranges, for verifiers.
+// that hold nothing but keys, signatures, signed checkpoints, epochs, ranges and what was damaged, for verifiers.
 // Where disclosures are sealed it opens the genesis of a VM log too, which says
 // what the log continues and holds the domain's XML. All other payloads are withheld here.
 func (t *tiles) openings(w http.ResponseWriter, r *http.Request, l *chain.Log, resource string) {
@@ -39,21 +36,5 @@ func (t *tiles) openings(w http.ResponseWriter, r *http.Request, l *chain.Log, r
 		open = func(leaf *record.Leaf) bool { return leaf.Index == 0 || chain.OpensItself(leaf) }
 	}
 	data, err := l.Openings(r.Context(), uint64(tile.N), tile.W, open)
-	if errors.Is(err, chain.ErrPruned) {
-		writeProblem(w, &client.Problem{Status: http.StatusGone, Detail: err.Error()})
-		return
-	}
-	if errors.Is(err, chain.ErrNotFound) {
-		writeProblem(w, &client.Problem{Status: http.StatusNotFound, Detail: err.Error()})
-		return
-	}
-	if err != nil {
-		t.log.ErrorContext(r.Context(), "opening bundle cannot be served", slog.String("log", l.Origin()), slog.String("resource", resource), slog.Any("error", err))
-		writeProblem(w, &client.Problem{Status: http.StatusInternalServerError, Detail: "the log cannot be read", Hint: "the daemon's log says why"})
-		return
-	}
-	w.Header().Set("Cache-Control", t.cache+cacheForever)
-	w.Header().Set("Content-Type", "application/octet-stream")
-	w.Header().Set("Content-Length", strconv.Itoa(len(data)))
-	_, _ = w.Write(data) // the client has gone: nobody to tell
+	t.answer(w, r, l, data, err)
 }

@@ -41,8 +41,8 @@ func (c *call) problem(err error) {
 		p.Status, p.Detail = http.StatusServiceUnavailable, errTooLong.Error()
 	case errors.Is(err, chain.ErrPruned):
 		p.Status, p.Hint = http.StatusGone, "what is kept of a log begins with the minimum that GET /v1/logs shows"
-	case errors.Is(err, chain.ErrUnreadable):
-		p.Status, p.Hint = http.StatusGone, "everything else in the log can be read and proven"
+	case unreadable(err) != nil:
+		p = unreadable(err)
 	case errors.Is(err, record.ErrReject):
 		p.Status = http.StatusBadRequest
 	case errors.Is(err, record.ErrRetry):
@@ -54,6 +54,17 @@ func (c *call) problem(err error) {
 		}
 	}
 	writeProblem(c.w, p)
+}
+
+// unreadable returns the problem of entries that cannot be read any more, nil for
+// every other error: which they are, and why.
+func unreadable(err error) *client.Problem {
+	var e *chain.UnreadableError
+	if !errors.As(err, &e) {
+		return nil
+	}
+	return &client.Problem{Status: http.StatusGone, Detail: err.Error(), Hint: "everything else in the log can be read and proven",
+		Unreadable: &client.Unreadable{Log: e.Origin, First: e.First, Last: e.Last, Reason: e.Reason}}
 }
 
 // writeProblem writes the body of an answer that is no success.

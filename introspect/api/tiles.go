@@ -165,16 +165,24 @@ func (t *tiles) tile(w http.ResponseWriter, r *http.Request, l *chain.Log, resou
 	} else {
 		data, err = l.Tile(uint8(tile.L), uint64(tile.N), tile.W)
 	}
-	if errors.Is(err, chain.ErrPruned) {
+	t.answer(w, r, l, data, err)
+}
+
+// answer gives what of a log never changes, or says why it cannot.
+func (t *tiles) answer(w http.ResponseWriter, r *http.Request, l *chain.Log, data []byte, err error) {
+	switch p := unreadable(err); {
+	case err == nil:
+	case p != nil:
+		writeProblem(w, p)
+		return
+	case errors.Is(err, chain.ErrPruned):
 		writeProblem(w, &client.Problem{Status: http.StatusGone, Detail: err.Error()})
 		return
-	}
-	if errors.Is(err, chain.ErrNotFound) {
+	case errors.Is(err, chain.ErrNotFound):
 		writeProblem(w, &client.Problem{Status: http.StatusNotFound, Detail: err.Error()})
 		return
-	}
-	if err != nil {
-		t.log.ErrorContext(r.Context(), "tile cannot be served", slog.String("log", l.Origin()), slog.String("resource", resource), slog.Any("error", err))
+	default:
+		t.log.ErrorContext(r.Context(), "a log cannot be served", slog.String("log", l.Origin()), slog.String("path", r.URL.Path), slog.Any("error", err))
 		writeProblem(w, &client.Problem{Status: http.StatusInternalServerError, Detail: "the log cannot be read", Hint: "the daemon's log says why"})
 		return
 	}

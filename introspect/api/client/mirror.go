@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"fmt"
 	"io"
 	"io/fs"
@@ -131,7 +132,12 @@ func (m *Mirror) once(ctx context.Context, path string, limit int) (b []byte, ag
 	defer func() { _ = a.Body.Close() }() // what was read counts
 	switch a.StatusCode {
 	case http.StatusOK:
-	case http.StatusNotFound, http.StatusGone:
+	case http.StatusGone:
+		if gone := goneEntries(a); gone != nil {
+			return nil, 0, fmt.Errorf("%s: %w", u, gone)
+		}
+		fallthrough
+	case http.StatusNotFound:
 		return nil, 0, fmt.Errorf("%s: the server says %s: %w", u, a.Status, fs.ErrNotExist)
 	case http.StatusUnauthorized, http.StatusForbidden:
 		return nil, 0, fmt.Errorf("%s: the server says %s: give a token with --token-file", u, record.Printable([]byte(a.Status)))
@@ -148,6 +154,21 @@ func (m *Mirror) once(ctx context.Context, path string, limit int) (b []byte, ag
 		return nil, 0, fmt.Errorf("%s: more than %d bytes: %w", u, limit, mirror.ErrTooLarge)
 	}
 	return b, 0, nil
+}
+
+// maxReason bounds what is repeated of what a server says.
+const maxReason = 512
+
+// goneEntries reads which entries a server says that it cannot read any more, nil where
+// it does not say.
+func goneEntries(a *http.Response) *mirror.GoneError {
+	var p Problem
+	kind, _, _ := strings.Cut(a.Header.Get("Content-Type"), ";")
+	if kind != ProblemType || json.NewDecoder(io.LimitReader(a.Body, maxProblem)).Decode(&p) != nil || p.Unreadable == nil {
+		return nil
+	}
+	u := p.Unreadable
+	return &mirror.GoneError{First: u.First, Last: u.Last, Reason: u.Reason[:min(len(u.Reason), maxReason)]}
 }
 
 // retryAfter is how long a busy server wants to be left alone.

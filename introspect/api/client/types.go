@@ -291,6 +291,17 @@ type Problem struct {
 	Status int    `json:"status"`
 	Detail string `json:"detail"`
 	Hint   string `json:"hint,omitempty"`
+	// Unreadable is set where the answer needs entries that cannot be read any more.
+	Unreadable *Unreadable `json:"unreadable,omitempty"`
+}
+
+// Unreadable names entries of a log that cannot be read any more: the key of
+// their payloads is lost, or they were damaged and are fenced off.
+type Unreadable struct {
+	Log    string `json:"log"`
+	First  uint64 `json:"first"`
+	Last   uint64 `json:"last"`
+	Reason string `json:"reason"`
 }
 
 // Error makes a Problem an error.
