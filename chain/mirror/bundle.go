@@ -111,17 +111,17 @@ func (c *logCheck) read(ctx context.Context, b *bundle) {
 // fetch reads a bundle. A partial one may have been replaced by the full one:
 // whole says that more entries than wanted may follow.
 func (c *logCheck) fetch(ctx context.Context, kind string, b *bundle, limit int) (data []byte, whole bool, err error) {
-	path := c.prefix + bundlePath(kind, b.n, b.width)
+	path := c.prefix + Path(kind, b.n, b.width)
 	data, err = c.v.src.Fetch(ctx, path, limit)
 	var gone *GoneError
 	if b.width < bundleWidth && errors.Is(err, fs.ErrNotExist) && !errors.As(err, &gone) {
 		whole = true
-		data, err = c.v.src.Fetch(ctx, c.prefix+bundlePath(kind, b.n, bundleWidth), limit)
+		data, err = c.v.src.Fetch(ctx, c.prefix+Path(kind, b.n, bundleWidth), limit)
 	}
 	switch errors.As(err, &gone); {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, false, &missing{problem: fmt.Sprintf("entries %d to %d are missing: there is no %s", b.first(), b.first()+uint64(b.width)-1, path), absent: true, gone: gone}
-	case errors.Is(err, ErrTooLarge):
+	case unusable(err):
 		return nil, false, &missing{problem: fmt.Sprintf("entries %d to %d cannot be read: %v", b.first(), b.first()+uint64(b.width)-1, err)}
 	}
 	return data, whole, err
@@ -226,8 +226,8 @@ func (c *logCheck) above(ctx context.Context, b *bundle, none *missing) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if n := b.n / bundleWidth; t.n != n+1 {
-		data, err := c.v.src.Fetch(ctx, c.prefix+bundlePath("1", n, bundleWidth), bundleWidth*len(record.Hash{}))
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrTooLarge) || err == nil && len(data) != bundleWidth*len(record.Hash{}) {
+		data, err := c.v.src.Fetch(ctx, c.prefix+Path("1", n, bundleWidth), bundleWidth*len(record.Hash{}))
+		if errors.Is(err, fs.ErrNotExist) || unusable(err) || err == nil && len(data) != bundleWidth*len(record.Hash{}) {
 			return none
 		}
 		if err != nil {

@@ -17,7 +17,11 @@ func (v *verification) conclude(c *logCheck, whole bool) (*Report, error) {
 	}
 	r.Valid = true
 	say := func(format string, args ...any) { r.Proved = append(r.Proved, fmt.Sprintf(format, args...)) }
-	say("Log %s has a checkpoint of %d entries with root %s, signed by the key given.", c.origin, c.size, c.tree.root())
+	if e := v.vouched; e != nil {
+		say("Host log %s has a checkpoint of %d entries with root %s, signed by the key given.", e.report.HostOrigin, e.report.HostSize, e.report.HostRoot)
+	} else {
+		say("Log %s has a checkpoint of %d entries with root %s, signed by the key given.", c.origin, c.size, c.tree.root())
+	}
 	for _, s := range r.Cosigned {
 		say("Witness %q (%s) cosigned that checkpoint at %s: all of it was there by then.", s.Witness, s.Key, stamp(s.Time*int64(time.Second)))
 	}
@@ -28,6 +32,9 @@ func (v *verification) conclude(c *logCheck, whole bool) (*Report, error) {
 	}
 	if v.opts.Seen != nil {
 		say("It contains the checkpoint seen before: nothing of it was changed since.")
+	}
+	if v.vouched != nil {
+		v.vouched.proved(say)
 	}
 	if !c.ours {
 		say("All %d entries are there and make that root. They are of another format and were not looked into.", c.size)
@@ -46,6 +53,9 @@ func (v *verification) proved(c *logCheck, say func(string, ...any)) {
 	say("All %d entries are there, make that root, and follow each other, sealed from %s to %s.", c.size, stamp(c.wall[0]), stamp(c.wall[1]))
 	if c.r.Opened > 0 {
 		say("%d payloads of it are what their authors committed to.", c.r.Opened)
+	}
+	if c.r.Frames > 0 {
+		say("%d entries of the guest are signed by enrolled agents in %d frames; no frame lacks without an entry that says so.", c.r.Signed, c.r.Frames)
 	}
 	if n := len(v.keys.Keys()); n > 0 {
 		say("It certifies %d keys of VM logs, each signed by the one before, and quotes %d checkpoints of %d VM logs, each signed with the key in force, none of them going back.", n, c.r.Quotes, len(v.logs))
@@ -102,7 +112,7 @@ func (v *verification) unclaimed(c *logCheck, whole bool) {
 	if !whole && c.name.IsHost() && !c.bare.Load() {
 		r.Unclaimed = append(r.Unclaimed, fmt.Sprintf("Anything of the %d VM logs that it quotes: this is the place of the host log alone.", len(v.logs)))
 	}
-	if !whole && !c.name.IsHost() {
+	if !whole && !c.name.IsHost() && v.vouched == nil {
 		r.Unclaimed = append(r.Unclaimed, "That the key given is the log's: the host log, which certifies it, was not read.")
 	}
 	if n := v.damaged.count; n > 0 {

@@ -67,10 +67,10 @@ func FuzzBundlePath(f *testing.F) {
 		n %= 1 << 50
 		w := int(width) + 1
 		want := torchwood.TilePath(tlog.Tile{H: torchwood.TileHeight, L: -1, N: int64(n), W: w})
-		if got := bundlePath("entries", n, w); got != want {
+		if got := Path("entries", n, w); got != want {
 			t.Fatalf("%q, want %q", got, want)
 		}
-		if got := bundlePath("openings", n, w); got != strings.Replace(want, "entries", "openings", 1) {
+		if got := Path("openings", n, w); got != strings.Replace(want, "entries", "openings", 1) {
 			t.Fatal(got)
 		}
 	})

@@ -204,13 +204,13 @@ func (c *logCheck) payloads(b *bundle) error {
 	switch {
 	case c.whole && c.name.IsHost():
 		m.problem = fmt.Sprintf("its payloads, which say what VM logs there are, are missing: there is no %s%s; without payloads only VM logs can be verified here",
-			c.prefix, bundlePath("openings", b.n, b.width))
+			c.prefix, Path("openings", b.n, b.width))
 	case c.v.opts.WithoutPayloads && (b.n == 0 || c.bare.Load()):
 		c.bare.Store(true)
 		return nil
 	default:
 		m.problem = fmt.Sprintf("the payloads of entries %d to %d are missing: there is no %s%s, so keys and signatures in them cannot be verified",
-			b.first(), b.first()+uint64(b.width)-1, c.prefix, bundlePath("openings", b.n, b.width))
+			b.first(), b.first()+uint64(b.width)-1, c.prefix, Path("openings", b.n, b.width))
 	}
 	c.explain(m, b)
 	return m

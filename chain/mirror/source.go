@@ -15,9 +15,9 @@ import (
 // goroutines.
 type Source interface {
 	// Fetch returns a resource, whose path has slashes and does not begin with
-	// one. What is not there is an error that wraps fs.ErrNotExist, maybe a GoneError, and what is
-	// larger than limit bytes one that wraps ErrTooLarge: both are faults of the
-	// mirror. Every other error says that it could not be read.
+	// one. What is not there is an error that wraps fs.ErrNotExist, maybe a GoneError, what is
+	// larger than limit bytes one that wraps ErrTooLarge, and what is damaged one
+	// that wraps ErrDamaged: these are faults of the mirror. Every other error says that it could not be read.
 	Fetch(ctx context.Context, path string, limit int) ([]byte, error)
 }
 
@@ -36,8 +36,15 @@ func (e *GoneError) Error() string {
 // Unwrap makes it a resource that is not there.
 func (e *GoneError) Unwrap() error { return fs.ErrNotExist }
 
-// ErrTooLarge says that a resource is larger than it can be.
-var ErrTooLarge = errors.New("larger than it can be")
+// Faults of a mirror: a resource is larger than it can be, or it is there and what
+// it holds cannot be got out of it.
+var (
+	ErrTooLarge = errors.New("larger than it can be")
+	ErrDamaged  = errors.New("damaged")
+)
+
+// unusable reports whether a resource is there and of no use.
+func unusable(err error) bool { return errors.Is(err, ErrTooLarge) || errors.Is(err, ErrDamaged) }
 
 // Files is a Source over files, such as those of os.OpenRoot.
 type Files struct{ FS fs.FS }
@@ -71,9 +78,9 @@ func (f Files) Fetch(_ context.Context, path string, limit int) ([]byte, error) 
 	return b[:n], nil
 }
 
-// bundlePath returns the path of a bundle below its log, as c2sp.org/tlog-tiles
-// has it. kind is "entries" or "openings".
-func bundlePath(kind string, n uint64, width int) string {
+// Path returns the path of a tile or a bundle below its log, as c2sp.org/tlog-tiles
+// has it. kind is "entries", "openings" or the level of a tile.
+func Path(kind string, n uint64, width int) string {
 	path := fmt.Sprintf("%03d", n%1000)
 	for n >= 1000 {
 		n /= 1000

@@ -64,6 +64,8 @@ type verification struct {
 
 	damaged damage // complete once VM logs are read
 
+	vouched *evidence // nil: the key given is the log's own
+
 	linked, undisclosed, abroad, unquoted int // logs, for the report
 }
 
@@ -73,12 +75,18 @@ type verification struct {
 // *InvalidError, and the report names what was found. Any other error says that
 // src could not be read.
 func Verify(ctx context.Context, src Source, vkey string, opts Options) (*Report, error) {
+	return verify(ctx, src, vkey, opts, nil)
+}
+
+// verify is Verify, where vouched is nil; else for the key and the checkpoint of a VM
+// log that evidence of its host log vouches for.
+func verify(ctx context.Context, src Source, vkey string, opts Options, vouched *evidence) (*Report, error) {
 	vkey = strings.TrimSpace(vkey)
 	verifier, err := proof.ParseVerifierKey(vkey)
 	if err != nil {
 		return nil, fmt.Errorf("verify mirror: %w", err)
 	}
-	v := &verification{src: src, opts: opts, workers: opts.Workers, spool: opts.Spool, r: &Report{Logs: []LogReport{}}, byName: map[string]*quoted{}, done: map[string]*logCheck{}}
+	v := &verification{src: src, opts: opts, vouched: vouched, workers: opts.Workers, spool: opts.Spool, r: &Report{Logs: []LogReport{}}, byName: map[string]*quoted{}, done: map[string]*logCheck{}}
 	if v.workers <= 0 {
 		v.workers = runtime.GOMAXPROCS(0)
 	}
@@ -101,6 +109,9 @@ func Verify(ctx context.Context, src Source, vkey string, opts Options) (*Report
 		return v.conclude(nil, false)
 	}
 	c.size, c.claims = head.Size, []claim{{head.Size, head.Root, KindEntry, "its signed checkpoint"}}
+	if vouched != nil {
+		vouched.check(c, text)
+	}
 	v.quorum(c, vkey, text)
 	if v.seen(c, verifier, head); v.r.failed() {
 		return v.conclude(nil, false) // an honest log would be no better
@@ -142,7 +153,7 @@ func (v *verification) locate(ctx context.Context, origin string) (prefix string
 		switch {
 		case err == nil:
 			return prefix, text, nil
-		case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrTooLarge):
+		case !errors.Is(err, fs.ErrNotExist) && !unusable(err):
 			return "", nil, fmt.Errorf("verify %s: %w", origin, err)
 		}
 	}
@@ -172,6 +183,10 @@ func (v *verification) quorum(c *logCheck, vkey string, text []byte) {
 	p := v.opts.Policy
 	if p == nil {
 		v.r.Unclaimed = append(v.r.Unclaimed, "That nobody was shown another history: no policy was given that asks for cosignatures of witnesses.")
+		return
+	}
+	if v.vouched != nil {
+		v.r.Cosigned = v.vouched.report.Cosigned // of the host log's checkpoint, which was held against it
 		return
 	}
 	if len(p.Logs) > 0 {
@@ -298,7 +313,7 @@ func (v *verification) vmLog(ctx context.Context, top string, q *quoted) error {
 	c := v.newCheck(q.origin, top+q.origin+"/")
 	text, err := v.src.Fetch(ctx, c.prefix+"checkpoint", maxCheckpoint)
 	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, ErrTooLarge):
+	case errors.Is(err, fs.ErrNotExist), unusable(err):
 		c.fail(KindLog, nil, "it is missing: entry %d of the host log quotes its checkpoint of %d entries, and there is no %scheckpoint", q.last.index, q.last.size, c.prefix)
 		return nil
 	case err != nil:
