@@ -61,7 +61,7 @@ var commands = []command{
 	{"lineage", "PATH|PID|ADDRESS", "show what led to something, and what came of it", [2]int{1, 1}, lineageCommand},
 	{"erase", "DOMAIN", "erase payloads of its records for good; the erasure is sealed", [2]int{1, 1}, eraseCommand},
 	{"export", "DOMAIN", "write an evidence bundle", [2]int{1, 1}, exportCommand},
-	{"verify", "BUNDLE|DIR|URL", "verify evidence, or whole logs in a directory or at a URL", [2]int{1, 1}, verifyCommand},
+	{"verify", "FILE|DIR|URL", "verify evidence, the archive of a shard, or whole logs in a directory or at a URL", [2]int{1, 1}, verifyCommand},
 	{"policy check", "DIR", "check a policy bundle", [2]int{1, 1}, policyCheckCommand},
 	{"version", "", "print the version", [2]int{0, 0}, versionCommand},
 }

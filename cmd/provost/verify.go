@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/provostd/provost/chain/mirror"
 	"github.com/provostd/provost/chain/proof"
 	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/guestagent/attest"
@@ -56,7 +57,7 @@ func verifyCommand(a *app) func(context.Context, []string) error {
 				return err
 			}
 			if !st.IsDir() {
-				return a.verifyBundle(&f, args[0], vkey, policy)
+				return a.verifyFile(ctx, &f, args[0], vkey, policy)
 			}
 			if _, err := os.Stat(filepath.Join(args[0], "manifest.json")); err == nil {
 				return &usageError{args[0] + " is an unpacked bundle; give the archive, which nobody can have added to"}
@@ -77,8 +78,8 @@ func (f *verifyFlags) ofURL() bool {
 	return f.save+f.to.token+f.to.certificate+f.to.key+f.to.ca != ""
 }
 
-// verifyBundle verifies an evidence bundle.
-func (a *app) verifyBundle(f *verifyFlags, name, vkey string, policy *proof.Policy) error {
+// verifyFile verifies an evidence bundle, or the archive of a shard.
+func (a *app) verifyFile(ctx context.Context, f *verifyFlags, name, vkey string, policy *proof.Policy) error {
 	if f.state != "" || f.logs != "" || f.bare || f.one || f.ofURL() {
 		return &usageError{"--state, --logs, --one-log and --without-payloads are for directories and URLs, and --save, --token-file, --tls-cert, --tls-key and --ca for URLs; this is a file"}
 	}
@@ -90,6 +91,9 @@ func (a *app) verifyBundle(f *verifyFlags, name, vkey string, policy *proof.Poli
 	st, err := file.Stat()
 	if err != nil {
 		return err
+	}
+	if mirror.IsArchive(file) {
+		return a.verifyArchive(ctx, f, file, st.Size(), vkey, policy)
 	}
 	b, err := proof.ReadBundle(file, st.Size(), proof.Limits{})
 	if err != nil {
@@ -107,6 +111,23 @@ func (a *app) verifyBundle(f *verifyFlags, name, vkey string, policy *proof.Poli
 	var invalid *proof.InvalidError
 	if err != nil && !errors.As(err, &invalid) {
 		return fmt.Errorf("%s: %w", name, err)
+	}
+	return a.verdict(r, r.WriteText, invalid != nil)
+}
+
+// verifyArchive verifies the archive of a shard, without unpacking it.
+func (a *app) verifyArchive(ctx context.Context, f *verifyFlags, file *os.File, size int64, vkey string, policy *proof.Policy) error {
+	archive, err := mirror.OpenArchive(file, size)
+	if err != nil {
+		return fmt.Errorf("%s: %w", file.Name(), err)
+	}
+	r, err := mirror.VerifyArchive(ctx, archive, vkey, mirror.Options{Frame: attest.Frame, Policy: policy, Progress: a.progress(f.progress)})
+	if ctx.Err() != nil {
+		return fmt.Errorf("%s: interrupted, nothing is proved", file.Name())
+	}
+	var invalid *mirror.InvalidError
+	if err != nil && !errors.As(err, &invalid) {
+		return fmt.Errorf("%s: %w", file.Name(), err)
 	}
 	return a.verdict(r, r.WriteText, invalid != nil)
 }

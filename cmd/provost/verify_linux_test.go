@@ -248,3 +248,42 @@ func TestVerifyTLS(t *testing.T) {
 		}
 	}
 }
+
+// TestVerifyArchive verifies the archive of a closed log as a file, and one of which a
+// bit was changed.
+func TestVerifyArchive(t *testing.T) {
+	s, l, _ := logsOf(t, 300)
+	if err := s.CloseLog(t.Context(), l, "test", ""); err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if _, err := s.Archive(t.Context(), l, &b, chain.ArchiveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	file, policy := filepath.Join(dir, "shard.zip"), filepath.Join(dir, "policy")
+	for name, data := range map[string][]byte{file: b.Bytes(), policy: []byte("log " + s.HostLog().VerifierKey() + "\nquorum none\n")} {
+		if err := os.WriteFile(name, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(code int, words string, args ...string) {
+		t.Helper()
+		got, out, errs := call(t, append([]string{"verify"}, args...)...)
+		if got != code || !strings.Contains(out+errs, words) {
+			t.Errorf("verify %v: exit %d, want %d with %q\n%s%s", args, got, code, words, out, errs)
+		}
+	}
+	key := s.HostLog().VerifierKey()
+	want(exitOK, "That log was closed by its entry 301", "--key", key, file)
+	want(exitOK, "All 302 entries are there", "--policy", policy, file)
+	want(exitOK, "\"valid\": true", "--key", key, "--output", "json", file)
+	want(exitUsage, "for directories and URLs", "--key", key, "--state", filepath.Join(dir, "state"), file)
+	bad := bytes.Clone(b.Bytes())
+	at := bytes.Index(bad, []byte("tile/entries/000"))
+	bad[at+600] ^= 1
+	if err := os.WriteFile(file, bad, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want(exitInvalid, "entries 0 to 255 cannot be read", "--key", key, file)
+}

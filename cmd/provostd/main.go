@@ -41,6 +41,8 @@ commands:
   backup        copy the ledger to a directory, beside a running daemon or without one
   restore       put a backup in the place of a ledger that is gone
   rotate-keys   replace the key of the VM logs and destroy the old one
+  shard list    list the VM logs, and which are closed
+  shard export  write the archive of a closed VM log to a file
   token create  make a token of a reader, and print it
   token list    list the tokens
   token revoke  take a token away, by its id or name
@@ -71,6 +73,7 @@ func plain(f func(context.Context, *daemon.Config, *slog.Logger, io.Writer) erro
 var commands = map[string]command{
 	"run": plain(runDaemon), "init": plain(initHost), "check": plain(check), "rotate-keys": plain(rotateKeys),
 	"fsck": {setup: fsck}, "backup": {args: 1, setup: backup}, "restore": {args: 1, setup: restore},
+	"shard list": plain(listShards), "shard export": {args: 2, setup: exportShard},
 	"token create": {setup: createToken}, "token list": plain(listTokens), "token revoke": {args: 1, setup: func(*flag.FlagSet) action { return revokeToken }},
 }
 
@@ -92,7 +95,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if len(rest) > 0 {
 		name, rest = rest[0], rest[1:]
 	}
-	if name == "token" && len(rest) > 0 {
+	if (name == "token" || name == "shard") && len(rest) > 0 {
 		name, rest = name+" "+rest[0], rest[1:]
 	}
 	if name == "version" && len(rest) == 0 {

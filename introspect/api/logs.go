@@ -18,6 +18,9 @@ func LogInfo(l *chain.Log) client.Log {
 	if p, ok := l.Checkpoint(); ok {
 		info.Published, info.Cosigned = p.Size, p.Cosigned
 	}
+	if index, ok := l.Closed(); ok {
+		info.Closed = &index
+	}
 	return info
 }
 

@@ -242,6 +242,7 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 		{"POST", "/v1/domains/web/agent-stop?reason=why", 200}, {"POST", "/v1/domains/web/agent-stop", 400},
 		{"POST", fmt.Sprint("/v1/erase?domain=db&reason=asked&record=", record), 200}, {"POST", "/v1/erase?domain=db", 400}, {"POST", "/v1/erase?domain=no&all=true&reason=x", 404},
 		{"POST", "/v1/backup?dir=/backup", 200}, {"POST", "/v1/backup", 400},
+		{"POST", "/v1/shards/export?log=" + web + "&file=/archive", 200}, {"POST", "/v1/shards/export?log=" + web, 400}, {"POST", "/v1/shards/export?log=no&file=/archive", 404},
 		{"POST", "/v1/keys/rotate", 200}, {"POST", "/v1/keys/rotate?x=1", 400},
 	}
 	for _, q := range requests {

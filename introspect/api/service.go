@@ -38,6 +38,8 @@ type Service struct {
 	// Backup copies the ledger to a directory, and the keys of the payloads to
 	// another one where that is not empty, for the one who asks.
 	Backup func(ctx context.Context, requester, dir, payloadKeys string) (*client.Backup, error)
+	// ExportShard writes the archive of a closed log to a file of the host.
+	ExportShard func(ctx context.Context, l *chain.Log, file string, withhold bool) (*client.Archive, error)
 	// Find returns the newest log of a domain, or an error which wraps
 	// ErrNotFound.
 	Find func(nameOrUUID string) (*chain.Log, error)

@@ -199,6 +199,9 @@ func newWorld(t *testing.T) *world {
 		}
 		return &client.Backup{Dir: dir, Logs: 4, Root: fmt.Sprintf("%064x", 9)}, nil
 	}
+	w.service.ExportShard = func(_ context.Context, l *chain.Log, file string, withhold bool) (*client.Archive, error) {
+		return &client.Archive{Log: l.Origin(), File: file, Withheld: withhold, Root: fmt.Sprintf("%064x", 9), SHA256: fmt.Sprintf("%064x", 8)}, nil
+	}
 	w.handler = w.service.Handler()
 	return w
 }

@@ -11,9 +11,7 @@ import (
 
 	"github.com/provostd/provost/chain"
 	"github.com/provostd/provost/chain/keys"
-	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/guestagent/attest"
-	"github.com/provostd/provost/introspect/api/access"
 	"github.com/provostd/provost/introspect/api/client"
 )
 
@@ -48,8 +46,8 @@ func Backup(ctx context.Context, cfg *Config, log *slog.Logger, version, dir, ke
 
 func (d *Daemon) backup(ctx context.Context, requester, dir, keysDir string) (*client.Backup, error) {
 	// It is written where the requester says, with the daemon's powers.
-	if who := access.From(ctx); who == nil || who.Address != "" {
-		return nil, fmt.Errorf("a backup is written on this host; ask for it on this host, over its socket: %w", record.ErrReject)
+	if err := onHost(ctx, "a backup is written"); err != nil {
+		return nil, err
 	}
 	return backUp(ctx, d.store, "provostd "+d.version, requester, dir, keysDir)
 }

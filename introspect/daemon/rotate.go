@@ -2,13 +2,11 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/provostd/provost/chain"
-	"github.com/provostd/provost/chain/keys"
 	"github.com/provostd/provost/introspect/api/client"
 )
 
@@ -81,18 +79,9 @@ func RotateKeys(ctx context.Context, cfg *Config, log *slog.Logger) (e *client.K
 	if _, err := c.Status(ctx); err == nil {
 		return c.RotateKeys(ctx)
 	}
-	k, err := keys.Open(cfg.keysDir())
-	if err != nil {
-		return nil, fmt.Errorf("open keys: %w", err)
-	}
-	s, err := chain.Open(cfg.chain(k, log)) // refused where a daemon has it open
-	if err != nil {
-		return nil, fmt.Errorf("open ledger: %w", err)
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	ran := make(chan error, 1)
-	go func() { ran <- s.Run(ctx) }()
-	e, err = rotated(s.RotateVMKey(ctx, "operator: provostd rotate-keys"))
-	cancel()
-	return e, errors.Join(err, <-ran, s.Close())
+	err = alone(ctx, cfg, log, func(ctx context.Context, s *chain.Store) (err error) {
+		e, err = rotated(s.RotateVMKey(ctx, "operator: provostd rotate-keys"))
+		return err
+	})
+	return e, err
 }

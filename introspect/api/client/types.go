@@ -87,10 +87,13 @@ type Log struct {
 	Shard       uint32 `json:"shard"`
 	Size        uint64 `json:"size"`              // sealed entries
 	Minimum     uint64 `json:"minimum,omitempty"` // entries before it were pruned
-	Published   uint64 `json:"published"`         // of them under the newest checkpoint
-	Cosigned    bool   `json:"cosigned"`          // by witnesses, the newest checkpoint
-	VerifierKey string `json:"verifier_key"`
-	URL         string `json:"url"` // path below the tiles listener
+	// Closed is the entry that closed it. Behind it stand at most verdicts on what
+	// is before it, their outcomes, erasures and prunings.
+	Closed      *uint64 `json:"closed,omitempty"`
+	Published   uint64  `json:"published"` // of them under the newest checkpoint
+	Cosigned    bool    `json:"cosigned"`  // by witnesses, the newest checkpoint
+	VerifierKey string  `json:"verifier_key"`
+	URL         string  `json:"url"` // path below the tiles listener
 	// Checkpoint is the newest signed note. Lists of logs do without.
 	Checkpoint string `json:"checkpoint,omitempty"`
 }
