@@ -168,7 +168,8 @@ func own(pid string) error {
 		}
 	}
 	_, err = unix.Write(fd[1], []byte("x"))
-	return err
+	// It goes first, or the end of its writer is a signal more.
+	return errors.Join(err, unix.Close(fd[0]))
 }
 
 // override puts programs where they would answer in the place of the guards, and
