@@ -98,10 +98,10 @@ func (w *witness) holds(s *chain.Store, rng *rand.Rand) error {
 
 // crashRound works on a store with several writers, cuts the power at a random
 // moment, and checks what comes up. Then it does so again on that.
-func crashRound(t *testing.T, seed uint64) (packed uint64) {
+func crashRound(t *testing.T, k *keys.Keys, seed uint64) (packed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 99))
 	disk := chaintest.NewDisk()
-	cfg := storeConfig(t, disk.FS())
+	cfg := chaintest.Config(t, disk.FS(), chain.Config{Keys: k})
 	s, err := chain.Create(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -139,10 +139,16 @@ func workAndCrash(t *testing.T, disk *chaintest.Disk, s *chain.Store, w *witness
 	var writers sync.WaitGroup
 	for i, l := range logs {
 		sizes := rand.New(rand.NewPCG(rng.Uint64(), 1))
+		// Mostly small batches, for what goes wrong does so between them; one log of
+		// every second round grows so large that it is packed meanwhile.
+		most := []int{1, 8, 30}[rng.IntN(3)]
+		if i == 1 {
+			most = []int{8, 16, 50, 90}[rng.IntN(4)]
+		}
 		writers.Go(func() {
-			for n := range 12 {
+			for n := range 10 {
 				b := chain.Batch{Log: l}
-				for j := range 1 + sizes.IntN(30+60*(i%2)) {
+				for j := range 1 + sizes.IntN(most) {
 					e, err := s.Draft(record.OriginHost, record.ClassVMChange, &record.Event{Reason: fmt.Sprint(n, j)})
 					if err != nil {
 						t.Error(err)
@@ -169,7 +175,7 @@ func workAndCrash(t *testing.T, disk *chaintest.Disk, s *chain.Store, w *witness
 	// At a random commit, or behind the last.
 	finished, done := context.WithCancel(context.Background())
 	go func() { writers.Wait(); done() }()
-	for range rng.IntN(60) {
+	for range rng.IntN(50) {
 		if _, err := s.Wait(finished, s.End().Commit-1); err != nil {
 			break
 		}
@@ -186,11 +192,16 @@ func workAndCrash(t *testing.T, disk *chaintest.Disk, s *chain.Store, w *witness
 
 func storeConfig(t *testing.T, fs vfs.FS) chain.Config {
 	t.Helper()
+	return chaintest.Config(t, fs, chain.Config{Keys: createKeys(t)})
+}
+
+func createKeys(t *testing.T) *keys.Keys {
+	t.Helper()
 	k, err := keys.Create(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return chaintest.Config(t, fs, chain.Config{Keys: k})
+	return k
 }
 
 // logNumber returns the log of a domain, making it where it is not there.
@@ -206,19 +217,19 @@ func logNumber(t *testing.T, s *chain.Store, i int) *chain.Log {
 	return l
 }
 
+// crashRounds is how many rounds one run of the tests makes. A failure prints the
+// seed of its round; go test ./chain -run 'TestCrash$' -seed N makes that one again.
+const crashRounds = 2000
+
 func TestCrash(t *testing.T) {
 	if *seed != 0 {
-		crashRound(t, *seed)
+		crashRound(t, createKeys(t), *seed)
 		return
 	}
-	rounds := 200
-	if raceDetector {
+	rounds := crashRounds
+	if raceDetector && !isLong() {
 		rounds = 40
-	}
-	if isLong() {
-		rounds = 2000
-	} else {
-		t.Logf("short run: %d rounds; -long makes 2000", rounds)
+		t.Logf("short run: %d rounds with the race detector; -long makes %d", rounds, crashRounds)
 	}
 	first := rand.Uint64()>>16 + 1
 	t.Logf("seeds %d to %d", first, first+uint64(rounds)-1)
@@ -226,10 +237,11 @@ func TestCrash(t *testing.T) {
 	var packed atomic.Uint64
 	next := make(chan uint64)
 	for range 4 {
+		k := createKeys(t) // which a store alone writes beside, and one store after the other
 		wg.Go(func() {
 			for s := range next {
 				if !t.Failed() {
-					t.Run(fmt.Sprint(s), func(t *testing.T) { packed.Add(crashRound(t, s)) })
+					t.Run(fmt.Sprint(s), func(t *testing.T) { packed.Add(crashRound(t, k, s)) })
 				}
 			}
 		})

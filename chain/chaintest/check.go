@@ -10,45 +10,71 @@ import (
 	"github.com/provostd/provost/chain/record"
 )
 
-// CheckLog reads a whole log and verifies it by other means than the ledger's
-// own: the root follows from the definition of RFC 6962, and checkpoint and
-// proofs are held against it.
-func CheckLog(ctx context.Context, l *chain.Log) error {
-	size, root := l.Root()
-	var leaves []record.Hash
-	fail := func(format string, args ...any) error {
-		return fmt.Errorf("check %s: %s", l.Origin(), fmt.Sprintf(format, args...))
+// logCheck verifies a log by other means than the ledger's own: the root follows
+// from the definition of RFC 6962, and checkpoint and proofs are held against it.
+type logCheck struct {
+	l      *chain.Log
+	leaves []record.Hash
+	mono   int64
+}
+
+func (c *logCheck) fail(format string, args ...any) error {
+	return fmt.Errorf("check %s: %s", c.l.Origin(), fmt.Sprintf(format, args...))
+}
+
+// add takes the next entry of the log.
+func (c *logCheck) add(item *chain.Item) error {
+	n, last := uint64(len(c.leaves)), record.Hash{}
+	if n > 0 {
+		last = c.leaves[n-1]
 	}
-	n, last, mono := uint64(0), record.Hash{}, int64(0)
-	for item, err := range l.Read(ctx, 0, size) {
+	switch {
+	case item.Unreadable != nil:
+		return c.fail("entry %d: %v", item.Index, item.Unreadable)
+	case item.Index != n || item.Leaf.Index != n:
+		return c.fail("leaf %d stands at %d, want %d", item.Leaf.Index, item.Index, n)
+	case item.Leaf.Prev != last:
+		return c.fail("leaf %d does not follow the one before it", n)
+	case item.Leaf.Mono < c.mono:
+		return c.fail("time steps back at leaf %d", n)
+	case !item.Erased && record.Commit(&item.Salt, item.Payload) != item.Leaf.Commitment:
+		return c.fail("payload %d is not what its leaf commits to", n)
+	}
+	hash := record.LeafHash(item.LeafBytes)
+	if hash != item.LeafHash {
+		return c.fail("leaf %d has hash %s and is given with %s", n, hash, item.LeafHash)
+	}
+	c.leaves, c.mono = append(c.leaves, hash), item.Leaf.Mono
+	return nil
+}
+
+// end holds all of the log's leaves against its root and its checkpoint.
+func (c *logCheck) end() error {
+	size, root := c.l.Root()
+	if n := uint64(len(c.leaves)); n != size {
+		return c.fail("%d leaves can be read of %d", n, size)
+	}
+	if want := record.Root(c.leaves); root != want {
+		return c.fail("root %s at size %d, the leaves make %s", root, size, want)
+	}
+	if p, ok := c.l.Checkpoint(); ok {
+		return CheckCheckpoint(c.l, p.Note, rand.New(rand.NewPCG(size, 1)))
+	}
+	return nil
+}
+
+// CheckLog reads a whole log and verifies it.
+func CheckLog(ctx context.Context, l *chain.Log) error {
+	c := &logCheck{l: l}
+	for item, err := range l.Read(ctx, 0, l.Size()) {
+		if err == nil {
+			err = c.add(&item)
+		}
 		if err != nil {
 			return fmt.Errorf("check %s: %w", l.Origin(), err)
 		}
-		switch {
-		case item.Leaf.Index != n:
-			return fail("leaf %d stands at %d", item.Leaf.Index, n)
-		case item.Leaf.Prev != last:
-			return fail("leaf %d does not follow the one before it", n)
-		case item.Leaf.Mono < mono:
-			return fail("time steps back at leaf %d", n)
-		case !item.Erased && record.Commit(&item.Salt, item.Payload) != item.Leaf.Commitment:
-			return fail("payload %d is not what its leaf commits to", n)
-		}
-		leaves = append(leaves, record.LeafHash(item.LeafBytes))
-		n, last, mono = n+1, item.LeafHash, item.Leaf.Mono
 	}
-	if n != size {
-		return fail("%d leaves can be read of %d", n, size)
-	}
-	if want := record.Root(leaves); root != want {
-		return fail("root %s at size %d, the leaves make %s", root, n, want)
-	}
-	if p, ok := l.Checkpoint(); ok {
-		if err := CheckCheckpoint(l, p.Note, rand.New(rand.NewPCG(size, 1))); err != nil {
-			return err
-		}
-	}
-	return nil
+	return c.end()
 }
 
 // CheckCheckpoint verifies a signed checkpoint of l, that l goes on from it,
@@ -93,17 +119,16 @@ func hashes[H ~[32]byte, P ~[]H](p P) []record.Hash {
 	return out
 }
 
-// CheckStore checks every log of a store and that commits cover every entry
-// once and in order.
+// CheckStore verifies every log of a store, and that commits cover every entry
+// once and in order: it reads all of them as a follower does.
 func CheckStore(ctx context.Context, s *chain.Store) error {
+	logs := map[chain.LogID]*logCheck{}
 	for _, l := range s.Logs() {
-		if err := CheckLog(ctx, l); err != nil {
-			return err
-		}
+		logs[l.ID()] = &logCheck{l: l}
 	}
-	next := map[chain.LogID]uint64{}
 	f := s.Tail(chain.Position{})
-	for {
+	defer f.Close()
+	for ctx.Err() == nil {
 		item, ok, err := f.TryNext()
 		if err != nil {
 			return err
@@ -111,15 +136,14 @@ func CheckStore(ctx context.Context, s *chain.Store) error {
 		if !ok {
 			break
 		}
-		if want := next[item.Log.ID()]; item.Index != want {
-			return fmt.Errorf("check order: entry %d of %s, want %d", item.Index, item.Log.Origin(), want)
-		}
-		next[item.Log.ID()]++
-	}
-	for _, l := range s.Logs() {
-		if next[l.ID()] != l.Size() {
-			return fmt.Errorf("check order: commits show %d entries of %s, it has %d", next[l.ID()], l.Origin(), l.Size())
+		if err := logs[item.Log.ID()].add(&item); err != nil {
+			return fmt.Errorf("in the order of commits: %w", err)
 		}
 	}
-	return nil
+	for _, c := range logs {
+		if err := c.end(); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
 }
