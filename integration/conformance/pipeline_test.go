@@ -41,6 +41,12 @@ func ledger(t *testing.T) (*chain.Store, *chain.Log) {
 			t.Error(err)
 		}
 	})
+	return s, fill(t, s)
+}
+
+// fill has the real pipeline make a VM log in a store that runs.
+func fill(t *testing.T, s *chain.Store) *chain.Log {
+	t.Helper()
 	l, err := s.CreateLog(t.Context(), proof.VMOrigin("kvm1.example", domainUUID, 1), &record.Genesis{Cause: "define", DomainName: "web"})
 	must(t, err)
 	for i := 0; l.Size() < 300; i++ {
@@ -59,7 +65,7 @@ func ledger(t *testing.T) (*chain.Store, *chain.Log) {
 	must(t, err)
 	observed(t, s, l, 500)
 	must(t, s.CheckpointNow(t.Context(), l))
-	return s, l
+	return l
 }
 
 func must(t *testing.T, err error) {

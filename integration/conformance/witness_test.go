@@ -242,11 +242,13 @@ func (s *witnessed) whole() chain.Published {
 	return p
 }
 
-// TestLitewitness has two real witnesses cosign a host log, through all that
-// happens to witnesses, and stock code verify the outcome by a policy file.
+// TestLitewitness has two real witnesses cosign a host log which quotes a VM log of the
+// real pipeline, through all that happens to witnesses, and stock code verify the
+// outcome by a policy file.
 func TestLitewitness(t *testing.T) {
 	w1, w2 := newLitewitness(t, "witness.example/w1"), newLitewitness(t, "witness.example/w2")
 	s := newWitnessed(t, chain.Config{Witnesses: []chain.Witness{w1.client(), w2.client()}})
+	fill(t, s.Store)
 	origin, vkey := s.HostLog().Origin(), s.HostLog().VerifierKey()
 
 	// Nobody has told the witnesses of the log.
