@@ -71,8 +71,7 @@ RACE = ./chain/... ./cmd/... ./guestagent/wire ./guestagent ./introspect/... ./r
 test-long: test ## everything, with long loops and a bare Debian 12 in a chroot (as root)
 	hack/setup.sh mmdebstrap vagrant vagrant-libvirt
 	$(GO) test -race -tags $(TAGS) -timeout 30m $(TESTFLAGS) $(RACE)
-	failed=; for p in $(LONG); do $(GO) test -tags $(TAGS) -timeout 75m $(TESTFLAGS) ./$$p -args -long || failed="$$failed $$p"; done; \
-	[ -z "$$failed" ] || { echo "failed:$$failed"; exit 1; }
+	$(GO) test -tags $(TAGS) -p 2 -timeout 75m $(TESTFLAGS) $(addprefix ./,$(LONG)) -args -long
 	vagrant validate
 	hack/chroot-test.sh demo test
 
