@@ -9,7 +9,7 @@ import (
 	"slices"
 
 	"github.com/provostd/provost/chain/proof"
-	"github.com/provostd/provost/chain/record"
+	"github.com/provostd/provost/chain/spool"
 )
 
 // maxFindings bounds a report: what comes after is counted only.
@@ -23,6 +23,9 @@ type FsckOptions struct {
 	// Frame verifies the signed statements of guest agents: guestagent/wire
 	// knows how. Without it they are not checked, and the report says so.
 	Frame func(statement, signature, key []byte) (proof.Frame, error)
+	// Spool keeps the checkpoints that the host log quotes meanwhile, 48 bytes each: a
+	// temporary file, which is written over. Default: memory.
+	Spool spool.File
 
 	restoring bool // the key of now may have come after the backup
 }
@@ -84,14 +87,14 @@ func Fsck(ctx context.Context, cfg Config, opts FsckOptions) (_ *Report, err err
 		return nil, fmt.Errorf("check store: %w", err)
 	}
 	defer func() { err = errors.Join(err, s.db.Close()) }()
-	f := &fsck{s: s, opts: opts, r: &Report{Findings: []Finding{}, FramesOff: opts.Frame == nil}, heads: map[LogID]head{}, quotes: map[string][]claim{}, next: map[LogID]uint64{}, quoteAt: map[quoteKey]bool{}, certified: map[uint64]string{}, erasing: map[LogID]map[uint64]bool{}, keys: proof.KeyChain{HostID: cfg.HostID}}
+	f := &fsck{s: s, opts: opts, r: &Report{Findings: []Finding{}, FramesOff: opts.Frame == nil}, heads: map[LogID]head{}, quotes: map[string]*quotedLog{}, spool: spool.New(opts.Spool, quoteSize), next: map[LogID]uint64{}, newestQuotes: map[string]quote{}, certified: map[uint64]string{}, erasing: map[LogID]map[uint64]bool{}, keys: proof.KeyChain{HostID: cfg.HostID}}
 	if err := s.loadStoreRow(); err != nil {
 		f.find("store", nil, nil, "%v", err)
 	}
 	if err := s.loadVMKeys(); err != nil {
 		f.find("certificate", nil, nil, "%v", err)
 	}
-	for _, step := range []func(context.Context) error{f.unknownRows, f.logRows, f.logs, f.commits, f.followers, f.quoteRows, f.certificates, f.erasureRows, f.witnessRows, f.restoreRows, f.anchor} {
+	for _, step := range []func(context.Context) error{f.unknownRows, f.logRows, f.readQuoteRows, f.logs, f.commits, f.followers, f.quoteRows, f.certificates, f.erasureRows, f.witnessRows, f.restoreRows, f.anchor} {
 		if err := step(ctx); err != nil {
 			return f.r, fmt.Errorf("check store %s: %w", cfg.Dir, err)
 		}
@@ -105,31 +108,19 @@ type fsck struct {
 	opts FsckOptions
 	r    *Report
 
-	list      []*Log
-	heads     map[LogID]head
-	quotes    map[string][]claim // checkpoints that the host log quotes, by origin
-	quoteAt   map[quoteKey]bool
-	certified map[uint64]string         // key by index in the host log
-	keys      proof.KeyChain            // of the VM logs
-	next      map[LogID]uint64          // first index that no commit has covered
-	blind     bool                      // entries of the host log cannot be read
-	newest    uint64                    // stored checkpoint of the host log
-	erasing   map[LogID]map[uint64]bool // entries that tell of erasures
-	restored  int64                     // monotone time of the newest restore
-}
-
-// quoteKey names a quote in the host log.
-type quoteKey struct {
-	origin string
-	quote
-}
-
-// claim says what root somebody signed for a size of a log.
-type claim struct {
-	size  uint64
-	root  record.Hash
-	table string // whose claim
-	where string // more of that, for messages
+	list   []*Log
+	heads  map[LogID]head
+	spool  *spool.Spool
+	quotes map[string]*quotedLog // checkpoints that the host log quotes, by origin; nil: there is no such log
+	// newestQuotes is what Q rows say, by origin, but for those that the host log has quoted.
+	newestQuotes map[string]quote
+	certified    map[uint64]string         // key by index in the host log
+	keys         proof.KeyChain            // of the VM logs
+	next         map[LogID]uint64          // first index that no commit has covered
+	blind        bool                      // entries of the host log cannot be read
+	newest       uint64                    // stored checkpoint of the host log
+	erasing      map[LogID]map[uint64]bool // entries that tell of erasures
+	restored     int64                     // monotone time of the newest restore
 }
 
 func (f *fsck) find(table string, l *Log, index *uint64, format string, args ...any) {
@@ -328,6 +319,17 @@ func (f *fsck) followers(context.Context) error {
 	})
 }
 
+// readQuoteRows reads which quotes the host log must have: the newest of each log.
+func (f *fsck) readQuoteRows(context.Context) error {
+	return scan(f.s.db, []byte{tableQuote}, func(key, value []byte) error {
+		l, ok := f.logOf(key, 5)
+		if q, err := parseQuote(value); ok && err == nil { // else reported with the rows
+			f.newestQuotes[l.origin] = q
+		}
+		return nil
+	})
+}
+
 func (f *fsck) quoteRows(context.Context) error {
 	return scan(f.s.db, []byte{tableQuote}, func(key, value []byte) error {
 		l, ok := f.logOf(key, 5)
@@ -338,7 +340,7 @@ func (f *fsck) quoteRows(context.Context) error {
 		q, err := parseQuote(value)
 		if err != nil {
 			f.find("quote", l, nil, "%v", err)
-		} else if !f.quoteAt[quoteKey{l.origin, q}] && !f.blind {
+		} else if _, open := f.newestQuotes[l.origin]; open && !f.blind {
 			f.find("quote", l, nil, "entry %d of the host log does not quote it at size %d", q.index, q.size)
 		}
 		return nil

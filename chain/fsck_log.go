@@ -27,7 +27,7 @@ type logCheck struct {
 	l      *Log
 	head   head
 	tree   tree
-	claims []claim // what was signed, ascending by size
+	claims *claims // what was signed
 	last   record.Hash
 	mono   int64
 	wall   int64
@@ -55,9 +55,11 @@ type keyless struct{ first, last, count uint64 }
 
 func (f *fsck) log(ctx context.Context, l *Log) error {
 	c := &logCheck{f: f, l: l, head: f.heads[l.id], frames: frameCheck{keys: map[uint64][]byte{}}, keyless: map[int64]*keyless{}, erased: map[uint64][]proof.Range{}, erasures: map[uint64]*record.Erased{}, prunings: map[uint64]*record.Pruned{}}
-	if err := c.gather(); err != nil {
+	var err error
+	if c.claims, err = c.gather(); err != nil {
 		return err
 	}
+	defer func() { _ = c.claims.close() }() // it was only read, and its errors were asked for
 	if err := c.fenceRows(); err != nil {
 		return err
 	}
@@ -106,7 +108,7 @@ func (f *fsck) log(ctx context.Context, l *Log) error {
 	if err := c.strayPayloads(n, payloads); err != nil {
 		return err
 	}
-	if err := c.progress(ctx, n); err != nil {
+	if err := errors.Join(c.err, c.progress(ctx, n)); err != nil {
 		return err
 	}
 	return c.finish(n)
@@ -120,47 +122,6 @@ func (c *logCheck) progress(ctx context.Context, n uint64) error {
 	if c.f.opts.Progress != nil {
 		c.f.opts.Progress(c.l.origin, n, c.head.size)
 	}
-	return nil
-}
-
-// gather collects what was signed for this log: its stored checkpoints, the
-// quotes in the host log, and for the host log the anchor.
-func (c *logCheck) gather() error {
-	c.claims = c.f.quotes[c.l.origin]
-	err := scan(c.f.s.db, keyLog(tableCheckpoint, c.l.id), func(key, value []byte) error {
-		c.f.r.Checkpoints++
-		size := binary.BigEndian.Uint64(key[5:])
-		p, _, err := c.f.s.openNote(c.l, value, c.f.s.vmKeys)
-		if err != nil {
-			c.f.find("checkpoint", c.l, nil, "at size %d: %v", size, err)
-			return nil
-		}
-		if p.Size != size {
-			c.f.find("checkpoint", c.l, nil, "the row is for size %d, the note for %d", size, p.Size)
-		}
-		if c.l.name.IsHost() {
-			c.f.newest = p.Size
-		}
-		c.claims = append(c.claims, claim{size: p.Size, root: p.Root, table: "checkpoint"})
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	if c.l.name.IsHost() {
-		if p, err := c.f.readAnchor(); err == nil { // else reported with the anchor
-			c.claims = append(c.claims, claim{size: p.Size, root: p.Root, table: "anchor"})
-		}
-	}
-	slices.SortStableFunc(c.claims, func(a, b claim) int {
-		if a.size < b.size {
-			return -1
-		}
-		if a.size > b.size {
-			return 1
-		}
-		return 0
-	})
 	return nil
 }
 
@@ -326,6 +287,11 @@ func (c *logCheck) quoted(index uint64, m *record.VMCheckpoint) {
 		c.f.quotes[m.Origin] = nil // reported as a missing log
 		return
 	}
+	q := c.f.quotes[m.Origin]
+	if q == nil {
+		q = &quotedLog{}
+		c.f.quotes[m.Origin] = q
+	}
 	// A key that was retired signs nothing any more.
 	key, ok := c.f.keys.At(index)
 	if !ok && c.blind {
@@ -343,8 +309,14 @@ func (c *logCheck) quoted(index uint64, m *record.VMCheckpoint) {
 		c.f.find("payload", c.l, &index, "the checkpoint of %s that it quotes has size %d, the entry says %d (%v)", m.Origin, p.Size, m.Size, err)
 		return
 	}
-	c.f.quotes[m.Origin] = append(c.f.quotes[m.Origin], claim{size: p.Size, root: p.Root, table: "quote", where: fmt.Sprintf("in entry %d of the host log ", index)})
-	c.f.quoteAt[quoteKey{m.Origin, quote{size: p.Size, index: index}}] = true
+	if now := (quote{size: p.Size, index: index}); c.f.newestQuotes[m.Origin] == now {
+		delete(c.f.newestQuotes, m.Origin)
+	}
+	if p.Size < q.last.size {
+		c.f.find("payload", c.l, &index, "it quotes %s at %d entries, entry %d has quoted it at %d: the VM log went back", m.Origin, p.Size, q.last.entry, q.last.size)
+		return
+	}
+	c.err = errors.Join(c.err, q.add(c.f.spool, claim{size: p.Size, root: p.Root, entry: index}))
 }
 
 // tile compares a tile that the leaves make with the stored one. A hash that
@@ -380,11 +352,18 @@ func (c *logCheck) tile(t fullTile) {
 
 // check compares the tree with what was signed for its present size.
 func (c *logCheck) check() {
-	for len(c.claims) > 0 && c.claims[0].size <= c.tree.size {
-		if k := c.claims[0]; k.size < c.tree.size || k.root != c.tree.root() {
-			c.f.find(k.table, c.l, nil, "%sat size %d it has root %s, the leaves make %s", k.where, k.size, k.root, c.tree.root())
+	for c.err == nil {
+		k, err := c.claims.next()
+		if err == nil && (k == nil || k.size > c.tree.size) {
+			return
 		}
-		c.claims = c.claims[1:]
+		if err == nil {
+			if k.size < c.tree.size || k.root != c.tree.root() {
+				c.f.find(k.table, c.l, nil, "%sat size %d it has root %s, the leaves make %s", k.where(), k.size, k.root, c.tree.root())
+			}
+			err = c.claims.skip()
+		}
+		c.err = err
 	}
 }
 
@@ -392,8 +371,18 @@ func (c *logCheck) check() {
 // should not be.
 func (c *logCheck) finish(n uint64) error {
 	f, l := c.f, c.l
-	for _, k := range c.claims {
-		f.find(k.table, l, nil, "%sit has size %d, the log has %d leaves: the end is cut off", k.where, k.size, n)
+	for {
+		k, err := c.claims.next()
+		if err != nil {
+			return err
+		}
+		if k == nil {
+			break
+		}
+		f.find(k.table, l, nil, "%sit has size %d, the log has %d leaves: the end is cut off", k.where(), k.size, n)
+		if err := c.claims.skip(); err != nil {
+			return err
+		}
 	}
 	c.checkErased()
 	for _, hour := range slices.Sorted(maps.Keys(c.keyless)) {

@@ -2,7 +2,6 @@ package chain
 
 import (
 	"errors"
-	"slices"
 
 	"github.com/provostd/provost/chain/record"
 )
@@ -78,23 +77,25 @@ func (c *logCheck) prunedTiles() error {
 			}
 		}
 	}
-	n := 0
-	for ; n < len(c.claims) && c.claims[n].size < c.gap.tiles; n++ {
-		k := c.claims[n]
-		if k.size%pruneUnit != 0 {
-			continue // its leaf hashes are gone
+	for {
+		k, err := c.claims.next()
+		if err != nil || k == nil || k.size >= c.gap.tiles {
+			return err
 		}
-		tails, err := loadTails(c.f.s.db, c.l.id, k.size, c.fences, hashTiles)
-		if err != nil {
-			if err := c.tileProblem(err); err != nil {
-				return err
+		if k.size%pruneUnit == 0 { // else its leaf hashes are gone
+			tails, err := loadTails(c.f.s.db, c.l.id, k.size, c.fences, hashTiles)
+			if err != nil {
+				if err := c.tileProblem(err); err != nil {
+					return err
+				}
+			} else if root := foldEdge(edgeOfTails(tails)); root != k.root {
+				c.f.find(k.table, c.l, nil, "%sat size %d it has root %s, the tiles make %s", k.where(), k.size, k.root, root)
 			}
-		} else if root := foldEdge(edgeOfTails(tails)); root != k.root {
-			c.f.find(k.table, c.l, nil, "%sat size %d it has root %s, the tiles make %s", k.where, k.size, k.root, root)
+		}
+		if err := c.claims.skip(); err != nil {
+			return err
 		}
 	}
-	c.claims = slices.Clone(c.claims[n:])
-	return nil
 }
 
 // above returns the hash that stands for a full tile on the level above.

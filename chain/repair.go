@@ -13,6 +13,7 @@ import (
 
 	"github.com/provostd/provost/chain/proof"
 	"github.com/provostd/provost/chain/record"
+	"github.com/provostd/provost/chain/spool"
 )
 
 // Behind the names of what a repair makes, and of the store that it leaves.
@@ -51,7 +52,7 @@ func Repair(ctx context.Context, cfg Config, opts FsckOptions) (*Repaired, error
 	if err != nil {
 		return nil, err
 	}
-	r := &repairer{cfg: cfg, place: restore{cfg: cfg, staged: cfg}, opts: opts, quotes: map[string][]claim{}, newest: map[string]quote{}, notes: map[string][]byte{}, closed: map[LogID]uint64{}, keys: proof.KeyChain{HostID: cfg.HostID}}
+	r := &repairer{cfg: cfg, place: restore{cfg: cfg, staged: cfg}, opts: opts, spool: spool.New(opts.Spool, quoteSize), quotes: map[string]*quotedLog{}, newest: map[string]quote{}, notes: map[string][]byte{}, closed: map[LogID]uint64{}, keys: proof.KeyChain{HostID: cfg.HostID}}
 	r.place.staged.Dir, r.place.staged.Anchor = cfg.Dir+repairing, cfg.Anchor+repairing
 	out, err := r.run(ctx)
 	if err != nil {
@@ -71,7 +72,8 @@ type repairer struct {
 	logs   []*logRepair
 	keys   proof.KeyChain
 	certs  []vmKey
-	quotes map[string][]claim // by origin
+	spool  *spool.Spool          // Fsck before and behind it has the same file
+	quotes map[string]*quotedLog // by origin
 	newest map[string]quote
 	notes  map[string][]byte // of the newest quotes
 	closed map[LogID]uint64  // entries that closed their logs
@@ -205,6 +207,7 @@ func (r *repairer) rebuild(ctx context.Context) error {
 		if err := r.log(ctx, p); err != nil {
 			return fmt.Errorf("%s: %w", l.origin, err)
 		}
+		p.claims = nil // one log's at a time
 		if l.name.IsHost() && p.unread() {
 			if err := r.keysOfRows(p.size); err != nil {
 				return err
@@ -296,8 +299,8 @@ func (r *repairer) checkpointRows(p *logRepair) error {
 		return err
 	}
 	note := r.notes[l.origin]
-	for _, q := range r.quotes[l.origin] {
-		p.claims[q.size] = append(p.claims[q.size], q)
+	if err := r.quotedSizes(p); err != nil {
+		return err
 	}
 	if l.name.IsHost() {
 		if _, note, err = parseAnchor(r.place.live); err != nil {
@@ -317,6 +320,22 @@ func (r *repairer) checkpointRows(p *logRepair) error {
 		return db.Set(keySeq(tableCheckpoint, l.id, c.Size), note, pebble.NoSync)
 	}
 	return nil
+}
+
+// quotedSizes adds the checkpoints of a log that the host log quotes.
+func (r *repairer) quotedSizes(p *logRepair) error {
+	q := r.quotes[p.l.origin]
+	if q == nil {
+		return nil
+	}
+	for all := r.spool.Read(&q.all); ; all.Skip() {
+		b, ok, err := all.Peek()
+		if err != nil || !ok {
+			return err
+		}
+		k := parseQuoted(b)
+		p.claims[k.size] = append(p.claims[k.size], k)
+	}
 }
 
 // sound is told of every entry that can be read: what the host log says of keys
@@ -351,7 +370,10 @@ func (r *repairer) sound(l *Log, leaf *record.Leaf, o *opening) error {
 			return nil
 		}
 		if c, err := vm.openWith(m.Note, key.Key); err == nil {
-			r.quotes[m.Origin] = append(r.quotes[m.Origin], claim{size: c.Size, root: c.Root, table: "quote"})
+			if r.quotes[m.Origin] == nil {
+				r.quotes[m.Origin] = &quotedLog{}
+			}
+			return r.quotes[m.Origin].add(r.spool, claim{size: c.Size, root: c.Root, entry: leaf.Index})
 		}
 	}
 	return nil

@@ -98,30 +98,3 @@ func TestFrontier(t *testing.T) {
 		}
 	}
 }
-
-// TestQuotes sets more quotes aside than one log holds in memory.
-func TestQuotes(t *testing.T) {
-	spool, end := &memory{}, int64(0)
-	logs := []*quoted{{}, {}}
-	const n = 3*runQuotes + 7
-	for i := range uint64(n) {
-		for j, q := range logs {
-			if err := q.add(quote{size: i, index: 2*i + uint64(j), root: record.Hash{byte(i), byte(j)}}, spool, &end); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	for j, q := range logs {
-		r := &quoteReader{q: q, spool: spool}
-		for i := range uint64(n) {
-			got, ok, err := r.peek()
-			if err != nil || !ok || got != (quote{size: i, index: 2*i + uint64(j), root: record.Hash{byte(i), byte(j)}}) {
-				t.Fatalf("quote %d of log %d: %+v, %v, %v", i, j, got, ok, err)
-			}
-			r.skip()
-		}
-		if _, ok, err := r.peek(); ok || err != nil {
-			t.Fatal("a quote behind the last")
-		}
-	}
-}

@@ -370,7 +370,7 @@ func (c *logCheck) compare() error {
 			c.fail(KindFork, nil, "at size %d its entries make root %s, entry %d of the host log quotes a checkpoint with root %s: there are two histories of it", q.size, root, q.index, q.root)
 		}
 		c.r.Quotes++
-		c.quotes.skip()
+		c.quotes.Skip()
 	}
 	return nil
 }

@@ -43,7 +43,7 @@ func (c *logCheck) overPruned(b *bundle) error {
 		if len(c.claims) > 0 && c.claims[0].size == next {
 			c.claims = c.claims[1:]
 		} else {
-			c.quotes.skip()
+			c.quotes.Skip()
 		}
 	}
 	c.tree.push(b.root, bundleHeight)

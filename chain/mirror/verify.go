@@ -12,6 +12,7 @@ import (
 
 	"github.com/provostd/provost/chain/proof"
 	"github.com/provostd/provost/chain/record"
+	"github.com/provostd/provost/chain/spool"
 )
 
 // Options of Verify.
@@ -58,8 +59,7 @@ type verification struct {
 	keys   proof.KeyChain
 	logs   []*quoted // in the order of their first quotes
 	byName map[string]*quoted
-	spool  Spool
-	end    int64 // of the spool
+	spool  *spool.Spool
 	done   map[string]*logCheck
 
 	damaged damage // complete once VM logs are read
@@ -86,12 +86,9 @@ func verify(ctx context.Context, src Source, vkey string, opts Options, vouched 
 	if err != nil {
 		return nil, fmt.Errorf("verify mirror: %w", err)
 	}
-	v := &verification{src: src, opts: opts, vouched: vouched, workers: opts.Workers, spool: opts.Spool, r: &Report{Logs: []LogReport{}}, byName: map[string]*quoted{}, done: map[string]*logCheck{}}
+	v := &verification{src: src, opts: opts, vouched: vouched, workers: opts.Workers, spool: spool.New(opts.Spool, quoteSize), r: &Report{Logs: []LogReport{}}, byName: map[string]*quoted{}, done: map[string]*logCheck{}}
 	if v.workers <= 0 {
 		v.workers = runtime.GOMAXPROCS(0)
-	}
-	if v.spool == nil {
-		v.spool = &memory{}
 	}
 	origin := verifier.Name()
 	prefix, text, err := v.locate(ctx, origin)
@@ -276,7 +273,7 @@ func (v *verification) quote(c *logCheck, index uint64, m *record.VMCheckpoint, 
 		return
 	}
 	q.key = key.Key
-	if err := q.add(quote{size: p.Size, index: index, root: p.Root}, v.spool, &v.end); err != nil {
+	if err := q.add(quote{size: p.Size, index: index, root: p.Root}, v.spool); err != nil {
 		c.err = err
 	}
 }
@@ -324,7 +321,7 @@ func (v *verification) vmLog(ctx context.Context, top string, q *quoted) error {
 		return nil
 	}
 	c.size, c.claims = head.Size, []claim{{head.Size, head.Root, KindEntry, "its signed checkpoint"}}
-	c.quotes = &quoteReader{q: q, spool: v.spool}
+	c.quotes = &quoteReader{v.spool.Read(&q.all)}
 	return c.check(ctx)
 }
 

@@ -85,16 +85,41 @@ func Restore(ctx context.Context, cfg *Config, log *slog.Logger, o chain.Restore
 	if err != nil {
 		return nil, fmt.Errorf("open keys: %w", err)
 	}
-	o.Fsck = fsckOptions(ctx, log)
+	var done func()
+	if o.Fsck, done, err = fsckOptions(ctx, log); err != nil {
+		return nil, err
+	}
+	defer done()
 	return chain.Restore(ctx, cfg.chain(k, log), o)
 }
 
-// fsckOptions are how this program checks ledgers.
-func fsckOptions(ctx context.Context, log *slog.Logger) chain.FsckOptions {
+// fsckOptions are how this program checks ledgers. done gives the temporary file back.
+func fsckOptions(ctx context.Context, log *slog.Logger) (_ chain.FsckOptions, done func(), err error) {
+	spool, err := spoolFile()
+	if err != nil {
+		return chain.FsckOptions{}, nil, err
+	}
 	return chain.FsckOptions{
-		Frame: attest.Frame,
+		Frame: attest.Frame, Spool: spool,
 		Progress: func(origin string, done, total uint64) {
 			log.DebugContext(ctx, "checking", "log", origin, "done", done, "of", total)
 		},
+	}, func() { _ = spool.Close() }, nil // it is of no use behind this
+}
+
+// spoolFile returns a file without a name: it is gone when it is closed, or when the
+// program dies. It may become large, and /tmp is memory on many hosts.
+func spoolFile() (*os.File, error) {
+	dir := os.Getenv("TMPDIR")
+	if dir == "" {
+		dir = "/var/tmp"
 	}
+	f, err := os.CreateTemp(dir, "provost-fsck-")
+	if err != nil {
+		return nil, fmt.Errorf("make room for the check: %w; TMPDIR names another directory", err)
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, errors.Join(fmt.Errorf("make room for the check: %w", err), f.Close())
+	}
+	return f, nil
 }

@@ -26,7 +26,12 @@ func Repair(ctx context.Context, cfg *Config, log *slog.Logger) (*chain.Repaired
 	if err != nil {
 		return nil, fmt.Errorf("open keys: %w", err)
 	}
-	return chain.Repair(ctx, cfg.chain(k, log), fsckOptions(ctx, log))
+	opts, done, err := fsckOptions(ctx, log)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return chain.Repair(ctx, cfg.chain(k, log), opts)
 }
 
 // Fsck checks every row of the ledger, which no daemon may have open.
@@ -35,5 +40,10 @@ func Fsck(ctx context.Context, cfg *Config, log *slog.Logger) (*chain.Report, er
 	if err != nil {
 		return nil, fmt.Errorf("open keys: %w", err)
 	}
-	return chain.Fsck(ctx, cfg.chain(k, log), fsckOptions(ctx, log))
+	opts, done, err := fsckOptions(ctx, log)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return chain.Fsck(ctx, cfg.chain(k, log), opts)
 }
