@@ -64,7 +64,7 @@ func (c *call) parseStream() (*selection, error) {
 	default:
 		t.want = func(l *chain.Log) bool { return slices.Contains(logs, l) && c.sees(l) }
 	}
-	if len(logs) == 1 {
+	if c.v.Get("log") != "" && len(logs) == 1 { // of a domain, more logs may begin
 		t.origin = logs[0].Origin()
 	}
 	p := c.params()

@@ -176,6 +176,14 @@ func TestStreamEnds(t *testing.T) {
 	if len(got) != 2 || got[0] != fmt.Sprintf(" 0-%d 0", access.Open) || got[1] != w.web[1].Origin()+" 1-3 3" {
 		t.Errorf("disclosed %q", got)
 	}
+	// An incarnation of a domain that begins later is given too: what is disclosed
+	// before the first byte must not name the present log alone.
+	for target, want := range map[string]string{"domain=db": "", "log=" + client.LogID(w.db.Origin()): w.db.Origin(), "domain=db&log=" + w.db.Origin(): w.db.Origin()} {
+		w.ask(t, auditor, "GET", "/v1/stream?follow=false&"+target)
+		if got := openings(w.given.take()); len(got) != 2 || got[0] != fmt.Sprintf("%s 0-%d 0", want, access.Open) && got[1] != fmt.Sprintf("%s 0-%d 0", want, access.Open) {
+			t.Errorf("%s: disclosed %q", target, got)
+		}
+	}
 	w.service.private.lifetime = 50 * time.Millisecond
 	w.handler = w.service.Handler()
 	if got := w.ask(t, tenant, "GET", "/v1/stream?new=true"); !strings.Contains(got.Body.String(), `"code":"lifetime"`) || strings.Contains(got.Body.String(), "leaf") {

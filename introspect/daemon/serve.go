@@ -43,7 +43,8 @@ type reloader interface {
 // cannot be used, is an error of the start.
 func (d *Daemon) listen() (_ *servers, err error) {
 	s := &servers{guard: access.NewGuard(access.GuardConfig{
-		Limits:    access.Limits{RequestsPerSecond: d.cfg.API.RequestsPerSecond, Expensive: d.cfg.API.ExpensiveRequests},
+		Limits: access.Limits{RequestsPerSecond: d.cfg.API.RequestsPerSecond, Expensive: d.cfg.API.ExpensiveRequests,
+			Running: (d.cfg.API.Connections + 3) / 4}, // as Connections.PerAddress; 0: the default
 		Expensive: expensive, Cheap: cheap, Stats: d.door, Log: d.log, Now: time.Now,
 	})}
 	defer func() {
@@ -125,7 +126,9 @@ func (d *Daemon) listenTLS(s *servers, c *ListenerConfig, tokens *access.Tokens,
 	if err != nil {
 		return fmt.Errorf("listen: %w; the label of the block names another address", err)
 	}
-	s.add(d.harden(s.guard.Wrap(routes, from)), tls.NewListener(d.bound(l, access.Connections{}), files.Config()))
+	server := d.harden(s.guard.Wrap(routes, from))
+	server.ConnContext = access.WithConn
+	s.add(server, tls.NewListener(d.bound(l, access.Connections{Yield: true}), files.Config()))
 	return nil
 }
 
@@ -168,7 +171,7 @@ func localNames(next http.Handler) http.Handler {
 		if err != nil {
 			host = r.Host
 		}
-		if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err != nil && host != "localhost" {
+		if ip, err := netip.ParseAddr(strings.Trim(host, "[]")); host != "localhost" && (err != nil || !ip.Unmap().IsLoopback()) {
 			http.Error(w, "this listener is for this host; ask for it by a loopback address or as localhost", http.StatusMisdirectedRequest)
 			return
 		}

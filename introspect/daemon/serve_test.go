@@ -180,7 +180,7 @@ func TestListeners(t *testing.T) {
 		t.Error("metrics are served to others than this host")
 	}
 	plain := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	for host, want := range map[string]int{"": 200, "localhost": 200, "localhost:1": 200, "[::1]:1": 200, "evil.example": 421, "evil.example:9477": 421} {
+	for host, want := range map[string]int{"": 200, "localhost": 200, "localhost:1": 200, "[::1]:1": 200, "evil.example": 421, "203.0.113.5:9477": 421, "0.0.0.0:9477": 421, "127.0.0.2:9477": 200, "evil.example:9477": 421} {
 		if status, _ := fetch(t, plain, "http://"+v.local+"/metrics", "", host); status != want {
 			t.Errorf("metrics for host %q: %d, want %d", host, status, want)
 		}

@@ -200,7 +200,7 @@ func openDoor(t *testing.T, s settings) *door {
 	d.address = l.Addr().String()
 	one := &http.Protocols{}
 	one.SetHTTP1(true)
-	srv := &http.Server{Handler: d.guard.Wrap(http.HandlerFunc(s.routes), from), Protocols: one, ReadHeaderTimeout: s.patience, MaxHeaderBytes: 16 << 10,
+	srv := &http.Server{Handler: d.guard.Wrap(http.HandlerFunc(s.routes), from), Protocols: one, ReadHeaderTimeout: s.patience, MaxHeaderBytes: 16 << 10, ConnContext: WithConn,
 		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)}
 	done := make(chan error, 1)
 	go func() {

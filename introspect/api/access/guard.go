@@ -28,6 +28,10 @@ type Limits struct {
 	// Expensive is how many expensive requests of an identity run at once.
 	// Default 4.
 	Expensive int
+	// Running is how many requests of any kind an identity may have answered at
+	// once over TLS. Default 64, a quarter of the connections of a listener: who
+	// reads slowly holds a connection with each.
+	Running int
 }
 
 // cheapFor is how many cheap requests count as one. Who verifies a log reads
@@ -71,7 +75,8 @@ type Guard struct {
 	requests *buckets[string]
 
 	mu      sync.Mutex
-	running map[string]int // expensive requests by identity
+	running map[string]int // requests over TLS, by identity
+	costly  map[string]int // expensive requests likewise, and of the control socket
 	active  map[*active]bool
 }
 
@@ -103,6 +108,9 @@ func NewGuard(cfg GuardConfig) *Guard {
 	if cfg.Limits.Expensive <= 0 {
 		cfg.Limits.Expensive = 4
 	}
+	if cfg.Limits.Running <= 0 {
+		cfg.Limits.Running = 64
+	}
 	if cfg.Expensive == nil {
 		cfg.Expensive = func(*http.Request) bool { return false }
 	}
@@ -119,35 +127,42 @@ func NewGuard(cfg GuardConfig) *Guard {
 	return &Guard{cfg: cfg,
 		failures: newBuckets[netip.Prefix](rate.Every(failureEvery), failureBurst),
 		requests: newBuckets[string](rate.Limit(cheapFor*per), cheapFor*int(math.Ceil(5*per))),
-		running:  map[string]int{}, active: map[*active]bool{},
+		running:  map[string]int{}, costly: map[string]int{}, active: map[*active]bool{},
 	}
 }
 
 // Wrap returns next behind the guard, with identities of one listener.
 func (g *Guard) Wrap(next http.Handler, from Authenticator) http.Handler {
 	// Certificates are sent by browsers unasked: what another site has them
-	// send changes nothing here.
+	// send changes nothing here. That includes reading: each payload that is given
+	// is sealed, in the name of who was given it.
 	sites := http.NewCrossOriginProtection()
-	sites.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		problem(w, &client.Problem{Status: http.StatusForbidden, Detail: "a browser sends this request for another site"})
-	}))
-	next = sites.Handler(next)
 	return g.Contain(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if foreign(r) || sites.Check(r) != nil {
+			w.Header().Set("Connection", "close")
+			problem(w, &client.Problem{Status: http.StatusForbidden, Detail: "a browser sends this request for another site"})
+			return
+		}
 		who, p := g.admit(w, r, from)
 		if p != nil {
 			problem(w, p)
 			return
 		}
 		g.cfg.Stats.Requests.Add(1)
-		if g.cfg.Expensive(r) {
-			if !g.begin(who.key()) {
-				g.cfg.Stats.Busy.Add(1)
-				w.Header().Set("Retry-After", "1")
-				problem(w, &client.Problem{Status: http.StatusTooManyRequests, Detail: fmt.Sprintf("%d requests of this kind are running for %s", g.cfg.Limits.Expensive, who.Name),
-					Hint: "wait for one of them to end"})
+		if who.Address != "" {
+			if !g.begin(g.running, who.key(), g.cfg.Limits.Running) {
+				g.busy(w, fmt.Sprintf("%d requests are running for %s", g.cfg.Limits.Running, who.Name))
 				return
 			}
-			defer g.end(who.key())
+			defer g.end(g.running, who.key())
+			defer occupy(r.Context())()
+		}
+		if g.cfg.Expensive(r) {
+			if !g.begin(g.costly, who.key(), g.cfg.Limits.Expensive) {
+				g.busy(w, fmt.Sprintf("%d requests of this kind are running for %s", g.cfg.Limits.Expensive, who.Name))
+				return
+			}
+			defer g.end(g.costly, who.key())
 		}
 		ctx, cancel := context.WithCancelCause(r.Context())
 		defer cancel(nil)
@@ -156,6 +171,13 @@ func (g *Guard) Wrap(next http.Handler, from Authenticator) http.Handler {
 		defer g.leave(a)
 		next.ServeHTTP(w, r.WithContext(With(ctx, who)))
 	}))
+}
+
+// foreign reports whether a browser says that another site has it send a request.
+// One that a person typed in, or that is no browser's, says none or nothing.
+func foreign(r *http.Request) bool {
+	site := r.Header.Get("Sec-Fetch-Site")
+	return site != "" && site != "none" && site != "same-origin"
 }
 
 // admit finds out who sends a request, or why it is refused.
@@ -211,21 +233,29 @@ func tooMany(w http.ResponseWriter, wait time.Duration, detail string) *client.P
 	return &client.Problem{Status: http.StatusTooManyRequests, Detail: detail, Hint: "try again in " + s + " s"}
 }
 
-func (g *Guard) begin(who string) bool {
+// busy refuses a request because as many are being answered as may be.
+func (g *Guard) busy(w http.ResponseWriter, detail string) {
+	g.cfg.Stats.Busy.Add(1)
+	w.Header().Set("Retry-After", "1")
+	problem(w, &client.Problem{Status: http.StatusTooManyRequests, Detail: detail, Hint: "wait for one of them to end"})
+}
+
+// begin counts one more request of an identity in, up to a limit.
+func (g *Guard) begin(count map[string]int, who string, limit int) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.running[who] >= g.cfg.Limits.Expensive {
+	if count[who] >= limit {
 		return false
 	}
-	g.running[who]++
+	count[who]++
 	return true
 }
 
-func (g *Guard) end(who string) {
+func (g *Guard) end(count map[string]int, who string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.running[who]--; g.running[who] == 0 {
-		delete(g.running, who)
+	if count[who]--; count[who] == 0 {
+		delete(count, who)
 	}
 }
 

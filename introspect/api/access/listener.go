@@ -1,6 +1,8 @@
 package access
 
 import (
+	"container/list"
+	"context"
 	"net"
 	"net/netip"
 	"sync"
@@ -18,6 +20,11 @@ type Connections struct {
 	PerSecond float64
 	// Unlimited has no bounds by address: a unix socket has none.
 	Unlimited bool
+	// Yield has a new connection, where as many are open as may be, take the place
+	// of the one that has been longest without a request of somebody known:
+	// strangers with many addresses cannot hold all places. It needs WithConn and
+	// a Guard.
+	Yield bool
 }
 
 // Bound returns a listener that closes what comes beyond its bounds, without a
@@ -46,6 +53,7 @@ type bounded struct {
 	mu    sync.Mutex
 	total int
 	open  map[netip.Prefix]int // by address; no larger than total
+	idle  list.List            // of *boundConn that serve nobody known, the one longest so in front
 }
 
 func (b *bounded) Accept() (net.Conn, error) {
@@ -54,55 +62,122 @@ func (b *bounded) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		from := origin(c.RemoteAddr())
-		if !b.enter(from) {
+		one := &boundConn{Conn: c, b: b, from: origin(c.RemoteAddr())}
+		instead, ok := b.enter(one)
+		if !ok {
 			b.stats.Refused.Add(1)
 			c.Close()
 			continue
 		}
 		b.stats.Connections.Add(1)
-		return &boundConn{Conn: c, leave: sync.OnceFunc(func() {
-			b.leave(from)
-			b.stats.Connections.Add(-1)
-		})}, nil
+		if instead != nil {
+			b.stats.Refused.Add(1)
+			instead.Close() // its server finds it closed when it next reads
+		}
+		return one, nil
 	}
 }
 
-func (b *bounded) enter(from netip.Prefix) bool {
+// enter gives a connection a place, maybe that of another one, which is to be
+// closed.
+func (b *bounded) enter(c *boundConn) (instead *boundConn, ok bool) {
 	if !b.limits.Unlimited {
-		if _, ok := b.rate.take(from, b.now(), 1); !ok {
-			return false
+		if _, ok := b.rate.take(c.from, b.now(), 1); !ok {
+			return nil, false
 		}
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.total >= b.limits.Max || !b.limits.Unlimited && b.open[from] >= b.limits.PerAddress {
-		return false
+	if !b.limits.Unlimited && b.open[c.from] >= b.limits.PerAddress {
+		return nil, false
 	}
+	if b.total >= b.limits.Max {
+		if !b.limits.Yield || b.idle.Len() == 0 {
+			return nil, false
+		}
+		instead = b.idle.Front().Value.(*boundConn)
+		b.drop(instead)
+	}
+	c.open = true
 	b.total++
-	b.open[from]++
-	return true
+	b.open[c.from]++
+	c.place = b.idle.PushBack(c)
+	return instead, true
 }
 
-func (b *bounded) leave(from netip.Prefix) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+// drop takes a connection's place away, once.
+func (b *bounded) drop(c *boundConn) {
+	if !c.open {
+		return
+	}
+	c.open = false
 	b.total--
-	if b.open[from]--; b.open[from] == 0 {
-		delete(b.open, from)
+	if b.open[c.from]--; b.open[c.from] == 0 {
+		delete(b.open, c.from)
+	}
+	b.rest(c, false)
+}
+
+// rest notes whether a connection serves nobody known.
+func (b *bounded) rest(c *boundConn, idle bool) {
+	switch {
+	case idle && c.open && c.place == nil:
+		c.place = b.idle.PushBack(c)
+	case !idle && c.place != nil:
+		b.idle.Remove(c.place)
+		c.place = nil
 	}
 }
 
 // boundConn gives its place back when it is closed.
 type boundConn struct {
 	net.Conn
-	leave func()
+	b    *bounded
+	from netip.Prefix
+	once sync.Once
+
+	// Guarded by the mutex of b.
+	open  bool          // it has a place
+	place *list.Element // in idle; nil: it serves somebody
 }
 
 func (c *boundConn) Close() error {
-	defer c.leave()
+	c.once.Do(func() {
+		c.b.mu.Lock()
+		c.b.drop(c)
+		c.b.mu.Unlock()
+		c.b.stats.Connections.Add(-1)
+	})
 	return c.Conn.Close()
 }
 
 // NetConn returns the connection below.
 func (c *boundConn) NetConn() net.Conn { return c.Conn }
+
+type connKey struct{}
+
+// WithConn is the ConnContext of a server on a listener of Bound whose
+// connections yield: a Guard finds there which of them it serves.
+func WithConn(ctx context.Context, c net.Conn) context.Context {
+	if below, ok := c.(interface{ NetConn() net.Conn }); ok { // below TLS
+		if b, ok := below.NetConn().(*boundConn); ok {
+			return context.WithValue(ctx, connKey{}, b)
+		}
+	}
+	return ctx
+}
+
+// occupy keeps the connection of a request from yielding until done is called.
+func occupy(ctx context.Context) (done func()) {
+	c, ok := ctx.Value(connKey{}).(*boundConn)
+	if !ok {
+		return func() {}
+	}
+	mark := func(idle bool) {
+		c.b.mu.Lock()
+		defer c.b.mu.Unlock()
+		c.b.rest(c, idle)
+	}
+	mark(false)
+	return func() { mark(true) }
+}
