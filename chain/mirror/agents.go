@@ -4,14 +4,22 @@ import (
 	"bytes"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/provostd/provost/chain/proof"
 	"github.com/provostd/provost/chain/record"
 )
 
-// maxFrame bounds how many records one frame may speak for.
-const maxFrame = 4096
+const (
+	// maxFrame bounds how many records one frame may speak for.
+	maxFrame = 4096
+	// maxTries bounds how many keys are tried on one frame, and maxKeys how many are
+	// held: an agent's key is enrolled each time it connects, and one that replaces it
+	// retires it, so of what an honest host has sealed the newest has signed, or nearly.
+	maxTries = 16
+	maxKeys  = 256
+)
 
 // agents checks what guest agents have signed in one VM log.
 type agents struct {
@@ -142,8 +150,11 @@ func (a *agents) enroll(c *logCheck, m *record.Enrolled) {
 	}
 	now.epochs = append(now.epochs, m.Epoch)
 	a.keys = append(kept, now)
-	known := make([][]byte, 0, len(a.keys))
-	for i := range a.keys {
+	if len(a.keys) > maxKeys {
+		a.keys = slices.Delete(a.keys, 0, len(a.keys)-maxKeys)
+	}
+	known := make([][]byte, 0, maxTries)
+	for i := range min(len(a.keys), maxTries) {
 		known = append(known, a.keys[len(a.keys)-1-i].key) // the newest first
 	}
 	c.known.set(known)
@@ -190,11 +201,11 @@ func (a *agents) signer(c *logCheck, m *record.Frame, o *opened) (*agentKey, *pr
 	var last error
 	for i := len(a.keys) - 1; i >= 0; i-- {
 		k := &a.keys[i]
-		if bytes.Equal(k.key, o.key) {
+		if len(o.key) > 0 && bytes.Equal(k.key, o.key) {
 			return k, &o.frame, nil // a worker has verified it
 		}
 	}
-	for i := len(a.keys) - 1; i >= 0; i-- {
+	for i := len(a.keys) - 1; i >= 0 && i >= len(a.keys)-maxTries; i-- {
 		f, err := c.v.opts.Frame(m.Statement, m.Signature, a.keys[i].key)
 		if err == nil {
 			return &a.keys[i], &f, nil

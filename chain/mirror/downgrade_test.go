@@ -135,6 +135,27 @@ func TestEmptyQuotes(t *testing.T) {
 	named(t, r, err, mirror.KindGap, two, "the genesis quotes "+one+" at no entries")
 }
 
+// TestEmptyLog has a host show the checkpoint that it had signed, and may have had
+// cosigned, before its log began: nothing is in it, so nothing could be wrong.
+func TestEmptyLog(t *testing.T) {
+	host := proof.HostOrigin(hostID)
+	var empty []byte
+	m, vkey := told(t, func(l *liar) {
+		b := *l.log
+		b.leaves, b.hashes, b.openings = nil, nil, nil
+		empty = b.sign().note
+		l.certify().vm(1, 1, nil).change("a").sign().quote()
+	})
+	r, err := verify(t, m, vkey, mirror.Options{Seen: empty})
+	named(t, r, err, mirror.KindSize, host, "the checkpoint seen before is of an empty log")
+	m = m.without("logs/" + host + "/tile/")
+	m["logs/"+host+"/checkpoint"].Data = empty
+	for _, o := range []mirror.Options{{}, {OneLog: true}} {
+		r, err := verify(t, m, vkey, o)
+		named(t, r, err, mirror.KindSize, host, "its checkpoint is of an empty log")
+	}
+}
+
 // TestReplayedFrames seals frames of an agent a second time, behind an entry which
 // says that something is missing.
 func TestReplayedFrames(t *testing.T) {

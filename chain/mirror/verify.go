@@ -109,6 +109,10 @@ func verify(ctx context.Context, src Source, vkey string, opts Options, vouched 
 	if vouched != nil {
 		vouched.check(c, text)
 	}
+	if c.ours && head.Size == 0 {
+		// Whoever had one signed and cosigned in the beginning could show it for ever.
+		c.fail(KindSize, nil, "its checkpoint is of an empty log, and every log begins with its genesis: the log was cut off, or an old checkpoint is replayed")
+	}
 	v.quorum(c, vkey, text)
 	if v.seen(c, verifier, head); v.r.failed() {
 		return v.conclude(nil, false) // an honest log would be no better
@@ -210,6 +214,8 @@ func (v *verification) seen(c *logCheck, verifier proof.Verifier, head proof.Che
 	switch {
 	case err != nil:
 		c.fail(KindSignature, nil, "the checkpoint seen before: %v", err)
+	case old.Size == 0 && c.ours:
+		c.fail(KindSize, nil, "the checkpoint seen before is of an empty log, against which nothing can be held: take a newer one, or none")
 	case old.Size > head.Size:
 		c.fail(KindSize, nil, "its checkpoint has %d entries, one with %d was seen before: it was rolled back, or an old checkpoint is replayed", head.Size, old.Size)
 	case old.Size == head.Size && old.Root != head.Root:

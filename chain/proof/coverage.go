@@ -76,7 +76,8 @@ var losses = map[record.Class]string{
 // Add takes the next entry. m is its payload, of a heartbeat and of a lost one
 // (log.tick, agent.heartbeat_lost); it may be nil, which covers less.
 func (c *Coverage) Add(leaf *record.Leaf, m record.Message) {
-	if !c.begun {
+	first := !c.begun
+	if first {
 		c.begun, c.last = true, leaf.Mono
 		if leaf.Mono > c.since {
 			c.gap(c.since, leaf.Mono, leaf.Index, "no entry stands before it")
@@ -98,7 +99,7 @@ func (c *Coverage) Add(leaf *record.Leaf, m record.Message) {
 	switch dark := !c.state.known || c.state.runs && !c.state.heard; {
 	case dark && !c.isDark:
 		c.isDark, c.dark = true, leaf.Mono-silence(class, m)
-		if leaf.Mono > c.since && !c.state.known {
+		if first && leaf.Mono > c.since && !c.state.known {
 			c.dark = c.since
 		}
 	case !dark && c.isDark:
@@ -123,7 +124,7 @@ func silence(class record.Class, m record.Message) int64 {
 // but that it stands here.
 func (c *Coverage) AddUnreadable(index uint64, why string) {
 	c.gap(c.last, c.last, index, why)
-	c.state.known = false
+	c.state = state{}
 	if !c.isDark {
 		c.isDark, c.dark = true, c.last
 	}
@@ -134,7 +135,8 @@ func (s *state) turn(class record.Class, m record.Message) {
 	switch class {
 	case record.ClassTick:
 		e, ok := m.(*record.Event)
-		if !ok || e.Vm == nil {
+		if !ok || e.Vm == nil { // withheld or erased: it may have told of silence
+			*s = state{}
 			return
 		}
 		runs := slices.Contains([]string{"running", "blocked", "shutdown"}, e.Vm.State)

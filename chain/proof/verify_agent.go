@@ -2,6 +2,7 @@ package proof
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/hex"
 	"maps"
 	"slices"
@@ -48,7 +49,8 @@ func (v *verification) frames() {
 		}
 		if v.inFrame(o, f) {
 			v.r.Signed++
-			e := &v.r.Entries[slices.IndexFunc(v.r.Entries, func(e ReportEntry) bool { return e.Index == o.Index })]
+			at, _ := slices.BinarySearchFunc(v.r.Entries, o.Index, func(e ReportEntry, i uint64) int { return cmp.Compare(e.Index, i) })
+			e := &v.r.Entries[at]
 			e.Agent, e.Frame = hexKey(keys[o.Frame.Index].Key), o.Frame.Index
 			if epochs[o.Frame.Index] {
 				e.Epoch = hex.EncodeToString(f.Epoch[:])
@@ -77,12 +79,7 @@ func (v *verification) frame(o *opened) (*Frame, *record.Enrolled) {
 	// The session that counts is in the signed statement, so a key can only
 	// be tried: the newest one first.
 	var last error
-	retired := map[string]bool{}
 	for _, e := range enrolled {
-		if retired[string(e.Key)] {
-			continue
-		}
-		retired[string(e.RetiredKey)] = true
 		f, err := v.opts.Frame(m.Statement, m.Signature, e.Key)
 		if err != nil {
 			last = err
@@ -122,13 +119,27 @@ func (v *verification) bindings() []*opened {
 	return all
 }
 
-// enrolledBefore returns the enrolments before index, the newest first.
+// maxTries bounds how many keys are tried on one frame. An agent's key is enrolled
+// each time it connects, so that it is the newest, or nearly, for all that an
+// honest host has sealed; in a bundle that was made up there could be a key for
+// each frame, and no end of trying.
+const maxTries = 16
+
+// enrolledBefore returns the enrolments before index that may have signed, the
+// newest first: each key once, and none that a newer one retired.
 func (v *verification) enrolledBefore(index uint64) []*record.Enrolled {
+	end, _ := slices.BinarySearchFunc(v.bound, index, func(o *opened, i uint64) int { return cmp.Compare(o.Index, i) })
 	var all []*record.Enrolled
-	for _, o := range slices.Backward(v.bound) {
-		if e, ok := o.message.(*record.Enrolled); ok && o.Index < index {
+	gone := map[string]bool{}
+	for i, looked := end-1, 0; i >= 0 && len(all) < maxTries && looked < 16*maxTries; i-- {
+		e, ok := v.bound[i].message.(*record.Enrolled)
+		if !ok {
+			continue
+		}
+		if looked++; !gone[string(e.Key)] {
 			all = append(all, e)
 		}
+		gone[string(e.Key)], gone[string(e.RetiredKey)] = true, true
 	}
 	return all
 }
