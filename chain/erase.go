@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sort"
 	"time"
 
 	"github.com/provostd/provost/chain/proof"
@@ -195,68 +194,4 @@ func (s *Store) selectErased(ctx context.Context, l *Log, sel EraseSelection) (*
 		return m, nil
 	}
 	return m, s.selectVerdicts(ctx, l, m)
-}
-
-// selectVerdicts adds the verdicts on selected records: they quote them. All
-// stand behind the record. One that is sealed behind the erasing entry quotes
-// nothing, see Erasures.
-func (s *Store) selectVerdicts(ctx context.Context, l *Log, m *record.Erased) error {
-	groups := map[string]*record.ErasedVerdicts{}
-	n := 0
-	for i := l.nextKept(m.Ranges[0].First + 1); i < l.Size(); i = l.nextKept(i + 1) {
-		if i%4096 == 0 && ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		leaf, err := l.readHeader(i)
-		if errors.Is(err, ErrUnreadable) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if !isVerdict(&leaf) {
-			continue
-		}
-		item, err := l.Item(i)
-		if errors.Is(err, ErrUnreadable) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		decoded, err := item.Decode()
-		v, ok := decoded.(*record.Verdict)
-		if err != nil || !ok {
-			continue // erased before, or of a newer version, whose words nobody can tell
-		}
-		if !inRanges(m.Ranges, v.CauseIndex) {
-			continue
-		}
-		if n++; n > maxEraseVerdicts {
-			return fmt.Errorf("more than %d verdicts are on the selected records; erase in parts: %w", maxEraseVerdicts, record.ErrReject)
-		}
-		g := &record.ErasedVerdicts{Policy: v.Policy, Severity: v.Severity, Mode: v.Mode, Error: v.Error != "", WouldHave: v.WouldHave}
-		for _, a := range v.Actions {
-			g.Actions = append(g.Actions, a.Kind)
-		}
-		key := fmt.Sprintf("%q %q %q %q %v %v", g.Policy, g.Severity, g.Mode, g.Actions, g.Error, g.WouldHave)
-		if groups[key] == nil {
-			groups[key] = g
-			m.Verdicts = append(m.Verdicts, g)
-		}
-		groups[key].Entries = append(groups[key].Entries, i)
-	}
-	return nil
-}
-
-// isVerdict reports whether an entry may quote the record that it judges.
-func isVerdict(leaf *record.Leaf) bool {
-	c := leaf.Header.Class
-	return leaf.Origin == record.OriginPolicy && (c == record.ClassPolicyVerdict || c == record.ClassPolicyError)
-}
-
-// inRanges reports whether an entry is in one of the ranges, which ascend.
-func inRanges(ranges []*record.EntryRange, index uint64) bool {
-	i := sort.Search(len(ranges), func(i int) bool { return ranges[i].Last >= index })
-	return i < len(ranges) && ranges[i].First <= index
 }

@@ -43,6 +43,8 @@ type Log struct {
 
 	fences fences // set once, before anybody else sees the log
 
+	verdicts verdictsOf // guarded by Store.eraseMu
+
 	// Guarded by Store.packMu.
 	unpackable bool // the next bundle cannot be packed
 

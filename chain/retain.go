@@ -284,5 +284,6 @@ func (s *Store) retainPayloads(ctx context.Context, l *Log, cutoff time.Time, wh
 		break
 	}
 	l.kept.payloads = to
+	l.verdicts.forget(to)
 	return more, nil
 }

@@ -1,0 +1,144 @@
+package chain
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sort"
+
+	"github.com/provostd/provost/chain/record"
+)
+
+// judged is a verdict that quotes the record which it judges.
+type judged struct{ at, cause uint64 }
+
+// verdictsOf is which verdicts of a log are known, in this run: all that stand from
+// entry since to before entry scanned. Retention asks each round for those on what has
+// become too old since the round before, which may stand anywhere behind: it reads only
+// what is new of the log. Guarded by Store.eraseMu.
+type verdictsOf struct {
+	since, scanned uint64
+	all            []judged
+}
+
+// maxJudged bounds how many verdicts of one log are remembered, a megabyte: what stands
+// behind them is read anew each time.
+const maxJudged = 1 << 16
+
+// forget drops what stands before an entry: the records before it have no words any more.
+func (v *verdictsOf) forget(before uint64) {
+	if before <= v.since {
+		return
+	}
+	n, _ := slices.BinarySearchFunc(v.all, before, func(j judged, at uint64) int { return cmp.Compare(j.at, at) })
+	v.since, v.scanned, v.all = before, max(v.scanned, before), slices.Delete(v.all, 0, n)
+}
+
+// selectVerdicts adds the verdicts on selected records: they quote them. All
+// stand behind the record. One that is sealed behind the erasing entry quotes
+// nothing, see Erasures. The caller holds eraseMu.
+func (s *Store) selectVerdicts(ctx context.Context, l *Log, m *record.Erased) error {
+	first := m.Ranges[0].First + 1
+	known := &l.verdicts
+	if first < known.since || known.scanned == 0 {
+		*known = verdictsOf{since: first, scanned: first}
+	}
+	g := verdictGroups{m: m, groups: map[string]*record.ErasedVerdicts{}}
+	for _, j := range known.all {
+		if j.at < first || !inRanges(m.Ranges, j.cause) || l.nextKept(j.at) != j.at {
+			continue
+		}
+		v, err := l.verdict(j.at)
+		if err == nil && v != nil {
+			err = g.add(j.at, v)
+		}
+		if err != nil && !errors.Is(err, ErrUnreadable) {
+			return err
+		}
+	}
+	// What cannot be read for want of a key may be readable the next time.
+	remember := true
+	for i := l.nextKept(known.scanned); i < l.Size(); i = l.nextKept(i + 1) {
+		if i%4096 == 0 && ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		v, err := l.verdict(i)
+		switch {
+		case errors.Is(err, ErrUnreadable):
+			remember = remember && l.fenced(i) != nil
+		case err != nil:
+			return err
+		case v == nil:
+		default:
+			if remember = remember && len(known.all) < maxJudged; remember {
+				known.all = append(known.all, judged{i, v.CauseIndex})
+			}
+			if i >= first && inRanges(m.Ranges, v.CauseIndex) {
+				if err := g.add(i, v); err != nil {
+					return err
+				}
+			}
+		}
+		if remember {
+			known.scanned = i + 1
+		}
+	}
+	return nil
+}
+
+// verdict returns the verdict that an entry is, nil where it is something else, was
+// erased before, or is of a newer version, whose words nobody can tell.
+func (l *Log) verdict(i uint64) (*record.Verdict, error) {
+	leaf, err := l.readHeader(i)
+	if err != nil || !isVerdict(&leaf) {
+		return nil, err
+	}
+	item, err := l.Item(i)
+	if err != nil {
+		return nil, err
+	}
+	decoded, err := item.Decode()
+	v, ok := decoded.(*record.Verdict)
+	if err != nil || !ok {
+		return nil, nil
+	}
+	return v, nil
+}
+
+// verdictGroups makes groups of the verdicts that an erasure takes along.
+type verdictGroups struct {
+	m      *record.Erased
+	groups map[string]*record.ErasedVerdicts
+	n      int
+}
+
+func (g *verdictGroups) add(i uint64, v *record.Verdict) error {
+	if g.n++; g.n > maxEraseVerdicts {
+		return fmt.Errorf("more than %d verdicts are on the selected records; erase in parts: %w", maxEraseVerdicts, record.ErrReject)
+	}
+	one := &record.ErasedVerdicts{Policy: v.Policy, Severity: v.Severity, Mode: v.Mode, Error: v.Error != "", WouldHave: v.WouldHave}
+	for _, a := range v.Actions {
+		one.Actions = append(one.Actions, a.Kind)
+	}
+	key := fmt.Sprintf("%q %q %q %q %v %v", one.Policy, one.Severity, one.Mode, one.Actions, one.Error, one.WouldHave)
+	if g.groups[key] == nil {
+		g.groups[key] = one
+		g.m.Verdicts = append(g.m.Verdicts, one)
+	}
+	g.groups[key].Entries = append(g.groups[key].Entries, i)
+	return nil
+}
+
+// isVerdict reports whether an entry may quote the record that it judges.
+func isVerdict(leaf *record.Leaf) bool {
+	c := leaf.Header.Class
+	return leaf.Origin == record.OriginPolicy && (c == record.ClassPolicyVerdict || c == record.ClassPolicyError)
+}
+
+// inRanges reports whether an entry is in one of the ranges, which ascend.
+func inRanges(ranges []*record.EntryRange, index uint64) bool {
+	i := sort.Search(len(ranges), func(i int) bool { return ranges[i].Last >= index })
+	return i < len(ranges) && ranges[i].First <= index
+}
