@@ -173,6 +173,9 @@ func (l *Log) badPayload(index uint64, leaf *record.Leaf, err error) error {
 // missing says why an entry is not there, or not what the tree has: it is fenced
 // off, or the store is damaged.
 func (l *Log) missing(index uint64, format string, args ...any) error {
+	if err := l.Gone(); err != nil {
+		return err // a moment ago
+	}
 	if err := l.fenced(index); err != nil {
 		return err
 	}
@@ -181,6 +184,9 @@ func (l *Log) missing(index uint64, format string, args ...any) error {
 
 // missingIn is missing for some of the entries from first to before end.
 func (l *Log) missingIn(first, end uint64, format string, args ...any) error {
+	if err := l.Gone(); err != nil {
+		return err
+	}
 	for i := first; i < end; i++ {
 		if err := l.fenced(i); err != nil {
 			return err
@@ -326,6 +332,9 @@ func (l *Log) bundle(n uint64) (*bundle, error) {
 		return nil, corrupt("bundle %d of %s: %v", n, l.origin, err)
 	}
 	if err := b.place(l.store.db, l.id); err != nil {
+		if gone := l.Gone(); gone != nil {
+			return nil, gone // a moment ago
+		}
 		return nil, fmt.Errorf("bundle %d of %s: %w", n, l.origin, err)
 	}
 	l.store.bundles.put(key, b, epoch)

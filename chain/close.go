@@ -64,6 +64,9 @@ func follows(o record.Origin, c record.Class) bool {
 
 // checkOpen refuses what may not be sealed in a closed log.
 func (b *Batch) checkOpen() error {
+	if err := b.Log.Gone(); err != nil {
+		return fmt.Errorf("seal in %s: %w", b.Log.origin, err)
+	}
 	index, closed := b.Log.Closed()
 	if !closed {
 		return nil

@@ -61,6 +61,9 @@
 //	M 'e' log4 index8         that entry's erasure is under way: 1 version = 1, then for
 //	                          each hour whose keys it destroys 8 hour, 4 generation
 //	M 'c' log4                8 index: that entry closed the log
+//	M 'd' log4                the log was dropped: 1 version = 1, 8 index of the entry of
+//	                          the host log, 1 pending, 32 for each leaf hash that no full
+//	                          tile has, then likewise for hashes on level 1
 //	M 'p' log4                what is pruned of the log, see prune.go
 //	M 'u' key                 the caller's own (MetaWrite)
 //	M 'w' key id              witness: 1 version = 1, 8 size cosigned last, 8 time of

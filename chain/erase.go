@@ -129,10 +129,10 @@ func (s *Store) eraseLogs(sel EraseSelection) (logs []*Log, err error) {
 	case sel.Log == nil && sel.Range != nil:
 		return nil, fmt.Errorf("a range is of one log: %w", record.ErrReject)
 	case sel.Log != nil:
-		return []*Log{sel.Log}, nil
+		return []*Log{sel.Log}, sel.Log.Gone()
 	}
 	for _, l := range s.Logs() {
-		if l.name.Domain == sel.Domain {
+		if l.name.Domain == sel.Domain && l.Gone() == nil {
 			logs = append(logs, l)
 		}
 	}

@@ -50,6 +50,9 @@ func Export(ctx context.Context, s *Store, l *Log, sel Selection, w io.Writer) e
 	if l.name.IsHost() {
 		return fmt.Errorf("export %s: bundles are of VM logs, this is a host log: %w", l.origin, record.ErrReject)
 	}
+	if err := l.Gone(); err != nil {
+		return fmt.Errorf("export: %w", err)
+	}
 	if err := s.CheckpointNow(ctx, l); err != nil {
 		return fmt.Errorf("export %s: %w", l.origin, err)
 	}

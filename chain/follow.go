@@ -69,6 +69,9 @@ func (i *Item) Decode() (record.Message, error) {
 // Item returns the durable entry at index. One that cannot be read any more is
 // an *UnreadableError, which is ErrUnreadable.
 func (l *Log) Item(index uint64) (Item, error) {
+	if err := l.Gone(); err != nil {
+		return Item{}, err
+	}
 	if size := l.Size(); index >= size {
 		return Item{}, fmt.Errorf("read entry %d of %s: the log has %d leaves: %w", index, l.origin, size, record.ErrReject)
 	}
@@ -252,6 +255,10 @@ next:
 				continue next
 			}
 			item, err := l.Look(at)
+			if errors.Is(err, ErrPruned) && l.nextKept(at) != at {
+				commits++
+				continue next // it went a moment ago
+			}
 			if err != nil {
 				return Item{}, ScanEnd, err
 			}

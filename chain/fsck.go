@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/provostd/provost/chain/proof"
+	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/chain/spool"
 )
 
@@ -60,6 +61,7 @@ type Report struct {
 	Pruned      uint64    `json:"pruned_entries"`
 	Unreadable  uint64    `json:"unreadable_payloads"` // of guests: bytes that are no record
 	NoKey       uint64    `json:"payloads_without_key"`
+	Dropped     uint64    `json:"dropped_entries"`
 	Fenced      uint64    `json:"fenced_entries"` // damaged before, known, and kept apart
 	Tiles       uint64    `json:"tiles"`
 	Checkpoints uint64    `json:"checkpoints"` // stored and quoted
@@ -87,7 +89,7 @@ func Fsck(ctx context.Context, cfg Config, opts FsckOptions) (_ *Report, err err
 		return nil, fmt.Errorf("check store: %w", err)
 	}
 	defer func() { err = errors.Join(err, s.db.Close()) }()
-	f := &fsck{s: s, opts: opts, r: &Report{Findings: []Finding{}, FramesOff: opts.Frame == nil}, heads: map[LogID]head{}, quotes: map[string]*quotedLog{}, spool: spool.New(opts.Spool, quoteSize), next: map[LogID]uint64{}, newestQuotes: map[string]quote{}, certified: map[uint64]string{}, erasing: map[LogID]map[uint64]bool{}, keys: proof.KeyChain{HostID: cfg.HostID}}
+	f := &fsck{s: s, opts: opts, r: &Report{Findings: []Finding{}, FramesOff: opts.Frame == nil}, heads: map[LogID]head{}, quotes: map[string]*quotedLog{}, spool: spool.New(opts.Spool, quoteSize), next: map[LogID]uint64{}, newestQuotes: map[string]quote{}, certified: map[uint64]string{}, drops: map[uint64]*record.Dropped{}, erasing: map[LogID]map[uint64]bool{}, keys: proof.KeyChain{HostID: cfg.HostID}}
 	if err := s.loadStoreRow(); err != nil {
 		f.find("store", nil, nil, "%v", err)
 	}
@@ -114,13 +116,14 @@ type fsck struct {
 	quotes map[string]*quotedLog // checkpoints that the host log quotes, by origin; nil: there is no such log
 	// newestQuotes is what Q rows say, by origin, but for those that the host log has quoted.
 	newestQuotes map[string]quote
-	certified    map[uint64]string         // key by index in the host log
-	keys         proof.KeyChain            // of the VM logs
-	next         map[LogID]uint64          // first index that no commit has covered
-	blind        bool                      // entries of the host log cannot be read
-	newest       uint64                    // stored checkpoint of the host log
-	erasing      map[LogID]map[uint64]bool // entries that tell of erasures
-	restored     int64                     // monotone time of the newest restore
+	certified    map[uint64]string          // key by index in the host log
+	keys         proof.KeyChain             // of the VM logs
+	next         map[LogID]uint64           // first index that no commit has covered
+	blind        bool                       // entries of the host log cannot be read
+	newest       uint64                     // stored checkpoint of the host log
+	erasing      map[LogID]map[uint64]bool  // entries that tell of erasures
+	drops        map[uint64]*record.Dropped // by index in the host log
+	restored     int64                      // monotone time of the newest restore
 }
 
 func (f *fsck) find(table string, l *Log, index *uint64, format string, args ...any) {
@@ -155,7 +158,7 @@ func (f *fsck) unknownRows(context.Context) error {
 	}
 	return scan(f.s.db, []byte{tableMeta}, func(key, _ []byte) error {
 		switch {
-		case len(key) == 2 && key[1] == metaStore, len(key) == 6 && key[1] == metaLog, len(key) == 34 && key[1] == metaCertificate, len(key) > 2 && (key[1] == metaUser || key[1] == metaWitness), len(key) == 2 && key[1] == metaQuorum, len(key) == 14 && key[1] == metaErasure, len(key) == 6 && (key[1] == metaPruned || key[1] == metaClosed), len(key) == 10 && key[1] == metaRestore, len(key) == 14 && key[1] == metaFence:
+		case len(key) == 2 && key[1] == metaStore, len(key) == 6 && key[1] == metaLog, len(key) == 34 && key[1] == metaCertificate, len(key) > 2 && (key[1] == metaUser || key[1] == metaWitness), len(key) == 2 && key[1] == metaQuorum, len(key) == 14 && key[1] == metaErasure, len(key) == 6 && (key[1] == metaPruned || key[1] == metaClosed || key[1] == metaDropped), len(key) == 10 && key[1] == metaRestore, len(key) == 14 && key[1] == metaFence:
 		default:
 			f.find("row", nil, nil, "key %x belongs to no table", key)
 		}

@@ -60,6 +60,9 @@ func (f *fsck) log(ctx context.Context, l *Log) error {
 		return err
 	}
 	defer func() { _ = c.claims.close() }() // it was only read, and its errors were asked for
+	if gone, err := c.dropped(); gone || err != nil {
+		return err
+	}
 	if err := c.fenceRows(); err != nil {
 		return err
 	}
@@ -248,6 +251,10 @@ func (c *logCheck) opened(leaf *record.Leaf, payload []byte) {
 		}
 	case *record.VMCheckpoint:
 		c.quoted(index, m)
+	case *record.Dropped:
+		if l.name.IsHost() && leaf.Origin == record.OriginHost {
+			f.drops[index] = m
+		}
 	case *record.Restore:
 		if l.name.IsHost() && leaf.Origin == record.OriginOperator {
 			f.restored = leaf.Mono

@@ -18,9 +18,10 @@ const (
 	LinkWhole                      // the genesis quotes a checkpoint of the log before, which is as quoted
 	LinkElsewhere                  // the log before is of another host
 	LinkBroken                     // Problem says why
+	LinkDropped                    // this log, or too much of the one before, is not kept any longer
 )
 
-var linkStates = [...]string{LinkFirst: "first", LinkWhole: "whole", LinkElsewhere: "elsewhere", LinkBroken: "broken"}
+var linkStates = [...]string{LinkFirst: "first", LinkWhole: "whole", LinkElsewhere: "elsewhere", LinkBroken: "broken", LinkDropped: "dropped"}
 
 // String returns the state's word.
 func (s LinkState) String() string { return linkStates[s] }
@@ -63,6 +64,9 @@ func (s *Store) Links(ctx context.Context, logs []*Log) ([]Link, error) {
 
 func (s *Store) link(l, before *Log, certified []vmKey) (Link, error) {
 	item, err := l.Look(0)
+	if errors.Is(err, ErrPruned) { // a log without its genesis: it was dropped
+		return Link{State: LinkDropped, Problem: err.Error()}, nil
+	}
 	if err != nil {
 		return Link{}, err
 	}
@@ -111,7 +115,10 @@ func (s *Store) link(l, before *Log, certified []vmKey) (Link, error) {
 		return broken("the checkpoint that its genesis quotes does not verify: %v", err)
 	}
 	k.Previous = &c
-	if err := before.contains(c); err != nil {
+	if err := before.contains(c); errors.Is(err, ErrPruned) {
+		k.State, k.Problem = LinkDropped, fmt.Sprintf("the checkpoint that its genesis quotes cannot be compared any more: %v", err)
+		return k, nil
+	} else if err != nil {
 		return broken("the checkpoint of %s that its genesis quotes is not of that log: %v", before.origin, err)
 	}
 	k.State = LinkWhole

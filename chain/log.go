@@ -33,6 +33,7 @@ type Log struct {
 	pruned    atomic.Pointer[pruned] // nil: nothing
 	kept      retained
 	closed    atomic.Uint64 // entry that closed it; 0: open
+	dropped   atomic.Pointer[dropped]
 
 	// Owned by the committer.
 	work     logState
@@ -145,6 +146,9 @@ func (l *Log) Checkpoint() (p Published, ok bool) {
 
 // LeafHash returns the leaf hash of the durable leaf at index.
 func (l *Log) LeafHash(index uint64) (record.Hash, error) {
+	if err := l.Gone(); err != nil {
+		return record.Hash{}, err
+	}
 	s := l.state.Load()
 	if index >= s.size {
 		return record.Hash{}, fmt.Errorf("read leaf hash %d of %s: the log has %d leaves: %w", index, l.origin, s.size, record.ErrReject)

@@ -14,6 +14,9 @@ import (
 // checkpoint goes. Where one of them, or a leaf, cannot be read the error is an
 // *UnreadableError; a payload that is not asked for may lack.
 func (l *Log) Openings(ctx context.Context, index uint64, width int, open func(*record.Leaf) bool) ([]byte, error) {
+	if err := l.Gone(); err != nil {
+		return nil, err
+	}
 	if err := l.covered(0, index, width); err != nil {
 		return nil, fmt.Errorf("opening bundle %d width %d of %s: %w", index, width, l.origin, err)
 	}
@@ -43,13 +46,13 @@ func (l *Log) Openings(ctx context.Context, index uint64, width int, open func(*
 
 // OpensItself reports whether anybody who may see a leaf may see its payload:
 // the host wrote it, and it holds nothing but keys, signatures, signed checkpoints, epochs and ranges
-// (those of damage with what the ledger says of it), which is what a verifier needs.
+// (those of damage and of dropped logs with what is said of them), which is what a verifier needs.
 func OpensItself(l *record.Leaf) bool {
 	if l.Origin != record.OriginHost {
 		return false
 	}
 	switch l.Header.Class {
-	case record.ClassKeyCertificate, record.ClassVMCheckpoint, record.ClassAgentFrame, record.ClassAgentEnrolled, record.ClassVMEpoch, record.ClassPruned, record.ClassDamage:
+	case record.ClassKeyCertificate, record.ClassVMCheckpoint, record.ClassAgentFrame, record.ClassAgentEnrolled, record.ClassVMEpoch, record.ClassPruned, record.ClassDropped, record.ClassDamage:
 		return true
 	}
 	return false

@@ -71,12 +71,7 @@ func (k *payloadKeys) destroy(id LogID, hour int64, generation uint32) error {
 		return appendSlot(nil, hour, name, [32]byte{})
 	})
 	if err == nil {
-		err = k.overwrite(k.sharedPath(hour), sharedKeyMagic, sharedKeySlot, func(slot []byte) []byte {
-			if LogID(binary.BigEndian.Uint32(slot)) != id {
-				return nil
-			}
-			return append(bytes.Clone(slot[:4]), make([]byte, sharedKeySlot-4)...)
-		})
+		err = k.overwriteShared(id, hour)
 	}
 	if err != nil {
 		return fmt.Errorf("destroy payload keys: %w", err)
@@ -95,6 +90,58 @@ func (k *payloadKeys) destroy(id LogID, hour int64, generation uint32) error {
 		delete(k.retired, at)
 	}
 	return nil
+}
+
+// destroyLog overwrites all keys of a log, of every kind and hour, and syncs. It may be
+// done again, like destroy.
+func (k *payloadKeys) destroyLog(id LogID) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := k.flushLocked(); err != nil {
+		return err
+	}
+	names, err := k.fs.List(k.dir)
+	if err != nil {
+		return fmt.Errorf("destroy payload keys: %w", err)
+	}
+	for _, name := range names {
+		var hour int64
+		if _, err = fmt.Sscanf(name, "keys-%d", &hour); err == nil {
+			err = k.overwrite(k.path(hour), payloadKeyMagic, payloadKeySlot, func(slot []byte) []byte {
+				name, _, _ := parseSlot(hour, slot)
+				if name.log != id {
+					return nil
+				}
+				return appendSlot(nil, hour, name, [32]byte{})
+			})
+		} else if _, err = fmt.Sscanf(name, "hour-%d", &hour); err == nil {
+			err = k.overwriteShared(id, hour)
+		} else {
+			continue // no file of keys
+		}
+		if err != nil {
+			return fmt.Errorf("destroy payload keys: %w", err)
+		}
+	}
+	for _, h := range k.hours {
+		for name := range maps.Keys(h.keys) {
+			if name.log == id {
+				h.keys[name] = nil
+			}
+		}
+	}
+	maps.DeleteFunc(k.retired, func(at logHour, _ uint32) bool { return at.log == id })
+	return nil
+}
+
+// overwriteShared overwrites the shared key of a log and hour, of stores of before.
+func (k *payloadKeys) overwriteShared(id LogID, hour int64) error {
+	return k.overwrite(k.sharedPath(hour), sharedKeyMagic, sharedKeySlot, func(slot []byte) []byte {
+		if LogID(binary.BigEndian.Uint32(slot)) != id {
+			return nil
+		}
+		return append(bytes.Clone(slot[:4]), make([]byte, sharedKeySlot-4)...)
+	})
 }
 
 // overwrite puts what change returns in the place of slots, where it is not nil.

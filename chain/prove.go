@@ -97,6 +97,9 @@ func (l *Log) RootAt(size uint64) (record.Hash, error) {
 // ProveInclusion returns the proof that the leaf at index is in the tree of
 // the first size leaves.
 func (l *Log) ProveInclusion(index, size uint64) (tlog.RecordProof, error) {
+	if err := l.Gone(); err != nil {
+		return nil, err
+	}
 	state := l.state.Load()
 	if size > state.size || index >= size {
 		return nil, fmt.Errorf("prove leaf %d of %s at size %d: the log has %d leaves: %w", index, l.origin, size, state.size, record.ErrReject)

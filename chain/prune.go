@@ -141,6 +141,9 @@ func (p *pruned) keepsTile(index uint64) bool {
 // Minimum returns the index from which on entries are kept, as
 // c2sp.org/tlog-tiles means it: 0 where nothing was pruned.
 func (l *Log) Minimum() uint64 {
+	if l.dropped.Load() != nil {
+		return l.Size()
+	}
 	if p := l.pruned.Load(); p != nil {
 		return p.leaves
 	}
@@ -149,6 +152,9 @@ func (l *Log) Minimum() uint64 {
 
 // goneBundle returns why a bundle is not there, nil where it must be.
 func (l *Log) goneBundle(n uint64) error {
+	if err := l.Gone(); err != nil {
+		return err
+	}
 	if p := l.pruned.Load(); p != nil && n < p.leaves/tileWidth && !p.pinned(n) {
 		return &PrunedError{Minimum: p.leaves, Index: p.leavesBy}
 	}
@@ -157,6 +163,9 @@ func (l *Log) goneBundle(n uint64) error {
 
 // goneTile returns why a full tile is not there, nil where it must be.
 func (l *Log) goneTile(level uint8, index uint64) error {
+	if err := l.Gone(); err != nil && level == 0 {
+		return err
+	}
 	if p := l.pruned.Load(); p != nil && level == 0 && !p.keepsTile(index) {
 		return &PrunedError{Minimum: p.tiles, Index: p.tilesBy}
 	}
@@ -165,6 +174,9 @@ func (l *Log) goneTile(level uint8, index uint64) error {
 
 // nextKept returns the first entry from index on that was not pruned.
 func (l *Log) nextKept(index uint64) uint64 {
+	if l.dropped.Load() != nil {
+		return max(index, l.Size())
+	}
 	p := l.pruned.Load()
 	for ; p != nil && index < p.leaves && !p.pinned(index/tileWidth); index = (index/tileWidth + 1) * tileWidth {
 	}

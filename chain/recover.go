@@ -123,7 +123,7 @@ func (s *Store) loadLogs() error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(s.loadPruned(), s.loadClosed()); err != nil {
+	if err := errors.Join(s.loadPruned(), s.loadClosed(), s.loadDropped()); err != nil {
 		return err
 	}
 	// Logs do not depend on each other, and hashing their partial tiles takes
@@ -164,11 +164,20 @@ func (s *Store) loadHead(l *Log) error {
 	if l.fences, err = loadFences(s.db, l.id); err != nil {
 		return err
 	}
+	d := l.dropped.Load()
 	state := &logState{last: h.last, mono: h.mono, wall: h.wall}
-	if state.tree, err = s.loadTree(l, &h); err != nil {
+	if d != nil {
+		state.tree, err = d.tree(s.db, l.id, h.size)
+		if root := state.root(); err == nil && root != foldEdge(h.edge) {
+			err = corrupt("what is left of it has root %s, its head has %s at size %d", root, foldEdge(h.edge), h.size)
+		}
+	} else {
+		state.tree, err = s.loadTree(l, &h)
+	}
+	if err != nil {
 		return err
 	}
-	if tail := state.tails; h.size > 0 {
+	if tail := state.tails; h.size > 0 && (d == nil || tail[0].width > 0) {
 		last, err := lastLeafHash(s.db, l.id, h.size, tail)
 		if err != nil {
 			return err
@@ -178,6 +187,10 @@ func (s *Store) loadHead(l *Log) error {
 		}
 	}
 	l.state.Store(state)
+	if d != nil {
+		l.packed.Store(h.size / tileWidth)
+		return nil
+	}
 	return s.loadPacked(l)
 }
 

@@ -251,6 +251,9 @@ func (r *repairer) log(ctx context.Context, p *logRepair) error {
 	if p.size == 0 {
 		return fmt.Errorf("none of its entries is left")
 	}
+	if row, ok, err := get(r.s.db, keyDropped(p.l.id)); err != nil || ok {
+		return errors.Join(err, p.keepDropped(row))
+	}
 	g, err := p.decide(ctx)
 	if err != nil {
 		return err

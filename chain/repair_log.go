@@ -34,6 +34,29 @@ type logRepair struct {
 	pruned  *pruned // what is not kept; nil: all is
 
 	dropped []fence // new ones, not merged
+
+	archived bool // the log was dropped as a whole: an archive has it
+}
+
+// keepDropped checks what is left of a log that was dropped. Nothing of it follows from
+// other rows, so what is damaged cannot be mended here.
+func (p *logRepair) keepDropped(row []byte) error {
+	d, err := parseDropped(row)
+	if err != nil {
+		return err
+	}
+	if !p.hasHead {
+		return fmt.Errorf("it was dropped, and its head is gone")
+	}
+	t, err := d.tree(p.r.s.db, p.l.id, p.head.size)
+	if err != nil {
+		return err
+	}
+	if root := t.root(); root != foldEdge(p.head.edge) {
+		return fmt.Errorf("it was dropped, and what is left of it has root %s, its head %s", root, foldEdge(p.head.edge))
+	}
+	p.size, p.archived = p.head.size, true
+	return nil
 }
 
 // guess is one way to choose.

@@ -55,6 +55,9 @@ func (r *repairer) findLogs() (map[LogID]uint64, error) {
 			}
 		}
 	}
+	if err := r.findDropped(sizes); err != nil {
+		return nil, err
+	}
 	for id := LogID(0); int(id) < len(sizes); id++ {
 		if _, ok := sizes[id]; !ok {
 			return nil, fmt.Errorf("log number %d has no entries, and number %d has: its rows are gone", id, len(sizes))
@@ -71,6 +74,24 @@ func (r *repairer) findLogs() (map[LogID]uint64, error) {
 		}
 	}
 	return sizes, nil
+}
+
+// findDropped adds the logs that were dropped: of them there is a row, and the head.
+func (r *repairer) findDropped(sizes map[LogID]uint64) error {
+	return scan(r.s.db, keyMeta(metaDropped, nil), func(key, _ []byte) error {
+		if len(key) != 6 {
+			return nil
+		}
+		id := LogID(binary.BigEndian.Uint32(key[2:]))
+		row, ok, err := get(r.s.db, keyLog(tableHead, id))
+		if err != nil {
+			return err
+		}
+		if h, err := parseHead(row); ok && err == nil {
+			sizes[id] = max(sizes[id], h.size)
+		}
+		return nil
+	})
 }
 
 // findLog registers one log: the first entry of it says its name.
@@ -254,7 +275,7 @@ func (r *repairer) closedRows() error {
 		if err != nil {
 			return err
 		}
-		if ok && len(row) == 8 && (p.unread() || p.pruned != nil) && binary.BigEndian.Uint64(row) < p.size {
+		if ok && len(row) == 8 && (p.unread() || p.pruned != nil || p.archived) && binary.BigEndian.Uint64(row) < p.size {
 			want[string(key)] = row
 		}
 	}
@@ -299,7 +320,7 @@ func (r *repairer) otherRows() error {
 			}
 		case metaRestore:
 			_, _, _, err = parseRestore(value)
-		case metaStore, metaLog, metaCertificate, metaUser, metaErasure, metaPruned, metaClosed, metaFence:
+		case metaStore, metaLog, metaCertificate, metaUser, metaErasure, metaPruned, metaClosed, metaDropped, metaFence:
 		default:
 			err = errors.New("it belongs to no table")
 		}

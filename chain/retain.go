@@ -114,7 +114,7 @@ func (s *Store) Retain(ctx context.Context) (more bool, err error) {
 		now = mono
 	}
 	for _, l := range s.Logs() {
-		if l.name.IsHost() {
+		if l.name.IsHost() || l.Gone() != nil {
 			continue
 		}
 		some, lerr := s.retainLog(ctx, l, s.retentionOf(l), now)

@@ -31,6 +31,7 @@ const (
 	metaErasure     = 'e'
 	metaPruned      = 'p'
 	metaClosed      = 'c'
+	metaDropped     = 'd'
 	metaWitness     = 'w'
 	metaQuorum      = 'q'
 	metaRestore     = 'r'

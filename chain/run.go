@@ -40,6 +40,9 @@ func (s *Store) Run(ctx context.Context) error {
 		if err == nil {
 			err = s.resumePruning(packing)
 		}
+		if err == nil {
+			err = s.resumeDrops(packing)
+		}
 		if err == nil && !s.cfg.unpacked {
 			err = s.packAll(packing)
 		}

@@ -16,6 +16,9 @@ var ErrNotFound = errors.New("not found")
 // c2sp.org/tlog-tiles has it. width is 1 to 256; 256 is the full tile. Tiles
 // are served as far as the published checkpoint goes.
 func (l *Log) Tile(level uint8, index uint64, width int) ([]byte, error) {
+	if err := l.Gone(); err != nil {
+		return nil, err
+	}
 	if err := l.covered(level, index, width); err != nil {
 		return nil, fmt.Errorf("tile level %d index %d width %d of %s: %w", level, index, width, l.origin, err)
 	}
@@ -34,6 +37,9 @@ func (l *Log) Tile(level uint8, index uint64, width int) ([]byte, error) {
 // with its length before it in two bytes (c2sp.org/tlog-tiles). What is in it
 // are leaves: payloads are never served this way.
 func (l *Log) Bundle(index uint64, width int) (data []byte, err error) {
+	if err := l.Gone(); err != nil {
+		return nil, err
+	}
 	if err := l.covered(0, index, width); err != nil {
 		return nil, fmt.Errorf("entry bundle %d width %d of %s: %w", index, width, l.origin, err)
 	}

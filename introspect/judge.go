@@ -271,7 +271,8 @@ func (j *Judge) saved() {
 	j.unsaved = 0
 }
 
-func stateKey(id chain.LogID) string {
+// StateKey is where it is kept what policies remember of a log.
+func StateKey(id chain.LogID) string {
 	return "rules/" + string(binary.BigEndian.AppendUint32(nil, uint32(id)))
 }
 
@@ -281,7 +282,7 @@ func (j *Judge) state(l *chain.Log) (*rules.State, error) {
 		return st, nil
 	}
 	st := &rules.State{}
-	b, ok, err := j.cfg.Store.Meta(stateKey(l.ID()))
+	b, ok, err := j.cfg.Store.Meta(StateKey(l.ID()))
 	if err != nil {
 		return nil, fmt.Errorf("read state: %w", err)
 	}
@@ -302,7 +303,7 @@ func (j *Judge) rows() ([]chain.MetaWrite, error) {
 		if err != nil {
 			return nil, fmt.Errorf("save state: %w", err)
 		}
-		rows = append(rows, chain.MetaWrite{Key: stateKey(id), Value: b})
+		rows = append(rows, chain.MetaWrite{Key: StateKey(id), Value: b})
 	}
 	return rows, nil
 }

@@ -77,6 +77,12 @@ func (x *Index) take(ctx context.Context, i *chain.Item, forgets uint64) error {
 		}
 		forgets = x.forgets.Load()
 	}
+	if d, ok := m.(*record.Dropped); ok && i.Log.Name().IsHost() && i.Leaf.Origin == record.OriginHost {
+		if err := x.dropped(ctx, i, d); err != nil {
+			return err
+		}
+		forgets = x.forgets.Load()
+	}
 	full, err := x.add(i, m, forgets)
 	if err != nil || !full {
 		return err
@@ -108,6 +114,19 @@ func (x *Index) pruned(ctx context.Context, i *chain.Item, p *record.Pruned) err
 		return err
 	}
 	x.cfg.Log.InfoContext(ctx, "index forgot what was pruned", slog.String("log", i.Log.Origin()), slog.Uint64("entry", i.Index))
+	return nil
+}
+
+// dropped forgets a log as a whole.
+func (x *Index) dropped(ctx context.Context, i *chain.Item, d *record.Dropped) error {
+	l, ok := x.cfg.Store.LogByOrigin(d.Origin)
+	if !ok || l.Gone() == nil || l.Size() == 0 {
+		return nil // of a ledger that was restored from before
+	}
+	if err := x.forget(ctx, l.ID(), []proof.Range{{First: 0, Last: l.Size() - 1}}, true); err != nil {
+		return err
+	}
+	x.cfg.Log.InfoContext(ctx, "index forgot a log that was dropped", slog.String("log", l.Origin()), slog.Uint64("entry", i.Index))
 	return nil
 }
 

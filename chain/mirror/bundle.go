@@ -244,7 +244,7 @@ func (c *logCheck) above(ctx context.Context, b *bundle, none *missing) error {
 // class. They hold keys, signatures and checkpoints, and are never erased.
 func needed(c record.Class) bool {
 	switch c {
-	case record.ClassKeyCertificate, record.ClassVMCheckpoint, record.ClassAgentFrame, record.ClassAgentEnrolled, record.ClassPruned:
+	case record.ClassKeyCertificate, record.ClassVMCheckpoint, record.ClassAgentFrame, record.ClassAgentEnrolled, record.ClassPruned, record.ClassDropped:
 		return true
 	}
 	return false

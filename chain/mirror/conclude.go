@@ -99,6 +99,11 @@ func (v *verification) provedLogs(say func(string, ...any)) {
 	unclaimed(bare, "Anything of payloads in %d VM logs, such as signatures of agents: the source has none of them.")
 	unclaimed(v.unquoted, "Anything of %d VM logs that the host log quotes: they were not asked for.")
 	unclaimed(v.undisclosed, "How %d VM logs continue the logs before them: the payload of their genesis was not given.")
+	unclaimed(v.uncompared, "How %d VM logs continue logs that were dropped: the host log does not quote what their genesis does.")
+	for _, d := range v.r.Dropped {
+		v.r.Unclaimed = append(v.r.Unclaimed, fmt.Sprintf("Anything of %d entries of %s, which was dropped, as entry %d of the host log says (%s; asked for by %s): the archive of %d bytes with SHA-256 %s has it.",
+			d.Size, d.Origin, d.Index, d.Reason, d.Requester, d.Bytes, d.SHA256))
+	}
 	unclaimed(v.abroad, "How %d VM logs continue logs of other hosts: verify those there.")
 }
 

@@ -169,7 +169,7 @@ func (h *host) mirrored() files {
 	m := files{}
 	for _, l := range h.Logs() {
 		p, ok := l.Checkpoint()
-		if !ok {
+		if !ok || l.Gone() != nil {
 			continue
 		}
 		m.put(l, "checkpoint", p.Note)

@@ -24,7 +24,8 @@ const quoteSize = 8 + 8 + 32
 type quoted struct {
 	origin string
 	last   quote
-	key    []byte // that signed the last quote
+	key    []byte      // that signed the last quote
+	gone   *DroppedLog // nil: it is there
 	count  uint64
 	all    spool.Queue
 }

@@ -58,7 +58,8 @@ type Report struct {
 	Unclaimed []string `json:"unclaimed,omitempty"`
 
 	Logs     []LogReport               `json:"logs"`
-	Entries  uint64                    `json:"entries"` // of all logs
+	Dropped  []DroppedLog              `json:"dropped,omitempty"` // logs that the host keeps no longer, and does not give
+	Entries  uint64                    `json:"entries"`           // of all logs
 	Cosigned []proof.ReportCosignature `json:"cosigned,omitempty"`
 	// Checkpoint is the signed note of the log that the key is of: what to hold
 	// the next verification against. It is empty unless Valid.
@@ -77,6 +78,18 @@ type LogReport struct {
 	Unopened uint64 `json:"unopened"`  // payloads that were not given
 	Pruned   uint64 `json:"pruned"`    // entries that are gone, as the log says
 	Gaps     uint64 `json:"told_gaps"` // entries which tell that something is missing
+}
+
+// DroppedLog is a VM log that the host keeps no longer, as its host log says.
+type DroppedLog struct {
+	Origin    string `json:"origin"`
+	Size      uint64 `json:"size"`
+	Root      string `json:"root"`
+	Index     uint64 `json:"index"` // entry of the host log that says so
+	Reason    string `json:"reason"`
+	Requester string `json:"requester"`
+	SHA256    string `json:"archive_sha256"`
+	Bytes     uint64 `json:"archive_bytes"`
 }
 
 // InvalidError is the error of a mirror that does not verify.

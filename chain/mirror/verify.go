@@ -66,7 +66,7 @@ type verification struct {
 
 	vouched *evidence // nil: the key given is the log's own
 
-	linked, undisclosed, abroad, unquoted int // logs, for the report
+	linked, undisclosed, abroad, unquoted, uncompared int // logs, for the report
 }
 
 // Verify reads and checks the log that vkey is the verifier key of. Where that is a
@@ -236,6 +236,8 @@ func (v *verification) hostEntry(c *logCheck, index uint64, o *opened) {
 		c.known.set([][]byte{m.PublicKey})
 	case *record.VMCheckpoint:
 		v.quote(c, index, m, o)
+	case *record.Dropped:
+		v.drop(c, index, m)
 	case *record.Damage:
 		v.damaged.add(index, m)
 	}
@@ -273,6 +275,9 @@ func (v *verification) quote(c *logCheck, index uint64, m *record.VMCheckpoint, 
 		return
 	case q.count > 0 && p.Size < q.last.size:
 		c.fail(KindSize, &index, "it quotes %s at %d entries, entry %d has quoted it at %d: the VM log went back", m.Origin, p.Size, q.last.index, q.last.size)
+		return
+	case q.gone != nil && p.Size > q.last.size:
+		c.fail(KindSize, &index, "it quotes %s at %d entries, entry %d has dropped it at %d", m.Origin, p.Size, q.gone.Index, q.last.size)
 		return
 	case q.count > 0 && p.Size == q.last.size && p.Root != q.last.root:
 		c.fail(KindFork, &index, "it quotes %s at %d entries with root %s, entry %d has quoted it with root %s: there are two histories of it", m.Origin, p.Size, p.Root, q.last.index, q.last.root)
@@ -313,6 +318,9 @@ func (v *verification) vmLogs(ctx context.Context, top string) error {
 
 // vmLog checks one VM log.
 func (v *verification) vmLog(ctx context.Context, top string, q *quoted) error {
+	if gone, err := v.notGiven(ctx, top, q); gone || err != nil {
+		return err
+	}
 	c := v.newCheck(q.origin, top+q.origin+"/")
 	text, err := v.src.Fetch(ctx, c.prefix+"checkpoint", maxCheckpoint)
 	switch {
@@ -415,6 +423,8 @@ func (v *verification) link(ctx context.Context, top string, c *logCheck) error 
 	case p.Size == q.last.size:
 		c.fail(KindFork, &zero, "the genesis quotes %s at %d entries with root %s, entry %d of the host log with root %s: there are two histories of it", g.PreviousOrigin, p.Size, p.Root, q.last.index, q.last.root)
 		return nil
+	case q.gone != nil && before == nil && p.Size < q.last.size:
+		return v.linkGone(c, q, p)
 	case before == nil || p.Size > before.tree.size:
 		c.fail(KindSize, &zero, "the genesis quotes %s at %d entries, entry %d of the host log at %d: that log was cut off behind its end", g.PreviousOrigin, p.Size, q.last.index, q.last.size)
 		return nil

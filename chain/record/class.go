@@ -15,6 +15,7 @@ const (
 	ClassVMCheckpoint   Class = 0x0005
 	ClassKeyCertificate Class = 0x0006
 	ClassTick           Class = 0x0007
+	ClassDropped        Class = 0x0008
 	ClassDamage         Class = 0x0010
 
 	ClassProcessExec  Class = 0x0101
@@ -144,6 +145,7 @@ var classes = map[Class]string{
 	ClassVMCheckpoint:   "log.vm_checkpoint",
 	ClassKeyCertificate: "log.key_certificate",
 	ClassTick:           "log.tick",
+	ClassDropped:        "log.dropped",
 	ClassDamage:         "log.damage",
 
 	ClassProcessExec:  "process.exec",

@@ -26,6 +26,8 @@ func NewPayload(c Class) Message {
 		return &Erased{}
 	case ClassPruned:
 		return &Pruned{}
+	case ClassDropped:
+		return &Dropped{}
 	case ClassClosed:
 		return &Closed{}
 	case ClassVMCheckpoint:

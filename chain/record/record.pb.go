@@ -4559,6 +4559,100 @@ func (x *Closed) GetNextOrigin() string {
 	return ""
 }
 
+// Dropped says that a closed log is not kept any longer, and which archive holds it.
+// It stands in the host log and comes before anything goes.
+type Dropped struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Origin        string                 `protobuf:"bytes,1,opt,name=origin,proto3" json:"origin,omitempty"` // of the log
+	Size          uint64                 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`    // of it
+	Note          []byte                 `protobuf:"bytes,3,opt,name=note,proto3" json:"note,omitempty"`     // its last checkpoint, a signed note
+	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Requester     string                 `protobuf:"bytes,5,opt,name=requester,proto3" json:"requester,omitempty"`
+	ArchiveSha256 []byte                 `protobuf:"bytes,6,opt,name=archive_sha256,json=archiveSha256,proto3" json:"archive_sha256,omitempty"` // of the archive, which was verified and has that checkpoint
+	ArchiveBytes  uint64                 `protobuf:"varint,7,opt,name=archive_bytes,json=archiveBytes,proto3" json:"archive_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Dropped) Reset() {
+	*x = Dropped{}
+	mi := &file_record_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Dropped) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Dropped) ProtoMessage() {}
+
+func (x *Dropped) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Dropped.ProtoReflect.Descriptor instead.
+func (*Dropped) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *Dropped) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
+func (x *Dropped) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Dropped) GetNote() []byte {
+	if x != nil {
+		return x.Note
+	}
+	return nil
+}
+
+func (x *Dropped) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Dropped) GetRequester() string {
+	if x != nil {
+		return x.Requester
+	}
+	return ""
+}
+
+func (x *Dropped) GetArchiveSha256() []byte {
+	if x != nil {
+		return x.ArchiveSha256
+	}
+	return nil
+}
+
+func (x *Dropped) GetArchiveBytes() uint64 {
+	if x != nil {
+		return x.ArchiveBytes
+	}
+	return 0
+}
+
 // Disclosed says that payloads of a log were given to somebody. It is sealed
 // before the first of them left.
 type Disclosed struct {
@@ -4578,7 +4672,7 @@ type Disclosed struct {
 
 func (x *Disclosed) Reset() {
 	*x = Disclosed{}
-	mi := &file_record_proto_msgTypes[42]
+	mi := &file_record_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4590,7 +4684,7 @@ func (x *Disclosed) String() string {
 func (*Disclosed) ProtoMessage() {}
 
 func (x *Disclosed) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[42]
+	mi := &file_record_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4603,7 +4697,7 @@ func (x *Disclosed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disclosed.ProtoReflect.Descriptor instead.
 func (*Disclosed) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{42}
+	return file_record_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Disclosed) GetName() string {
@@ -4679,7 +4773,7 @@ type EntryRange struct {
 
 func (x *EntryRange) Reset() {
 	*x = EntryRange{}
-	mi := &file_record_proto_msgTypes[43]
+	mi := &file_record_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4691,7 +4785,7 @@ func (x *EntryRange) String() string {
 func (*EntryRange) ProtoMessage() {}
 
 func (x *EntryRange) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[43]
+	mi := &file_record_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4704,7 +4798,7 @@ func (x *EntryRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntryRange.ProtoReflect.Descriptor instead.
 func (*EntryRange) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{43}
+	return file_record_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *EntryRange) GetFirst() uint64 {
@@ -4734,7 +4828,7 @@ type Backup struct {
 
 func (x *Backup) Reset() {
 	*x = Backup{}
-	mi := &file_record_proto_msgTypes[44]
+	mi := &file_record_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4746,7 +4840,7 @@ func (x *Backup) String() string {
 func (*Backup) ProtoMessage() {}
 
 func (x *Backup) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[44]
+	mi := &file_record_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4759,7 +4853,7 @@ func (x *Backup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backup.ProtoReflect.Descriptor instead.
 func (*Backup) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{44}
+	return file_record_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Backup) GetRequester() string {
@@ -4801,7 +4895,7 @@ type Restore struct {
 
 func (x *Restore) Reset() {
 	*x = Restore{}
-	mi := &file_record_proto_msgTypes[45]
+	mi := &file_record_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4813,7 +4907,7 @@ func (x *Restore) String() string {
 func (*Restore) ProtoMessage() {}
 
 func (x *Restore) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[45]
+	mi := &file_record_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4826,7 +4920,7 @@ func (x *Restore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Restore.ProtoReflect.Descriptor instead.
 func (*Restore) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{45}
+	return file_record_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Restore) GetRequester() string {
@@ -4907,7 +5001,7 @@ type Damage struct {
 
 func (x *Damage) Reset() {
 	*x = Damage{}
-	mi := &file_record_proto_msgTypes[46]
+	mi := &file_record_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4919,7 +5013,7 @@ func (x *Damage) String() string {
 func (*Damage) ProtoMessage() {}
 
 func (x *Damage) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[46]
+	mi := &file_record_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4932,7 +5026,7 @@ func (x *Damage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Damage.ProtoReflect.Descriptor instead.
 func (*Damage) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{46}
+	return file_record_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Damage) GetOrigin() string {
@@ -5459,6 +5553,14 @@ const file_record_proto_rawDesc = "" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x1f\n" +
 	"\vnext_origin\x18\x02 \x01(\tR\n" +
 	"nextOrigin\"\xcb\x01\n" +
+	"\aDropped\x12\x16\n" +
+	"\x06origin\x18\x01 \x01(\tR\x06origin\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x12\n" +
+	"\x04note\x18\x03 \x01(\fR\x04note\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x1c\n" +
+	"\trequester\x18\x05 \x01(\tR\trequester\x12%\n" +
+	"\x0earchive_sha256\x18\x06 \x01(\fR\rarchiveSha256\x12#\n" +
+	"\rarchive_bytes\x18\a \x01(\x04R\farchiveBytes\"\xcb\x01\n" +
 	"\tDisclosed\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x10\n" +
@@ -5524,7 +5626,7 @@ func file_record_proto_rawDescGZIP() []byte {
 }
 
 var file_record_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_record_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_record_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_record_proto_goTypes = []any{
 	(LossReason)(0),          // 0: provost.record.v1.LossReason
 	(*Event)(nil),            // 1: provost.record.v1.Event
@@ -5569,12 +5671,13 @@ var file_record_proto_goTypes = []any{
 	(*ErasedVerdicts)(nil),   // 40: provost.record.v1.ErasedVerdicts
 	(*Pruned)(nil),           // 41: provost.record.v1.Pruned
 	(*Closed)(nil),           // 42: provost.record.v1.Closed
-	(*Disclosed)(nil),        // 43: provost.record.v1.Disclosed
-	(*EntryRange)(nil),       // 44: provost.record.v1.EntryRange
-	(*Backup)(nil),           // 45: provost.record.v1.Backup
-	(*Restore)(nil),          // 46: provost.record.v1.Restore
-	(*Damage)(nil),           // 47: provost.record.v1.Damage
-	nil,                      // 48: provost.record.v1.Action.ParametersEntry
+	(*Dropped)(nil),          // 43: provost.record.v1.Dropped
+	(*Disclosed)(nil),        // 44: provost.record.v1.Disclosed
+	(*EntryRange)(nil),       // 45: provost.record.v1.EntryRange
+	(*Backup)(nil),           // 46: provost.record.v1.Backup
+	(*Restore)(nil),          // 47: provost.record.v1.Restore
+	(*Damage)(nil),           // 48: provost.record.v1.Damage
+	nil,                      // 49: provost.record.v1.Action.ParametersEntry
 }
 var file_record_proto_depIdxs = []int32{
 	2,  // 0: provost.record.v1.Event.process:type_name -> provost.record.v1.Process
@@ -5603,10 +5706,10 @@ var file_record_proto_depIdxs = []int32{
 	31, // 23: provost.record.v1.WitnessState.answers:type_name -> provost.record.v1.WitnessAnswer
 	35, // 24: provost.record.v1.BundleActivation.policies:type_name -> provost.record.v1.ActivePolicy
 	37, // 25: provost.record.v1.Verdict.actions:type_name -> provost.record.v1.Action
-	48, // 26: provost.record.v1.Action.parameters:type_name -> provost.record.v1.Action.ParametersEntry
-	44, // 27: provost.record.v1.Erased.ranges:type_name -> provost.record.v1.EntryRange
+	49, // 26: provost.record.v1.Action.parameters:type_name -> provost.record.v1.Action.ParametersEntry
+	45, // 27: provost.record.v1.Erased.ranges:type_name -> provost.record.v1.EntryRange
 	40, // 28: provost.record.v1.Erased.verdicts:type_name -> provost.record.v1.ErasedVerdicts
-	44, // 29: provost.record.v1.Pruned.range:type_name -> provost.record.v1.EntryRange
+	45, // 29: provost.record.v1.Pruned.range:type_name -> provost.record.v1.EntryRange
 	30, // [30:30] is the sub-list for method output_type
 	30, // [30:30] is the sub-list for method input_type
 	30, // [30:30] is the sub-list for extension type_name
@@ -5625,7 +5728,7 @@ func file_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_record_proto_rawDesc), len(file_record_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   48,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

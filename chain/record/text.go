@@ -43,6 +43,8 @@ func Text(c Class, m Message) string {
 		if m.NextOrigin != "" {
 			fmt.Fprintf(&b, ", %s goes on", Printable([]byte(m.NextOrigin)))
 		}
+	case *Dropped:
+		fmt.Fprintf(&b, "log %s with %d entries dropped (%s), asked for by %s; archive of %d bytes, SHA-256 %x", m.Origin, m.Size, Printable([]byte(m.Reason)), Printable([]byte(m.Requester)), m.ArchiveBytes, m.ArchiveSha256)
 	case *Epoch:
 		fmt.Fprintf(&b, "epoch %x (%s), QEMU pid %d", m.Epoch, m.Cause, m.QemuPid)
 	case *Enrolled:

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -39,7 +40,7 @@ func chainText(w io.Writer, c *client.Chain) {
 		if q := l.Previous; q != nil {
 			quotes = fmt.Sprintf("%s at %d entries", record.Printable([]byte(q.Log)), q.Size)
 		}
-		fmt.Fprintf(t, "%d\t%d\t%s\t%s\t%d\t%s\t%s\n", l.Log.Incarnation, l.Log.Shard, l.Begun, record.Printable([]byte(l.Cause)), l.Log.Size, l.State, quotes)
+		fmt.Fprintf(t, "%d\t%d\t%s\t%s\t%d\t%s\t%s\n", l.Log.Incarnation, l.Log.Shard, cmp.Or(l.Begun, "-"), record.Printable([]byte(l.Cause)), l.Log.Size, l.State, quotes)
 		if l.Problem != "" {
 			fmt.Fprintf(t, "  %s\n", record.Printable([]byte(l.Problem)))
 		}

@@ -43,6 +43,7 @@ commands:
   rotate-keys   replace the key of the VM logs and destroy the old one
   shard list    list the VM logs, and which are closed
   shard export  write the archive of a closed VM log to a file
+  shard drop    take away a closed VM log that an archive has
   token create  make a token of a reader, and print it
   token list    list the tokens
   token revoke  take a token away, by its id or name
@@ -73,7 +74,7 @@ func plain(f func(context.Context, *daemon.Config, *slog.Logger, io.Writer) erro
 var commands = map[string]command{
 	"run": plain(runDaemon), "init": plain(initHost), "check": plain(check), "rotate-keys": plain(rotateKeys),
 	"fsck": {setup: fsck}, "backup": {args: 1, setup: backup}, "restore": {args: 1, setup: restore},
-	"shard list": plain(listShards), "shard export": {args: 2, setup: exportShard},
+	"shard list": plain(listShards), "shard export": {args: 2, setup: exportShard}, "shard drop": {args: 1, setup: dropShard},
 	"token create": {setup: createToken}, "token list": plain(listTokens), "token revoke": {args: 1, setup: func(*flag.FlagSet) action { return revokeToken }},
 }
 

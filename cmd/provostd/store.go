@@ -37,6 +37,9 @@ func fsck(fs *flag.FlagSet) action {
 func printReport(w io.Writer, r *chain.Report) error {
 	fmt.Fprintf(w, "%d logs, %d entries, %d payloads, %d tiles, %d checkpoints, %d commits, %d frame statements checked\n",
 		r.Logs, r.Entries, r.Payloads, r.Tiles, r.Checkpoints, r.Commits, r.Frames)
+	if r.Dropped > 0 {
+		fmt.Fprintf(w, "%d entries are in logs that were dropped: archives have them\n", r.Dropped)
+	}
 	if r.Fenced > 0 {
 		fmt.Fprintf(w, "%d entries are fenced off as damaged\n", r.Fenced)
 	}

@@ -26,8 +26,10 @@ func (s *Service) chain(c *call) error {
 		return err
 	}
 	for i, k := range links {
-		one := client.Link{Log: LogInfo(logs[i]), Cause: k.Cause, Begun: time.Unix(0, k.Begun).UTC().Format(time.RFC3339Nano),
-			Genesis: k.Genesis.String(), State: k.State.String(), Problem: k.Problem}
+		one := client.Link{Log: LogInfo(logs[i]), Cause: k.Cause, State: k.State.String(), Problem: k.Problem}
+		if !k.Genesis.IsZero() { // else it was dropped
+			one.Begun, one.Genesis = time.Unix(0, k.Begun).UTC().Format(time.RFC3339Nano), k.Genesis.String()
+		}
 		if k.Previous != nil {
 			one.Previous = &client.Quoted{Log: k.Previous.Origin, Size: k.Previous.Size, Root: k.Previous.Root.String()}
 		}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 
@@ -20,6 +21,10 @@ func LogInfo(l *chain.Log) client.Log {
 	}
 	if index, ok := l.Closed(); ok {
 		info.Closed = &index
+	}
+	var gone *chain.DroppedError
+	if errors.As(l.Gone(), &gone) {
+		info.Dropped = &gone.Index
 	}
 	return info
 }

@@ -243,6 +243,7 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 		{"POST", fmt.Sprint("/v1/erase?domain=db&reason=asked&record=", record), 200}, {"POST", "/v1/erase?domain=db", 400}, {"POST", "/v1/erase?domain=no&all=true&reason=x", 404},
 		{"POST", "/v1/backup?dir=/backup", 200}, {"POST", "/v1/backup", 400},
 		{"POST", "/v1/shards/export?log=" + web + "&file=/archive", 200}, {"POST", "/v1/shards/export?log=" + web, 400}, {"POST", "/v1/shards/export?log=no&file=/archive", 404},
+		{"POST", "/v1/shards/drop?log=" + web + "&archive=/archive&reason=old", 200}, {"POST", "/v1/shards/drop?log=" + web + "&archive=/archive", 400}, {"POST", "/v1/shards/drop?log=no&archive=/a&reason=x", 404},
 		{"POST", "/v1/keys/rotate", 200}, {"POST", "/v1/keys/rotate?x=1", 400},
 	}
 	for _, q := range requests {

@@ -27,6 +27,7 @@ const retryAfter = 30
 func (c *call) problem(err error) {
 	p := &client.Problem{Status: http.StatusInternalServerError, Detail: err.Error()}
 	var busy *busyError
+	var dropped *chain.DroppedError
 	switch {
 	case errors.As(err, &busy):
 		p.Status = http.StatusTooManyRequests
@@ -39,6 +40,8 @@ func (c *call) problem(err error) {
 		p.Status, p.Hint = http.StatusNotFound, "GET /v1/domains and GET /v1/logs, or provost domain list, show what there is"
 	case errors.Is(err, context.DeadlineExceeded) && c.ctx.Err() != nil:
 		p.Status, p.Detail = http.StatusServiceUnavailable, errTooLong.Error()
+	case errors.As(err, &dropped):
+		p.Status, p.Hint = http.StatusGone, "its archive has all of it, and verifies without this host; what is left is its last checkpoint, which GET /v1/logs/{log} shows"
 	case errors.Is(err, chain.ErrPruned):
 		p.Status, p.Hint = http.StatusGone, "what is kept of a log begins with the minimum that GET /v1/logs shows"
 	case unreadable(err) != nil:

@@ -74,6 +74,7 @@ func (s *Service) routes() []route {
 		{"POST", "/v1/keys/rotate", access.Operator, false, slow, nil, s.rotate},
 		{"POST", "/v1/erase", access.Operator, false, hours, []string{"domain", "log", "record", "from", "to", "all", "reason"}, s.erase},
 		{"POST", "/v1/shards/export", access.Operator, true, hours, []string{"log", "file", "withhold"}, s.exportShard},
+		{"POST", "/v1/shards/drop", access.Operator, false, hours, []string{"log", "archive", "reason", "requester"}, s.dropShard},
 		{"POST", "/v1/backup", access.Operator, false, hours, []string{"dir", "payload_keys"}, s.backup},
 	}
 }

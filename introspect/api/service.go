@@ -40,6 +40,9 @@ type Service struct {
 	Backup func(ctx context.Context, requester, dir, payloadKeys string) (*client.Backup, error)
 	// ExportShard writes the archive of a closed log to a file of the host.
 	ExportShard func(ctx context.Context, l *chain.Log, file string, withhold bool) (*client.Archive, error)
+	// DropShard drops a closed log of which a file of the host is the archive, for the
+	// one who asks.
+	DropShard func(ctx context.Context, l *chain.Log, archive, reason, requester string) (*client.Dropped, error)
 	// Find returns the newest log of a domain, or an error which wraps
 	// ErrNotFound.
 	Find func(nameOrUUID string) (*chain.Log, error)

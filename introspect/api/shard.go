@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/provostd/provost/chain/record"
 )
@@ -23,4 +24,23 @@ func (s *Service) exportShard(c *call) error {
 	}
 	a, err := s.ExportShard(c.ctx, l, c.v.Get("file"), withhold)
 	return c.answer(a, err)
+}
+
+// dropShard drops a closed log. Who asked for it is sealed with the reason.
+func (s *Service) dropShard(c *call) error {
+	l, err := c.logByID(c.v.Get("log"))
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"archive", "reason"} {
+		if strings.TrimSpace(c.v.Get(name)) == "" {
+			return fmt.Errorf("%s is missing: a log is dropped for an archive that has it, and for a reason, which is sealed: %w", name, record.ErrReject)
+		}
+	}
+	requester := c.id.String()
+	if name := c.v.Get("requester"); name != "" {
+		requester = name + ", by " + requester
+	}
+	d, err := s.DropShard(c.ctx, l, c.v.Get("archive"), c.v.Get("reason"), requester)
+	return c.answer(d, err)
 }

@@ -87,6 +87,10 @@ func (t *tiles) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		notFound(w)
 		return
 	}
+	if err := l.Gone(); err != nil {
+		t.answer(w, r, l, nil, err)
+		return
+	}
 	if resource == "checkpoint" {
 		checkpoint(w, l)
 		return
@@ -129,7 +133,7 @@ type logEntry struct {
 func (t *tiles) list(w http.ResponseWriter) {
 	all := []logEntry{}
 	for _, l := range t.store.Logs() {
-		if !t.sees(l) {
+		if !t.sees(l) || l.Gone() != nil {
 			continue
 		}
 		e := logEntry{Origin: l.Origin(), VerifierKey: l.VerifierKey(), Path: TilesPath(l)}

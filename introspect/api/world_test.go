@@ -202,6 +202,9 @@ func newWorld(t *testing.T) *world {
 	w.service.ExportShard = func(_ context.Context, l *chain.Log, file string, withhold bool) (*client.Archive, error) {
 		return &client.Archive{Log: l.Origin(), File: file, Withheld: withhold, Root: fmt.Sprintf("%064x", 9), SHA256: fmt.Sprintf("%064x", 8)}, nil
 	}
+	w.service.DropShard = func(_ context.Context, l *chain.Log, _, _, _ string) (*client.Dropped, error) {
+		return &client.Dropped{Log: l.Origin(), Entry: 7, SHA256: fmt.Sprintf("%064x", 8)}, nil
+	}
 	w.handler = w.service.Handler()
 	return w
 }

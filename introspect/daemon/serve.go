@@ -135,7 +135,7 @@ func (d *Daemon) listenTLS(s *servers, c *ListenerConfig, tokens *access.Tokens,
 // routes are what every listener with identities serves.
 func (d *Daemon) routes() http.Handler {
 	s := &api.Service{Store: d.store, Index: d.index, Log: d.log, Discloser: d.sealer, Secret: d.keys.Secret("api tokens"),
-		Status: d.status, Enroll: d.enroll, StopAgent: d.stopAgent, Rotate: d.rotate, Backup: d.backup, ExportShard: d.exportShard, Find: d.find, Name: d.name}
+		Status: d.status, Enroll: d.enroll, StopAgent: d.stopAgent, Rotate: d.rotate, Backup: d.backup, ExportShard: d.exportShard, DropShard: d.dropShard, Find: d.find, Name: d.name}
 	return s.Handler()
 }
 

@@ -15,10 +15,14 @@ import (
 
 	"github.com/provostd/provost/chain"
 	"github.com/provostd/provost/chain/keys"
+	"github.com/provostd/provost/chain/mirror"
 	"github.com/provostd/provost/chain/record"
+	"github.com/provostd/provost/guestagent/attest"
+	"github.com/provostd/provost/introspect"
 	"github.com/provostd/provost/introspect/api"
 	"github.com/provostd/provost/introspect/api/access"
 	"github.com/provostd/provost/introspect/api/client"
+	"github.com/provostd/provost/introspect/guest"
 )
 
 // Shards lists the VM logs: it asks the daemon, or looks by itself where none runs.
@@ -57,15 +61,50 @@ func ExportShard(ctx context.Context, cfg *Config, log *slog.Logger, who, origin
 		return c.ExportShard(ctx, origin, file, withhold)
 	}
 	err = alone(ctx, cfg, log, func(ctx context.Context, s *chain.Store) error {
-		l, ok := s.LogByOrigin(client.OriginOf(origin))
-		if !ok {
-			return fmt.Errorf("there is no log %q; provostd shard list shows them: %w", origin, record.ErrReject)
+		l, err := shardOf(s, origin)
+		if err != nil {
+			return err
 		}
 		ctx = access.With(ctx, &access.Identity{Name: who, Role: access.Operator, How: "provostd shard export"})
 		a, err = exportShard(ctx, s, &access.Sealer{Store: s}, l, file, withhold)
 		return err
 	})
 	return a, err
+}
+
+// DropShard drops a closed log of which a file is the archive: it asks the daemon, or
+// does it by itself where none runs.
+func DropShard(ctx context.Context, cfg *Config, log *slog.Logger, who, origin, archive, reason, requester string) (d *client.Dropped, err error) {
+	if archive, err = filepath.Abs(archive); err != nil {
+		return nil, err
+	}
+	c := client.New(cfg.API.Socket)
+	defer c.Close()
+	if _, err := c.Status(ctx); err == nil {
+		return c.DropShard(ctx, origin, archive, reason, requester)
+	}
+	if requester == "" {
+		requester = who
+	} else {
+		requester += ", by " + who
+	}
+	err = alone(ctx, cfg, log, func(ctx context.Context, s *chain.Store) error {
+		l, err := shardOf(s, origin)
+		if err != nil {
+			return err
+		}
+		d, err = dropShard(ctx, s, l, archive, reason, requester)
+		return err
+	})
+	return d, err
+}
+
+func shardOf(s *chain.Store, origin string) (*chain.Log, error) {
+	l, ok := s.LogByOrigin(client.OriginOf(origin))
+	if !ok {
+		return nil, fmt.Errorf("there is no log %q; provostd shard list shows them: %w", origin, record.ErrReject)
+	}
+	return l, nil
 }
 
 // alone does something with the ledger that no daemon has open.
@@ -147,6 +186,76 @@ func exportShard(ctx context.Context, s *chain.Store, to access.Discloser, l *ch
 		return nil, fmt.Errorf("write archive: %w", err)
 	}
 	return &client.Archive{Log: l.Origin(), File: file, Bytes: st.Size(), SHA256: hex.EncodeToString(sum.Sum(nil)), Size: a.Size, Root: a.Root.String(), Payloads: a.Opened, Withheld: withhold}, nil
+}
+
+func (d *Daemon) dropShard(ctx context.Context, l *chain.Log, archive, reason, requester string) (*client.Dropped, error) {
+	if err := onHost(ctx, "an archive is read"); err != nil {
+		return nil, err
+	}
+	return dropShard(ctx, d.store, l, archive, reason, requester)
+}
+
+// dropShard verifies an archive as anybody would, with the public key of the host log,
+// and drops the log for it. The ledger compares their checkpoints.
+func dropShard(ctx context.Context, s *chain.Store, l *chain.Log, archive, reason, requester string) (*client.Dropped, error) {
+	if !filepath.IsAbs(archive) {
+		return nil, fmt.Errorf("name the archive by its whole path, not %q: %w", archive, record.ErrReject)
+	}
+	if err := l.Gone(); err != nil {
+		return nil, err // before hours of reading
+	}
+	note, sum, size, err := verifyArchive(ctx, s.HostLog(), l, archive)
+	if err != nil {
+		return nil, fmt.Errorf("drop %s: archive %s: %w", l.Origin(), archive, err)
+	}
+	index, err := s.Drop(ctx, l, chain.DropOptions{
+		Reason: reason, Requester: requester, Note: note, SHA256: sum, Bytes: uint64(size),
+		Forget: []string{introspect.StateKey(l.ID()), guest.ProgressKey(l)},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &client.Dropped{Log: l.Origin(), Size: l.Size(), Entry: index, SHA256: hex.EncodeToString(sum[:])}, nil
+}
+
+// verifyArchive returns the checkpoint of an archive that verifies and is that of a log.
+func verifyArchive(ctx context.Context, host, l *chain.Log, name string) (note []byte, sum [32]byte, size int64, err error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, sum, 0, fmt.Errorf("%w: %w", err, record.ErrReject)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil || !st.Mode().IsRegular() {
+		return nil, sum, 0, errors.Join(fmt.Errorf("it is no file: %w", record.ErrReject), err)
+	}
+	if sum, err = digest(f, st.Size()); err != nil {
+		return nil, sum, 0, err
+	}
+	a, err := mirror.OpenArchive(f, st.Size())
+	if err != nil {
+		return nil, sum, 0, err
+	}
+	r, err := mirror.VerifyArchive(ctx, a, host.VerifierKey(), mirror.Options{Frame: attest.Frame})
+	if err != nil {
+		return nil, sum, 0, err
+	}
+	if origin := r.Logs[0].Origin; origin != l.Origin() {
+		return nil, sum, 0, fmt.Errorf("it is that of %s: %w", origin, record.ErrReject)
+	}
+	// The digest is to be that of what was verified.
+	if again, err := digest(f, st.Size()); err != nil || again != sum {
+		return nil, sum, 0, errors.Join(fmt.Errorf("it changed while it was verified: %w", record.ErrReject), err)
+	}
+	return []byte(r.Checkpoint), sum, st.Size(), nil
+}
+
+func digest(f *os.File, size int64) (sum [32]byte, err error) {
+	h := sha256.New()
+	if _, err := io.Copy(h, io.NewSectionReader(f, 0, size)); err != nil {
+		return sum, fmt.Errorf("read it: %w", err)
+	}
+	return [32]byte(h.Sum(nil)), nil
 }
 
 // absent refuses a file that is there.

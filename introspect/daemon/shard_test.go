@@ -4,12 +4,16 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/provostd/provost/chain"
 	"github.com/provostd/provost/chain/mirror"
@@ -114,7 +118,132 @@ func TestExportShardAlone(t *testing.T) {
 	if all, err := Shards(t.Context(), cfg, quiet); err != nil || len(all) != 1 || all[0].Origin != l.Origin() {
 		t.Errorf("%+v, %v", all, err)
 	}
-	if f, err := Fsck(t.Context(), cfg, quiet); err != nil || !f.OK() {
+	if d, err := DropShard(t.Context(), cfg, quiet, "root (uid 0)", l.Origin(), file, "old", "ann"); err != nil || d.Size != l.Size() {
+		t.Fatalf("%+v, %v", d, err)
+	}
+	if f, err := Fsck(t.Context(), cfg, quiet); err != nil || !f.OK() || f.Dropped != l.Size() {
 		t.Fatalf("fsck: %+v %v", f, err)
+	}
+}
+
+// TestDropShard archives a closed log and drops it, through the daemon: tampered and
+// foreign archives are refused, readers are told where it is, its words are found no
+// more, and the host still verifies.
+func TestDropShard(t *testing.T) {
+	const uuid = "11111111-2222-4333-8444-555555555555"
+	v := serve(t, "requests_per_second = 1000")
+	l, other := v.logOf(uuid), v.logOf("99999999-2222-4333-8444-555555555555")
+	for _, l := range []*chain.Log{l, other} {
+		if err := v.store.CloseLog(t.Context(), l, "test", ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir := t.TempDir()
+	file, foreign, bad := filepath.Join(dir, "shard.zip"), filepath.Join(dir, "other.zip"), filepath.Join(dir, "bad.zip")
+	a, err := ExportShard(t.Context(), v.cfg, quiet, "root", l.Origin(), file, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ExportShard(t.Context(), v.cfg, quiet, "root", other.Origin(), foreign, false); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := bytes.Index(b, []byte("tile/entries/000"))
+	b[at+100] ^= 1
+	if err := os.WriteFile(bad, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.index.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for archive, want := range map[string]string{bad: "does not verify", foreign: "it is that of " + other.Origin(), filepath.Join(dir, "none.zip"): "no such file", dir: "it is no file"} {
+		if _, err := DropShard(t.Context(), v.cfg, quiet, "root", l.Origin(), archive, "old", ""); err == nil || !strings.Contains(err.Error(), want) || l.Gone() != nil {
+			t.Errorf("%s: %v, want %q", archive, err, want)
+		}
+	}
+	who := access.With(t.Context(), &access.Identity{Name: "x", Role: access.Operator, How: "token", Address: "192.0.2.1"})
+	if _, err := v.dropShard(who, l, file, "old", "x"); !errors.Is(err, record.ErrReject) {
+		t.Errorf("from elsewhere: %v", err)
+	}
+	d, err := DropShard(t.Context(), v.cfg, quiet, "root", l.Origin(), file, "old", "ann")
+	if err != nil || d.SHA256 != a.SHA256 || d.Size != a.Size {
+		t.Fatalf("%+v, %v", d, err)
+	}
+	item, err := v.store.HostLog().Item(d.Entry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := item.Decode()
+	if r, ok := m.(*record.Dropped); err != nil || !ok || r.Reason != "old" || !strings.HasPrefix(r.Requester, "ann, by uid ") || r.ArchiveBytes != uint64(a.Bytes) {
+		t.Errorf("sealed: %+v, %v", m, err)
+	}
+
+	auditor := v.remoteClient(v.token("eve", access.Auditor))
+	id := client.LogID(l.Origin())
+	for name, read := range map[string]func() error{
+		"entry":      func() error { _, err := auditor.Entry(t.Context(), id, 1, true); return err },
+		"inclusion":  func() error { _, err := auditor.Inclusion(t.Context(), id, 1, 0); return err },
+		"window":     func() error { _, err := auditor.Window(t.Context(), id, time.Time{}, time.Time{}); return err },
+		"checkpoint": func() error { _, err := auditor.Resource(t.Context(), l.Origin(), "checkpoint"); return err },
+		"tile":       func() error { _, err := auditor.Resource(t.Context(), l.Origin(), "tile/0/000.p/5"); return err },
+		"entries":    func() error { _, err := auditor.Resource(t.Context(), l.Origin(), "tile/entries/000.p/5"); return err },
+		"openings":   func() error { _, err := auditor.Resource(t.Context(), l.Origin(), "tile/openings/000.p/5"); return err },
+		"export": func() error {
+			return auditor.Export(t.Context(), client.ExportQuery{Log: l.Origin(), To: client.AllEntries}, io.Discard)
+		},
+	} {
+		var p *client.Problem
+		if err := read(); !errors.As(err, &p) || p.Status != http.StatusGone || !strings.Contains(p.Detail, "its archive has it") {
+			t.Errorf("%s: %v, want 410", name, err)
+		}
+	}
+	if info, err := auditor.Log(t.Context(), id); err != nil || info.Dropped == nil || *info.Dropped != d.Entry || info.Checkpoint == "" {
+		t.Errorf("%+v, %v", info, err)
+	}
+	if c, err := auditor.Chain(t.Context(), uuid); err != nil || len(c.Links) != 1 || c.Links[0].State != "dropped" {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if err := v.index.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for e, err := range auditor.Query(t.Context(), client.Query{Classes: []string{"vm.change"}}, nil) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found++; e.Log == l.Origin() {
+			t.Error("an entry of it is found")
+		}
+	}
+	if found != 3 {
+		t.Errorf("%d entries of the other log are found, want 3", found)
+	}
+	for e, err := range auditor.Stream(t.Context(), client.StreamQuery{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Log == l.Origin() {
+			t.Error("an entry of it is streamed")
+		}
+	}
+
+	// Everybody who verifies the host is told.
+	if err := v.store.CheckpointNow(t.Context(), v.store.HostLog()); err != nil {
+		t.Fatal(err)
+	}
+	logs, err := client.NewMirror(client.MirrorConfig{URL: "https://" + v.remote, Token: v.token("adam", access.Auditor), TLS: &tls.Config{RootCAs: v.roots}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer logs.Close()
+	r, err := mirror.Verify(t.Context(), logs, v.store.HostLog().VerifierKey(), mirror.Options{Frame: attest.Frame})
+	if err != nil || len(r.Dropped) != 1 || r.Dropped[0].SHA256 != a.SHA256 || r.Dropped[0].Index != d.Entry {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if all, err := Shards(t.Context(), v.cfg, quiet); err != nil || len(all) != 2 || all[0].Dropped == nil || all[1].Dropped != nil {
+		t.Errorf("%+v, %v", all, err)
 	}
 }

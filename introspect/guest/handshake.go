@@ -213,8 +213,12 @@ func (s *session) inEarlierShard(d *Domain, id *wire.Ident) bool {
 		if !ok {
 			return false
 		}
-		if leaf, err := l.LeafHash(id.AckedIndex); err == nil && leaf == id.AckedHash {
+		leaf, err := l.LeafHash(id.AckedIndex)
+		if err == nil && leaf == id.AckedHash {
 			return true
+		}
+		if l.Gone() != nil && id.AckedIndex < l.Size() {
+			return true // nobody can tell any more, and that it was dropped is sealed
 		}
 	}
 	return false

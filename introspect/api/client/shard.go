@@ -26,3 +26,19 @@ func (c *Client) ExportShard(ctx context.Context, log, file string, withhold boo
 	var a Archive
 	return &a, c.call(ctx, http.MethodPost, "/v1/shards/export", v, &a)
 }
+
+// Dropped is a log that is kept no longer.
+type Dropped struct {
+	Log    string `json:"log"` // origin
+	Size   uint64 `json:"size"`
+	Entry  uint64 `json:"entry"`  // of the host log, which says so
+	SHA256 string `json:"sha256"` // of the archive that has it
+}
+
+// DropShard has the daemon drop a closed log of which a file of its host is the archive.
+// Reason and requester are sealed. It cannot be taken back.
+func (c *Client) DropShard(ctx context.Context, log, archive, reason, requester string) (*Dropped, error) {
+	v := url.Values{"log": {log}, "archive": {archive}, "reason": {reason}, "requester": {requester}}
+	var d Dropped
+	return &d, c.call(ctx, http.MethodPost, "/v1/shards/drop", v, &d)
+}

@@ -89,7 +89,9 @@ type Log struct {
 	Minimum     uint64 `json:"minimum,omitempty"` // entries before it were pruned
 	// Closed is the entry that closed it. Behind it stand at most verdicts on what
 	// is before it, their outcomes, erasures and prunings.
-	Closed      *uint64 `json:"closed,omitempty"`
+	Closed *uint64 `json:"closed,omitempty"`
+	// Dropped is the entry of the host log which says that it is kept no longer.
+	Dropped     *uint64 `json:"dropped,omitempty"`
 	Published   uint64  `json:"published"` // of them under the newest checkpoint
 	Cosigned    bool    `json:"cosigned"`  // by witnesses, the newest checkpoint
 	VerifierKey string  `json:"verifier_key"`
@@ -141,11 +143,11 @@ type Chain struct {
 // Link is how one log of a domain hangs on the one before it.
 type Link struct {
 	Log      Log     `json:"log"`
-	Cause    string  `json:"cause"`   // of the log
-	Begun    string  `json:"begun"`   // RFC 3339, host wall time
-	Genesis  string  `json:"genesis"` // leaf hash of entry 0
+	Cause    string  `json:"cause"`             // of the log
+	Begun    string  `json:"begun,omitempty"`   // RFC 3339, host wall time; none of a log that was dropped
+	Genesis  string  `json:"genesis,omitempty"` // leaf hash of entry 0; likewise
 	Previous *Quoted `json:"previous,omitempty"`
-	State    string  `json:"state"` // first, whole, elsewhere or broken
+	State    string  `json:"state"` // first, whole, elsewhere, broken or dropped
 	Problem  string  `json:"problem,omitempty"`
 }
 
