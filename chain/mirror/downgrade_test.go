@@ -3,7 +3,9 @@ package mirror_test
 import (
 	"crypto/ed25519"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/fstest"
 
 	"github.com/provostd/provost/chain/mirror"
 	"github.com/provostd/provost/chain/proof"
@@ -153,6 +155,29 @@ func TestEmptyLog(t *testing.T) {
 	for _, o := range []mirror.Options{{}, {OneLog: true}} {
 		r, err := verify(t, m, vkey, o)
 		named(t, r, err, mirror.KindSize, host, "its checkpoint is of an empty log")
+	}
+}
+
+// TestManyKeys has a host enroll a key after the other and retire none, so that each
+// frame would be tried with all of them.
+func TestManyKeys(t *testing.T) {
+	one := proof.VMOrigin(hostID, domain(1), 1)
+	m, vkey := told(t, func(l *liar) {
+		b := l.certify().vm(1, 1, nil)
+		for session := range 200 {
+			b.enroll(byte(session+1), nil)
+		}
+		b.frame(ed25519.NewKeyFromSeed(make([]byte, 32)), 201, 1, 0, nil) // of none of them
+		b.sign().quote()
+	})
+	var tried atomic.Int32
+	r, err := mirror.Verify(t.Context(), mirror.Files{FS: fstest.MapFS(m)}, vkey, mirror.Options{Frame: func(statement, signature, key []byte) (proof.Frame, error) {
+		tried.Add(1)
+		return frame(statement, signature, key)
+	}})
+	named(t, r, err, mirror.KindSignature, one, "no enrolled key verifies")
+	if n := tried.Load(); n > 32 { // ahead, and in its turn
+		t.Errorf("%d keys are tried on one frame", n)
 	}
 }
 

@@ -131,7 +131,7 @@ func (p *Policy) addWitness(name, vkey, url string) error {
 	}
 	// One key under two names would count twice.
 	for _, w := range p.Witnesses {
-		if w.ID() == k.ID() || string(w.String()) == string(k.String()) {
+		if w.ID() == k.ID() || publicKey(w.String()) == publicKey(k.String()) {
 			return fmt.Errorf("witnesses %q and %q have the same key", w.Name, name)
 		}
 	}
@@ -140,6 +140,14 @@ func (p *Policy) addWitness(name, vkey, url string) error {
 	}
 	p.Witnesses = append(p.Witnesses, PolicyWitness{WitnessKey: k, URL: url})
 	return nil
+}
+
+// publicKey is the last part of a verifier key: a witness may have it under several
+// names.
+func publicKey(vkey string) string {
+	_, rest, _ := strings.Cut(vkey, "+")
+	_, key, _ := strings.Cut(rest, "+")
+	return key
 }
 
 func (p *Policy) addGroup(name, count string, members []string) error {

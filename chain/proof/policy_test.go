@@ -131,6 +131,12 @@ func TestPolicyTampered(t *testing.T) {
 
 func TestPolicyRefuses(t *testing.T) {
 	all := cosigners(t, "a", "b")
+	seed := make([]byte, ed25519.SeedSize)
+	seed[0] = 'a'
+	same, err := torchwood.NewCosignatureSigner("w.example/other", ed25519.NewKeyFromSeed(seed))
+	if err != nil {
+		t.Fatal(err)
+	}
 	_, log := logSigner(t, "kvm1.example/log/1")
 	a, b := "witness a "+all["a"].Verifier().String()+"\n", "witness b "+all["b"].Verifier().String()+"\n"
 	for name, c := range map[string]struct{ text, words string }{
@@ -142,6 +148,7 @@ func TestPolicyRefuses(t *testing.T) {
 		"unknown quorum":    {a + "quorum b\n", "does not stand above"},
 		"name twice":        {a + strings.Replace(b, "witness b", "witness a", 1) + "quorum a\n", `the name "a" is taken`},
 		"key twice":         {a + strings.Replace(a, "witness a", "witness b", 1) + "quorum a\n", "have the same key"},
+		"key, other name":   {a + "witness b " + same.Verifier().String() + "\nquorum a\n", "have the same key"},
 		"log key":           {"witness a " + log + "\nquorum a\n", "type 0x04"},
 		"witness as log":    {"log " + all["a"].Verifier().String() + "\nquorum none\n", "no verifier key of a log"},
 		"log twice":         {"log " + log + "\nlog " + log + "\nquorum none\n", "twice"},
