@@ -169,14 +169,14 @@ func (a *app) exit(c *command, err error) int {
 	case errors.Is(err, errInvalid):
 		return exitInvalid
 	}
-	fmt.Fprintf(a.stderr, "provost %s: %v\n", c.name, err)
+	fmt.Fprintf(plain{a.stderr}, "provost %s: %v\n", c.name, err)
 	return exitFailed
 }
 
 // show prints v as JSON where that was asked for, and text otherwise.
 func (a *app) show(v any, text func(io.Writer)) error {
 	if a.output == "text" {
-		text(a.stdout)
+		text(plain{a.stdout})
 		return nil
 	}
 	enc := json.NewEncoder(a.stdout)

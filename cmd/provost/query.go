@@ -78,7 +78,7 @@ func (a *app) queryEnd(end *client.QueryEnd) error {
 		return nil
 	}
 	if end.Next != "" {
-		fmt.Fprintf(a.stderr, "there may be more: --after %s goes on here\n", end.Next)
+		fmt.Fprintf(plain{a.stderr}, "there may be more: --after %s goes on here\n", end.Next)
 	}
 	if end.Behind > 0 {
 		fmt.Fprintf(a.stderr, "the index is %d commits behind: the newest entries may be missing\n", end.Behind)

@@ -35,10 +35,10 @@ func TestServer(t *testing.T) {
 		case r.URL.Path != "/v1/domains":
 			http.NotFound(w, r)
 		case r.Header.Get("Authorization") == "Bearer right", r.Header.Get("Authorization") == "" && len(r.TLS.PeerCertificates) == 1:
-			_, _ = io.WriteString(w, `[{"uuid":"u","name":"web","state":"running","agent":"none"},{"uuid":"v","name":"old","state":"gone","agent":"none"}]`)
+			_, _ = io.WriteString(w, `[{"uuid":"u","name":"web","state":"running\u001b[2J\u009b1m","agent":"none"},{"uuid":"v","name":"old","state":"gone","agent":"none"}]`)
 		default:
 			w.WriteHeader(http.StatusUnauthorized)
-			_, _ = io.WriteString(w, `{"status":401,"detail":"nobody is known to send this request"}`)
+			_, _ = io.WriteString(w, `{"status":401,"detail":"nobody is known to send this request\u001b]0;VALID\u0007"}`)
 		}
 	}))
 	srv.TLS = &tls.Config{ClientAuth: tls.RequestClientCert, MinVersion: tls.VersionTLS13}
@@ -66,6 +66,9 @@ func TestServer(t *testing.T) {
 		code, out, told := call(t, append([]string{"domain", "list", "--server", srv.URL}, c.args...)...)
 		if code != c.code || !strings.Contains(out+told, c.want) || strings.Contains(out, "old") {
 			t.Errorf("%s: exit %d, want %d with %q\n%s%s", name, code, c.code, c.want, out, told)
+		}
+		if strings.ContainsAny(out+told, "\x1b\x07\u009b") {
+			t.Errorf("%s: a terminal is told what to do by the server: %q", name, out+told)
 		}
 	}
 }

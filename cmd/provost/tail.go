@@ -13,7 +13,7 @@ import (
 
 func tailCommand(a *app) func(context.Context, []string) error {
 	dial := a.daemon()
-	q := client.StreamQuery{Lost: func(err error) { fmt.Fprintf(a.stderr, "provost tail: %v; going on\n", err) }}
+	q := client.StreamQuery{Lost: func(err error) { fmt.Fprintf(plain{a.stderr}, "provost tail: %v; going on\n", err) }}
 	a.flags.BoolVar(&q.Follow, "f", false, "go on as entries are sealed")
 	a.flags.IntVar(&q.Last, "n", 0, "only the newest `N` entries that match; 0: all")
 	a.flags.BoolVar(&q.New, "new", false, "none that are sealed already; with -f")
@@ -60,7 +60,7 @@ func (a *app) entry(e *client.Entry) error {
 	if e.Domain != "" {
 		where = record.Printable([]byte(e.Domain))
 	}
-	_, err = fmt.Fprintf(a.stdout, "%s %s %6d %-8s %-22s %s\n", at, where, l.Index, l.Origin, l.Header.Class, text)
+	_, err = fmt.Fprintf(plain{a.stdout}, "%s %s %6d %-8s %-22s %s\n", at, where, l.Index, l.Origin, l.Header.Class, text)
 	return err
 }
 

@@ -28,6 +28,10 @@ type ExportQuery struct {
 // AllEntries is the To of a range without an end.
 const AllEntries = ^uint64(0)
 
+// maxBundle is what proof.ReadBundle takes of a bundle, in bytes: a server cannot fill
+// the disk.
+const maxBundle = 1 << 30
+
 // Export writes an evidence bundle to w.
 func (c *Client) Export(ctx context.Context, q ExportQuery, w io.Writer) error {
 	v := url.Values{}
@@ -55,7 +59,11 @@ func (c *Client) Export(ctx context.Context, q ExportQuery, w io.Writer) error {
 		return err
 	}
 	defer body.Close()
-	if _, err := io.Copy(w, body); err != nil {
+	n, err := io.Copy(w, io.LimitReader(body, maxBundle+1))
+	if err == nil && n > maxBundle {
+		err = fmt.Errorf("it has more than %d bytes, and no bundle has", int64(maxBundle))
+	}
+	if err != nil {
 		return fmt.Errorf("read bundle from %s: %w", c.name, err)
 	}
 	return nil

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -92,6 +93,10 @@ func (c *Client) Query(ctx context.Context, q Query, end *QueryEnd) iter.Seq2[*E
 			if left -= n; n < 0 || end.Next == "" || q.Limit > 0 && left <= 0 {
 				return
 			}
+			if end.Next == q.After {
+				yield(nil, fmt.Errorf("read answer from %s: it ends where it began, and says that there is more", c.name))
+				return
+			}
 			q.After = end.Next
 		}
 	}
@@ -109,17 +114,28 @@ func (c *Client) page(ctx context.Context, q *Query, limit int, end *QueryEnd, y
 		return 0, err
 	}
 	defer body.Close()
-	dec := json.NewDecoder(body)
+	want := MaxPage
+	if limit > 0 {
+		want = min(limit, want)
+	}
+	r := bufio.NewReaderSize(body, 64<<10)
 	for n := 0; ; n++ {
 		var l QueryLine
 		// An answer without its end was cut off: what is missing must not
 		// look as if it were not there.
-		if err := dec.Decode(&l); err != nil {
+		line, err := readLine(r, maxEvent)
+		if err == nil {
+			err = json.Unmarshal(line, &l)
+		}
+		if err != nil {
 			return n, fmt.Errorf("read answer from %s: it ends too early: %w", c.name, err)
 		}
 		if l.End != nil {
 			*end = *l.End
 			return n, nil
+		}
+		if n == want {
+			return n, fmt.Errorf("read answer from %s: it has more than the %d entries that were asked for", c.name, want)
 		}
 		if !yield(&l.Entry) {
 			return -1, nil

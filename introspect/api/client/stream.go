@@ -170,7 +170,7 @@ func (s *stream) read(ctx context.Context) error {
 // maxQuiet is when a connection that says nothing is given up.
 const maxQuiet = 50 * time.Second
 
-// maxEvent bounds one event, in bytes.
+// maxEvent bounds one event, and one line of an answer, in bytes.
 const maxEvent = 16 << 20
 
 // event is a server-sent event.
@@ -215,7 +215,7 @@ func readLine(r *bufio.Reader, limit int) ([]byte, error) {
 	for {
 		part, err := r.ReadSlice('\n')
 		if len(line)+len(part) > limit {
-			return nil, fmt.Errorf("an event has more than %d bytes", maxEvent)
+			return nil, fmt.Errorf("an entry has more than %d bytes", maxEvent)
 		}
 		line = append(line, part...)
 		switch {
