@@ -85,6 +85,15 @@ func withoutReader(ctx context.Context, h Host, act func() (Facts, error)) error
 	return h.Settle(ctx)
 }
 
+// drained has a storm done and what is left of it in the agent's queue sealed:
+// acts right behind it would be lost with it.
+func drained(ctx context.Context, h Host, act func() (Facts, error)) error {
+	if _, err := act(); err != nil {
+		return err
+	}
+	return h.Settle(ctx)
+}
+
 // done counts what a load did.
 type done struct {
 	Programs int `json:"programs"`

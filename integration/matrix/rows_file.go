@@ -47,7 +47,7 @@ func init() {
 		}},
 		Row{ID: 76, Name: "churn files", Do: func(e *Env) error {
 			return e.RunCmd(e.Sub("churn", e.Dir, strconv.Itoa(5*e.Storm)))
-		}, Check: func(c *Checker) {
+		}, Host: drained, Check: func(c *Checker) {
 			checkChurn(c, c.Number("pid"), int64(5*c.Storm), (*Checker).Told)
 			if err := c.Books.Balance(); err != nil {
 				c.Errorf("%w", err)

@@ -160,7 +160,7 @@ func (b *Books) caused(run *Run) (actor identity, out []*Sealed, err error) {
 		p := of(e.Process)
 		switch path := string(e.File.GetPath()); {
 		case p == actor && (i <= begin || r.Header.Class == record.ClassProcessExit):
-		case e.File != nil && path == dir && e.Target == nil:
+		case e.File != nil && path == dir && e.Target == nil && e.Count <= 1: // a sum is of what was done in it
 		case e.File != nil && e.File.Device == stdout.Dev && e.File.Inode == stdout.Ino && stdout.Ino != 0:
 		case in[p] || in[of(e.Parent)] || slices.ContainsFunc(e.Ancestors, func(a *record.Process) bool { return of(a) == actor }):
 			out = append(out, r)
