@@ -64,6 +64,8 @@ func TestDroppedLog(t *testing.T) {
 		if !strings.Contains(unclaimed, first.Origin()+", which was dropped, as entry") || !strings.Contains(unclaimed, "archive of 4711 bytes with SHA-256 0700") {
 			t.Errorf("not claimed: %s", unclaimed)
 		}
+		r, err = verify(t, m, key, mirror.Options{Logs: []string{first.Origin()}})
+		named(t, r, err, mirror.KindLog, first.Origin(), "it was asked for, and it is not there")
 		for name, f := range before { // whoever has copied it before has it still
 			if strings.HasPrefix(name, "logs/"+first.Origin()+"/") {
 				m[name] = f

@@ -319,6 +319,9 @@ func (v *verification) vmLogs(ctx context.Context, top string) error {
 // vmLog checks one VM log.
 func (v *verification) vmLog(ctx context.Context, top string, q *quoted) error {
 	if gone, err := v.notGiven(ctx, top, q); gone || err != nil {
+		if gone && len(v.opts.Logs) > 0 { // by name: that it is gone is no answer
+			v.r.fail(KindLog, q.origin, nil, "it was asked for, and it is not there: entry %d of the host log says that it was dropped; verify its archive", q.gone.Index)
+		}
 		return err
 	}
 	c := v.newCheck(q.origin, top+q.origin+"/")
