@@ -163,6 +163,15 @@ func TestDrop(t *testing.T) {
 		s = mustOpen(t, cfg)
 		stop = run(t, s)
 		check(s)
+		shutdown(t, s, stop)
+		// A backup of behind it brings nothing of it back.
+		lose(t, cfg)
+		if r, err := Restore(t.Context(), cfg, accepted); err != nil || r.Report == nil || r.Report.Dropped != size {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		s = mustOpen(t, cfg)
+		stop = run(t, s)
+		check(s)
 		if n := keysOf(t, s, l.id); n != 0 {
 			t.Errorf("%d keys of its payloads are left", n)
 		}
