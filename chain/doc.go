@@ -49,6 +49,13 @@
 // destroyed, the store is flushed and compacted, and the row goes. Run finishes
 // what a crash has cut short.
 //
+// # Dropping
+//
+// Archive writes all of a closed log to a file, and Drop takes the log away once such a
+// file was verified: an entry of the host log says so, with a row that keeps what the
+// log's root follows from. Then rows go and the keys of its payloads. Run finishes what
+// a crash has cut short.
+//
 // # Rows
 //
 // All integers are big-endian. The first byte of a key is its table, log4 is a

@@ -19,6 +19,9 @@
 // behind an x; W is the width of a partial one. Tiles of hashes follow from the
 // entries and are not read, but those of level 1 where entries were pruned.
 //
+// An Archive holds them for one VM log that is closed, with the evidence of the host log
+// for its checkpoint: docs/formats.md has its members.
+//
 // # Opening bundle
 //
 // For each entry of the entry bundle with the same path, in its order:
@@ -44,5 +47,6 @@
 // in a frame by a key that was enrolled, that frames follow each other or an entry
 // says that some are missing, and that the genesis names this log and quotes the
 // log before it. What lacks is a gap; where the host log, or the server, says that it
-// was damaged and fenced off, the gap is named by that.
+// was damaged and fenced off, the gap is named by that. A VM log that is not there must
+// have been dropped, by an entry of the host log at the checkpoint that was quoted last.
 package mirror
