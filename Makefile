@@ -99,7 +99,6 @@ bench-wire: build ## frames: encode, decode, sign, verify
 
 bench-chain: build ## the ledger, beside Tessera and raw Pebble: sealing, proofs, opening
 	$(BENCH) -v -run '^TestResults$$' ./chain -args -results
-	$(BENCH) -run '^$$' -bench VerifyMillion -benchtime 5x ./chain/mirror
 	$(BENCH) -run '^$$' -bench '^BenchmarkVerifyMillion$$' -benchtime 5x ./chain/mirror
 
 bench-index: build ## queries over ten million entries
