@@ -169,8 +169,19 @@ func (c *Checker) None(class record.Class, fields ...any) { c.N(0, class, fields
 
 // Lost is how many observations of a class are declared lost, by the agent or
 // by the host.
-func (c *Checker) Lost(class record.Class) (n uint64) {
-	for _, s := range c.Books.Records {
+func (c *Checker) Lost(class record.Class) uint64 { return lost(c.Books.Records, class) }
+
+// LostSince is Lost, but for what was declared before the act began.
+func (c *Checker) LostSince(class record.Class) uint64 {
+	all := c.Books.Records
+	if len(c.Events) > 0 {
+		all = all[max(0, slices.Index(all, c.Events[0])):]
+	}
+	return lost(all, class)
+}
+
+func lost(records []*Sealed, class record.Class) (n uint64) {
+	for _, s := range records {
 		l, ok := s.Msg.(*record.Lost)
 		if !ok {
 			continue
@@ -207,7 +218,7 @@ const keptUp = 2000
 // Told is Complete for a storm of a size that must lose nothing, and Reconcile
 // for a larger one.
 func (c *Checker) Told(class record.Class, n int64, fields ...any) {
-	if n <= keptUp {
+	if c.Storm <= keptUp {
 		c.Complete(class, n, fields...)
 		return
 	}
