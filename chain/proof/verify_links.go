@@ -17,6 +17,9 @@ func (v *verification) links() {
 		switch m := o.message.(type) {
 		case *record.Verdict:
 			v.link(o, "cause", m.CauseIndex, m.CauseHash)
+			if a := m.Approval; a != nil && len(a.VerdictHash) > 0 && v.entries[a.VerdictIndex] != nil { // a bundle is about the cause
+				v.link(o, "verdict", a.VerdictIndex, a.VerdictHash, record.ClassPolicyVerdict)
+			}
 		case *record.Outcome:
 			v.link(o, "verdict", m.VerdictIndex, m.VerdictHash, record.ClassPolicyVerdict, record.ClassPolicyError)
 		}
@@ -48,6 +51,10 @@ func (v *verification) concludeLinks(say func(string, ...any)) {
 		o := v.entries[v.b.Entries[i].Index]
 		switch m := o.message.(type) {
 		case *record.Verdict:
+			if a := m.Approval; a != nil && o.leaf.Header.Class != record.ClassPolicyVerdict {
+				say("Entry %d: approval %q of group %q was %s on entry %d (%s), %d of %d uses.", o.Index, printable(a.Id), printable(a.Group), printable(a.State), m.CauseIndex, printable(m.CauseClass), a.Uses, a.MaxUses)
+				continue
+			}
 			if o.leaf.Header.Class == record.ClassPolicyError {
 				say("Entry %d: policy %q could not judge entry %d: %s.", o.Index, m.Policy, m.CauseIndex, printable(m.Error))
 				continue

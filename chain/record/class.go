@@ -133,6 +133,13 @@ const (
 	ClassWitnessDisputed  Class = 0x1403
 
 	ClassAccessDisclosed Class = 0x1501
+
+	ClassApprovalLoaded    Class = 0x1601
+	ClassApprovalUsed      Class = 0x1602
+	ClassApprovalUsedLate  Class = 0x1603
+	ClassApprovalExpired   Class = 0x1604
+	ClassApprovalRevoked   Class = 0x1605
+	ClassApprovalApprovers Class = 0x1606
 )
 
 // classes is the one table of names: policies, the command line and the
@@ -263,6 +270,13 @@ var classes = map[Class]string{
 	ClassWitnessDisputed:  "witness.disputed",
 
 	ClassAccessDisclosed: "access.disclosed",
+
+	ClassApprovalLoaded:    "approval.loaded",
+	ClassApprovalUsed:      "approval.used",
+	ClassApprovalUsedLate:  "approval.used_late",
+	ClassApprovalExpired:   "approval.expired",
+	ClassApprovalRevoked:   "approval.revoked",
+	ClassApprovalApprovers: "approval.approvers",
 }
 
 var classByName = func() map[string]Class {

@@ -24,6 +24,7 @@ var textFields = map[protoreflect.Name]bool{
 // is that of a digest or a number.
 var textIn = map[protoreflect.FullName]bool{
 	"provost.record.v1.Kernel.value": true, "provost.record.v1.Auth.command": true,
+	"provost.record.v1.Approval.statement": true, "provost.record.v1.Revocation.statement": true,
 }
 
 // JSON returns a payload as a tree of maps for encoding/json. Paths and other

@@ -59,7 +59,13 @@ func NewPayload(c Class) Message {
 		return &AgentCommand{}
 	case ClassAgentResult:
 		return &AgentResult{}
-	case ClassPolicyVerdict, ClassPolicyError:
+	case ClassApprovalLoaded:
+		return &Approval{}
+	case ClassApprovalRevoked:
+		return &Revocation{}
+	case ClassApprovalApprovers:
+		return &Approvers{}
+	case ClassPolicyVerdict, ClassPolicyError, ClassApprovalUsed, ClassApprovalUsedLate, ClassApprovalExpired:
 		return &Verdict{}
 	case ClassPolicyOutcome:
 		return &Outcome{}

@@ -3922,6 +3922,7 @@ type Verdict struct {
 	Error         string                 `protobuf:"bytes,11,opt,name=error,proto3" json:"error,omitempty"`                           // evaluation error, for policy.error
 	WouldHave     bool                   `protobuf:"varint,12,opt,name=would_have,json=wouldHave,proto3" json:"would_have,omitempty"` // audit: actions are recorded, not done
 	Attack        []string               `protobuf:"bytes,13,rep,name=attack,proto3" json:"attack,omitempty"`
+	Approval      *VerdictApproval       `protobuf:"bytes,14,opt,name=approval,proto3" json:"approval,omitempty"` // what an approval had to do with it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4047,6 +4048,348 @@ func (x *Verdict) GetAttack() []string {
 	return nil
 }
 
+func (x *Verdict) GetApproval() *VerdictApproval {
+	if x != nil {
+		return x.Approval
+	}
+	return nil
+}
+
+// VerdictApproval is an approval's part in a decision. In records of class
+// approval.used, approval.used_late and approval.expired it is what they tell.
+type VerdictApproval struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Group         string                 `protobuf:"bytes,2,opt,name=group,proto3" json:"group,omitempty"`
+	State         string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"` // used, late, expired; in a verdict: exceeded, revoked
+	Uses          uint64                 `protobuf:"varint,4,opt,name=uses,proto3" json:"uses,omitempty"`  // so far, in the logs of this incarnation
+	MaxUses       uint64                 `protobuf:"varint,5,opt,name=max_uses,json=maxUses,proto3" json:"max_uses,omitempty"`
+	LoadedIndex   uint64                 `protobuf:"varint,6,opt,name=loaded_index,json=loadedIndex,proto3" json:"loaded_index,omitempty"`    // leaf of this log that loaded it
+	VerdictIndex  uint64                 `protobuf:"varint,7,opt,name=verdict_index,json=verdictIndex,proto3" json:"verdict_index,omitempty"` // late: the verdict that it closes, leaf of this log
+	VerdictHash   []byte                 `protobuf:"bytes,8,opt,name=verdict_hash,json=verdictHash,proto3" json:"verdict_hash,omitempty"`     // its RFC 6962 leaf hash
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerdictApproval) Reset() {
+	*x = VerdictApproval{}
+	mi := &file_record_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerdictApproval) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerdictApproval) ProtoMessage() {}
+
+func (x *VerdictApproval) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerdictApproval.ProtoReflect.Descriptor instead.
+func (*VerdictApproval) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *VerdictApproval) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *VerdictApproval) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *VerdictApproval) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *VerdictApproval) GetUses() uint64 {
+	if x != nil {
+		return x.Uses
+	}
+	return 0
+}
+
+func (x *VerdictApproval) GetMaxUses() uint64 {
+	if x != nil {
+		return x.MaxUses
+	}
+	return 0
+}
+
+func (x *VerdictApproval) GetLoadedIndex() uint64 {
+	if x != nil {
+		return x.LoadedIndex
+	}
+	return 0
+}
+
+func (x *VerdictApproval) GetVerdictIndex() uint64 {
+	if x != nil {
+		return x.VerdictIndex
+	}
+	return 0
+}
+
+func (x *VerdictApproval) GetVerdictHash() []byte {
+	if x != nil {
+		return x.VerdictHash
+	}
+	return nil
+}
+
+// Approval is a statement that was signed by approvers, as it takes effect in
+// the log of one VM. The host has verified the signatures before it sealed this.
+type Approval struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Statement       []byte                 `protobuf:"bytes,1,opt,name=statement,proto3" json:"statement,omitempty"`                                    // as it was signed, see rules/approval
+	Signatures      [][]byte               `protobuf:"bytes,2,rep,name=signatures,proto3" json:"signatures,omitempty"`                                  // SSH signatures in their binary form
+	Signers         []string               `protobuf:"bytes,3,rep,name=signers,proto3" json:"signers,omitempty"`                                        // principals whose signatures count, without the requester
+	Require         uint32                 `protobuf:"varint,4,opt,name=require,proto3" json:"require,omitempty"`                                       // how many the group wanted
+	ApproversSha256 []byte                 `protobuf:"bytes,5,opt,name=approvers_sha256,json=approversSha256,proto3" json:"approvers_sha256,omitempty"` // of the trust roots, see approval.approvers in the host log
+	Submitter       string                 `protobuf:"bytes,6,opt,name=submitter,proto3" json:"submitter,omitempty"`                                    // who handed it in
+	Uses            uint64                 `protobuf:"varint,7,opt,name=uses,proto3" json:"uses,omitempty"`                                             // made in earlier shards of this incarnation
+	CarriedFrom     string                 `protobuf:"bytes,8,opt,name=carried_from,json=carriedFrom,proto3" json:"carried_from,omitempty"`             // origin of the shard before, where it was loaded there
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *Approval) Reset() {
+	*x = Approval{}
+	mi := &file_record_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Approval) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Approval) ProtoMessage() {}
+
+func (x *Approval) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Approval.ProtoReflect.Descriptor instead.
+func (*Approval) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *Approval) GetStatement() []byte {
+	if x != nil {
+		return x.Statement
+	}
+	return nil
+}
+
+func (x *Approval) GetSignatures() [][]byte {
+	if x != nil {
+		return x.Signatures
+	}
+	return nil
+}
+
+func (x *Approval) GetSigners() []string {
+	if x != nil {
+		return x.Signers
+	}
+	return nil
+}
+
+func (x *Approval) GetRequire() uint32 {
+	if x != nil {
+		return x.Require
+	}
+	return 0
+}
+
+func (x *Approval) GetApproversSha256() []byte {
+	if x != nil {
+		return x.ApproversSha256
+	}
+	return nil
+}
+
+func (x *Approval) GetSubmitter() string {
+	if x != nil {
+		return x.Submitter
+	}
+	return ""
+}
+
+func (x *Approval) GetUses() uint64 {
+	if x != nil {
+		return x.Uses
+	}
+	return 0
+}
+
+func (x *Approval) GetCarriedFrom() string {
+	if x != nil {
+		return x.CarriedFrom
+	}
+	return ""
+}
+
+// Revocation ends an approval, as it takes effect in the log of one VM.
+type Revocation struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Statement       []byte                 `protobuf:"bytes,1,opt,name=statement,proto3" json:"statement,omitempty"` // as it was signed, see rules/approval
+	Signatures      [][]byte               `protobuf:"bytes,2,rep,name=signatures,proto3" json:"signatures,omitempty"`
+	Signers         []string               `protobuf:"bytes,3,rep,name=signers,proto3" json:"signers,omitempty"`
+	ApproversSha256 []byte                 `protobuf:"bytes,4,opt,name=approvers_sha256,json=approversSha256,proto3" json:"approvers_sha256,omitempty"`
+	Submitter       string                 `protobuf:"bytes,5,opt,name=submitter,proto3" json:"submitter,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *Revocation) Reset() {
+	*x = Revocation{}
+	mi := &file_record_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Revocation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Revocation) ProtoMessage() {}
+
+func (x *Revocation) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
+func (*Revocation) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *Revocation) GetStatement() []byte {
+	if x != nil {
+		return x.Statement
+	}
+	return nil
+}
+
+func (x *Revocation) GetSignatures() [][]byte {
+	if x != nil {
+		return x.Signatures
+	}
+	return nil
+}
+
+func (x *Revocation) GetSigners() []string {
+	if x != nil {
+		return x.Signers
+	}
+	return nil
+}
+
+func (x *Revocation) GetApproversSha256() []byte {
+	if x != nil {
+		return x.ApproversSha256
+	}
+	return nil
+}
+
+func (x *Revocation) GetSubmitter() string {
+	if x != nil {
+		return x.Submitter
+	}
+	return ""
+}
+
+// Approvers are the trust roots of approvals that hold from now on, in the host
+// log.
+type Approvers struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Text          []byte                 `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`     // canonical, see rules/approval
+	Sha256        []byte                 `protobuf:"bytes,2,opt,name=sha256,proto3" json:"sha256,omitempty"` // of text
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Approvers) Reset() {
+	*x = Approvers{}
+	mi := &file_record_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Approvers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Approvers) ProtoMessage() {}
+
+func (x *Approvers) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Approvers.ProtoReflect.Descriptor instead.
+func (*Approvers) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *Approvers) GetText() []byte {
+	if x != nil {
+		return x.Text
+	}
+	return nil
+}
+
+func (x *Approvers) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
 type Action struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"` // alert, pause, ...
@@ -4058,7 +4401,7 @@ type Action struct {
 
 func (x *Action) Reset() {
 	*x = Action{}
-	mi := &file_record_proto_msgTypes[36]
+	mi := &file_record_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4070,7 +4413,7 @@ func (x *Action) String() string {
 func (*Action) ProtoMessage() {}
 
 func (x *Action) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[36]
+	mi := &file_record_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4083,7 +4426,7 @@ func (x *Action) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Action.ProtoReflect.Descriptor instead.
 func (*Action) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{36}
+	return file_record_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Action) GetKind() string {
@@ -4129,7 +4472,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_record_proto_msgTypes[37]
+	mi := &file_record_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4141,7 +4484,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[37]
+	mi := &file_record_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4154,7 +4497,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{37}
+	return file_record_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Outcome) GetVerdictIndex() uint64 {
@@ -4263,7 +4606,7 @@ type Erased struct {
 
 func (x *Erased) Reset() {
 	*x = Erased{}
-	mi := &file_record_proto_msgTypes[38]
+	mi := &file_record_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4275,7 +4618,7 @@ func (x *Erased) String() string {
 func (*Erased) ProtoMessage() {}
 
 func (x *Erased) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[38]
+	mi := &file_record_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4288,7 +4631,7 @@ func (x *Erased) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Erased.ProtoReflect.Descriptor instead.
 func (*Erased) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{38}
+	return file_record_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Erased) GetRanges() []*EntryRange {
@@ -4343,7 +4686,7 @@ type ErasedVerdicts struct {
 
 func (x *ErasedVerdicts) Reset() {
 	*x = ErasedVerdicts{}
-	mi := &file_record_proto_msgTypes[39]
+	mi := &file_record_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4355,7 +4698,7 @@ func (x *ErasedVerdicts) String() string {
 func (*ErasedVerdicts) ProtoMessage() {}
 
 func (x *ErasedVerdicts) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[39]
+	mi := &file_record_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4368,7 +4711,7 @@ func (x *ErasedVerdicts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErasedVerdicts.ProtoReflect.Descriptor instead.
 func (*ErasedVerdicts) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{39}
+	return file_record_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ErasedVerdicts) GetPolicy() string {
@@ -4436,7 +4779,7 @@ type Pruned struct {
 
 func (x *Pruned) Reset() {
 	*x = Pruned{}
-	mi := &file_record_proto_msgTypes[40]
+	mi := &file_record_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4448,7 +4791,7 @@ func (x *Pruned) String() string {
 func (*Pruned) ProtoMessage() {}
 
 func (x *Pruned) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[40]
+	mi := &file_record_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4461,7 +4804,7 @@ func (x *Pruned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pruned.ProtoReflect.Descriptor instead.
 func (*Pruned) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{40}
+	return file_record_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Pruned) GetWhat() string {
@@ -4517,7 +4860,7 @@ type Closed struct {
 
 func (x *Closed) Reset() {
 	*x = Closed{}
-	mi := &file_record_proto_msgTypes[41]
+	mi := &file_record_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4529,7 +4872,7 @@ func (x *Closed) String() string {
 func (*Closed) ProtoMessage() {}
 
 func (x *Closed) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[41]
+	mi := &file_record_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4542,7 +4885,7 @@ func (x *Closed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Closed.ProtoReflect.Descriptor instead.
 func (*Closed) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{41}
+	return file_record_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Closed) GetReason() string {
@@ -4576,7 +4919,7 @@ type Dropped struct {
 
 func (x *Dropped) Reset() {
 	*x = Dropped{}
-	mi := &file_record_proto_msgTypes[42]
+	mi := &file_record_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4588,7 +4931,7 @@ func (x *Dropped) String() string {
 func (*Dropped) ProtoMessage() {}
 
 func (x *Dropped) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[42]
+	mi := &file_record_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4601,7 +4944,7 @@ func (x *Dropped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dropped.ProtoReflect.Descriptor instead.
 func (*Dropped) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{42}
+	return file_record_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Dropped) GetOrigin() string {
@@ -4672,7 +5015,7 @@ type Disclosed struct {
 
 func (x *Disclosed) Reset() {
 	*x = Disclosed{}
-	mi := &file_record_proto_msgTypes[43]
+	mi := &file_record_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4684,7 +5027,7 @@ func (x *Disclosed) String() string {
 func (*Disclosed) ProtoMessage() {}
 
 func (x *Disclosed) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[43]
+	mi := &file_record_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4697,7 +5040,7 @@ func (x *Disclosed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disclosed.ProtoReflect.Descriptor instead.
 func (*Disclosed) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{43}
+	return file_record_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Disclosed) GetName() string {
@@ -4773,7 +5116,7 @@ type EntryRange struct {
 
 func (x *EntryRange) Reset() {
 	*x = EntryRange{}
-	mi := &file_record_proto_msgTypes[44]
+	mi := &file_record_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4785,7 +5128,7 @@ func (x *EntryRange) String() string {
 func (*EntryRange) ProtoMessage() {}
 
 func (x *EntryRange) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[44]
+	mi := &file_record_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4798,7 +5141,7 @@ func (x *EntryRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntryRange.ProtoReflect.Descriptor instead.
 func (*EntryRange) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{44}
+	return file_record_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *EntryRange) GetFirst() uint64 {
@@ -4828,7 +5171,7 @@ type Backup struct {
 
 func (x *Backup) Reset() {
 	*x = Backup{}
-	mi := &file_record_proto_msgTypes[45]
+	mi := &file_record_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4840,7 +5183,7 @@ func (x *Backup) String() string {
 func (*Backup) ProtoMessage() {}
 
 func (x *Backup) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[45]
+	mi := &file_record_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4853,7 +5196,7 @@ func (x *Backup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backup.ProtoReflect.Descriptor instead.
 func (*Backup) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{45}
+	return file_record_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Backup) GetRequester() string {
@@ -4895,7 +5238,7 @@ type Restore struct {
 
 func (x *Restore) Reset() {
 	*x = Restore{}
-	mi := &file_record_proto_msgTypes[46]
+	mi := &file_record_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4907,7 +5250,7 @@ func (x *Restore) String() string {
 func (*Restore) ProtoMessage() {}
 
 func (x *Restore) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[46]
+	mi := &file_record_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4920,7 +5263,7 @@ func (x *Restore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Restore.ProtoReflect.Descriptor instead.
 func (*Restore) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{46}
+	return file_record_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Restore) GetRequester() string {
@@ -5001,7 +5344,7 @@ type Damage struct {
 
 func (x *Damage) Reset() {
 	*x = Damage{}
-	mi := &file_record_proto_msgTypes[47]
+	mi := &file_record_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5013,7 +5356,7 @@ func (x *Damage) String() string {
 func (*Damage) ProtoMessage() {}
 
 func (x *Damage) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[47]
+	mi := &file_record_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5026,7 +5369,7 @@ func (x *Damage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Damage.ProtoReflect.Descriptor instead.
 func (*Damage) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{47}
+	return file_record_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Damage) GetOrigin() string {
@@ -5480,7 +5823,7 @@ const file_record_proto_rawDesc = "" +
 	"\fActivePolicy\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04mode\x18\x02 \x01(\tR\x04mode\x12\x16\n" +
-	"\x06digest\x18\x03 \x01(\fR\x06digest\"\x8f\x03\n" +
+	"\x06digest\x18\x03 \x01(\fR\x06digest\"\xcf\x03\n" +
 	"\aVerdict\x12\x16\n" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x1a\n" +
 	"\bseverity\x18\x02 \x01(\tR\bseverity\x12\x12\n" +
@@ -5501,7 +5844,40 @@ const file_record_proto_rawDesc = "" +
 	"\x05error\x18\v \x01(\tR\x05error\x12\x1d\n" +
 	"\n" +
 	"would_have\x18\f \x01(\bR\twouldHave\x12\x16\n" +
-	"\x06attack\x18\r \x03(\tR\x06attack\"\xc0\x01\n" +
+	"\x06attack\x18\r \x03(\tR\x06attack\x12>\n" +
+	"\bapproval\x18\x0e \x01(\v2\".provost.record.v1.VerdictApprovalR\bapproval\"\xe7\x01\n" +
+	"\x0fVerdictApproval\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05group\x18\x02 \x01(\tR\x05group\x12\x14\n" +
+	"\x05state\x18\x03 \x01(\tR\x05state\x12\x12\n" +
+	"\x04uses\x18\x04 \x01(\x04R\x04uses\x12\x19\n" +
+	"\bmax_uses\x18\x05 \x01(\x04R\amaxUses\x12!\n" +
+	"\floaded_index\x18\x06 \x01(\x04R\vloadedIndex\x12#\n" +
+	"\rverdict_index\x18\a \x01(\x04R\fverdictIndex\x12!\n" +
+	"\fverdict_hash\x18\b \x01(\fR\vverdictHash\"\xfc\x01\n" +
+	"\bApproval\x12\x1c\n" +
+	"\tstatement\x18\x01 \x01(\fR\tstatement\x12\x1e\n" +
+	"\n" +
+	"signatures\x18\x02 \x03(\fR\n" +
+	"signatures\x12\x18\n" +
+	"\asigners\x18\x03 \x03(\tR\asigners\x12\x18\n" +
+	"\arequire\x18\x04 \x01(\rR\arequire\x12)\n" +
+	"\x10approvers_sha256\x18\x05 \x01(\fR\x0fapproversSha256\x12\x1c\n" +
+	"\tsubmitter\x18\x06 \x01(\tR\tsubmitter\x12\x12\n" +
+	"\x04uses\x18\a \x01(\x04R\x04uses\x12!\n" +
+	"\fcarried_from\x18\b \x01(\tR\vcarriedFrom\"\xad\x01\n" +
+	"\n" +
+	"Revocation\x12\x1c\n" +
+	"\tstatement\x18\x01 \x01(\fR\tstatement\x12\x1e\n" +
+	"\n" +
+	"signatures\x18\x02 \x03(\fR\n" +
+	"signatures\x12\x18\n" +
+	"\asigners\x18\x03 \x03(\tR\asigners\x12)\n" +
+	"\x10approvers_sha256\x18\x04 \x01(\fR\x0fapproversSha256\x12\x1c\n" +
+	"\tsubmitter\x18\x05 \x01(\tR\tsubmitter\"7\n" +
+	"\tApprovers\x12\x12\n" +
+	"\x04text\x18\x01 \x01(\fR\x04text\x12\x16\n" +
+	"\x06sha256\x18\x02 \x01(\fR\x06sha256\"\xc0\x01\n" +
 	"\x06Action\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12I\n" +
@@ -5626,7 +6002,7 @@ func file_record_proto_rawDescGZIP() []byte {
 }
 
 var file_record_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_record_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
+var file_record_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_record_proto_goTypes = []any{
 	(LossReason)(0),          // 0: provost.record.v1.LossReason
 	(*Event)(nil),            // 1: provost.record.v1.Event
@@ -5665,19 +6041,23 @@ var file_record_proto_goTypes = []any{
 	(*BundleActivation)(nil), // 34: provost.record.v1.BundleActivation
 	(*ActivePolicy)(nil),     // 35: provost.record.v1.ActivePolicy
 	(*Verdict)(nil),          // 36: provost.record.v1.Verdict
-	(*Action)(nil),           // 37: provost.record.v1.Action
-	(*Outcome)(nil),          // 38: provost.record.v1.Outcome
-	(*Erased)(nil),           // 39: provost.record.v1.Erased
-	(*ErasedVerdicts)(nil),   // 40: provost.record.v1.ErasedVerdicts
-	(*Pruned)(nil),           // 41: provost.record.v1.Pruned
-	(*Closed)(nil),           // 42: provost.record.v1.Closed
-	(*Dropped)(nil),          // 43: provost.record.v1.Dropped
-	(*Disclosed)(nil),        // 44: provost.record.v1.Disclosed
-	(*EntryRange)(nil),       // 45: provost.record.v1.EntryRange
-	(*Backup)(nil),           // 46: provost.record.v1.Backup
-	(*Restore)(nil),          // 47: provost.record.v1.Restore
-	(*Damage)(nil),           // 48: provost.record.v1.Damage
-	nil,                      // 49: provost.record.v1.Action.ParametersEntry
+	(*VerdictApproval)(nil),  // 37: provost.record.v1.VerdictApproval
+	(*Approval)(nil),         // 38: provost.record.v1.Approval
+	(*Revocation)(nil),       // 39: provost.record.v1.Revocation
+	(*Approvers)(nil),        // 40: provost.record.v1.Approvers
+	(*Action)(nil),           // 41: provost.record.v1.Action
+	(*Outcome)(nil),          // 42: provost.record.v1.Outcome
+	(*Erased)(nil),           // 43: provost.record.v1.Erased
+	(*ErasedVerdicts)(nil),   // 44: provost.record.v1.ErasedVerdicts
+	(*Pruned)(nil),           // 45: provost.record.v1.Pruned
+	(*Closed)(nil),           // 46: provost.record.v1.Closed
+	(*Dropped)(nil),          // 47: provost.record.v1.Dropped
+	(*Disclosed)(nil),        // 48: provost.record.v1.Disclosed
+	(*EntryRange)(nil),       // 49: provost.record.v1.EntryRange
+	(*Backup)(nil),           // 50: provost.record.v1.Backup
+	(*Restore)(nil),          // 51: provost.record.v1.Restore
+	(*Damage)(nil),           // 52: provost.record.v1.Damage
+	nil,                      // 53: provost.record.v1.Action.ParametersEntry
 }
 var file_record_proto_depIdxs = []int32{
 	2,  // 0: provost.record.v1.Event.process:type_name -> provost.record.v1.Process
@@ -5705,16 +6085,17 @@ var file_record_proto_depIdxs = []int32{
 	0,  // 22: provost.record.v1.LostCount.reason:type_name -> provost.record.v1.LossReason
 	31, // 23: provost.record.v1.WitnessState.answers:type_name -> provost.record.v1.WitnessAnswer
 	35, // 24: provost.record.v1.BundleActivation.policies:type_name -> provost.record.v1.ActivePolicy
-	37, // 25: provost.record.v1.Verdict.actions:type_name -> provost.record.v1.Action
-	49, // 26: provost.record.v1.Action.parameters:type_name -> provost.record.v1.Action.ParametersEntry
-	45, // 27: provost.record.v1.Erased.ranges:type_name -> provost.record.v1.EntryRange
-	40, // 28: provost.record.v1.Erased.verdicts:type_name -> provost.record.v1.ErasedVerdicts
-	45, // 29: provost.record.v1.Pruned.range:type_name -> provost.record.v1.EntryRange
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	41, // 25: provost.record.v1.Verdict.actions:type_name -> provost.record.v1.Action
+	37, // 26: provost.record.v1.Verdict.approval:type_name -> provost.record.v1.VerdictApproval
+	53, // 27: provost.record.v1.Action.parameters:type_name -> provost.record.v1.Action.ParametersEntry
+	49, // 28: provost.record.v1.Erased.ranges:type_name -> provost.record.v1.EntryRange
+	44, // 29: provost.record.v1.Erased.verdicts:type_name -> provost.record.v1.ErasedVerdicts
+	49, // 30: provost.record.v1.Pruned.range:type_name -> provost.record.v1.EntryRange
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_record_proto_init() }
@@ -5728,7 +6109,7 @@ func file_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_record_proto_rawDesc), len(file_record_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   49,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

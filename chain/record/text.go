@@ -123,7 +123,13 @@ func Text(c Class, m Message) string {
 		fmt.Fprintf(&b, "blind for %.3f s: %s; %s", float64(m.To-m.From)/1e9, m.Cause, strings.Join(m.Changes, "; "))
 	case *BundleActivation:
 		fmt.Fprintf(&b, "bundle %s %s with %d policies, digest %x", m.Name, m.Version, len(m.Policies), m.Digest)
+	case *Approval, *Revocation, *Approvers:
+		approvalText(&b, m)
 	case *Verdict:
+		if m.Approval != nil && (c == ClassApprovalUsed || c == ClassApprovalUsedLate || c == ClassApprovalExpired) {
+			useText(&b, m)
+			break
+		}
 		kinds := make([]string, len(m.Actions))
 		for i, a := range m.Actions {
 			kinds[i] = a.Kind
