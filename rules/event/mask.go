@@ -16,13 +16,7 @@ func (e *Event) mask(f Field, n uint64) {
 
 // forceList makes a list of the names of bits.
 func (e *Event) forceList(f Field) []string {
-	names := capabilityNames[:]
-	switch f {
-	case FileAttributes:
-		names = attributeNames[:]
-	case NamespaceChanged:
-		names = namespaceNames[:]
-	}
+	names, _ := maskNames(f)
 	from := len(e.texts)
 	for bit := range 64 {
 		if e.masks[f-endAddresses]&(1<<bit) == 0 {
@@ -38,6 +32,21 @@ func (e *Event) forceList(f Field) []string {
 	e.lists[f-endAddresses] = e.texts[from:len(e.texts):len(e.texts)]
 	e.set(f)
 	return e.lists[f-endAddresses]
+}
+
+// maskNames returns the names of the bits that a list stands for, and whether
+// it is such a list.
+func maskNames(f Field) ([]string, bool) {
+	switch f {
+	case FileAttributes:
+		return attributeNames[:], true
+	case NamespaceChanged:
+		return namespaceNames[:], true
+	case CapabilitiesEffective, CapabilitiesPermitted, CapabilitiesInheritable, CapabilitiesBounding, CapabilitiesAmbient,
+		CapabilitiesEffectiveBefore, CapabilitiesPermittedBefore:
+		return capabilityNames[:], true
+	}
+	return nil, false
 }
 
 // capabilityNames are the names of capabilities(7) by their number.
