@@ -133,12 +133,16 @@ var scratch = sync.Pool{New: func() any { return new(event.Event) }}
 // judged; the state has moved past it all the same, except where the entry was
 // judged before. Verdicts share no memory with payload.
 func (e *Engine) Eval(st *State, leaf record.Leaf, leafHash record.Hash, payload record.Message) ([]*record.Verdict, error) {
+	return e.eval(st, leaf, leafHash, payload, nil)
+}
+
+func (e *Engine) eval(st *State, leaf record.Leaf, leafHash record.Hash, payload record.Message, o *Observer) ([]*record.Verdict, error) {
 	if leaf.Index < st.next {
 		return nil, fmt.Errorf("judge entry %d: the next one is %d: %w", leaf.Index, st.next, record.ErrReject)
 	}
 	st.next = leaf.Index + 1
 	st.mono = max(st.mono, leaf.Mono)
-	j := judgement{engine: e, state: st, leaf: &leaf, hash: leafHash, payload: payload}
+	j := judgement{engine: e, state: st, leaf: &leaf, hash: leafHash, payload: payload, observer: o}
 	j.learn()
 	if m, ok := payload.(*record.Erased); ok {
 		st.forget(m)
@@ -160,6 +164,7 @@ type judgement struct {
 	hash     record.Hash
 	payload  record.Message
 	verdicts []*record.Verdict
+	observer *Observer // nil: nobody watches
 }
 
 func (j *judgement) learn() {
@@ -206,6 +211,9 @@ func (j *judgement) judge() error {
 	if j.payload == nil && (active || teaches(j.leaf)) {
 		return fmt.Errorf("judge %s entry %d: %w: %w", j.leaf.Header.Class, j.leaf.Index, ErrNoPayload, record.ErrReject)
 	}
+	if j.observer != nil {
+		j.observeIdle(candidates)
+	}
 	if !active || j.engine.ownOutput(j.payload) {
 		return nil
 	}
@@ -220,11 +228,14 @@ func (j *judgement) judge() error {
 			continue
 		}
 		p := j.engine.bundle.Policies[i]
+		j.asked(p, PartCondition, "", p.Condition, ev)
 		switch ok, err := p.Condition.Eval(ev); {
 		case err != nil:
 			j.fail(p, mode, err.Error())
 		case ok:
 			j.match(p, mode, ev)
+		default:
+			j.ended(p, EndCondition, "")
 		}
 	}
 	return nil

@@ -39,6 +39,7 @@ func (j *judgement) match(p *policy.Policy, mode policy.Mode, ev *event.Event) {
 	if c := p.Cooldown; c != nil {
 		var pass bool
 		if suppressed, pass = j.state.pass(j.leaf, j.hash, p, cooldownKey(c, ev), c.Period); !pass {
+			j.ended(p, EndCooldown, "")
 			return
 		}
 	}

@@ -325,7 +325,9 @@ func (r ref) trace(e *event.Event) FieldTrace {
 // maxShown bounds the members of a list that are shown.
 const maxShown = 16
 
-func quoted(s string) string { return `"` + strings.ReplaceAll(Safe(clip(s, maxPart)), `"`, `\"`) + `"` }
+func quoted(s string) string {
+	return `"` + strings.ReplaceAll(Safe(clip(s, maxPart)), `"`, `\"`) + `"`
+}
 
 func quotedList(list []string) string {
 	var b strings.Builder
