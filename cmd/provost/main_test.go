@@ -74,6 +74,11 @@ func TestCalls(t *testing.T) {
 		{"policy check " + broken, exitInvalid, "onn"},
 		{"policy check " + junk, exitUsage, "name the directory"},
 		{"policy check ../../examples/policies/baseline", exitOK, "bundle baseline"},
+		{"policy fmt --check ../../examples/policies/baseline", exitOK, ""},
+		{"policy fmt " + junk, exitUsage, "is named neither"},
+		{"policy diff ../../examples/policies/baseline ../../examples/policies/baseline --exit-code", exitOK, "They mean the same."},
+		{"policy diff ../../examples/policies/baseline " + broken, exitInvalid, "cannot be loaded"},
+		{"policy docs ../../examples/policies/baseline", exitOK, "| Execution | [T1059.004 Unix Shell]"},
 		{"version", exitOK, "provost "},
 	}
 	for _, c := range cases {

@@ -61,6 +61,8 @@ type Bundle struct {
 	Policies []*Policy
 	// Files by name, for diagnostics.
 	Files map[string][]byte
+
+	lists map[string]*list // for Outline
 }
 
 // Policy is one compiled policy. It is immutable and may be used by many
