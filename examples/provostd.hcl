@@ -90,6 +90,12 @@ api {
 #   # gets as far as the identities below. Default: no certificates are taken.
 #   client_ca = "/etc/provost/tls/clients.pem"
 #
+#   # Files of the revocation lists of these CAs, PEM or DER, one current list of each
+#   # CA that has signed clients or their CAs. Where a list is missing, or older than
+#   # it says it may be, no certificate of its CA is taken. They may be replaced at any
+#   # time. Default: certificates are good until they expire.
+#   client_crl = ["/etc/provost/tls/clients.crl"]
+#
 #   # Whether tokens are taken. Default false.
 #   tokens = true
 # }

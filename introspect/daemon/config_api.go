@@ -33,7 +33,10 @@ type ListenerConfig struct {
 	Certificate string `hcl:"certificate"`        // chain, PEM
 	Key         string `hcl:"key"`                // of it, PEM
 	ClientCA    string `hcl:"client_ca,optional"` // CAs of client certificates, PEM; empty: none are taken
-	Tokens      bool   `hcl:"tokens,optional"`    // bearer tokens are taken
+	// ClientCRL are files of revocation lists of these CAs, PEM or DER; empty: none
+	// of their certificates is revoked.
+	ClientCRL []string `hcl:"client_crl,optional"`
+	Tokens    bool     `hcl:"tokens,optional"` // bearer tokens are taken
 }
 
 // IdentityConfig is somebody with a client certificate.
@@ -94,6 +97,12 @@ func (c *Config) completeListeners(v *validator) (certificates bool) {
 		seen[l.Address] = true
 		v.path("listener.certificate", l.Certificate)
 		v.path("listener.key", l.Key)
+		for _, name := range l.ClientCRL {
+			v.path("listener.client_crl", name)
+		}
+		if len(l.ClientCRL) > access.MaxRevocationFiles || len(l.ClientCRL) > 0 && l.ClientCA == "" {
+			v.bad("listener", "Revocation lists cannot be used", fmt.Sprintf("%s has %d files in client_crl; want at most %d, and client_ca, whose certificates they revoke.", l.Address, len(l.ClientCRL), access.MaxRevocationFiles))
+		}
 		if l.ClientCA != "" {
 			v.path("listener.client_ca", l.ClientCA)
 			certificates = true

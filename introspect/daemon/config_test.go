@@ -68,6 +68,8 @@ func TestConfigProblems(t *testing.T) {
 		{"listener for nobody", `host_id = "h"` + listener("", ""), "lets nobody in"},
 		{"listener without port", `host_id = "h"` + strings.Replace(listener("tokens = true", ""), ":9478", "", 1), "Listen address cannot be used"},
 		{"listener twice", `host_id = "h"` + listener("tokens = true", "") + listener("tokens = true", ""), "described twice"},
+		{"lists without CA", `host_id = "h"` + listener("tokens = true\n  client_crl = [\"/l\"]", ""), "Revocation lists cannot be used"},
+		{"list somewhere", `host_id = "h"` + listener("client_ca = \"/c\"\n  client_crl = [\"l\"]", ""), "Path is not absolute"},
 		{"identity without CA", `host_id = "h"` + listener("tokens = true", "role = \"auditor\"\n  certificates = [\"cn:a\"]"), "known to no listener"},
 		{"identity without certificates", `host_id = "h"` + listener("client_ca = \"/c\"", "role = \"auditor\"\n  certificates = []"), "known to no listener"},
 		{"identity of no role", `host_id = "h"` + listener("client_ca = \"/c\"", "role = \"root\"\n  certificates = [\"cn:a\"]"), "is none of operator, auditor, tenant"},

@@ -92,7 +92,7 @@ func (d *Daemon) listen() (_ *servers, err error) {
 func (s *servers) add(h *http.Server, l net.Listener) { s.all = append(s.all, server{h, l}) }
 
 func (c *ListenerConfig) files() access.TLSFiles {
-	return access.TLSFiles{Certificate: c.Certificate, Key: c.Key, ClientCA: c.ClientCA, Optional: c.Tokens}
+	return access.TLSFiles{Certificate: c.Certificate, Key: c.Key, ClientCA: c.ClientCA, ClientCRLs: c.ClientCRL, Optional: c.Tokens}
 }
 
 // CheckListeners reads what listeners need, so that a certificate or a file of
@@ -104,7 +104,11 @@ func CheckListeners(c *Config) error {
 	nobody := slog.New(slog.DiscardHandler)
 	_, err := access.OpenTokens(c.API.Tokens, nobody, &access.Stats{})
 	for i := range c.Listeners {
-		if _, e := access.OpenTLS(c.Listeners[i].files(), nobody, &access.Stats{}); e != nil {
+		files, e := access.OpenTLS(c.Listeners[i].files(), nobody, &access.Stats{}, time.Now)
+		if e == nil {
+			e = files.Fresh()
+		}
+		if e != nil {
 			err = errors.Join(err, fmt.Errorf("listener %s: %w", c.Listeners[i].Address, e))
 		}
 	}
@@ -113,7 +117,7 @@ func CheckListeners(c *Config) error {
 
 // listenTLS adds a listener for others than this host.
 func (d *Daemon) listenTLS(s *servers, c *ListenerConfig, tokens *access.Tokens, routes http.Handler) error {
-	files, err := access.OpenTLS(c.files(), d.log, d.door)
+	files, err := access.OpenTLS(c.files(), d.log, d.door, time.Now)
 	if err != nil {
 		return err
 	}

@@ -221,6 +221,9 @@ func TestBadListeners(t *testing.T) {
 	for name, change := range map[string]func(c *Config){
 		"group":       func(c *Config) { c.API.Group = "no-such-group" },
 		"certificate": func(c *Config) { c.Listeners[0].Certificate = "/nowhere" },
+		"lists": func(c *Config) {
+			c.Listeners[0].ClientCA, c.Listeners[0].ClientCRL = c.Listeners[0].Certificate, []string{"/nowhere"}
+		},
 		"port in use": func(c *Config) { c.Listeners[0].Address = v.remote },
 		"plain port":  func(c *Config) { c.API.Listen = v.local },
 	} {
@@ -230,7 +233,7 @@ func TestBadListeners(t *testing.T) {
 		cfg.API.Socket = filepath.Join(t.TempDir(), "s")
 		cfg.Listeners = append([]ListenerConfig(nil), cfg.Listeners...)
 		change(&cfg)
-		if err := CheckListeners(&cfg); (err == nil) == (name == "certificate") {
+		if err := CheckListeners(&cfg); (err == nil) == (name == "certificate" || name == "lists") {
 			t.Errorf("%s: the check says %v", name, err)
 		}
 		d := *v.Daemon

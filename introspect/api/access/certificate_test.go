@@ -165,7 +165,7 @@ func TestOpenTLS(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := good
 			c.change(&f)
-			_, err := OpenTLS(f, d.tokens.log, &Stats{})
+			_, err := OpenTLS(f, d.tokens.log, &Stats{}, time.Now)
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%v, want %q", err, c.want)
 			}

@@ -32,12 +32,15 @@ type authority struct {
 	key  *ecdsa.PrivateKey
 	cert *x509.Certificate
 	n    int64
+
+	lists int64 // that it has made
 }
 
 func newAuthority(t *testing.T, name string) *authority {
 	t.Helper()
 	a := &authority{t: t}
-	a.key, a.cert = a.sign(&x509.Certificate{Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign})
+	a.key, a.cert = a.sign(&x509.Certificate{Subject: pkix.Name{CommonName: name}, NotAfter: time.Now().Add(1000 * time.Hour), IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign})
 	return a
 }
 
@@ -115,6 +118,33 @@ func (a *authority) server(dir, name string) {
 	put(a.t, filepath.Join(dir, "server.key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 }
 
+// list is a revocation list of the CA, DER, that is good for an hour.
+func (a *authority) list(change func(*x509.RevocationList), revoked ...*tls.Certificate) []byte {
+	a.t.Helper()
+	a.lists++
+	l := &x509.RevocationList{Number: big.NewInt(a.lists), ThisUpdate: time.Now().Add(-time.Hour), NextUpdate: time.Now().Add(time.Hour)}
+	for _, c := range revoked {
+		leaf, err := x509.ParseCertificate(c.Certificate[0])
+		if err != nil {
+			a.t.Fatal(err)
+		}
+		l.RevokedCertificateEntries = append(l.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: leaf.SerialNumber, RevocationTime: time.Now()})
+	}
+	if change != nil {
+		change(l)
+	}
+	der, err := x509.CreateRevocationList(rand.Reader, l, a.cert, a.key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return der
+}
+
+// pemList is list in PEM.
+func (a *authority) pemList(revoked ...*tls.Certificate) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: a.list(nil, revoked...)})
+}
+
 func put(t *testing.T, path string, b []byte) {
 	t.Helper()
 	if err := os.WriteFile(path, b, 0o600); err != nil {
@@ -148,7 +178,8 @@ type door struct {
 
 // settings of a door that tests differ in.
 type settings struct {
-	required    bool // a client certificate
+	required    bool     // a client certificate
+	lists       []string // files of revocation lists, at first empty ones of the clients' CA
 	limits      Limits
 	connections Connections
 	routes      func(http.ResponseWriter, *http.Request)
@@ -165,7 +196,12 @@ func openDoor(t *testing.T, s settings) *door {
 	if d.tokens, err = OpenTokens(d.file("tokens"), log, &d.stats); err != nil {
 		t.Fatal(err)
 	}
-	d.tls, err = OpenTLS(TLSFiles{Certificate: d.file("server.pem"), Key: d.file("server.key"), ClientCA: d.file("clients.pem"), Optional: !s.required}, log, &d.stats)
+	files := TLSFiles{Certificate: d.file("server.pem"), Key: d.file("server.key"), ClientCA: d.file("clients.pem"), Optional: !s.required}
+	for _, name := range s.lists {
+		put(t, d.file(name), d.clients.list(nil))
+		files.ClientCRLs = append(files.ClientCRLs, d.file(name))
+	}
+	d.tls, err = OpenTLS(files, log, &d.stats, d.clock.Now)
 	if err != nil {
 		t.Fatal(err)
 	}
