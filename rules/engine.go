@@ -3,7 +3,6 @@ package rules
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 
@@ -29,8 +28,8 @@ type Options struct {
 	VMModes map[string]policy.Mode
 	// Channels are the names of the alert channels of this host.
 	Channels []string
-	// Actions are the kinds of action this host can do. Nil means all:
-	// alert and pause.
+	// Actions is what this host can do: kinds of action, and the Capabilities
+	// below. Nil means everything, for tests and replay.
 	Actions []string
 }
 
@@ -52,29 +51,17 @@ func New(b *policy.Bundle, opts Options) (*Engine, error) {
 	if opts.HostMode == policy.ModeUnset {
 		opts.HostMode = policy.ModeEnforce
 	}
-	if opts.Actions == nil {
-		opts.Actions = []string{"alert", "pause"}
-	}
 	e := &Engine{bundle: b, opts: opts, byClass: make(map[record.Class][]int), watchers: make(map[string]bool)}
 	var problems []error
 	for i, p := range b.Policies {
-		for _, a := range p.Actions {
-			if !slices.Contains(opts.Actions, a.Kind) {
-				problems = append(problems, fmt.Errorf("policy %q: this host cannot do the action %q", p.Name, a.Kind))
-			}
-			for _, ch := range a.Channels {
-				if !slices.Contains(opts.Channels, ch) {
-					problems = append(problems, fmt.Errorf("policy %q: this host has no alert channel %q", p.Name, ch))
-				}
-			}
-		}
+		problems = append(problems, e.refuse(p)...)
 		if p.Watches {
 			e.watchers[p.Name] = true
 		}
 		if p.Mode == policy.ModeOff {
 			continue
 		}
-		for _, c := range p.On {
+		for _, c := range p.Classes() {
 			e.byClass[c] = append(e.byClass[c], i)
 		}
 	}

@@ -493,3 +493,24 @@ func TestStateOverflow(t *testing.T) {
 		t.Errorf("second report %v", got)
 	}
 }
+
+// What this version or this host cannot do is refused and never ignored (I10).
+func TestRefused(t *testing.T) {
+	pol := func(block string) *policy.Bundle {
+		return load(t, "policy \"p\" {\n on = [\"process.exec\"]\n action \"pause\" {}\n"+block+"}\n")
+	}
+	daemon := []string{"alert", "pause"}
+	for block, want := range map[string]string{
+		"action \"snapshot\" {}\n":                                       `cannot do the action "snapshot"`,
+		"prevent \"egress\" {\n allow = [\"192.0.2.0/24\"]\n}\n":         "cannot prevent egress",
+		"limit {\n max = 1\n per = \"1h\"\n scope = \"host\"\n}\n":       `limit of the scope "host"`,
+		"action \"alert\" {\n message = \"x\"\n channels = [\"y\"]\n}\n": `no alert channel "y"`,
+	} {
+		if _, err := New(pol(block), Options{Actions: daemon}); err == nil || !errors.Is(err, record.ErrReject) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q gives %v, want %q", block, err, want)
+		}
+	}
+	if _, err := New(pol(""), Options{Actions: daemon}); err != nil {
+		t.Error(err)
+	}
+}

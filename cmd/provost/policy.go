@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/provostd/provost/rules/policy"
 )
@@ -18,6 +19,9 @@ func policyCheckCommand(a *app) func(context.Context, []string) error {
 			return &usageError{fmt.Sprintf("%s is a file; name the directory of the bundle", dir)}
 		}
 		b, diags := policy.Load(dir)
+		if b != nil {
+			diags = append(diags, b.Expiring(time.Now())...)
+		}
 		if a.output == "json" {
 			out, err := policy.DiagnosticsJSON(diags)
 			if err != nil {

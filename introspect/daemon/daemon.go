@@ -179,7 +179,7 @@ func (d *Daemon) loadPolicies() error {
 		b = loaded
 		d.bundle = loaded
 	}
-	opts := rules.Options{HostMode: mode(d.cfg.Mode), VMModes: map[string]policy.Mode{}}
+	opts := rules.Options{HostMode: mode(d.cfg.Mode), VMModes: map[string]policy.Mode{}, Actions: []string{"alert", "pause"}}
 	for _, dom := range d.cfg.Domains {
 		opts.VMModes[dom.id.String()] = mode(dom.Mode)
 	}

@@ -48,6 +48,27 @@ type Event struct {
 	// Iter is the position of the loop over a list that is being evaluated;
 	// such loops do not nest.
 	Iter int
+
+	// Bound are values that earlier events had, in the order in which the
+	// policy under evaluation numbers them. The engine lends them for one
+	// evaluation; missing ones are missing fields.
+	Bound []Bound
+}
+
+// Bound is a value of an earlier event: of a text or an address Str, of a
+// number Num, of a true/false field Num as 0 or 1.
+type Bound struct {
+	Present bool
+	Str     string
+	Num     uint64
+}
+
+// BoundAt returns the value with number i.
+func (e *Event) BoundAt(i int) Bound {
+	if i < len(e.Bound) {
+		return e.Bound[i]
+	}
+	return Bound{}
 }
 
 func (e *Event) set(f Field)  { e.have[f/64] |= 1 << (f % 64) }
@@ -120,7 +141,7 @@ func (e *Event) Reset() {
 	e.texts = e.texts[:0]
 	e.flags = 0
 	e.ancestors = e.ancestors[:0]
-	e.metadata, e.uuid, e.wall = nil, "", 0
+	e.metadata, e.uuid, e.wall, e.Bound = nil, "", 0, nil
 }
 
 // SetString sets a string field; an empty string makes it missing. Values are

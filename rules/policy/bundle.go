@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/provostd/provost/chain/record"
@@ -82,13 +83,43 @@ type Policy struct {
 	// meaning; windows survive a new bundle where it stays the same.
 	StateDigest Digest
 
-	On        []record.Class
-	Target    *Target    // nil: every VM
-	Condition *Condition // nil: every event of On
-	Cooldown  *Cooldown  // nil: none
-	Actions   []*Action  // in order of writing
-	// Watches says that On names policy.* types, the policies' own output.
+	On         []record.Class // empty where there is a Sequence
+	Target     *Target        // nil: every VM
+	Condition  *Condition     // nil: every event of On
+	Exceptions []*Exception   // in order of writing
+	Approval   *Approval      // nil: none
+	Threshold  *Threshold     // nil: none; at most one of these three
+	Sequence   *Sequence
+	FirstSeen  *FirstSeen
+	Cooldown   *Cooldown // nil: none
+	Limit      *Limit    // nil: none
+	OnError    string    // OnErrorAlert, OnErrorIgnore or OnErrorMatch
+	Prevent    []*Prevent
+	Actions    []*Action // in order of writing
+	Escalates  []*Escalate
+	// Captures are the values that the policy's expressions read and that are
+	// not of the event being judged: number i is Event.Bound[i].
+	Captures []*Capture
+	// Watches says that the policy judges policy.* types, the policies' own
+	// output.
 	Watches bool
+}
+
+// Classes returns the event types on which the policy, any step of its
+// sequence or its reset looks, without duplicates.
+func (p *Policy) Classes() []record.Class {
+	if p.Sequence == nil {
+		return p.On
+	}
+	var all []record.Class
+	for _, s := range p.Sequence.parts() {
+		for _, c := range s.On {
+			if !slices.Contains(all, c) {
+				all = append(all, c)
+			}
+		}
+	}
+	return all
 }
 
 // Cooldown lets one verdict pass for each key and period.
@@ -99,9 +130,12 @@ type Cooldown struct {
 
 // Action is what a policy wants done.
 type Action struct {
-	Kind     string // alert, pause
+	Kind     string // one of ActionKinds
 	Message  *Message
 	Channels []string
+	// Parameters are the other arguments as text, defaults left out: numbers in
+	// decimal, durations in whole seconds, lists joined by commas.
+	Parameters map[string]string
 }
 
 // Destructive reports whether the action changes the domain.

@@ -61,7 +61,7 @@ func describeType(v cty.Value) string {
 	if v.Type() == cty.DynamicPseudoType {
 		return "of no known type"
 	}
-	return "a " + v.Type().FriendlyName()
+	return article(v.Type().FriendlyName())
 }
 
 func (c *checker) fail(code Code, rng hcl.Range, summary, detail string) {
@@ -88,7 +88,7 @@ func (c *checker) names(x hclsyntax.Expression) bool {
 			ok = false
 			continue
 		}
-		r, p := resolve(t)
+		r, p := c.env.resolve(t)
 		if p != nil {
 			c.failFix(p.code, p.subject, p.fix, p.what, p.detail)
 			ok = false
@@ -100,18 +100,22 @@ func (c *checker) names(x hclsyntax.Expression) bool {
 			ok = false
 			continue
 		}
-		c.fields[r.info.Field] = true
-		if !c.on.Empty() && !r.info.Classes.Intersects(c.on) {
-			c.neverPresent(t, r)
+		on := c.on
+		if r.bound > 0 {
+			on = r.on
+		} else {
+			c.fields[r.info.Field] = true
+		}
+		if !on.Empty() && !r.info.Classes.Intersects(on) {
+			c.neverPresent(t, r, on)
 			ok = false
 		}
 	}
 	return ok
 }
 
-func (c *checker) neverPresent(t hcl.Traversal, r ref) {
-	on := classNames(c.on.Classes())
-	detail := fmt.Sprintf("This reads %s, but no %s event carries it, so it is always missing.", r.info.Name, strings.Join(on, " or "))
+func (c *checker) neverPresent(t hcl.Traversal, r ref, on event.ClassSet) {
+	detail := fmt.Sprintf("This reads %s, but no %s event carries it, so it is always missing.", r.info.Name, strings.Join(classNames(on.Classes()), " or "))
 	carriers := classNames(r.info.Classes.Classes())
 	if len(carriers) > 8 {
 		carriers = append(carriers[:8], "...")
@@ -303,13 +307,14 @@ func (c *checker) equality(x *hclsyntax.BinaryOpExpr, ctx *hcl.EvalContext) {
 			outcome = "never be false"
 		}
 		c.fail(CodeCrossType, x.Range(), "Comparison can "+outcome,
-			fmt.Sprintf("The left side is a %s and the right side is a %s. HCL does not convert between types for \"==\" and \"!=\".", l.FriendlyName(), r.FriendlyName()))
+			fmt.Sprintf("The left side is %s and the right side is %s. HCL does not convert between types for \"==\" and \"!=\".", article(l.FriendlyName()), article(r.FriendlyName())))
 		return
 	}
-	f := c.fieldOf(x.LHS, ctx)
-	other := x.RHS
+	side, other := x.LHS, x.RHS
+	f := c.fieldOf(side, ctx)
 	if f == nil {
-		f, other = c.fieldOf(x.RHS, ctx), x.LHS
+		side, other = other, side
+		f = c.fieldOf(side, ctx)
 	}
 	if f == nil {
 		return
@@ -317,7 +322,7 @@ func (c *checker) equality(x *hclsyntax.BinaryOpExpr, ctx *hcl.EvalContext) {
 	if s, ok := c.constText(other, ctx); ok {
 		c.fieldConstant(f, s, other.Range())
 	}
-	if x.Op == hclsyntax.OpNotEqual && !isNullLiteral(other) && !c.on.Minus(f.Classes).Empty() {
+	if x.Op == hclsyntax.OpNotEqual && !isNullLiteral(other) && !c.isBound(side) && !c.on.Minus(f.Classes).Empty() {
 		c.rep.warn(CodeMissingIsTrue, x.Range(), "Missing field is different",
 			fmt.Sprintf("%s is missing from %s events, and a missing field is different from every value, so this is true for them. Add has(%s) if that is not meant.",
 				f.Name, strings.Join(classNames(c.on.Minus(f.Classes).Classes()), ", "), f.Name))
@@ -337,11 +342,17 @@ func (c *checker) fieldOf(x hclsyntax.Expression, ctx *hcl.EvalContext) *event.I
 	if !ok || c.isLoopVariable(t.Traversal.RootName(), ctx) {
 		return nil
 	}
-	r, p := resolve(t.Traversal)
+	r, p := c.env.resolve(t.Traversal)
 	if p != nil || r.key != "" {
 		return nil
 	}
 	return r.info
+}
+
+// isBound reports whether x is a value of an earlier event.
+func (c *checker) isBound(x hclsyntax.Expression) bool {
+	vars := x.Variables()
+	return len(vars) == 1 && slices.Contains(scopeRoots, vars[0].RootName())
 }
 
 func (c *checker) isLoopVariable(name string, ctx *hcl.EvalContext) bool {

@@ -183,7 +183,7 @@ func (c *checker) fieldArgument(x hclsyntax.Expression, ctx *hcl.EvalContext) bo
 	var r ref
 	if ok {
 		var p *problem
-		r, p = resolve(t.Traversal)
+		r, p = c.env.resolve(t.Traversal)
 		ok = p == nil
 	}
 	if !ok {

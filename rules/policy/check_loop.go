@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -45,7 +46,7 @@ func (c *checker) forExpr(x *hclsyntax.ForExpr, ctx *hcl.EvalContext) {
 		child.Variables[x.KeyVar] = cty.UnknownVal(cty.Number)
 	}
 	for _, name := range []string{x.ValVar, x.KeyVar} {
-		if _, taken := schema.children[name]; taken || name == "list" || name == "local" || name == "macro" {
+		if _, taken := schema.children[name]; taken || name == "list" || name == "local" || name == "macro" || slices.Contains(scopeRoots, name) {
 			c.fail(CodeDuplicate, x.Range(), "Name is taken", "The loop variable \""+name+"\" hides the fields "+name+".*. Choose another name.")
 			return
 		}

@@ -4,7 +4,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 )
 
-// Code is the stable number of a kind of diagnostic; docs/policy-language.md
+// Code is the stable number of a kind of diagnostic; docs/policy-reference.md
 // has a line for each. Numbers are never reused.
 type Code string
 
@@ -40,10 +40,11 @@ const (
 	CodeNotLoaded     Code = "POL033"
 	CodeNoEffect      Code = "POL034"
 	CodeAlways        Code = "POL035"
+	CodeExpired       Code = "POL036"
 )
 
-// allCodes lists every code; docs/policy-language.md must explain each.
-var allCodes = []Code{CodeSyntax, CodeFile, CodeUnknownBlock, CodeUnknownArg, CodeMissing, CodeBadValue, CodeDuplicate, CodeUnsupported, CodeBundle, CodeEventType, CodeUnknownField, CodeNeverPresent, CodeNeverTrue, CodeCrossType, CodeRegexp, CodeAddress, CodeConstant, CodeUnknownFunc, CodeFuncArgument, CodeUnknownName, CodeCycle, CodeTooComplex, CodeNull, CodeType, CodeUnused, CodeSiblingPrefix, CodeMissingIsTrue, CodeNotLoaded, CodeNoEffect, CodeAlways}
+// allCodes lists every code; docs/policy-reference.md must explain each.
+var allCodes = []Code{CodeSyntax, CodeFile, CodeUnknownBlock, CodeUnknownArg, CodeMissing, CodeBadValue, CodeDuplicate, CodeUnsupported, CodeBundle, CodeEventType, CodeUnknownField, CodeNeverPresent, CodeNeverTrue, CodeCrossType, CodeRegexp, CodeAddress, CodeConstant, CodeUnknownFunc, CodeFuncArgument, CodeUnknownName, CodeCycle, CodeTooComplex, CodeNull, CodeType, CodeUnused, CodeSiblingPrefix, CodeMissingIsTrue, CodeNotLoaded, CodeNoEffect, CodeAlways, CodeExpired}
 
 // Detail is what a diagnostic of this package carries besides hcl's fields,
 // in its Extra.

@@ -16,9 +16,12 @@ func (c *compiler) traversal(x *hclsyntax.ScopeTraversalExpr) (term, bool) {
 	if root == "list" || root == "local" {
 		return c.fold(x)
 	}
-	r, p := resolve(x.Traversal)
+	r, p := c.env.resolve(x.Traversal)
 	if p != nil {
 		return term{}, false
+	}
+	if r.bound > 0 {
+		return boundTerm(r)
 	}
 	return fieldTerm(r)
 }

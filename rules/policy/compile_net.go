@@ -74,9 +74,12 @@ func (c *compiler) has(x *hclsyntax.FunctionCallExpr) (term, bool) {
 		s := a.s
 		return term{cost: 3, b: func(e *event.Event) Tri { _, st := s(e); return tri(st == present) }}, true
 	}
-	r, p := resolve(t.Traversal)
+	r, p := c.env.resolve(t.Traversal)
 	if p != nil {
 		return term{}, false
+	}
+	if i := r.bound - 1; i >= 0 {
+		return term{cost: 1, b: func(e *event.Event) Tri { return tri(e.BoundAt(i).Present) }}, true
 	}
 	if r.key != "" {
 		return term{cost: 20, b: func(e *event.Event) Tri { _, ok := e.Metadata(r.key); return tri(ok) }}, true

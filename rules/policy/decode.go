@@ -3,23 +3,22 @@ package policy
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 )
 
-// shape is what a block may hold. Planned names belong to the language but
-// not to this version: they are refused by name and never ignored (I10).
+// shape is what a block may hold.
 type shape struct {
-	what     string // for messages: "policy"
-	labels   int
-	attrs    []string
-	blocks   []string
-	plannedA []string
-	plannedB []string
-	hints    map[string]string // wrong name -> right name
+	what   string // for messages: "policy"
+	labels int
+	attrs  []string
+	blocks []string
+	hints  map[string]string // wrong name -> right name
 }
 
 var (
@@ -28,18 +27,23 @@ var (
 	listShape   = shape{what: "list", labels: 1, attrs: []string{"type", "values", "file"}}
 	macroShape  = shape{what: "macro", labels: 1, attrs: []string{"condition"}}
 	policyShape = shape{what: "policy", labels: 1,
-		attrs:    []string{"title", "description", "owner", "references", "tags", "attack", "severity", "mode", "on", "condition"},
-		blocks:   []string{"target", "cooldown", "action"},
-		plannedA: []string{"on_error"},
-		plannedB: []string{"threshold", "sequence", "first_seen", "exception", "approval", "limit", "escalate", "prevent"},
-		hints:    map[string]string{"rule": "condition", "when": "condition", "filter": "condition", "output": "action", "priority": "severity", "level": "severity", "events": "on", "event": "on", "desc": "description", "name": "title", "throttle": "cooldown"}}
-	targetShape   = shape{what: "target", attrs: []string{"names", "uuids", "tags", "metadata", "condition"}, hints: map[string]string{"name": "names", "uuid": "uuids", "tag": "tags"}}
-	cooldownShape = shape{what: "cooldown", attrs: []string{"period", "by"}, hints: map[string]string{"key": "by", "window": "period", "interval": "period"}}
-	actionShapes  = map[string]shape{
-		"alert": {what: `action "alert"`, labels: 1, attrs: []string{"message", "channels"}, hints: map[string]string{"channel": "channels", "text": "message"}},
-		"pause": {what: `action "pause"`, labels: 1, plannedA: []string{"resume_after"}},
-	}
-	plannedActions = []string{"snapshot", "detach_network", "quarantine"}
+		attrs:  []string{"title", "description", "owner", "references", "tags", "attack", "severity", "mode", "on", "condition", "on_error"},
+		blocks: []string{"target", "exception", "approval", "threshold", "sequence", "first_seen", "cooldown", "limit", "prevent", "action", "escalate"},
+		hints: map[string]string{"rule": "condition", "when": "condition", "filter": "condition", "output": "action", "priority": "severity", "level": "severity",
+			"events": "on", "event": "on", "desc": "description", "name": "title", "throttle": "cooldown", "exceptions": "exception", "unless": "exception",
+			"correlation": "sequence", "frequency": "threshold", "count": "threshold", "new_terms": "first_seen", "response": "action"}}
+	targetShape    = shape{what: "target", attrs: []string{"names", "uuids", "tags", "metadata", "condition"}, hints: map[string]string{"name": "names", "uuid": "uuids", "tag": "tags"}}
+	exceptionShape = shape{what: "exception", labels: 1, attrs: []string{"condition", "reason", "expires"}, hints: map[string]string{"until": "expires", "expiry": "expires", "comment": "reason", "when": "condition"}}
+	approvalShape  = shape{what: "approval", attrs: []string{"group", "require", "grace"}, hints: map[string]string{"groups": "group", "quorum": "require", "by": "group"}}
+	thresholdShape = shape{what: "threshold", attrs: []string{"count", "distinct", "by", "window", "max_keys"}, hints: map[string]string{"period": "window", "timespan": "window", "within": "window", "group_by": "by", "max": "count"}}
+	sequenceShape  = shape{what: "sequence", attrs: []string{"by", "within", "max_keys"}, blocks: []string{"step", "reset"}, hints: map[string]string{"maxspan": "within", "window": "within", "timespan": "within", "until": "reset", "event": "step"}}
+	stepShape      = shape{what: "step", labels: 1, attrs: []string{"on", "condition", "count", "by"}, hints: map[string]string{"runs": "count"}}
+	resetShape     = shape{what: "reset", attrs: []string{"on", "condition", "by"}}
+	firstSeenShape = shape{what: "first_seen", attrs: []string{"by", "history", "learn", "max_keys"}, hints: map[string]string{"window": "history", "fields": "by"}}
+	cooldownShape  = shape{what: "cooldown", attrs: []string{"period", "by"}, hints: map[string]string{"key": "by", "window": "period", "interval": "period"}}
+	limitShape     = shape{what: "limit", attrs: []string{"max", "per", "scope", "then"}, hints: map[string]string{"count": "max", "window": "per", "period": "per"}}
+	preventShape   = shape{what: "prevent", labels: 1, attrs: []string{"allow", "deny", "scope"}}
+	escalateShape  = shape{what: "escalate", labels: 1, blocks: []string{"threshold", "action"}}
 )
 
 // shapeOf reports everything in a block that does not belong there.
@@ -65,9 +69,7 @@ func (l *loader) bodyShape(body *hclsyntax.Body, s shape) bool {
 		ok = false
 		rng := body.Attributes[name].NameRange
 		switch {
-		case slices.Contains(s.plannedA, name):
-			l.unsupported(rng, fmt.Sprintf("The argument %q of %s", name, s.what))
-		case slices.Contains(s.blocks, name) || slices.Contains(s.plannedB, name):
+		case slices.Contains(s.blocks, name):
 			l.rep.err(CodeUnknownArg, rng, "Not an argument", fmt.Sprintf("%q is a block: write %s { ... } without \"=\".", name, name))
 		default:
 			l.unknown(CodeUnknownArg, rng, "argument", name, s, s.attrs)
@@ -79,8 +81,6 @@ func (l *loader) bodyShape(body *hclsyntax.Body, s shape) bool {
 		}
 		ok = false
 		switch {
-		case slices.Contains(s.plannedB, b.Type):
-			l.unsupported(b.TypeRange, fmt.Sprintf("The block %q of %s", b.Type, s.what))
 		case slices.Contains(s.attrs, b.Type):
 			l.rep.err(CodeUnknownBlock, b.TypeRange, "Not a block", fmt.Sprintf("%q is an argument: write %s = ...", b.Type, b.Type))
 		default:
@@ -211,6 +211,90 @@ func (l *loader) oneOf(v *env, body *hclsyntax.Body, name string, names []string
 	return ""
 }
 
+// need reports that a required argument is missing.
+func (l *loader) need(b *hclsyntax.Block, what, name, example string) bool {
+	if b.Body.Attributes[name] != nil {
+		return true
+	}
+	l.rep.err(CodeMissing, b.DefRange(), "Missing argument", fmt.Sprintf("%s needs the argument %q, such as %s = %s.", what, name, name, example))
+	return false
+}
+
+// number returns a whole number between bounds, or 0.
+func (l *loader) number(v *env, body *hclsyntax.Body, name string, low, high int64) int64 {
+	a, val := l.attr(v, body, name)
+	if a == nil {
+		return 0
+	}
+	n, ok := wholeNumber(val)
+	if val.Type() != cty.Number {
+		l.wrongType(a, "number", val)
+		return 0
+	}
+	if !ok || n < low || n > high {
+		l.rep.err(CodeBadValue, a.Expr.Range(), "Number out of range", fmt.Sprintf("The argument %q needs a whole number from %d to %d.", name, low, high))
+		return 0
+	}
+	return n
+}
+
+// duration returns a duration between bounds, or 0.
+func (l *loader) duration(v *env, body *hclsyntax.Body, name string, low, high time.Duration) time.Duration {
+	text, rng := l.str(v, body, name)
+	if text == "" {
+		return 0
+	}
+	d, err := parsePeriod(text)
+	if err != nil || d < low || d > high {
+		l.rep.err(CodeBadValue, rng, "Invalid duration",
+			fmt.Sprintf("%q is not a duration between %s and %s, such as \"90s\", \"5m\", \"12h\" or \"7d\".", text, formatPeriod(low), formatPeriod(high)))
+		return 0
+	}
+	return d
+}
+
+// flag returns a true/false argument as "true" or "false", or "".
+func (l *loader) flag(v *env, body *hclsyntax.Body, name string) string {
+	a, val := l.attr(v, body, name)
+	if a == nil {
+		return ""
+	}
+	if val.Type() != cty.Bool {
+		l.wrongType(a, "bool", val)
+		return ""
+	}
+	return strconv.FormatBool(val.True())
+}
+
+// parsePeriod is time.ParseDuration with days.
+func parsePeriod(s string) (time.Duration, error) {
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		h, err := time.ParseDuration(days + "h")
+		if err != nil || h > maxPeriod*24 {
+			return 0, fmt.Errorf("parse duration %q: %w", s, err)
+		}
+		return h * 24, nil
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		return 0, fmt.Errorf("parse duration %q: %w", s, err)
+	}
+	return d, nil
+}
+
+// formatPeriod writes a duration as policies do, in its largest whole unit.
+func formatPeriod(d time.Duration) string {
+	for _, u := range []struct {
+		size time.Duration
+		name string
+	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}} {
+		if d >= u.size && d%u.size == 0 {
+			return strconv.FormatInt(int64(d/u.size), 10) + u.name
+		}
+	}
+	return d.String()
+}
+
 func wholeNumber(v cty.Value) (int64, bool) {
 	if v.Type() != cty.Number {
 		return 0, false
@@ -244,9 +328,16 @@ func (l *loader) validName(b *hclsyntax.Block) bool {
 		ok = false
 	}
 	if !ok {
-		l.rep.err(CodeBadValue, b.LabelRanges[0], "Invalid name", fmt.Sprintf("The name of a %s starts with a lower-case letter and has only a-z, 0-9 and \"_\", at most 128 of them.", b.Type))
+		l.rep.err(CodeBadValue, b.LabelRanges[0], "Invalid name", fmt.Sprintf("The name of %s starts with a lower-case letter and has only a-z, 0-9 and \"_\", at most 128 of them.", article(b.Type)))
 	}
 	return ok
+}
+
+func article(noun string) string {
+	if strings.ContainsRune("aeiou", rune(noun[0])) {
+		return "an " + noun
+	}
+	return "a " + noun
 }
 
 func (l *loader) duplicate(b *hclsyntax.Block, first hcl.Range) {

@@ -1,14 +1,11 @@
 package policy
 
 import (
-	"crypto/sha256"
 	"fmt"
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 
-	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 
@@ -32,18 +29,81 @@ func (l *loader) policy(v *env, b *hclsyntax.Block) *Policy {
 	}
 	p := &Policy{Name: b.Labels[0]}
 	l.describe(v, b.Body, p)
-	on := l.on(v, b, p)
 	l.target(v, b.Body, p)
-	condition := l.condition(v, b.Body, on)
-	p.Condition = condition
+	on := l.matching(v, b, p)
+	sc := scope{policy: p}
+	if p.Sequence != nil {
+		sc.steps = p.Sequence.Steps
+	}
+	v = v.within(sc)
+	l.exceptions(v, b, p, on)
+	l.approval(v, b, p)
+	l.threshold(v, b, p, on)
+	l.firstSeen(v, b, p, on)
 	l.cooldown(v, b, p, on)
-	l.actions(v, b, p, on)
+	sc.counts = p.Threshold != nil
+	p.Actions = l.actions(v.within(sc), b, on)
+	l.escalates(v, b, p, on)
+	l.prevents(v, b, p)
+	l.limit(v, b, p)
+	l.pointless(b, p)
 	if !ok || l.rep.hasErrors() { // the bundle is refused as a whole
 		return nil
 	}
 	p.Digest = l.policyDigest(v, l.text(blockRange(b)), l.transitive(v))
-	p.StateDigest = l.stateDigest(b, p)
+	l.stateDigests(v, b, p)
 	return p
+}
+
+// matching decodes what the policy looks for: event types and a condition, or
+// a sequence. It returns the types that the event of a match can have.
+func (l *loader) matching(v *env, b *hclsyntax.Block, p *Policy) event.ClassSet {
+	if len(blocksOf(b.Body, "sequence")) > 0 {
+		for _, name := range []string{"on", "condition"} {
+			if a := b.Body.Attributes[name]; a != nil {
+				l.rep.err(CodeBadValue, a.NameRange, "Argument beside a sequence", fmt.Sprintf("Each step of a sequence has its own %q. Move this one into the steps.", name))
+			}
+		}
+		return l.sequence(v, b, p)
+	}
+	if b.Body.Attributes["on"] == nil {
+		if onlyPrevents(b.Body) {
+			return event.ClassSet{}
+		}
+		l.rep.err(CodeMissing, b.DefRange(), "Missing argument", fmt.Sprintf("Policy %q needs the argument \"on\": the event types it judges, such as on = [\"file.modify\"].", p.Name))
+	}
+	on, classes := l.on(v, b.Body)
+	p.On = classes
+	p.Watches = watches(classes)
+	p.Condition = l.condition(v, b.Body, on)
+	return on
+}
+
+// onlyPrevents reports whether a policy judges no events, because all it does
+// is done by the host's packet filter.
+func onlyPrevents(body *hclsyntax.Body) bool {
+	return len(blocksOf(body, "prevent")) > 0 && body.Attributes["condition"] == nil && len(blocksOf(body, "action")) == 0
+}
+
+func blocksOf(body *hclsyntax.Body, typ string) []*hclsyntax.Block {
+	var all []*hclsyntax.Block
+	for _, b := range body.Blocks {
+		if b.Type == typ {
+			all = append(all, b)
+		}
+	}
+	return all
+}
+
+func watches(classes []record.Class) bool {
+	return slices.ContainsFunc(classes, func(c record.Class) bool { return strings.HasPrefix(c.String(), "policy.") })
+}
+
+// pointless warns of a policy from which nothing follows.
+func (l *loader) pointless(b *hclsyntax.Block, p *Policy) {
+	if len(blocksOf(b.Body, "action"))+len(blocksOf(b.Body, "prevent")) == 0 {
+		l.rep.warn(CodeNoEffect, b.DefRange(), "Policy does nothing", fmt.Sprintf("Policy %q has no action: its verdicts are sealed, and nobody is told.", p.Name))
+	}
 }
 
 // transitive adds what the locals in use need.
@@ -58,21 +118,6 @@ func (l *loader) transitive(v *env) map[string]bool {
 		}
 	}
 	return all
-}
-
-// stateDigest covers what gives the policy's memory its meaning: its name and
-// the cooldown's key and period.
-func (l *loader) stateDigest(b *hclsyntax.Block, p *Policy) Digest {
-	h := sha256.New()
-	h.Write([]byte(statePrefix))
-	writeString(h, p.Name)
-	if c := p.Cooldown; c != nil {
-		writeString(h, c.Period.String())
-		for _, k := range c.By {
-			writeString(h, k.Name())
-		}
-	}
-	return sum(h)
 }
 
 func (l *loader) describe(v *env, body *hclsyntax.Body, p *Policy) {
@@ -91,6 +136,10 @@ func (l *loader) describe(v *env, body *hclsyntax.Body, p *Policy) {
 	if m := l.oneOf(v, body, "mode", modeNames[ModeOff:]); m != "" {
 		p.Mode, _ = ParseMode(m)
 	}
+	p.OnError = OnErrorAlert
+	if e := l.oneOf(v, body, "on_error", []string{OnErrorAlert, OnErrorIgnore, OnErrorMatch}); e != "" {
+		p.OnError = e
+	}
 	ids, ranges := l.strs(v, body, "attack")
 	for i, id := range ids {
 		if !attackID.MatchString(id) {
@@ -100,14 +149,11 @@ func (l *loader) describe(v *env, body *hclsyntax.Body, p *Policy) {
 	p.Attack = ids
 }
 
-// on decodes the event types; the set is empty after an error.
-func (l *loader) on(v *env, b *hclsyntax.Block, p *Policy) event.ClassSet {
-	if b.Body.Attributes["on"] == nil {
-		l.rep.err(CodeMissing, b.DefRange(), "Missing argument", fmt.Sprintf("Policy %q needs the argument \"on\": the event types it judges, such as on = [\"file.modify\"].", p.Name))
-		return event.ClassSet{}
-	}
-	names, ranges := l.strs(v, b.Body, "on")
+// on decodes event types; the set is empty after an error.
+func (l *loader) on(v *env, body *hclsyntax.Body) (event.ClassSet, []record.Class) {
+	names, ranges := l.strs(v, body, "on")
 	var set event.ClassSet
+	var classes []record.Class
 	bad := false
 	for i, name := range names {
 		c, err := record.ParseClass(name)
@@ -118,8 +164,7 @@ func (l *loader) on(v *env, b *hclsyntax.Block, p *Policy) event.ClassSet {
 				continue
 			}
 			set = set.Union(event.SetOf(c))
-			p.On = append(p.On, c)
-			p.Watches = p.Watches || strings.HasPrefix(name, "policy.")
+			classes = append(classes, c)
 			continue
 		case err == nil:
 			l.rep.err(CodeEventType, ranges[i], "Event type cannot be judged", fmt.Sprintf("Entries of type %q are the ledger's or the host's own and are not in what policies judge.", name))
@@ -141,7 +186,7 @@ func (l *loader) on(v *env, b *hclsyntax.Block, p *Policy) event.ClassSet {
 	if bad {
 		l.badOn = true
 	}
-	return set
+	return set, classes
 }
 
 func eventTypes() []string { return classNames(event.Subjects()) }
@@ -250,153 +295,4 @@ func (l *loader) single(body *hclsyntax.Body, typ string) *hclsyntax.Block {
 		found = b
 	}
 	return found
-}
-
-// Bounds of a cooldown.
-const (
-	minPeriod = time.Second
-	maxPeriod = 30 * 24 * time.Hour
-	maxBy     = 8
-)
-
-func (l *loader) cooldown(v *env, pb *hclsyntax.Block, p *Policy, on event.ClassSet) {
-	b := l.single(pb.Body, "cooldown")
-	if b == nil || !l.shapeOf(b, cooldownShape) {
-		return
-	}
-	c := &Cooldown{}
-	if b.Body.Attributes["period"] == nil {
-		l.rep.err(CodeMissing, b.DefRange(), "Missing argument", "A cooldown needs the argument \"period\", such as period = \"5m\".")
-	} else if text, rng := l.str(v, b.Body, "period"); text != "" {
-		d, err := parsePeriod(text)
-		if err != nil || d < minPeriod || d > maxPeriod {
-			l.rep.err(CodeBadValue, rng, "Invalid duration", fmt.Sprintf("%q is not a duration between 1s and 30d, such as \"90s\", \"5m\", \"12h\" or \"7d\".", text))
-		}
-		c.Period = d
-	}
-	if a := b.Body.Attributes["by"]; a != nil {
-		c.By = l.by(a, on)
-	}
-	p.Cooldown = c
-}
-
-// parsePeriod is time.ParseDuration with days.
-func parsePeriod(s string) (time.Duration, error) {
-	if days, ok := strings.CutSuffix(s, "d"); ok {
-		h, err := time.ParseDuration(days + "h")
-		if err != nil || h > maxPeriod {
-			return 0, fmt.Errorf("parse duration %q: %w", s, err)
-		}
-		return h * 24, nil
-	}
-	d, err := time.ParseDuration(s)
-	if err != nil {
-		return 0, fmt.Errorf("parse duration %q: %w", s, err)
-	}
-	return d, nil
-}
-
-func (l *loader) by(a *hclsyntax.Attribute, on event.ClassSet) []*Value {
-	tuple, ok := a.Expr.(*hclsyntax.TupleConsExpr)
-	if !ok || len(tuple.Exprs) == 0 || len(tuple.Exprs) > maxBy {
-		l.rep.err(CodeBadValue, a.Expr.Range(), "Wrong type of value", fmt.Sprintf("The argument \"by\" needs a list of 1 to %d fields, such as [file.path].", maxBy))
-		return nil
-	}
-	var out []*Value
-	for _, x := range tuple.Exprs {
-		t, ok := x.(*hclsyntax.ScopeTraversalExpr)
-		if !ok {
-			l.rep.err(CodeBadValue, x.Range(), "Not a field", "The elements of \"by\" are fields, such as file.path.")
-			continue
-		}
-		r, p := resolve(t.Traversal)
-		if p != nil {
-			l.rep.errFix(p.code, p.subject, p.fix, p.what, p.detail)
-			continue
-		}
-		if k := r.info.Kind; k == event.KindStrings || k == event.KindProcesses {
-			l.rep.err(CodeBadValue, x.Range(), "Not a single value", "The elements of \"by\" must have one value each, and "+r.info.Name+" is a "+k.String()+".")
-			continue
-		}
-		if !on.Empty() && !r.info.Classes.Intersects(on) {
-			c := &checker{rep: l.rep, on: on}
-			c.neverPresent(t.Traversal, r)
-			continue
-		}
-		out = append(out, &Value{field: r.info.Field, key: r.key})
-	}
-	return out
-}
-
-func (l *loader) actions(v *env, pb *hclsyntax.Block, p *Policy, on event.ClassSet) {
-	seen := make(map[string]hcl.Range)
-	for _, b := range pb.Body.Blocks {
-		if b.Type != "action" {
-			continue
-		}
-		if len(b.Labels) != 1 {
-			l.rep.err(CodeMissing, b.DefRange(), "Missing label", "Write action \"alert\" { ... } or action \"pause\" {}.")
-			continue
-		}
-		kind := b.Labels[0]
-		s, ok := actionShapes[kind]
-		if !ok {
-			l.unknownAction(b, kind)
-			continue
-		}
-		if first, dup := seen[kind]; dup && kind != "alert" {
-			l.rep.err(CodeDuplicate, b.LabelRanges[0], "Duplicate action", fmt.Sprintf("The action %q stands at line %d already.", kind, first.Start.Line))
-		}
-		seen[kind] = b.LabelRanges[0]
-		if !l.shapeOf(b, s) {
-			continue
-		}
-		a := &Action{Kind: kind}
-		if kind == "alert" {
-			l.alert(v, b, a, on)
-		}
-		p.Actions = append(p.Actions, a)
-	}
-	if len(seen) == 0 && !hasPlanned(pb) {
-		l.rep.warn(CodeNoEffect, pb.DefRange(), "Policy does nothing", fmt.Sprintf("Policy %q has no action: its verdicts are sealed, and nobody is told.", p.Name))
-	}
-}
-
-func hasPlanned(pb *hclsyntax.Block) bool {
-	for _, b := range pb.Body.Blocks {
-		if b.Type == "action" || slices.Contains(policyShape.plannedB, b.Type) {
-			return true
-		}
-	}
-	return false
-}
-
-func (l *loader) unknownAction(b *hclsyntax.Block, kind string) {
-	if slices.Contains(plannedActions, kind) {
-		l.unsupported(b.LabelRanges[0], fmt.Sprintf("The action %q", kind))
-		return
-	}
-	names := append([]string{"alert", "pause"}, plannedActions...)
-	fix := suggest(kind, names)
-	l.rep.errFix(CodeUnknownBlock, b.LabelRanges[0], quoteFix(fix), "Unknown action",
-		fmt.Sprintf("There is no action %q.%s This version has: alert, pause.", kind, didYouMean(fix)))
-}
-
-func (l *loader) alert(v *env, b *hclsyntax.Block, a *Action, on event.ClassSet) {
-	a.Channels, _ = l.strs(v, b.Body, "channels")
-	m := b.Body.Attributes["message"]
-	if m == nil {
-		l.rep.err(CodeMissing, b.DefRange(), "Missing argument", "An alert needs the argument \"message\".")
-		return
-	}
-	x, uses := v.inline(m.Expr)
-	if x == nil {
-		return
-	}
-	for u := range uses {
-		l.uses[u] = true
-	}
-	if checkMessage(x, v, on) {
-		a.Message = compileMessage(x, v)
-	}
 }

@@ -39,6 +39,17 @@ func DigestFiles(files map[string][]byte) Digest {
 	return sum(h)
 }
 
+// stateDigest covers parts of a policy's memory.
+func stateDigest(name string, parts ...string) Digest {
+	h := sha256.New()
+	h.Write([]byte(statePrefix))
+	writeString(h, name)
+	for _, s := range parts {
+		writeString(h, s)
+	}
+	return sum(h)
+}
+
 // policyDigest covers the policy's text and that of all it uses.
 func (l *loader) policyDigest(v *env, text string, uses map[string]bool) Digest {
 	h := sha256.New()

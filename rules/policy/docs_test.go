@@ -10,7 +10,7 @@ import (
 	"github.com/provostd/provost/rules/event"
 )
 
-const docFile = "../../docs/policy-language.md"
+const docFile = "../../docs/policy-reference.md"
 
 // codeTexts explain the codes in the documentation.
 var codeTexts = map[Code]string{
@@ -23,7 +23,7 @@ var codeTexts = map[Code]string{
 	CodeFuncArgument: "Wrong argument of a function", CodeUnknownName: "Unknown list, local or macro", CodeCycle: "A definition that leads back to itself",
 	CodeTooComplex: "Too large, too deep, or quadratic in what a guest sends", CodeNull: "Null where a value is needed", CodeType: "HCL's own type errors",
 	CodeUnused: "Warning: a list, local or macro without a use", CodeSiblingPrefix: "Warning: a path prefix that matches siblings", CodeMissingIsTrue: "Warning: `!=` on a field that some types lack",
-	CodeNotLoaded: "Warning: a file that is not part of the bundle", CodeNoEffect: "Warning: something without effect", CodeAlways: "Warning: a condition that is always true",
+	CodeNotLoaded: "Warning: a file that is not part of the bundle", CodeNoEffect: "Warning: something without effect", CodeAlways: "Warning: a condition that is always true", CodeExpired: "Warning: an exception that has ended, or soon will",
 }
 
 func docFunctions() string {

@@ -46,6 +46,7 @@ type env struct {
 	localV  map[string]cty.Value
 	consts  *hcl.EvalContext // lists and locals, pure functions
 	rep     *report
+	scope   scope
 }
 
 // inliner replaces macro.* in one expression.

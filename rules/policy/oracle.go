@@ -18,9 +18,10 @@ import (
 type oracle struct {
 	expr    hclsyntax.Expression
 	env     *env
-	roots   []string // of fields it reads
-	keys    []string // of vm.metadata it reads
-	ofEvent bool     // it calls functions of the event
+	roots   []string              // of fields it reads
+	keys    []string              // of vm.metadata it reads
+	bound   map[string]*boundTree // what it reads of the scope, by root
+	ofEvent bool                  // it calls functions of the event
 }
 
 // newOracle finds out what x reads. Its names have been checked.
@@ -32,8 +33,13 @@ func newOracle(x hclsyntax.Expression, v *env) *oracle {
 		if root == "list" || root == "local" {
 			continue
 		}
+		r, p := v.resolve(t)
+		if p == nil && r.bound > 0 {
+			o.bind(root, t, r)
+			continue
+		}
 		roots[root] = true
-		if r, p := resolve(t); p == nil && r.key != "" {
+		if p == nil && r.key != "" {
 			keySet[r.key] = true
 		}
 	}
@@ -47,7 +53,17 @@ func newOracle(x hclsyntax.Expression, v *env) *oracle {
 	return o
 }
 
-func (o *oracle) context(get source, meta func(string) cty.Value) *hcl.EvalContext {
+func (o *oracle) bind(root string, t hcl.Traversal, r ref) {
+	if o.bound == nil {
+		o.bound = make(map[string]*boundTree)
+	}
+	if o.bound[root] == nil {
+		o.bound[root] = &boundTree{}
+	}
+	o.bound[root].add(t, r)
+}
+
+func (o *oracle) context(get source, meta func(string) cty.Value, bound boundSource) *hcl.EvalContext {
 	ctx := &hcl.EvalContext{Variables: make(map[string]cty.Value, len(o.roots)+2), Functions: pureFunctions}
 	ctx.Variables["list"] = o.env.listVal
 	ctx.Variables["local"] = cty.ObjectVal(o.env.localV)
@@ -55,6 +71,9 @@ func (o *oracle) context(get source, meta func(string) cty.Value) *hcl.EvalConte
 		if b := schema.children[r]; b != nil {
 			ctx.Variables[r] = b.object(get, meta, o.keys)
 		}
+	}
+	for root, tree := range o.bound {
+		ctx.Variables[root] = tree.object(bound)
 	}
 	if o.ofEvent {
 		ctx.Functions = o.functions(get)
@@ -73,7 +92,7 @@ func (o *oracle) of(e *event.Event) (cty.Value, hcl.Diagnostics) {
 			return cty.StringVal(s)
 		}
 		return cty.NullVal(cty.String)
-	}))
+	}, eventBound(e)))
 }
 
 // unknown evaluates it for any event of class c; 0 for one that carries every
@@ -83,7 +102,7 @@ func (o *oracle) unknown(c record.Class) (cty.Value, hcl.Diagnostics) {
 }
 
 func (o *oracle) unknownContext(c record.Class) *hcl.EvalContext {
-	return o.context(unknownSource(c), func(string) cty.Value { return cty.UnknownVal(cty.String) })
+	return o.context(unknownSource(c), func(string) cty.Value { return cty.UnknownVal(cty.String) }, unknownBound)
 }
 
 // truth is the oracle's answer to a condition.

@@ -167,6 +167,10 @@ func unknownSource(c record.Class) source {
 type ref struct {
 	info *event.Info
 	key  string // of vm.metadata
+	// bound is 1 more than the number of a captured value, 0 for a field of
+	// the event itself. on are the types that carried it.
+	bound int
+	on    event.ClassSet
 }
 
 // problem says why a traversal names no field.
@@ -176,12 +180,6 @@ type problem struct {
 	fix     string
 	code    Code
 	subject hcl.Range
-}
-
-// plannedRoots are roots of the language that belong to blocks which this
-// version does not support.
-var plannedRoots = map[string]string{
-	"step": "sequence steps", "threshold": "threshold counts", "approval": "approvals",
 }
 
 // resolve finds the field that t names.
@@ -244,11 +242,6 @@ func unknownField(t hcl.Traversal, path []string) *problem {
 	full := strings.Join(path, ".")
 	p := &problem{code: CodeUnknownField, subject: t.SourceRange(), what: "Unknown field"}
 	if len(path) == 1 {
-		if what, ok := plannedRoots[path[0]]; ok {
-			p.code, p.what = CodeUnsupported, "Not supported by this version"
-			p.detail = "The name " + path[0] + ".* belongs to " + what + ", which this version does not support."
-			return p
-		}
 		if len(t) == 1 {
 			p.fix = suggest(full, append(append([]string(nil), schema.names...), event.Names()...))
 			p.detail = "There is no field \"" + full + "\"." + didYouMean(p.fix)

@@ -1,33 +1,3 @@
-policy "later" {
-  on       = ["file.modify"]
-  on_error = "ignore"
-
-  condition {
-    x = 1
-  }
-
-  threshold {
-    count = 5
-  }
-  sequence {}
-  first_seen {}
-  exception "x" {
-    condition = true
-  }
-  approval {
-    group = "g"
-  }
-  limit {
-    max = 1
-  }
-  escalate "x" {}
-  prevent "egress" {}
-
-  action "quarantine" {
-    pause = true
-  }
-}
-
 policy "warnings" {
   on        = ["file.modify", "process.exec", "process.exec"]
   condition = startswith(process.executable, "/etc") && file.path != "/x"

@@ -1,0 +1,56 @@
+package rules
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/provostd/provost/rules/policy"
+)
+
+// Capabilities of a host besides kinds of action, for Options.Actions.
+const (
+	// CanPrevent is followed by the kind of a prevent block.
+	CanPrevent = "prevent "
+	// CanLimitHost says that enforcement counts limits of the whole host.
+	CanLimitHost = "limit host"
+)
+
+// refuse returns what of a policy this host could not honour (I10).
+func (e *Engine) refuse(p *policy.Policy) []error {
+	var problems []error
+	can := func(what string) bool { return e.opts.Actions == nil || slices.Contains(e.opts.Actions, what) }
+	actions := slices.Clone(p.Actions)
+	for _, x := range p.Escalates {
+		actions = append(actions, x.Actions...)
+	}
+	for _, a := range actions {
+		if !can(a.Kind) {
+			problems = append(problems, fmt.Errorf("policy %q: this host cannot do the action %q", p.Name, a.Kind))
+		}
+		for _, ch := range a.Channels {
+			if !slices.Contains(e.opts.Channels, ch) {
+				problems = append(problems, fmt.Errorf("policy %q: this host has no alert channel %q", p.Name, ch))
+			}
+		}
+		if len(a.Parameters) > 0 && e.opts.Actions != nil {
+			problems = append(problems, fmt.Errorf("policy %q: this host cannot do the action %q with arguments", p.Name, a.Kind))
+		}
+	}
+	for _, n := range p.Prevent {
+		if !can(CanPrevent + n.Kind) {
+			problems = append(problems, fmt.Errorf("policy %q: this host cannot prevent %s", p.Name, n.Kind))
+		}
+	}
+	if m := p.Limit; m != nil && m.Scope == policy.LimitHost && !can(CanLimitHost) {
+		problems = append(problems, fmt.Errorf("policy %q: this host cannot count a limit of the scope \"host\"", p.Name))
+	}
+	for what, has := range map[string]bool{
+		"exception": len(p.Exceptions) > 0, "approval": p.Approval != nil, "threshold": p.Threshold != nil, "sequence": p.Sequence != nil,
+		"first_seen": p.FirstSeen != nil, "limit": p.Limit != nil, "escalate": len(p.Escalates) > 0, "on_error": p.OnError != policy.OnErrorAlert && p.OnError != "",
+	} {
+		if has {
+			problems = append(problems, fmt.Errorf("policy %q: this version cannot evaluate %s", p.Name, what))
+		}
+	}
+	return problems
+}
