@@ -173,7 +173,7 @@ func (l *Log) badPayload(index uint64, leaf *record.Leaf, err error) error {
 // missing says why an entry is not there, or not what the tree has: it is fenced
 // off, or the store is damaged.
 func (l *Log) missing(index uint64, format string, args ...any) error {
-	if err := l.Gone(); err != nil {
+	if err := l.goneBundle(index / tileWidth); err != nil {
 		return err // a moment ago
 	}
 	if err := l.fenced(index); err != nil {
@@ -184,7 +184,7 @@ func (l *Log) missing(index uint64, format string, args ...any) error {
 
 // missingIn is missing for some of the entries from first to before end.
 func (l *Log) missingIn(first, end uint64, format string, args ...any) error {
-	if err := l.Gone(); err != nil {
+	if err := l.goneBundle(first / tileWidth); err != nil {
 		return err
 	}
 	for i := first; i < end; i++ {
@@ -198,7 +198,9 @@ func (l *Log) missingIn(first, end uint64, format string, args ...any) error {
 // readItem reads one durable entry, packed or not.
 //
 // The packer replaces rows by a bundle in one batch and never the other way
-// round: who misses a row that must be there finds the bundle.
+// round: who misses a row that must be there finds the bundle. Where there is none
+// among the bundles that it has come past, it has left the rows (passOver), and in
+// this run it does not come back to them.
 //
 // A row that was read before an erasure has rewritten it may come to be opened
 // when its key is destroyed: then it is read again.
@@ -217,7 +219,8 @@ func (l *Log) readItem(index uint64) (Item, error) {
 }
 
 func (l *Log) readStored(index uint64) (Item, error) {
-	if index/tileWidth >= l.packed.Load() {
+	ahead := index/tileWidth >= l.packed.Load() // of the packer
+	if ahead {
 		item, ok, err := l.readRows(index)
 		if ok || err != nil {
 			return item, err
@@ -227,10 +230,16 @@ func (l *Log) readStored(index uint64) (Item, error) {
 	if err != nil {
 		return Item{}, err
 	}
-	if b == nil {
-		return Item{}, l.missing(index, "entry %d of %s is missing", index, l.origin)
+	if b != nil {
+		return l.entry(b, int(index%tileWidth))
 	}
-	return l.entry(b, int(index%tileWidth))
+	if !ahead {
+		item, ok, err := l.readRows(index)
+		if ok || err != nil {
+			return item, err
+		}
+	}
+	return Item{}, l.missing(index, "entry %d of %s is missing", index, l.origin)
 }
 
 // readRows reads an entry that is not packed; ok is false where a row of it is
@@ -263,33 +272,45 @@ func (l *Log) readRows(index uint64) (item Item, ok bool, err error) {
 // readLeaf is readItem for who wants the leaf alone.
 func (l *Log) readLeaf(index uint64) (record.Leaf, error) {
 	if index/tileWidth >= l.packed.Load() {
-		row, ok, err := get(l.store.db, keySeq(tableEntry, l.id, index))
-		if err != nil {
-			return record.Leaf{}, err
-		}
-		if ok {
-			leaf, err := record.ParseLeaf(row)
-			if err != nil {
-				return record.Leaf{}, corrupt("leaf %d of %s: %v", index, l.origin, err)
-			}
-			return leaf, nil
+		if leaf, ok, err := l.leafRow(index); ok || err != nil {
+			return leaf, err
 		}
 	}
 	item, err := l.readItem(index)
+	if errors.Is(err, ErrUnreadable) { // of an entry by itself perhaps the payload only
+		if leaf, ok, rerr := l.leafRow(index); ok || rerr != nil {
+			return leaf, rerr
+		}
+	}
 	return item.Leaf, err
+}
+
+// leafRow reads the leaf of an entry that is not packed; ok is false where it has no
+// row of its own.
+func (l *Log) leafRow(index uint64) (leaf record.Leaf, ok bool, err error) {
+	row, ok, err := get(l.store.db, keySeq(tableEntry, l.id, index))
+	if err != nil || !ok {
+		return leaf, false, err
+	}
+	if leaf, err = record.ParseLeaf(row); err != nil {
+		return leaf, false, corrupt("leaf %d of %s: %v", index, l.origin, err)
+	}
+	return leaf, true, nil
 }
 
 // readHeader returns origin, times and header of an entry: what a packed
 // bundle says without its payloads.
 func (l *Log) readHeader(index uint64) (record.Leaf, error) {
-	if index/tileWidth < l.packed.Load() {
-		b, err := l.bundle(index / tileWidth)
-		if err != nil {
-			return record.Leaf{}, err
+	if index/tileWidth >= l.packed.Load() {
+		if leaf, ok, err := l.leafRow(index); ok || err != nil {
+			return leaf, err
 		}
-		if b == nil {
-			return record.Leaf{}, l.missing(index, "bundle %d of %s is missing", index/tileWidth, l.origin)
-		}
+	}
+	b, err := l.bundle(index / tileWidth)
+	if err != nil {
+		return record.Leaf{}, err
+	}
+	if b != nil {
 		return b.rows[index%tileWidth].leaf, nil
 	}
 	return l.readLeaf(index)
@@ -297,24 +318,33 @@ func (l *Log) readHeader(index uint64) (record.Leaf, error) {
 
 // isErased reports whether the payload of an entry is gone.
 func (l *Log) isErased(index uint64) (bool, error) {
-	if index/tileWidth >= l.packed.Load() {
+	row := func() (erased, ok bool, err error) {
 		row, ok, err := get(l.store.db, keySeq(tablePayload, l.id, index))
-		if err != nil || ok {
-			return ok && row[0] == payloadErased, err
+		return ok && row[0] == payloadErased, ok, err
+	}
+	ahead := index/tileWidth >= l.packed.Load() // of the packer
+	if ahead {
+		if erased, ok, err := row(); ok || err != nil {
+			return erased, err
 		}
 	}
 	b, err := l.bundle(index / tileWidth)
-	if err == nil && b == nil {
-		err = l.missing(index, "payload %d of %s is missing", index, l.origin)
-	}
 	if err != nil {
 		return false, err
 	}
-	return b.rows[index%tileWidth].kind == kindErased, nil
+	if b != nil {
+		return b.rows[index%tileWidth].kind == kindErased, nil
+	}
+	if !ahead {
+		if erased, ok, err := row(); ok || err != nil {
+			return erased, err
+		}
+	}
+	return false, l.missing(index, "payload %d of %s is missing", index, l.origin)
 }
 
 // bundle returns the packed bundle with the given number, nil where it is not
-// packed.
+// packed: the packer has not come to it yet, or has left its rows.
 func (l *Log) bundle(n uint64) (*bundle, error) {
 	if err := l.goneBundle(n); err != nil {
 		return nil, fmt.Errorf("entries %d to %d of %s: %w", n*tileWidth, (n+1)*tileWidth-1, l.origin, err)
@@ -357,27 +387,31 @@ func (b *bundle) place(db pebble.Reader, id LogID) (err error) {
 // leafRows calls f with the leaves from index first to before end, which one
 // bundle holds, packed or not. What f is given is valid during the call only.
 func (l *Log) leafRows(first, end uint64, f func(leaf []byte) error) error {
-	n := first / tileWidth
-	for l.packed.Load() <= n {
-		rows := 0
-		err := scanRange(l.store.db, keySeq(tableEntry, l.id, first), keySeq(tableEntry, l.id, end), func(_, leaf []byte) error {
+	rows := 0
+	scanRows := func() error {
+		return scanRange(l.store.db, keySeq(tableEntry, l.id, first), keySeq(tableEntry, l.id, end), func(_, leaf []byte) error {
 			rows++
 			return f(leaf)
 		})
-		if err != nil || rows == int(end-first) {
+	}
+	n := first / tileWidth
+	ahead := n >= l.packed.Load() // of the packer
+	if ahead {
+		if err := scanRows(); err != nil || rows == int(end-first) {
 			return err
 		}
-		if b, err := l.bundle(n); err != nil || b == nil || rows > 0 {
-			return errors.Join(l.missingIn(first, end, "%d leaves stand from entry %d of %s on, want %d", rows, first, l.origin, end-first), err)
-		}
-		break // packed a moment ago
 	}
 	b, err := l.bundle(n)
 	if err != nil {
 		return err
 	}
-	if b == nil {
-		return l.missingIn(first, end, "bundle %d of %s is missing", n, l.origin)
+	if b == nil && !ahead {
+		if err := scanRows(); err != nil || rows == int(end-first) {
+			return err
+		}
+	}
+	if b == nil || rows > 0 { // else it is packed, maybe since a moment ago
+		return l.missingIn(first, end, "%d leaves stand from entry %d of %s on, want %d", rows, first, l.origin, end-first)
 	}
 	buf := make([]byte, 0, record.LeafSize)
 	for i := first; i < end; i++ {

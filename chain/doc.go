@@ -110,7 +110,8 @@
 // An entry has an E and a P row until its bundle is full and the packer, which
 // works behind the committer, puts a B row in their place. Only payloads above
 // 64 KiB keep their P rows. All bundles of a log before the first E row are
-// packed.
+// packed; of those behind it each one that has no E row. A bundle with rows that do
+// not make its tile, or whose key is lost, is left in them.
 //
 // Partial tiles are never stored: they are kept in memory and rebuilt on open
 // from at most 255 leaves and 255 R rows of each level, or the tiles themselves

@@ -23,7 +23,7 @@ func spoil(t *testing.T, s *Store, l *Log, packed bool) {
 		err = errors.Join(err, s.db.Delete(keySeq(tableEntry, l.id, index), pebble.Sync), s.db.Delete(keySeq(tablePayload, l.id, index), pebble.Sync))
 	} else {
 		e := &eraser{erasure: newErasure(l, 0, nil), s: s, l: l}
-		rows, rerr := e.readPacked(0)
+		rows, _, rerr := e.read(t.Context(), 0)
 		if rerr != nil {
 			t.Fatal(rerr)
 		}

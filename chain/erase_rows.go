@@ -332,8 +332,12 @@ func (e *eraser) read(ctx context.Context, k uint64) (rows []openRow, packed boo
 	if ctx.Err() != nil {
 		return nil, false, context.Cause(ctx)
 	}
-	if packed = k < e.l.packed.Load(); packed {
-		rows, err = e.readPacked(k)
+	b, err := e.l.bundle(k)
+	if err != nil {
+		return nil, false, fmt.Errorf("bundle %d of %s cannot be read: %w", k, e.l.origin, err)
+	}
+	if b != nil {
+		rows, err = e.readPacked(b)
 		return rows, true, err
 	}
 	for i := k * tileWidth; i < min(e.l.Size(), (k+1)*tileWidth); i++ {
@@ -378,14 +382,7 @@ func (e *eraser) openOwn(r *openRow) error {
 	return nil
 }
 
-func (e *eraser) readPacked(k uint64) ([]openRow, error) {
-	b, err := e.l.bundle(k)
-	if err == nil && b == nil && e.l.fenced(k*tileWidth) != nil {
-		return nil, nil
-	}
-	if err != nil || b == nil {
-		return nil, errors.Join(corrupt("bundle %d of %s cannot be read", k, e.l.origin), err)
-	}
+func (e *eraser) readPacked(b *bundle) ([]openRow, error) {
 	rows := make([]openRow, tileWidth)
 	for i := range rows {
 		r := &rows[i]

@@ -1,7 +1,9 @@
 package chain
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -352,11 +354,16 @@ func (e *exporter) addKey(frame *Item, m *record.Frame) error {
 // frame without records does not say its session here: the newest enrolment
 // before it is meant.
 func (e *exporter) findEnrolment(before, session uint64, newest bool) (index uint64, err error) {
+	var unread error
 	for i := before; i > 0; i-- {
 		if e.log.goneBundle((i-1)/tileWidth) != nil {
 			continue // the one that is needed stays
 		}
 		leaf, err := e.log.readHeader(i - 1)
+		if errors.Is(err, ErrUnreadable) { // most likely it is something else
+			unread = cmp.Or(unread, err)
+			continue
+		}
 		if err != nil {
 			return 0, err
 		}
@@ -374,6 +381,9 @@ func (e *exporter) findEnrolment(before, session uint64, newest bool) (index uin
 		if m.Session == session || newest {
 			return i - 1, nil
 		}
+	}
+	if unread != nil {
+		return 0, fmt.Errorf("the enrolment before the frame in entry %d may be among what cannot be read: %w", before, unread)
 	}
 	return 0, corrupt("no enrolment stands before the frame in entry %d", before)
 }

@@ -1,61 +1,12 @@
 package chain
 
 import (
-	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 
 	"github.com/provostd/provost/chain/proof"
 	"github.com/provostd/provost/chain/record"
 )
-
-// bundles checks the packed entries of a log, which come before all others.
-func (c *logCheck) bundles(ctx context.Context) error {
-	f, l := c.f, c.l
-	outside := map[uint64]bool{}
-	err := scan(f.s.db, keyLog(tableBundle, l.id), func(key, row []byte) error {
-		n := binary.BigEndian.Uint64(key[5:])
-		first := n * tileWidth
-		if n > c.head.size/tileWidth || first+tileWidth > c.head.size {
-			f.find("bundle", l, &first, "it lies behind the head, which says size %d", c.head.size)
-			return nil
-		}
-		if done, err := c.prunedBundle(first, row); done || err != nil {
-			return err
-		}
-		if err := c.overPruned(first); err != nil {
-			return err
-		}
-		if c.packed = c.standIn(c.packed, first); first != c.packed {
-			f.find("bundle", l, &c.packed, "entries %d to %d are missing", c.packed, first-1)
-		}
-		if err := c.progress(ctx, first); err != nil {
-			return err
-		}
-		c.bundle(first, row, outside)
-		c.packed = first + tileWidth
-		return c.err
-	})
-	if err != nil {
-		return err
-	}
-	if c.gap != nil {
-		if err := errors.Join(c.overPruned(c.gap.leaves), c.pinnedBundles()); err != nil {
-			return err
-		}
-	}
-	if err := c.fencedBundles(); err != nil {
-		return err
-	}
-	f.r.Packed += c.packed
-	return scanRange(f.s.db, keySeq(tablePayload, l.id, 0), keySeq(tablePayload, l.id, c.packed), func(key, _ []byte) error {
-		if at := binary.BigEndian.Uint64(key[5:]); !outside[at] && (c.gap == nil || at >= c.gap.leaves || !c.gap.pending && !c.gap.pinned(at/tileWidth)) {
-			f.find("payload", l, &at, "it has a row of its own, but it is packed")
-		}
-		return nil
-	})
-}
 
 // bundle checks one packed bundle. Where an entry cannot be made whole, the
 // hash which its tile has stands in for it, so that the others are judged by
@@ -251,20 +202,4 @@ func (c *logCheck) standIn(first, end uint64) uint64 {
 		c.grow(hash)
 	}
 	return first
-}
-
-// fencedBundles goes on behind the last bundle that is there, over those that
-// are fenced off as a whole.
-func (c *logCheck) fencedBundles() error {
-	for first := c.packed; first+tileWidth <= c.head.size && c.fences.at(first) != nil; first = c.packed {
-		rows := false
-		err := scanRange(c.f.s.db, keySeq(tableEntry, c.l.id, first), keySeq(tableEntry, c.l.id, first+tileWidth), func(_, _ []byte) error { rows = true; return nil })
-		if err != nil || rows {
-			return err
-		}
-		if c.packed = c.standIn(first, first+tileWidth); c.packed != first+tileWidth {
-			return nil
-		}
-	}
-	return nil
 }

@@ -32,9 +32,10 @@ type logCheck struct {
 	mono   int64
 	wall   int64
 	tiles  uint64
-	packed uint64 // entries that stand in bundles
-	used   bool   // the payload that the iterator stands on
+	next   uint64 // entry that comes next: all before are in the tree
 	err    error  // of reading tiles and payloads
+
+	rowIters
 
 	frames frameCheck
 
@@ -69,52 +70,21 @@ func (f *fsck) log(ctx context.Context, l *Log) error {
 	if err := c.beginPruned(); err != nil {
 		return err
 	}
+	if err := c.openRows(); err != nil {
+		return err
+	}
+	defer c.closeRows()
 	if err := c.bundles(ctx); err != nil {
 		return err
 	}
-	n := c.packed
-	payloads, err := f.s.db.NewIter(&pebble.IterOptions{LowerBound: keySeq(tablePayload, l.id, n), UpperBound: endOf(keyLog(tablePayload, l.id))})
-	if err != nil {
+	c.next = c.standIn(c.next, c.head.size)
+	if err := c.strayPayloads(); err != nil {
 		return err
 	}
-	defer func() { _ = payloads.Close() }() // its error is asked for below
-	payloads.First()
-	err = scan(f.s.db, keyLog(tableEntry, l.id), func(key, row []byte) error {
-		if n%4096 == 0 {
-			if err := c.progress(ctx, n); err != nil {
-				return err
-			}
-		}
-		if index := binary.BigEndian.Uint64(key[5:]); index < c.packed {
-			f.find("leaf", l, &index, "it has a row of its own, but it is packed")
-			return nil
-		} else if index != n {
-			if index >= c.head.size {
-				f.find("leaf", l, &index, "it lies behind the head, which says size %d", c.head.size)
-				return nil
-			}
-			if n = c.standIn(n, index); n != index {
-				f.find("leaf", l, &n, "leaves %d to %d are missing", n, index-1)
-				n = index // what follows is judged by itself; the tree cannot fit any more
-			}
-		} else if index >= c.head.size {
-			f.find("leaf", l, &index, "it lies behind the head, which says size %d", c.head.size)
-		}
-		c.leaf(n, row, c.payload(n, payloads))
-		n++
-		return c.err
-	})
-	if err != nil {
+	if err := errors.Join(c.err, c.progress(ctx, c.next)); err != nil {
 		return err
 	}
-	n = c.standIn(n, c.head.size)
-	if err := c.strayPayloads(n, payloads); err != nil {
-		return err
-	}
-	if err := errors.Join(c.err, c.progress(ctx, n)); err != nil {
-		return err
-	}
-	return c.finish(n)
+	return c.finish(c.next)
 }
 
 // progress tells how far the check is, and ends it with ctx.
@@ -126,51 +96,6 @@ func (c *logCheck) progress(ctx context.Context, n uint64) error {
 		c.f.opts.Progress(c.l.origin, n, c.head.size)
 	}
 	return nil
-}
-
-// payload moves the payload iterator to index and returns the row there, nil
-// where it is missing.
-func (c *logCheck) payload(index uint64, it *pebble.Iterator) []byte {
-	if c.used {
-		it.Next()
-		c.used = false
-	}
-	for it.Valid() {
-		at := binary.BigEndian.Uint64(it.Key()[5:])
-		if at > index {
-			break
-		}
-		if at == index {
-			row, err := it.ValueAndErr()
-			if err != nil {
-				c.err = fmt.Errorf("read payload %d of %s: %w", index, c.l.origin, err)
-				return nil
-			}
-			c.used = true
-			return row
-		}
-		c.f.find("payload", c.l, &at, "it has no leaf")
-		it.Next()
-	}
-	if c.fences.at(index) == nil {
-		c.f.find("payload", c.l, &index, "it is missing")
-		return nil
-	}
-	c.f.r.Fenced++
-	c.unread()
-	return nil
-}
-
-func (c *logCheck) strayPayloads(n uint64, it *pebble.Iterator) error {
-	if c.used {
-		it.Next()
-	}
-	for ; it.Valid(); it.Next() {
-		if at := binary.BigEndian.Uint64(it.Key()[5:]); at >= n {
-			c.f.find("payload", c.l, &at, "it has no leaf")
-		}
-	}
-	return it.Error()
 }
 
 // leaf checks the rows of an entry and adds it to the tree.

@@ -31,7 +31,7 @@ func (c *logCheck) beginPruned() error {
 	if c.tree.tails, err = loadTails(c.f.s.db, c.l.id, p.tiles, c.fences, hashTiles); err != nil {
 		return c.tileProblem(err)
 	}
-	c.tree.size, c.packed = p.tiles, p.tiles
+	c.tree.size, c.next = p.tiles, p.tiles
 	if last, err := readTile(c.f.s.db, c.l.id, 0, p.tiles/tileWidth-1); err == nil {
 		c.last = last[tileWidth-1]
 	} else if err := c.tileProblem(err); err != nil {
@@ -117,81 +117,18 @@ func (c *logCheck) overPruned(first uint64) error {
 	if c.gap == nil {
 		return nil
 	}
-	for c.packed < min(first, c.gap.leaves) {
-		hashes, err := readTile(c.f.s.db, c.l.id, 0, c.packed/tileWidth)
+	for c.next < min(first, c.gap.leaves) {
+		hashes, err := readTile(c.f.s.db, c.l.id, 0, c.next/tileWidth)
 		if err != nil {
 			return c.tileProblem(err) // then the bundle is reported as missing, too
 		}
 		for i := range hashes {
 			c.grow(hashes[i])
 		}
-		c.packed += tileWidth
+		c.next += tileWidth
 		c.frames.cut, c.frames.records = true, nil
 	}
 	return nil
-}
-
-// pinnedBundles looks for the bundles that must stay: their hashes stand in tiles, so
-// that nothing else would miss them.
-func (c *logCheck) pinnedBundles() error {
-	for _, k := range c.gap.pins {
-		first := k * tileWidth
-		_, ok, err := get(c.f.s.db, keySeq(tableBundle, c.l.id, k))
-		if err != nil {
-			return err
-		}
-		if !ok && c.fences.at(first) == nil {
-			c.f.find("bundle", c.l, &first, "entries %d to %d are missing, which were not pruned", first, first+tileWidth-1)
-		}
-	}
-	if !c.gap.pinned(0) && c.gap.leaves > 0 {
-		c.f.find("pruned", c.l, nil, "the row of what is pruned does not keep the genesis")
-	}
-	return nil
-}
-
-// prunedBundle deals with a bundle that lies before the minimum. done says that it
-// needs no further check.
-func (c *logCheck) prunedBundle(first uint64, row []byte) (done bool, err error) {
-	if c.gap == nil || first >= c.gap.leaves {
-		return false, nil
-	}
-	if !c.gap.pinned(first / tileWidth) {
-		if !c.gap.pending {
-			c.f.find("bundle", c.l, &first, "it was pruned, by entry %d, and is still there", c.gap.leavesBy)
-		}
-		return true, nil
-	}
-	if first >= c.gap.tiles {
-		return false, nil
-	}
-	b, err := parseBundle(c.l.id, first, row)
-	if err == nil {
-		err = b.place(c.f.s.db, c.l.id)
-	}
-	if err != nil {
-		c.f.find("bundle", c.l, &first, "entries %d to %d: %v", first, first+tileWidth-1, err)
-		return true, nil
-	}
-	for i := range b.rows {
-		if c.fences.at(b.rows[i].leaf.Index) != nil {
-			c.f.r.Entries++
-			c.f.r.Fenced++
-			c.unread()
-			continue
-		}
-		item, err := c.l.entry(b, i)
-		if err != nil {
-			c.f.find("bundle", c.l, &b.rows[i].leaf.Index, "%v", err)
-		} else if c.f.r.Entries++; item.Erased {
-			c.gone(&item.Leaf, item.ErasedBy)
-		} else {
-			c.f.r.Payloads++
-			c.opened(&item.Leaf, item.Payload)
-		}
-	}
-	c.frames.cut, c.frames.records = true, nil
-	return true, nil
 }
 
 // checkPruned holds an entry that tells of pruning against the tiles.

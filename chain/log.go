@@ -25,7 +25,7 @@ type Log struct {
 
 	state     atomic.Pointer[logState]  // durable; replaced by the committer
 	published atomic.Pointer[Published] // newest published checkpoint
-	packed    atomic.Uint64             // bundles that are packed: all before this one
+	packed    atomic.Uint64             // the packer has come past all bundles before this one
 
 	erasingMu sync.Mutex                 // one change of erasing at a time
 	erasing   atomic.Pointer[[]*erasure] // sealed, and their rows not all changed
@@ -47,7 +47,7 @@ type Log struct {
 	verdicts verdictsOf // guarded by Store.eraseMu
 
 	// Guarded by Store.packMu.
-	unpackable bool // the next bundle cannot be packed
+	unpackable bool // a bundle could not be packed, and that was told
 
 	// Guarded by Store.checkpointMu.
 	quoted quote // where the host log quotes this log

@@ -3,6 +3,7 @@ package chain
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -25,9 +26,12 @@ const (
 	packPause = 7
 )
 
-// errUnpackable says that rows are not what the tree says. They stay as they
-// are: packing leaves out what can be derived, and from them it cannot.
+// errUnpackable says that rows are not what the tree says, or cannot be read. They
+// stay as they are: packing leaves out what can be derived, and from them it cannot.
 var errUnpackable = errors.New("the rows of a bundle do not fit the tree")
+
+// errNoRows says that no leaf of a bundle has a row.
+var errNoRows = errors.New("no leaf of the bundle has a row of its own")
 
 // packAll packs full bundles behind the committer until ctx ends: a few of each
 // log in turn. An error is fatal.
@@ -88,14 +92,14 @@ func makeWay(ctx context.Context, d time.Duration, logs []*Log) {
 	}
 }
 
-// packSome packs up to limit bundles of a log in one batch and returns how
-// many.
+// packSome packs up to limit bundles of a log in one batch, or passes over those that
+// are not to be packed, and returns how many bundles it has come on by.
 func (s *Store) packSome(l *Log, limit uint64) (n uint64, err error) {
 	s.packMu.Lock()
 	defer s.packMu.Unlock()
 	first := l.packed.Load()
 	end := min(l.Size()/tileWidth, first+limit)
-	if l.unpackable || first >= end {
+	if first >= end {
 		return 0, nil
 	}
 	batch := s.db.NewBatch()
@@ -103,22 +107,18 @@ func (s *Store) packSome(l *Log, limit uint64) (n uint64, err error) {
 	// The rows that stay are set behind the range's end.
 	var stay []uint64
 	for k := first; k < end; k++ {
-		rows, outside, err := s.packOne(l, k, batch)
-		if errors.Is(err, errUnpackable) {
-			s.cfg.Log.Error("the ledger cannot be packed here, fsck tells more", slog.String("origin", l.origin), slog.Uint64("bundle", k), slog.Any("error", err))
-			l.unpackable = true
-			end = k
+		outside, err := s.packOne(l, k, batch)
+		if errors.Is(err, errUnpackable) || errors.Is(err, errNoRows) {
+			if k == first {
+				return s.passOver(l, k, err)
+			}
+			end = k // it is the first one of the next call
 			break
 		}
 		if err != nil {
 			return 0, err
 		}
-		if stay = append(stay, outside...); rows == 0 {
-			return 0, corrupt("bundle %d of %s is empty", k, l.origin)
-		}
-	}
-	if end == first {
-		return 0, nil
+		stay = append(stay, outside...)
 	}
 	if err := s.dropRows(batch, l, first*tileWidth, end*tileWidth, stay); err != nil {
 		return 0, err
@@ -131,6 +131,38 @@ func (s *Store) packSome(l *Log, limit uint64) (n uint64, err error) {
 	}
 	l.packed.Store(end)
 	return end - first, nil
+}
+
+// passOver goes on behind a bundle that cannot be packed, or behind those that have no
+// rows: packed in an earlier run, pruned, or fenced off as a whole. It writes nothing.
+// Which bundles were left in their rows follows from the rows alone, so that a crash
+// forgets nothing and the next run tries each of them again: a payload key may be back.
+func (s *Store) passOver(l *Log, k uint64, why error) (n uint64, err error) {
+	next := k + 1
+	if errors.Is(why, errNoRows) {
+		if next, err = s.nextRows(l, next); err != nil {
+			return 0, err
+		}
+	} else if !l.unpackable {
+		l.unpackable = true
+		s.cfg.Log.Error("the ledger cannot be packed here and stays as it is, more bundles of this log perhaps as well; fsck tells of damage", slog.String("origin", l.origin), slog.Uint64("bundle", k), slog.Any("error", why))
+	}
+	l.packed.Store(next)
+	return next - k, nil
+}
+
+// nextRows returns the next bundle from k on that has rows of leaves.
+func (s *Store) nextRows(l *Log, k uint64) (_ uint64, err error) {
+	end := l.Size() / tileWidth
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: keySeq(tableEntry, l.id, k*tileWidth), UpperBound: endOf(keyLog(tableEntry, l.id))})
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	if it.First() && len(it.Key()) == keySeqSize {
+		end = min(end, binary.BigEndian.Uint64(it.Key()[5:])/tileWidth)
+	}
+	return max(end, k), it.Error()
 }
 
 // dropRows takes away the rows of packed entries but for the payloads that
@@ -155,43 +187,43 @@ func (s *Store) dropRows(batch *pebble.Batch, l *Log, first, end uint64, stay []
 }
 
 // packOne adds the B row of one bundle to batch, after having read it back:
-// what it stands for must be the rows to the byte. It returns how many entries
-// it packed and which payloads stay outside.
-func (s *Store) packOne(l *Log, k uint64, batch *pebble.Batch) (n int, outside []uint64, err error) {
+// what it stands for must be the rows to the byte. It returns which payloads stay
+// outside.
+func (s *Store) packOne(l *Log, k uint64, batch *pebble.Batch) (outside []uint64, err error) {
 	rows, leaves, err := s.hotRows(l, k)
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	row, err := packBundle(rows, s.keys, l.id)
 	if errors.Is(err, errNoKey) {
-		return 0, nil, fmt.Errorf("%w: %w", errUnpackable, err)
+		return nil, fmt.Errorf("%w: %w", errUnpackable, err)
 	}
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	b, err := parseBundle(l.id, k*tileWidth, row)
 	if err != nil {
-		return 0, nil, fmt.Errorf("read back what was packed: %w", err)
+		return nil, fmt.Errorf("read back what was packed: %w", err)
 	}
 	if err := b.place(s.db, l.id); err != nil {
-		return 0, nil, fmt.Errorf("%w: %w", errUnpackable, err)
+		return nil, fmt.Errorf("%w: %w", errUnpackable, err)
 	}
 	buf := make([]byte, 0, record.LeafSize)
 	for i := range rows {
 		leaf, raw, o, err := l.whole(b, i, buf)
 		if err != nil {
-			return 0, nil, fmt.Errorf("%w: %w", errUnpackable, err)
+			return nil, fmt.Errorf("%w: %w", errUnpackable, err)
 		}
 		if !bytes.Equal(raw, leaves[i]) {
-			return 0, nil, fmt.Errorf("entry %d: %w: its leaf is another", leaf.Index, errUnpackable)
+			return nil, fmt.Errorf("entry %d: %w: its leaf is another", leaf.Index, errUnpackable)
 		}
 		if rows[i].open.kind == kindOutside {
 			outside = append(outside, leaf.Index)
 		} else if !bytes.Equal(o.payload, rows[i].open.payload) {
-			return 0, nil, fmt.Errorf("entry %d: %w: its payload is another", leaf.Index, errUnpackable)
+			return nil, fmt.Errorf("entry %d: %w: its payload is another", leaf.Index, errUnpackable)
 		}
 	}
-	return len(rows), outside, batch.Set(keySeq(tableBundle, l.id, k), row, nil)
+	return outside, batch.Set(keySeq(tableBundle, l.id, k), row, nil)
 }
 
 // hotRows reads the rows of a bundle that is not packed yet.
@@ -214,6 +246,9 @@ func (s *Store) hotRows(l *Log, k uint64) (rows []packRow, leaves [][]byte, err 
 	})
 	if err != nil {
 		return nil, nil, err
+	}
+	if len(rows) == 0 {
+		return nil, nil, errNoRows
 	}
 	n := 0
 	err = scanRange(s.db, keySeq(tablePayload, l.id, first), keySeq(tablePayload, l.id, end), func(key, value []byte) error {

@@ -279,7 +279,9 @@ func (s *Store) dropPruned(ctx context.Context, l *Log) (err error) {
 	bundles, tiles := p.leaves/tileWidth, p.tiles/tileWidth
 	spans(bundles, func(k uint64) bool { return p.pinned(k) }, func(from, to uint64) {
 		drop(keySeq(tableBundle, l.id, from), keySeq(tableBundle, l.id, to))
-		drop(keySeq(tablePayload, l.id, from*tileWidth), keySeq(tablePayload, l.id, to*tileWidth))
+		for _, table := range []byte{tableEntry, tablePayload} { // the former of bundles that were not packed
+			drop(keySeq(table, l.id, from*tileWidth), keySeq(table, l.id, to*tileWidth))
+		}
 	})
 	spans(tiles, p.keepsTile, func(from, to uint64) { drop(keyTile(l.id, 0, from), keyTile(l.id, 0, to)) })
 	if err != nil {
@@ -294,6 +296,7 @@ func (s *Store) dropPruned(ctx context.Context, l *Log) (err error) {
 	}
 	for _, span := range [][2][]byte{
 		{keySeq(tableBundle, l.id, 0), keySeq(tableBundle, l.id, bundles+1)},
+		{keySeq(tableEntry, l.id, 0), keySeq(tableEntry, l.id, bundles*tileWidth+1)},
 		{keySeq(tablePayload, l.id, 0), keySeq(tablePayload, l.id, bundles*tileWidth+1)},
 		{keyTile(l.id, 0, 0), keyTile(l.id, 0, tiles+1)},
 	} {

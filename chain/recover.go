@@ -195,7 +195,8 @@ func (s *Store) loadHead(l *Log) error {
 }
 
 // loadPacked finds how many bundles of a log are packed: all that lie before
-// the first row of a leaf.
+// the first row of a leaf. Where the packer has left rows behind, more are: it comes
+// past them again.
 func (s *Store) loadPacked(l *Log) (err error) {
 	it, err := s.db.NewIter(iterBounds(keyLog(tableEntry, l.id)))
 	if err != nil {
@@ -206,7 +207,7 @@ func (s *Store) loadPacked(l *Log) (err error) {
 	if it.First() && len(it.Key()) == keySeqSize {
 		packed = min(packed, binary.BigEndian.Uint64(it.Key()[5:])/tileWidth)
 	}
-	if packed > 0 {
+	if packed > 0 && l.goneBundle(packed-1) == nil {
 		if _, ok, err := get(s.db, keySeq(tableBundle, l.id, packed-1)); err != nil || !ok && l.fenced((packed-1)*tileWidth) == nil {
 			return errors.Join(corrupt("neither the leaves nor the bundle of entries %d to %d are there", (packed-1)*tileWidth, packed*tileWidth-1), err)
 		}

@@ -147,7 +147,7 @@ func (s *Store) retainLog(ctx context.Context, l *Log, r Retention, now time.Tim
 		return more, fmt.Errorf("nothing is pruned before the erasure in entry %d is finished", (*list)[0].index)
 	}
 	// An entry goes behind its payload, covered by a checkpoint, and not the last
-	// bundle that is packed: the log goes on from there.
+	// bundle that the packer has come past: the log goes on from there.
 	packed := l.packed.Load()
 	limit := min(l.kept.payloads, (packed-min(packed, 1))*tileWidth)
 	if p := l.published.Load(); p != nil {

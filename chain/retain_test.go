@@ -53,6 +53,14 @@ type oldLog struct {
 
 func newOldLog(t testing.TB, fs vfs.FS) *oldLog {
 	t.Helper()
+	o := newLooseLog(t, fs)
+	packNow(t, o.s)
+	return o
+}
+
+// newLooseLog is newOldLog before anything of it is packed.
+func newLooseLog(t testing.TB, fs vfs.FS) *oldLog {
+	t.Helper()
 	o := &oldLog{cfg: testConfig(t, fs), now: time.Date(2026, 5, 1, 0, 30, 0, 0, time.UTC), roots: map[uint64]record.Hash{}}
 	o.cfg.unpacked = true
 	o.cfg.Now = func() time.Time { return o.now }
@@ -72,7 +80,6 @@ func newOldLog(t testing.TB, fs vfs.FS) *oldLog {
 	o.now = o.now.Add(day)
 	a.frame(3000)
 	o.head(t)
-	packNow(t, o.s)
 	return o
 }
 
