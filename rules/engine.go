@@ -8,6 +8,7 @@ import (
 
 	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/rules/event"
+	"github.com/provostd/provost/rules/index"
 	"github.com/provostd/provost/rules/policy"
 )
 
@@ -38,10 +39,10 @@ type Options struct {
 type Engine struct {
 	bundle *policy.Bundle
 	opts   Options
-	// byClass lists, for each class, the policies which may fire on it, as
-	// indexes into bundle.Policies. The index of necessary atoms will narrow
-	// each list further.
-	byClass  map[record.Class][]int
+	// parts are the conditions of all policies that are not off, and index
+	// finds those which may be true of an entry.
+	parts    []part
+	index    *index.Index
 	watchers map[string]bool // policies that judge policy.* entries
 }
 
@@ -51,23 +52,21 @@ func New(b *policy.Bundle, opts Options) (*Engine, error) {
 	if opts.HostMode == policy.ModeUnset {
 		opts.HostMode = policy.ModeEnforce
 	}
-	e := &Engine{bundle: b, opts: opts, byClass: make(map[record.Class][]int), watchers: make(map[string]bool)}
+	e := &Engine{bundle: b, opts: opts, watchers: make(map[string]bool)}
 	var problems []error
 	for i, p := range b.Policies {
 		problems = append(problems, e.refuse(p)...)
 		if p.Watches {
 			e.watchers[p.Name] = true
 		}
-		if p.Mode == policy.ModeOff {
-			continue
-		}
-		for _, c := range p.Classes() {
-			e.byClass[c] = append(e.byClass[c], i)
+		if p.Mode != policy.ModeOff {
+			e.parts = append(e.parts, partsOf(i, p)...)
 		}
 	}
 	if len(problems) > 0 {
 		return nil, fmt.Errorf("use bundle %q: %w: %w", b.Name, errors.Join(problems...), record.ErrReject)
 	}
+	e.index = newIndex(e.parts)
 	return e, nil
 }
 
@@ -109,7 +108,7 @@ func ClassOf(v *record.Verdict) record.Class {
 	return record.ClassPolicyVerdict
 }
 
-var scratch = sync.Pool{New: func() any { return new(event.Event) }}
+var scratch = sync.Pool{New: func() any { return new(workspace) }}
 
 // Eval judges one entry and moves the state past it. Entries come in order of
 // index; one that was judged before is refused, and missing ones are allowed
@@ -164,10 +163,11 @@ func (j *judgement) learn() {
 // when the VM's facts or the engine have changed, not for each entry.
 func (j *judgement) retarget() {
 	st, e := j.state, j.engine
-	ev := scratch.Get().(*event.Event)
-	defer release(ev)
+	w := scratch.Get().(*workspace)
+	defer w.release()
+	ev := &w.event
 	ev.LoadVM(&st.vm)
-	st.modes = st.modes[:0]
+	st.modes, st.judged = st.modes[:0], event.ClassSet{}
 	for _, p := range e.bundle.Policies {
 		mode := e.Mode(p, st.vm.UUID)
 		if mode != policy.ModeOff {
@@ -180,52 +180,74 @@ func (j *judgement) retarget() {
 			}
 		}
 		st.modes = append(st.modes, mode)
+		if mode != policy.ModeOff {
+			st.judged = st.judged.Union(event.SetOf(p.Classes()...))
+		}
 	}
 	st.engine, st.stale = e, false
 }
 
-func release(ev *event.Event) {
-	ev.Reset() // keep no payload alive
-	scratch.Put(ev)
+// workspace is the memory that one evaluation needs.
+type workspace struct {
+	event event.Event
+	found index.Scratch
+	may   []int
+}
+
+func (w *workspace) release() {
+	w.event.Reset() // keep no payload alive
+	scratch.Put(w)
 }
 
 func (j *judgement) judge() error {
-	candidates := j.engine.byClass[j.leaf.Header.Class]
-	active := false
-	for _, i := range candidates {
-		active = active || j.state.modes[i] != policy.ModeOff
-	}
+	class := j.leaf.Header.Class
+	active := j.state.judged.Intersects(event.SetOf(class))
 	if j.payload == nil && (active || teaches(j.leaf)) {
-		return fmt.Errorf("judge %s entry %d: %w: %w", j.leaf.Header.Class, j.leaf.Index, ErrNoPayload, record.ErrReject)
+		return fmt.Errorf("judge %s entry %d: %w: %w", class, j.leaf.Index, ErrNoPayload, record.ErrReject)
 	}
 	if j.observer != nil {
-		j.observeIdle(candidates)
+		j.observeIdle(class)
 	}
 	if !active || j.engine.ownOutput(j.payload) {
 		return nil
 	}
-	ev := scratch.Get().(*event.Event)
-	defer release(ev)
-	if err := ev.Load(j.leaf, j.payload, &j.state.vm); err != nil {
+	w := scratch.Get().(*workspace)
+	defer w.release()
+	if err := w.event.Load(j.leaf, j.payload, &j.state.vm); err != nil {
 		return fmt.Errorf("judge entry: %w", err)
 	}
-	for _, i := range candidates {
-		mode := j.state.modes[i]
-		if mode == policy.ModeOff {
-			continue
+	if j.observer != nil {
+		j.engine.index.All(class, &w.found)
+	} else {
+		j.engine.index.Find(class, &w.event, &w.found)
+	}
+	parts := j.engine.parts
+	for n, ok := w.found.Next(); ok; {
+		at := parts[n].policy
+		w.may = w.may[:0]
+		for ; ok && parts[n].policy == at; n, ok = w.found.Next() {
+			w.may = append(w.may, parts[n].step)
 		}
-		p := j.engine.bundle.Policies[i]
-		j.asked(p, PartCondition, "", p.Condition, ev)
-		switch ok, err := p.Condition.Eval(ev); {
-		case err != nil:
-			j.fail(p, mode, err.Error())
-		case ok:
-			j.match(p, mode, ev)
-		default:
-			j.ended(p, EndCondition, "")
+		if mode := j.state.modes[at]; mode != policy.ModeOff {
+			j.policy(j.engine.bundle.Policies[at], mode, &w.event, w.may)
 		}
 	}
 	return nil
+}
+
+// policy has one policy judge the event. may lists its parts that may be true
+// of it, in order: 0, or the numbers of a sequence's steps, behind which comes
+// that of its reset. All others are false.
+func (j *judgement) policy(p *policy.Policy, mode policy.Mode, ev *event.Event, may []int) {
+	j.asked(p, PartCondition, "", p.Condition, ev)
+	switch ok, err := p.Condition.Eval(ev); {
+	case err != nil:
+		j.fail(p, mode, err.Error())
+	case ok:
+		j.match(p, mode, ev)
+	default:
+		j.ended(p, EndCondition, "")
+	}
 }
 
 // ownOutput reports whether an entry was caused by a policy that watches

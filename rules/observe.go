@@ -50,15 +50,21 @@ func (e *Engine) Observe(st *State, leaf record.Leaf, leafHash record.Hash, payl
 
 // observeIdle tells of the policies that do not even ask their condition, and
 // of the conditions of targets.
-func (j *judgement) observeIdle(candidates []int) {
-	for _, i := range candidates {
+func (j *judgement) observeIdle(class record.Class) {
+	last := -1
+	for _, n := range j.engine.index.Judges(class) {
+		i := j.engine.parts[n].policy
+		if i == last {
+			continue
+		}
+		last = i
 		p := j.engine.bundle.Policies[i]
 		off := j.engine.Mode(p, j.state.vm.UUID) == policy.ModeOff
 		if p.Target != nil && !off {
-			ev := scratch.Get().(*event.Event)
-			ev.LoadVM(&j.state.vm)
-			j.asked(p, PartTarget, "", p.Target.Condition, ev)
-			release(ev)
+			w := scratch.Get().(*workspace)
+			w.event.LoadVM(&j.state.vm)
+			j.asked(p, PartTarget, "", p.Target.Condition, &w.event)
+			w.release()
 		}
 		switch {
 		case off:

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/provostd/provost/chain/record"
+	"github.com/provostd/provost/rules/event"
 	"github.com/provostd/provost/rules/policy"
 )
 
@@ -57,6 +58,7 @@ type State struct {
 	engine *Engine
 	stale  bool // the VM's facts have changed since modes was made
 	modes  []policy.Mode
+	judged event.ClassSet // classes that any policy looks at in this VM
 }
 
 // VM returns what the log has said about the domain. The caller must not

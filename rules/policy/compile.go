@@ -56,6 +56,9 @@ type term struct {
 	isIP  bool
 	cost  int  // rough nanoseconds
 	fails bool // it may answer Failed
+	// guards, with b: each says when it may be anything but False.
+	guards []Guard
+	from   origin // with s and n: the field that it comes from
 }
 
 // listTerm is a list of strings that the event carries.
@@ -65,6 +68,7 @@ type listTerm struct {
 	// field and whole say that it is a plain list field.
 	field event.Field
 	whole bool
+	from  origin
 }
 
 // binding is what a loop variable stands for.
@@ -88,7 +92,7 @@ func compileCondition(x hclsyntax.Expression, v *env) *Condition {
 	c := &compiler{env: v, scope: make(map[string]binding), ctx: v.consts}
 	o := newOracle(x, v)
 	t := c.truth(x)
-	return &Condition{oracle: o, fn: t.b, slow: c.slow}
+	return &Condition{oracle: o, fn: t.b, slow: c.slow, guards: t.guards}
 }
 
 // Condition is a compiled condition.
@@ -96,6 +100,7 @@ type Condition struct {
 	oracle *oracle
 	fn     boolFn
 	slow   []hcl.Range
+	guards []Guard
 }
 
 // Eval reports whether the condition is true of e. A nil Condition is true of
@@ -120,6 +125,17 @@ func (c *Condition) Closure(e *event.Event) Tri { return c.fn(e) }
 // explanations. It is some hundred times slower than Eval.
 func (c *Condition) Oracle(e *event.Event) (bool, error) { return c.oracle.truth(e) }
 
+// Guards returns what must hold of an event for the condition to be anything
+// but false of it: each of them does, so that any may be chosen. None means
+// that the condition is to be evaluated for every event. The caller must not
+// change them.
+func (c *Condition) Guards() []Guard {
+	if c == nil {
+		return nil
+	}
+	return c.guards
+}
+
 // Slow returns the places of the parts that have no closure and are evaluated
 // through cty.
 func (c *Condition) Slow() []hcl.Range { return c.slow }
@@ -134,11 +150,19 @@ func (c *compiler) truth(x hclsyntax.Expression) term {
 			return t
 		}
 		if t.konst != nil && t.konst.Type() == cty.Bool && t.konst.IsKnown() && !t.konst.IsNull() {
-			v := tri(t.konst.True())
-			return term{b: func(*event.Event) Tri { return v }}
+			return constTerm(t.konst.True())
 		}
 	}
 	return c.fallback(x)
+}
+
+func constTerm(v bool) term {
+	t := tri(v)
+	out := term{b: func(*event.Event) Tri { return t }}
+	if !v {
+		out.guards = []Guard{{}}
+	}
+	return out
 }
 
 func (c *compiler) fallback(x hclsyntax.Expression) term {
@@ -254,8 +278,7 @@ func (c *compiler) operand(x hclsyntax.Expression) (term, bool) {
 		return t, true
 	}
 	if t.konst != nil && t.konst.Type() == cty.Bool && !t.konst.IsNull() {
-		v := tri(t.konst.True())
-		return term{b: func(*event.Event) Tri { return v }}, true
+		return constTerm(t.konst.True()), true
 	}
 	return term{}, false
 }

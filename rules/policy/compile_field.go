@@ -38,20 +38,20 @@ func fieldTerm(r ref) (term, bool) {
 			return "", missing
 		}}, true
 	case event.KindString:
-		return term{cost: 2, s: textField(f)}, true
+		return term{cost: 2, s: textField(f), from: from(f)}, true
 	case event.KindAddress:
-		return term{cost: 50, s: textField(f), addr: f, isIP: true}, true
+		return term{cost: 50, s: textField(f), addr: f, isIP: true, from: from(f)}, true
 	case event.KindNumber:
-		return term{cost: 2, n: func(e *event.Event) (uint64, state) {
+		return term{cost: 2, from: from(f), n: func(e *event.Event) (uint64, state) {
 			if n, ok := e.Num(f); ok {
 				return n, present
 			}
 			return 0, missing
 		}}, true
 	case event.KindBool:
-		return term{cost: 2, b: func(e *event.Event) Tri { return tri(e.Bool(f)) }}, true
+		return term{cost: 2, b: func(e *event.Event) Tri { return tri(e.Bool(f)) }, guards: []Guard{{{Source: Source{Field: f}, Op: OpTrue}}}}, true
 	case event.KindStrings:
-		return term{cost: 20, list: &listTerm{field: f, whole: true,
+		return term{cost: 20, list: &listTerm{field: f, whole: true, from: from(f),
 			len: func(e *event.Event) int { return len(e.Strings(f)) },
 			at:  func(e *event.Event, i int) (string, bool) { return e.Strings(f)[i], true }}}, true
 	}
@@ -78,7 +78,7 @@ func (c *compiler) variable(x *hclsyntax.ScopeTraversalExpr, b binding) (term, b
 			return term{}, false
 		}
 		f := b.list
-		return term{cost: 3, s: func(e *event.Event) (string, state) { return e.Strings(f)[e.Iter], present }}, true
+		return term{cost: 3, from: from(f), s: func(e *event.Event) (string, state) { return e.Strings(f)[e.Iter], present }}, true
 	}
 	name, ok := secondName(x.Traversal)
 	if !ok || len(x.Traversal) != 2 {
@@ -87,7 +87,7 @@ func (c *compiler) variable(x *hclsyntax.ScopeTraversalExpr, b binding) (term, b
 	switch name {
 	case "name", "executable":
 		get := ancestorText(name)
-		return term{cost: 3, s: func(e *event.Event) (string, state) {
+		return term{cost: 3, from: ancestorOrigin(name), s: func(e *event.Event) (string, state) {
 			if s := get(&e.Ancestors()[e.Iter]); s != "" {
 				return s, present
 			}
@@ -99,6 +99,14 @@ func (c *compiler) variable(x *hclsyntax.ScopeTraversalExpr, b binding) (term, b
 		return term{cost: 3, n: func(e *event.Event) (uint64, state) { return e.Ancestors()[e.Iter].Start, present }}, true
 	}
 	return term{}, false
+}
+
+func ancestorOrigin(name string) origin {
+	o := from(event.ProcessAncestors)
+	if o.Part = PartExecutable; name == "name" {
+		o.Part = PartName
+	}
+	return o
 }
 
 func ancestorText(name string) func(*event.Process) string {
@@ -130,7 +138,7 @@ func (c *compiler) splat(x *hclsyntax.SplatExpr) (term, bool) {
 		return term{}, false
 	}
 	get := ancestorText(a.Name)
-	return term{cost: 20, list: &listTerm{
+	return term{cost: 20, list: &listTerm{from: ancestorOrigin(a.Name),
 		len: func(e *event.Event) int { return len(e.Ancestors()) },
 		at: func(e *event.Event, i int) (string, bool) {
 			s := get(&e.Ancestors()[i])

@@ -17,27 +17,28 @@ func (c *compiler) call(x *hclsyntax.FunctionCallExpr) (term, bool) {
 		return t, true
 	}
 	if t, ok := textPredicates[x.Name]; ok {
-		return c.textPair(x, t, false)
+		return c.textPair(x, t, textOps[x.Name], false)
 	}
 	switch x.Name {
 	case "startswith_i", "endswith_i", "strcontains_i", "equals_i":
-		return c.textPair(x, textPredicates[x.Name[:len(x.Name)-2]], true)
+		name := x.Name[:len(x.Name)-2]
+		return c.textPair(x, textPredicates[name], textOps[name], true)
 	case "matches", "matches_i":
 		return c.pattern(x, compileRegexp, x.Name == "matches_i", 300)
 	case "glob", "glob_i":
 		return c.pattern(x, compileGlob, x.Name == "glob_i", 200)
 	case "lower":
-		return c.textMap(x, lower)
+		return c.textMap(x, lower, origin.lowered)
 	case "upper":
-		return c.textMap(x, upper)
+		return c.textMap(x, upper, nil)
 	case "trimspace":
-		return c.textMap(x, trimSpace)
+		return c.textMap(x, trimSpace, origin.cut)
 	case "basename":
-		return c.textMap(x, baseName)
+		return c.textMap(x, baseName, origin.cut)
 	case "dirname":
-		return c.textMap(x, dirName)
+		return c.textMap(x, dirName, nil)
 	case "extension":
-		return c.textMap(x, event.Extension)
+		return c.textMap(x, event.Extension, origin.cut)
 	case "length":
 		return c.length(x)
 	case "entropy":
@@ -94,7 +95,10 @@ func predicate(t term, cost int, f func(string) bool) term {
 	}}
 }
 
-func (c *compiler) textPair(x *hclsyntax.FunctionCallExpr, f func(s, t string) bool, fold bool) (term, bool) {
+// textOps are the atoms that the predicates of two texts make.
+var textOps = map[string]Op{"startswith": OpPrefix, "endswith": OpSuffix, "strcontains": OpContains, "equals": OpEqual}
+
+func (c *compiler) textPair(x *hclsyntax.FunctionCallExpr, f func(s, t string) bool, op Op, fold bool) (term, bool) {
 	a, ok1 := c.textArg(x.Args[0])
 	b, ok2 := c.textArg(x.Args[1])
 	if !ok1 || !ok2 {
@@ -109,10 +113,14 @@ func (c *compiler) textPair(x *hclsyntax.FunctionCallExpr, f func(s, t string) b
 	}
 	if v, ok := b.text(); ok {
 		if !fold {
-			return predicate(a, cost, func(s string) bool { return f(s, v) }), true
+			t := predicate(a, cost, func(s string) bool { return f(s, v) })
+			t.guards = a.from.texts(op, v)
+			return t, true
 		}
 		v = lower(v)
-		return predicate(a, cost, func(s string) bool { return f(lower(s), v) }), true
+		t := predicate(a, cost, func(s string) bool { return f(lower(s), v) })
+		t.guards = a.from.lowered().texts(op, v)
+		return t, true
 	}
 	if fold {
 		f = folded(f)
@@ -138,16 +146,28 @@ func (c *compiler) pattern(x *hclsyntax.FunctionCallExpr, compile func(string, b
 	if err != nil {
 		return term{}, false // the checker has reported it
 	}
-	return predicate(a, cost, m.MatchString), true
+	t := predicate(a, cost, m.MatchString)
+	if g, ok := m.(globMatcher); ok {
+		t.guards = a.from.pattern(g.re.String(), false) // which says how it folds
+	} else {
+		t.guards = a.from.pattern(v.AsString(), fold)
+	}
+	return t, true
 }
 
-func (c *compiler) textMap(x *hclsyntax.FunctionCallExpr, f func(string) string) (term, bool) {
+// textMap compiles a function from text to text; became, if any, says where
+// its result comes from.
+func (c *compiler) textMap(x *hclsyntax.FunctionCallExpr, f func(string) string, became func(origin) origin) (term, bool) {
 	a, ok := c.textArg(x.Args[0])
 	if !ok || a.isNull() {
 		return term{}, false
 	}
 	s := a.asText()
-	return term{cost: a.cost + 30, fails: a.fails, s: func(e *event.Event) (string, state) {
+	var o origin
+	if became != nil {
+		o = became(a.from)
+	}
+	return term{cost: a.cost + 30, fails: a.fails, from: o, s: func(e *event.Event) (string, state) {
 		v, st := s(e)
 		if st != present {
 			return "", st
@@ -218,11 +238,13 @@ func (c *compiler) contains(x *hclsyntax.FunctionCallExpr) (term, bool) {
 		if err != nil || a.konst.Type() == cty.String {
 			return term{}, false
 		}
-		return predicate(b, 12, stringSet(list)), true
+		t := predicate(b, 12, stringSet(list))
+		t.guards = b.from.texts(OpEqual, list...)
+		return t, true
 	case a.konst != nil && b.n != nil:
 		return containsNumber(*a.konst, b)
 	case a.list != nil && b.isText():
-		return a.list.anyOf(b, func(have, want string) bool { return have == want }), true
+		return a.list.containing(b), true
 	}
 	return term{}, false
 }
@@ -238,7 +260,7 @@ func containsNumber(list cty.Value, t term) (term, bool) {
 		}
 	}
 	f := t.n
-	return term{cost: t.cost + 5, fails: t.fails, b: func(e *event.Event) Tri {
+	return term{cost: t.cost + 5, fails: t.fails, guards: t.from.numbers(nums...), b: func(e *event.Event) Tri {
 		n, st := f(e)
 		if st == failed {
 			return Failed
@@ -274,6 +296,15 @@ func (l *listTerm) anyOf(t term, same func(have, want string) bool) term {
 	}}
 }
 
+// containing makes a closure that is true where any element is the text.
+func (l *listTerm) containing(t term) term {
+	out := l.anyOf(t, func(have, want string) bool { return have == want })
+	if want, ok := t.text(); ok {
+		out.guards = l.from.texts(OpEqual, want)
+	}
+	return out
+}
+
 func (c *compiler) containsFold(x *hclsyntax.FunctionCallExpr) (term, bool) {
 	a, ok1 := c.expr(x.Args[0])
 	b, ok2 := c.textArg(x.Args[1])
@@ -281,7 +312,11 @@ func (c *compiler) containsFold(x *hclsyntax.FunctionCallExpr) (term, bool) {
 		return term{}, false
 	}
 	if a.list != nil {
-		return a.list.anyOf(b, folded(textPredicates["equals"])), true
+		t := a.list.anyOf(b, folded(textPredicates["equals"]))
+		if want, ok := b.text(); ok {
+			t.guards = a.list.from.lowered().texts(OpEqual, lower(want))
+		}
+		return t, true
 	}
 	if a.konst == nil || b.s == nil {
 		return term{}, false
@@ -295,7 +330,9 @@ func (c *compiler) containsFold(x *hclsyntax.FunctionCallExpr) (term, bool) {
 		low[i] = lower(s)
 	}
 	has := stringSet(low)
-	return predicate(b, 60, func(s string) bool { return has(lower(s)) }), true
+	t := predicate(b, 60, func(s string) bool { return has(lower(s)) })
+	t.guards = b.from.lowered().texts(OpEqual, low...)
+	return t, true
 }
 
 func (c *compiler) intersects(x *hclsyntax.FunctionCallExpr) (term, bool) {
@@ -318,7 +355,7 @@ func (c *compiler) intersects(x *hclsyntax.FunctionCallExpr) (term, bool) {
 		return term{}, false
 	}
 	has, l := stringSet(list), a.list
-	return term{cost: 60, b: func(e *event.Event) Tri {
+	return term{cost: 60, guards: l.from.texts(OpEqual, list...), b: func(e *event.Event) Tri {
 		for i := range l.len(e) {
 			if s, ok := l.at(e, i); ok && has(s) {
 				return True
@@ -353,7 +390,7 @@ func intersectLists(a, b *listTerm) term {
 }
 
 func (c *compiler) under(x *hclsyntax.FunctionCallExpr) (term, bool) {
-	t, ok := c.textPair(x, under, false)
+	t, ok := c.textPair(x, under, OpUnder, false)
 	t.cost += 10
 	return t, ok
 }
@@ -368,12 +405,14 @@ func (c *compiler) underAny(x *hclsyntax.FunctionCallExpr) (term, bool) {
 	if err != nil {
 		return term{}, false
 	}
-	return predicate(a, 10*len(dirs)+5, func(s string) bool {
+	t := predicate(a, 10*len(dirs)+5, func(s string) bool {
 		for _, d := range dirs {
 			if under(s, d) {
 				return true
 			}
 		}
 		return false
-	}), true
+	})
+	t.guards = a.from.texts(OpUnder, dirs...)
+	return t, true
 }

@@ -35,17 +35,31 @@ func (c *compiler) bools(x *hclsyntax.FunctionCallExpr, neutral Tri) (term, bool
 func (c *compiler) every(xs []hclsyntax.Expression, neutral Tri) (term, bool) {
 	out := term{}
 	fns := make([]boolFn, 0, len(xs))
+	guards := make([][]Guard, 0, len(xs))
 	for _, x := range xs {
 		t, ok := c.operand(x)
 		if !ok {
 			return term{}, false
 		}
-		fns = append(fns, t.b)
+		fns, guards = append(fns, t.b), append(guards, t.guards)
 		out.cost += t.cost
 		out.fails = out.fails || t.fails
 	}
+	out.guards = everyGuards(guards, neutral, out.fails)
 	out.b = everyFn(fns, neutral)
 	return out, true
+}
+
+// everyGuards: where an error of one decides whatever the others say, all of
+// them being true is not the only way to be anything but false.
+func everyGuards(guards [][]Guard, neutral Tri, fails bool) []Guard {
+	switch {
+	case len(guards) == 0:
+		return nil
+	case neutral == True && !fails:
+		return allOf(guards...)
+	}
+	return anyOf(guards...)
 }
 
 func everyFn(fns []boolFn, neutral Tri) boolFn {
@@ -135,7 +149,11 @@ func (c *compiler) body(x *hclsyntax.ForExpr, b binding) (body, cond term, ok bo
 
 func loopTerm(size func(*event.Event) int, body, cond term, neutral Tri) term {
 	early := !body.fails
-	return term{cost: 40 + 4*(body.cost+cond.cost), fails: !early, b: func(e *event.Event) Tri {
+	var guards []Guard
+	if neutral == False { // of some element both must hold
+		guards = allOf(body.guards, cond.guards)
+	}
+	return term{guards: guards, cost: 40 + 4*(body.cost+cond.cost), fails: !early, b: func(e *event.Event) Tri {
 		answer := neutral
 		for i := range size(e) {
 			e.Iter = i
@@ -168,6 +186,7 @@ func (c *compiler) unroll(x *hclsyntax.ForExpr, list cty.Value, neutral Tri) (te
 	defer func() { c.depth-- }()
 	out := term{}
 	var fns []boolFn
+	var guards [][]Guard
 	for it := list.ElementIterator(); it.Next(); {
 		_, v := it.Element()
 		body, cond, ok := c.body(x, binding{konst: &v})
@@ -185,10 +204,19 @@ func (c *compiler) unroll(x *hclsyntax.ForExpr, list cty.Value, neutral Tri) (te
 				return h(e)
 			}
 		}
+		switch {
+		case cond.b == nil:
+			guards = append(guards, body.guards)
+		case neutral == False:
+			guards = append(guards, allOf(body.guards, cond.guards))
+		default:
+			guards = append(guards, nil)
+		}
 		fns = append(fns, f)
 		out.cost += body.cost + cond.cost
 		out.fails = out.fails || body.fails || cond.fails
 	}
+	out.guards = everyGuards(guards, neutral, out.fails)
 	out.b = everyFn(fns, neutral)
 	return out, true
 }

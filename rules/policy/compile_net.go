@@ -19,7 +19,7 @@ func (c *compiler) address(x *hclsyntax.FunctionCallExpr, f func(netip.Addr) boo
 		return term{}, false
 	}
 	field := a.addr
-	return term{cost: 15, b: func(e *event.Event) Tri {
+	return term{cost: 15, addr: field, b: func(e *event.Event) Tri {
 		addr, ok := e.Addr(field)
 		return tri(ok && f(addr))
 	}}, true
@@ -38,7 +38,11 @@ func (c *compiler) inCIDR(x *hclsyntax.FunctionCallExpr) (term, bool) {
 	if err != nil {
 		return term{}, false
 	}
-	return c.address(x, set.has)
+	t, ok := c.address(x, set.has)
+	if ok {
+		t.guards = from(t.addr).prefixes(texts)
+	}
+	return t, ok
 }
 
 func (c *compiler) portIn(x *hclsyntax.FunctionCallExpr) (term, bool) {
@@ -52,7 +56,7 @@ func (c *compiler) portIn(x *hclsyntax.FunctionCallExpr) (term, bool) {
 		return term{}, false
 	}
 	f := a.n
-	return term{cost: a.cost + 5, fails: a.fails, b: func(e *event.Event) Tri {
+	return term{cost: a.cost + 5, fails: a.fails, guards: a.from.ports(set), b: func(e *event.Event) Tri {
 		n, st := f(e)
 		if st == failed {
 			return Failed
@@ -97,7 +101,7 @@ func (c *compiler) argv(x *hclsyntax.FunctionCallExpr) (term, bool) {
 	if !ok {
 		return term{}, false
 	}
-	return term{cost: 4, s: func(e *event.Event) (string, state) {
+	return term{cost: 4, from: from(event.ProcessArgs), s: func(e *event.Event) (string, state) {
 		if args := e.Strings(event.ProcessArgs); n < uint64(len(args)) {
 			return args[n], present
 		}
@@ -111,5 +115,5 @@ func (c *compiler) hasArg(x *hclsyntax.FunctionCallExpr) (term, bool) {
 		return term{}, false
 	}
 	list, _ := fieldTerm(ref{info: event.ProcessArgs.Info()})
-	return list.list.anyOf(a, func(have, want string) bool { return have == want }), true
+	return list.list.containing(a), true
 }

@@ -67,9 +67,15 @@ func (c *compiler) junction(x *hclsyntax.BinaryOpExpr, neutral Tri) (term, bool)
 	sort.SliceStable(terms, func(i, j int) bool { return terms[i].cost < terms[j].cost })
 	out := term{cost: terms[0].cost + 1}
 	fns := make([]boolFn, len(terms))
+	guards := make([][]Guard, len(terms))
 	for i, t := range terms {
-		fns[i] = t.b
+		fns[i], guards[i] = t.b, t.guards
 		out.fails = out.fails || t.fails
+	}
+	if neutral == True {
+		out.guards = allOf(guards...)
+	} else {
+		out.guards = anyOf(guards...)
 	}
 	deciding := True - neutral
 	if len(fns) == 2 {
@@ -118,6 +124,7 @@ func (c *compiler) equality(x *hclsyntax.BinaryOpExpr, negate bool) (term, bool)
 		return term{}, false
 	}
 	if negate {
+		t.guards = nil
 		f := t.b
 		t.b = func(e *event.Event) Tri {
 			if v := f(e); v != Failed {
@@ -147,6 +154,7 @@ func equalTerm(l, r term) (term, bool) {
 		}
 	case l.s != nil && r.isText():
 		if want, ok := r.text(); ok {
+			out.guards = l.from.texts(OpEqual, want)
 			f := l.s
 			out.b = func(e *event.Event) Tri {
 				s, st := f(e)
@@ -172,6 +180,9 @@ func equalTerm(l, r term) (term, bool) {
 			return term{}, false
 		}
 		want, possible := wholeUint(v)
+		if possible {
+			out.guards = l.from.numbers(want)
+		}
 		f := l.n
 		out.b = func(e *event.Event) Tri {
 			n, st := f(e)
