@@ -34,6 +34,7 @@
 //	magic and version "PVRS" 0x01
 //	next leaf index     8 bytes
 //	host monotone time  8 bytes
+//	host wall time      8 bytes, the newest sealed
 //	uuid, name, state   strings
 //	tags                list of strings
 //	metadata            list of pairs of strings, in order of keys
@@ -48,4 +49,26 @@
 //	  last cause: leaf hash       32 bytes
 //	  last cause: class            2 bytes
 //	  policy                      string
+//	approvals           list, in order of loading, each:
+//	  statement                   string
+//	  signers that count           4 bytes
+//	  loaded by: index             8 bytes
+//	  uses                         8 bytes
+//	verdicts that a late approval would close, list, oldest first, each:
+//	  policy                      string
+//	  cause: index                 8 bytes
+//	  cause: leaf hash            32 bytes
+//	  cause: class                 2 bytes
+//	  end of the grace             8 bytes, host monotone time
+//	  1 and the verdict's index (8) and leaf hash (32), or 0: not sealed yet
+//
+// # Approvals
+//
+// An entry approval.loaded makes a signed statement known (rules/approval): the
+// host has verified its signatures before it sealed it. What a policy with an
+// approval block matches and one covers gives no verdict but a use, class
+// approval.used. Policy time for validity is the newest wall time sealed, which
+// never goes back. Where an approval comes behind a verdict, within the policy's grace, the
+// cause is looked at again (State.Recall): a use of class approval.used_late names
+// the verdict and closes its alert; the verdict stays.
 package rules

@@ -32,6 +32,9 @@ type Options struct {
 	// Actions is what this host can do: kinds of action, and the Capabilities
 	// below. Nil means everything, for tests and replay.
 	Actions []string
+	// Approvers says of each approver group how many people can sign for it.
+	// Nil means that every group will do, for tests and replay.
+	Approvers map[string]int
 }
 
 // Engine is a bundle ready to judge. It is immutable and may be used by many
@@ -105,6 +108,14 @@ func ClassOf(v *record.Verdict) record.Class {
 	if v.Error != "" {
 		return record.ClassPolicyError
 	}
+	switch v.Approval.GetState() {
+	case ApprovalUsed:
+		return record.ClassApprovalUsed
+	case ApprovalLate:
+		return record.ClassApprovalUsedLate
+	case ApprovalExpired:
+		return record.ClassApprovalExpired
+	}
 	return record.ClassPolicyVerdict
 }
 
@@ -128,6 +139,7 @@ func (e *Engine) eval(st *State, leaf record.Leaf, leafHash record.Hash, payload
 	}
 	st.next = leaf.Index + 1
 	st.mono = max(st.mono, leaf.Mono)
+	st.wall = max(st.wall, leaf.Wall)
 	j := judgement{engine: e, state: st, leaf: &leaf, hash: leafHash, payload: payload, observer: o}
 	j.learn()
 	if m, ok := payload.(*record.Erased); ok {
@@ -136,7 +148,8 @@ func (e *Engine) eval(st *State, leaf record.Leaf, leafHash record.Hash, payload
 	if st.engine != e || st.stale {
 		j.retarget()
 	}
-	err := j.judge()
+	err := j.learnApproval()
+	err = errors.Join(err, j.judge())
 	j.reportEnded()
 	j.reportGivenUp()
 	return j.verdicts, err
@@ -151,6 +164,8 @@ type judgement struct {
 	payload  record.Message
 	verdicts []*record.Verdict
 	observer *Observer // nil: nobody watches
+
+	exceeded *record.VerdictApproval // would cover the match, but for its uses
 }
 
 func (j *judgement) learn() {
@@ -202,7 +217,7 @@ func (w *workspace) release() {
 func (j *judgement) judge() error {
 	class := j.leaf.Header.Class
 	active := j.state.judged.Intersects(event.SetOf(class))
-	if j.payload == nil && (active || teaches(j.leaf)) {
+	if j.payload == nil && (active || teaches(j.leaf) || approvalEntry(j.leaf)) {
 		return fmt.Errorf("judge %s entry %d: %w: %w", class, j.leaf.Index, ErrNoPayload, record.ErrReject)
 	}
 	if j.observer != nil {

@@ -44,8 +44,11 @@ func (e *Engine) refuse(p *policy.Policy) []error {
 	if m := p.Limit; m != nil && m.Scope == policy.LimitHost && !can(CanLimitHost) {
 		problems = append(problems, fmt.Errorf("policy %q: this host cannot count a limit of the scope \"host\"", p.Name))
 	}
+	if err := e.refuseApproval(p); err != nil {
+		problems = append(problems, err)
+	}
 	for what, has := range map[string]bool{
-		"exception": len(p.Exceptions) > 0, "approval": p.Approval != nil, "threshold": p.Threshold != nil, "sequence": p.Sequence != nil,
+		"exception": len(p.Exceptions) > 0, "threshold": p.Threshold != nil, "sequence": p.Sequence != nil,
 		"first_seen": p.FirstSeen != nil, "limit": p.Limit != nil, "escalate": len(p.Escalates) > 0, "on_error": p.OnError != policy.OnErrorAlert && p.OnError != "",
 	} {
 		if has {

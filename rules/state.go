@@ -46,6 +46,7 @@ type State struct {
 	vm   VM
 	next uint64
 	mono int64
+	wall int64 // newest wall time sealed: it never goes back
 
 	byID map[cooldownID]*cooldown
 	used list.List // of *cooldown, longest unused first
@@ -53,6 +54,12 @@ type State struct {
 
 	givenUp  uint64 // since the last report
 	reported int64  // host monotone time of that report, 0 for never
+
+	approvals approvals
+
+	// Recall gives entries of the log again, for approvals that come late. It is
+	// the caller's and not saved.
+	Recall Recall
 
 	// Derived, not saved.
 	engine *Engine

@@ -22,6 +22,7 @@ func (st *State) MarshalBinary() ([]byte, error) {
 	b := append(make([]byte, 0, 256+len(st.byID)*160), stateMagic...)
 	b = binary.BigEndian.AppendUint64(b, st.next)
 	b = binary.BigEndian.AppendUint64(b, uint64(st.mono))
+	b = binary.BigEndian.AppendUint64(b, uint64(st.wall))
 	for _, s := range []string{st.vm.UUID, st.vm.Name, st.vm.State} {
 		b = appendText(b, s)
 	}
@@ -44,7 +45,7 @@ func (st *State) MarshalBinary() ([]byte, error) {
 	for el := st.used.Front(); el != nil; el = el.Next() {
 		b = appendCooldown(b, el.Value.(*cooldown))
 	}
-	return b, nil
+	return st.approvals.append(b), nil
 }
 
 func appendCooldown(b []byte, c *cooldown) []byte {
@@ -70,7 +71,7 @@ func (st *State) UnmarshalBinary(data []byte) error {
 	if string(r.take(len(stateMagic))) != stateMagic {
 		return fmt.Errorf("decode rules state: want magic and version %q: %w", stateMagic, record.ErrReject)
 	}
-	n := State{next: r.uint64(), mono: int64(r.uint64()), stale: true}
+	n := State{next: r.uint64(), mono: int64(r.uint64()), wall: int64(r.uint64()), stale: true, Recall: st.Recall}
 	n.vm = VM{UUID: r.text(), Name: r.text(), State: r.text()}
 	for range r.count(maxFacts) {
 		n.vm.Tags = append(n.vm.Tags, r.text())
@@ -90,6 +91,7 @@ func (st *State) UnmarshalBinary(data []byte) error {
 	for range r.count(MaxKeys) {
 		r.cooldown(&n)
 	}
+	r.approvals(&n.approvals)
 	if r.bad || len(r.data) != 0 {
 		return fmt.Errorf("decode rules state: %d bytes are not a state of version 1: %w", len(data), record.ErrReject)
 	}

@@ -35,6 +35,9 @@ func (j *judgement) verdict(p *policy.Policy, mode policy.Mode) *record.Verdict 
 }
 
 func (j *judgement) match(p *policy.Policy, mode policy.Mode, ev *event.Event) {
+	if j.approved(p, mode, ev) {
+		return
+	}
 	var suppressed uint64
 	if c := p.Cooldown; c != nil {
 		var pass bool
@@ -44,7 +47,7 @@ func (j *judgement) match(p *policy.Policy, mode policy.Mode, ev *event.Event) {
 		}
 	}
 	v := j.verdict(p, mode)
-	v.Suppressed = suppressed
+	v.Suppressed, v.Approval = suppressed, j.exceeded
 	for _, a := range p.Actions {
 		act := &record.Action{Kind: a.Kind, Message: a.Message.Render(ev)}
 		if len(a.Channels) > 0 {
@@ -53,6 +56,7 @@ func (j *judgement) match(p *policy.Policy, mode policy.Mode, ev *event.Event) {
 		v.Actions = append(v.Actions, act)
 	}
 	j.verdicts = append(j.verdicts, v)
+	j.unapproved(p)
 }
 
 // cooldownKey hashes the values of the key, so that a guest's long paths take
