@@ -217,3 +217,26 @@ witnessing {
 #   # off, audit or enforce
 #   mode = "audit"
 # }
+
+# A block for each group of people who may approve, ahead of time or within a policy's
+# grace, what policies with an approval block of this group would report. Their SSH
+# keys sign: keys in files, in agents, in hardware. It stands here and not in the
+# bundle, since who writes policies must not choose who approves. A reload
+# (SIGHUP) reads these blocks anew.
+# approver_group "security-team" {
+#   # How many different people must sign.
+#   require = 1
+#
+#   # The longest validity of an approval, from "1m" to "366d".
+#   max_duration = "24h"
+#
+#   # A block for each key, named by who has it. One person may have several.
+#   key "alice" {
+#     # As in authorized_keys, without options: ed25519, ecdsa, their sk- forms, RSA of 2048 bits or more.
+#     public_key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHsGNQUe+UFIjZlIPW0q4rOeDDwU3NSgC4PEK8ScmKCF"
+#
+#     # When it may sign; left out: always.
+#     not_before = "2026-01-01T00:00:00Z"
+#     not_after = "2036-01-01T00:00:00Z"
+#   }
+# }

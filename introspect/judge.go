@@ -155,6 +155,11 @@ func (j *Judge) judge(it *chain.Item) error {
 	if derr != nil {
 		verdicts = append(verdicts, undecided(it, derr))
 	}
+	if g, ok := payload.(*record.Genesis); ok {
+		if err := j.carry(it.Log, g); err != nil {
+			return err
+		}
+	}
 	j.entries.Add(1)
 	j.dirty[it.Log.ID()] = true
 	j.unsaved++
@@ -168,10 +173,13 @@ func (j *Judge) judge(it *chain.Item) error {
 	return nil
 }
 
-// keep adds a verdict to its log's part of the commit to come.
+// keep adds an entry to its log's part of the commit to come; v is nil for one that is
+// no verdict.
 func (j *Judge) keep(l *chain.Log, e chain.Entry, v *record.Verdict) {
 	j.waiting++
-	j.verdicts = append(j.verdicts, v)
+	if v != nil {
+		j.verdicts = append(j.verdicts, v)
+	}
 	for i := range j.batches {
 		if j.batches[i].Log == l {
 			j.batches[i].Entries = append(j.batches[i].Entries, e)
@@ -243,6 +251,10 @@ func (j *Judge) seal(ctx context.Context, f *chain.Follower) error {
 		if v.Error != "" {
 			j.failed.Add(1)
 		}
+		if a := v.Approval; a != nil && rules.ClassOf(v) != record.ClassPolicyVerdict {
+			j.cfg.Log.InfoContext(ctx, "approval "+a.State, "approval", a.Id, "policy", v.Policy, "cause", v.CauseIndex, "uses", a.Uses, "max_uses", a.MaxUses, "closes", a.VerdictIndex)
+			continue
+		}
 		if j.cfg.Count != nil {
 			j.cfg.Count(v)
 		}
@@ -281,7 +293,7 @@ func (j *Judge) state(l *chain.Log) (*rules.State, error) {
 	if st := j.states[l.ID()]; st != nil {
 		return st, nil
 	}
-	st := &rules.State{}
+	st := &rules.State{Recall: recall(l)}
 	b, ok, err := j.cfg.Store.Meta(StateKey(l.ID()))
 	if err != nil {
 		return nil, fmt.Errorf("read state: %w", err)

@@ -319,13 +319,26 @@ func (st *State) Approvals() []Approval {
 	return all
 }
 
-// refuseApproval returns what of a policy's approval block this host could not
-// honour (I10): without it every match would alert, and nobody could approve.
-func (e *Engine) refuseApproval(p *policy.Policy) error {
-	if p.Approval == nil || e.opts.Approvers == nil {
+// CheckApprovers refuses approvers with whom policies of the bundle could not be
+// honoured (I10): every match would alert, and nobody could approve.
+func (e *Engine) CheckApprovers(groups map[string]int) error {
+	var problems []error
+	for _, p := range e.bundle.Policies {
+		problems = append(problems, refuseApproval(p, groups))
+	}
+	if err := errors.Join(problems...); err != nil {
+		return fmt.Errorf("use approvers: %w: %w", err, record.ErrReject)
+	}
+	return nil
+}
+
+// refuseApproval returns what of a policy's approval block cannot be honoured with
+// these groups; nil are all.
+func refuseApproval(p *policy.Policy, groups map[string]int) error {
+	if p.Approval == nil || groups == nil {
 		return nil
 	}
-	signers, ok := e.opts.Approvers[p.Approval.Group]
+	signers, ok := groups[p.Approval.Group]
 	switch {
 	case !ok:
 		return fmt.Errorf("policy %q: this host has no approver_group %q", p.Name, p.Approval.Group)

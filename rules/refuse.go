@@ -44,7 +44,7 @@ func (e *Engine) refuse(p *policy.Policy) []error {
 	if m := p.Limit; m != nil && m.Scope == policy.LimitHost && !can(CanLimitHost) {
 		problems = append(problems, fmt.Errorf("policy %q: this host cannot count a limit of the scope \"host\"", p.Name))
 	}
-	if err := e.refuseApproval(p); err != nil {
+	if err := refuseApproval(p, e.opts.Approvers); err != nil {
 		problems = append(problems, err)
 	}
 	for what, has := range map[string]bool{

@@ -15,7 +15,7 @@ import (
 const example = "examples/provostd.hcl"
 
 // setting is a line of the example that is commented out: "# name = value".
-var setting = regexp.MustCompile(`(?m)^(\s*)#( +)([a-z_]+\s+=\s.*|[a-z]+ (?:"[^"]*" )?\{|\})$`)
+var setting = regexp.MustCompile(`(?m)^(\s*)#( +)([a-z_]+\s+=\s.*|[a-z_]+ (?:"[^"]*" )?\{|\})$`)
 
 func load(t *testing.T, text string) *daemon.Config {
 	t.Helper()
@@ -106,7 +106,7 @@ func settings(typ reflect.Type, block string) []string {
 
 // mentions reports whether text sets attr, in the named block or outside any.
 func mentions(text, block, attr string) bool {
-	body := regexp.MustCompile(`(?ms)^[a-z]+( "[^"]*")? \{$.*?^\}$`).ReplaceAllString(text, "")
+	body := regexp.MustCompile(`(?ms)^[a-z_]+( "[^"]*")? \{$.*?^\}$`).ReplaceAllString(text, "")
 	if block != "" {
 		m := regexp.MustCompile(`(?ms)^` + block + `( "[^"]*")? \{$(.*?)^\}$`).FindStringSubmatch(text)
 		if m == nil {

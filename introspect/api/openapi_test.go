@@ -241,6 +241,8 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 		{"POST", "/v1/domains/web/enroll", 200}, {"POST", "/v1/domains/web/enroll?x=1", 400}, {"POST", "/v1/domains/no/enroll", 404},
 		{"POST", "/v1/domains/web/agent-stop?reason=why", 200}, {"POST", "/v1/domains/web/agent-stop", 400},
 		{"POST", fmt.Sprint("/v1/erase?domain=db&reason=asked&record=", record), 200}, {"POST", "/v1/erase?domain=db", 400}, {"POST", "/v1/erase?domain=no&all=true&reason=x", 404},
+		{"GET", "/v1/approvals", 200}, {"GET", "/v1/approvals?x=1", 400}, {"GET", "/v1/approvals/CHG-1", 200}, {"GET", "/v1/approvals/CHG-2", 404},
+		{"POST", "/v1/approvals", 400}, {"POST", "/v1/revocations", 400}, // TestSubmissions has those that succeed
 		{"POST", "/v1/backup?dir=/backup", 200}, {"POST", "/v1/backup", 400},
 		{"POST", "/v1/shards/export?log=" + web + "&file=/archive", 200}, {"POST", "/v1/shards/export?log=" + web, 400}, {"POST", "/v1/shards/export?log=no&file=/archive", 404},
 		{"POST", "/v1/shards/drop?log=" + web + "&archive=/archive&reason=old", 200}, {"POST", "/v1/shards/drop?log=" + web + "&archive=/archive", 400}, {"POST", "/v1/shards/drop?log=no&archive=/a&reason=x", 404},
@@ -259,14 +261,14 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 	}
 	for i := range table {
 		rt := &table[i]
-		if !c.covered[fmt.Sprintf("%s %s 200", rt.method, docPattern(rt.pattern))] {
+		if bodies[rt.method+" "+rt.pattern] == 0 && !c.covered[fmt.Sprintf("%s %s 200", rt.method, docPattern(rt.pattern))] {
 			t.Errorf("no success of %s %s is held against the description", rt.method, rt.pattern)
 		}
 		for who, code := range map[*access.Identity]int{nil: http.StatusUnauthorized, tenant: http.StatusForbidden} {
 			if who.May(rt.least) {
 				continue
 			}
-			got := w.ask(t, who, rt.method, strings.NewReplacer("{domain}", "web", "{log}", web, "{index}", "1", "{path...}", "").Replace(rt.pattern))
+			got := w.ask(t, who, rt.method, strings.NewReplacer("{domain}", "web", "{log}", web, "{index}", "1", "{id}", "CHG-1", "{path...}", "").Replace(rt.pattern))
 			if err := c.check(rt, got.Code, got.Header().Get("Content-Type"), got.Body.Bytes()); err != nil || got.Code != code {
 				t.Errorf("%s %s: %d %v", rt.method, rt.pattern, got.Code, err)
 			}

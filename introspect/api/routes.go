@@ -75,6 +75,10 @@ func (s *Service) routes() []route {
 		{"POST", "/v1/erase", access.Operator, false, hours, []string{"domain", "log", "record", "from", "to", "all", "reason"}, s.erase},
 		{"POST", "/v1/shards/export", access.Operator, true, hours, []string{"log", "file", "withhold"}, s.exportShard},
 		{"POST", "/v1/shards/drop", access.Operator, false, hours, []string{"log", "archive", "reason", "requester"}, s.dropShard},
+		{"GET", "/v1/approvals", access.Operator, false, quick, nil, s.approvals},
+		{"GET", "/v1/approvals/{id}", access.Operator, false, quick, nil, s.approval},
+		{"POST", "/v1/approvals", access.Operator, false, quick, nil, s.approve},
+		{"POST", "/v1/revocations", access.Operator, false, quick, nil, s.revoke},
 		{"POST", "/v1/backup", access.Operator, false, hours, []string{"dir", "payload_keys"}, s.backup},
 	}
 }
@@ -179,10 +183,12 @@ func allow(methods map[string]*route) string {
 }
 
 // parse checks what a request brings: parameters that the route knows, each
-// once unless several are meant, and no body.
+// once unless several are meant, and no body where none is meant.
 func (c *call) parse(rt *route) error {
-	if c.r.ContentLength != 0 {
-		return fmt.Errorf("the request has a body, and no route takes one: %w", record.ErrReject)
+	if most := bodies[rt.method+" "+rt.pattern]; most == 0 && c.r.ContentLength != 0 {
+		return fmt.Errorf("the request has a body, and this route takes none: %w", record.ErrReject)
+	} else if most > 0 && (c.r.ContentLength <= 0 || c.r.ContentLength > most) {
+		return fmt.Errorf("the body of the request has %d bytes, want 1 to %d: %w", c.r.ContentLength, most, record.ErrReject)
 	}
 	if len(c.r.URL.RawQuery) > maxQuery {
 		return fmt.Errorf("the query has %d bytes, the limit is %d: %w", len(c.r.URL.RawQuery), maxQuery, record.ErrReject)

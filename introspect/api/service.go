@@ -43,6 +43,8 @@ type Service struct {
 	// DropShard drops a closed log of which a file of the host is the archive, for the
 	// one who asks.
 	DropShard func(ctx context.Context, l *chain.Log, archive, reason, requester string) (*client.Dropped, error)
+	// Approvals takes signed approvals, and shows them.
+	Approvals Approver
 	// Find returns the newest log of a domain, or an error which wraps
 	// ErrNotFound.
 	Find func(nameOrUUID string) (*chain.Log, error)
@@ -55,6 +57,16 @@ type Service struct {
 	private struct { // for tests
 		heartbeat, lifetime, patience, write time.Duration
 	}
+}
+
+// Approver takes approvals and revocations: the statement as it was signed, armoured
+// signatures behind each other, and who hands them in. It returns behind the sealing.
+// What is not there is ErrNotFound.
+type Approver interface {
+	Approve(ctx context.Context, statement, signatures []byte, submitter string) (*client.Approval, error)
+	Revoke(ctx context.Context, statement, signatures []byte, submitter string) (*client.Approval, error)
+	List() ([]client.Approval, error)
+	Show(id string) (*client.Approval, error)
 }
 
 // ErrNotFound says that what was asked for is not there.

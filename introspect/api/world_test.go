@@ -67,7 +67,7 @@ func (d *ledger) take() []access.Disclosure {
 // serviceOf is a service of a store whose one domain is web.
 func serviceOf(s *chain.Store, l *chain.Log) *Service {
 	return &Service{
-		Store: s, Discloser: &ledger{Sealer: access.Sealer{Store: s}},
+		Store: s, Discloser: &ledger{Sealer: access.Sealer{Store: s}}, Approvals: &approver{},
 		Find: func(name string) (*chain.Log, error) {
 			if name == "web" || name == l.Name().Domain {
 				return l, nil
@@ -177,6 +177,7 @@ func newWorld(t *testing.T) *world {
 					{UUID: dbUUID, Name: "db", State: "running", Agent: "none", Incarnation: 1, Log: &db},
 				}}, nil
 		},
+		Approvals: &approver{},
 		Enroll: func(_ context.Context, name string) (*client.Enrollment, error) {
 			if logs[name] == nil {
 				return nil, fmt.Errorf("domain %q: %w", name, ErrNotFound)

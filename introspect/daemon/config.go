@@ -14,6 +14,7 @@ import (
 	"github.com/provostd/provost/chain/proof"
 	"github.com/provostd/provost/guestagent/wire"
 	"github.com/provostd/provost/introspect/domain"
+	"github.com/provostd/provost/rules/approval"
 	"github.com/provostd/provost/rules/policy"
 )
 
@@ -54,6 +55,11 @@ type Config struct {
 	Listeners   []ListenerConfig   `hcl:"listener,block"`
 	Identities  []IdentityConfig   `hcl:"identity,block"`
 	Domains     []DomainConfig     `hcl:"domain,block"`
+
+	ApproverGroups []ApproverGroupConfig `hcl:"approver_group,block"`
+
+	approvers *approval.Roots
+	path      string // of the file; empty: there is none
 }
 
 // LibvirtConfig says where libvirt is.
@@ -100,7 +106,11 @@ func ReadConfig(path string) (*Config, map[string]*hcl.File, hcl.Diagnostics) {
 		return nil, nil, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Configuration cannot be read",
 			Detail: fmt.Sprintf("%v. Name another file with --config, or write one: examples/provostd.hcl is a start.", err)}}
 	}
-	return parseConfig(src, path)
+	c, files, diags := parseConfig(src, path)
+	if c != nil {
+		c.path = path
+	}
+	return c, files, diags
 }
 
 func readSmall(path string) ([]byte, error) {
@@ -193,6 +203,7 @@ func (c *Config) blocks(v *validator) {
 	c.completeRetention(v)
 	c.completeShards(v)
 	c.completeWitnesses(v)
+	c.completeApprovers(v)
 	seen := map[domain.UUID]bool{}
 	for i := range c.Domains {
 		d := &c.Domains[i]

@@ -36,20 +36,21 @@ type Daemon struct {
 	log     *slog.Logger
 	started time.Time
 
-	store    *chain.Store
-	index    *index.Index
-	keys     *keys.Keys
-	bundle   *policy.Bundle // nil: no policies
-	engine   *rules.Engine
-	host     *virt.Host
-	sessions *guest.Sessions
-	registry *introspect.Registry
-	judge    *introspect.Judge
-	enforcer *enforce.Enforcer
-	metrics  *metrics
-	door     *access.Stats
-	sealer   *access.Sealer
-	reloads  []reloader // what listeners read anew; set by listen
+	store     *chain.Store
+	index     *index.Index
+	keys      *keys.Keys
+	bundle    *policy.Bundle // nil: no policies
+	engine    *rules.Engine
+	host      *virt.Host
+	sessions  *guest.Sessions
+	registry  *introspect.Registry
+	judge     *introspect.Judge
+	approvals *introspect.Approvals
+	enforcer  *enforce.Enforcer
+	metrics   *metrics
+	door      *access.Stats
+	sealer    *access.Sealer
+	reloads   []reloader // what is read anew; listen adds to it
 }
 
 // PolicyError says that the policy bundle does not load. The daemon does not
@@ -152,6 +153,14 @@ func New(cfg *Config, version string, log *slog.Logger) (_ *Daemon, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("build libvirt adapter: %w", err)
 	}
+	d.approvals, err = introspect.NewApprovals(introspect.ApprovalsConfig{
+		Store: d.store, Registry: d.registry, HostID: cfg.HostID, Roots: cfg.approvers, Now: time.Now, Log: log,
+		Policies: func() []*policy.Policy { return d.engine.Bundle().Policies },
+	})
+	if err != nil {
+		return nil, err
+	}
+	d.reloads = []reloader{approverReload{d}}
 	d.judge = introspect.NewJudge(introspect.JudgeConfig{Store: d.store, Engine: d.engine, Log: log, Count: d.metrics.triggered})
 	d.enforcer = enforce.New(enforce.Config{
 		Store: d.store, Actor: d.host, Alert: d.alert, Current: d.registry.Current, Log: log, Now: time.Now, Count: d.metrics.acted,
@@ -179,7 +188,7 @@ func (d *Daemon) loadPolicies() error {
 		b = loaded
 		d.bundle = loaded
 	}
-	opts := rules.Options{HostMode: mode(d.cfg.Mode), VMModes: map[string]policy.Mode{}, Actions: []string{"alert", "pause"}}
+	opts := rules.Options{HostMode: mode(d.cfg.Mode), VMModes: map[string]policy.Mode{}, Approvers: d.cfg.approvers.Groups(), Actions: []string{"alert", "pause"}}
 	for _, dom := range d.cfg.Domains {
 		opts.VMModes[dom.id.String()] = mode(dom.Mode)
 	}
@@ -244,7 +253,11 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	for _, p := range parts {
 		stops = append(stops, start(ctx, cancel, p))
 		if p.name == "ledger" {
-			if err := d.sealStart(ctx); err != nil {
+			err := d.sealStart(ctx)
+			if err == nil {
+				err = d.approvals.SealRoots(ctx)
+			}
+			if err != nil {
 				cancel(err)
 				break
 			}
@@ -311,6 +324,7 @@ func (d *Daemon) seal(ctx context.Context, c record.Class, what string) error {
 		sum = sha256.Sum256(fmt.Appendf(sum[:], " %s %s %s %s", w.Name, w.URL, w.Key, d.cfg.Witnessing.Policy))
 	}
 	sum = sha256.Sum256(fmt.Appendf(sum[:], " %+v %+v", d.cfg.Retention.keep, d.cfg.Retention.domains)) // fmt prints maps in order
+	sum = sha256.Sum256(fmt.Appendf(sum[:], " %s", d.cfg.approvers.Text()))
 	m := &record.Daemon{What: what, Version: d.version, Pid: uint32(os.Getpid()), Session: d.store.RunID(), ConfigurationSha256: sum[:]}
 	if d.bundle != nil {
 		m.Detail = "policy bundle " + d.bundle.Name + " " + d.bundle.Version + " " + hex.EncodeToString(d.bundle.Digest[:])

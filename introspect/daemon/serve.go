@@ -139,7 +139,8 @@ func (d *Daemon) listenTLS(s *servers, c *ListenerConfig, tokens *access.Tokens,
 // routes are what every listener with identities serves.
 func (d *Daemon) routes() http.Handler {
 	s := &api.Service{Store: d.store, Index: d.index, Log: d.log, Discloser: d.sealer, Secret: d.keys.Secret("api tokens"),
-		Status: d.status, Enroll: d.enroll, StopAgent: d.stopAgent, Rotate: d.rotate, Backup: d.backup, ExportShard: d.exportShard, DropShard: d.dropShard, Find: d.find, Name: d.name}
+		Status: d.status, Enroll: d.enroll, StopAgent: d.stopAgent, Rotate: d.rotate, Backup: d.backup, ExportShard: d.exportShard, DropShard: d.dropShard, Find: d.find, Name: d.name,
+		Approvals: approver{d}}
 	return s.Handler()
 }
 
@@ -298,7 +299,7 @@ func (s *servers) run(ctx context.Context) error {
 }
 
 // Reload reads certificates, CAs and tokens anew, as each request and handshake
-// does by itself. What cannot be used is logged, and told.
+// does by itself, and the approver groups of the configuration. What cannot be used is logged, and told.
 func (d *Daemon) Reload(ctx context.Context) error {
 	var err error
 	for _, r := range d.reloads {

@@ -108,7 +108,12 @@ func (c *Client) Backup(ctx context.Context, dir, payloadKeys string) (*Backup, 
 }
 
 func (c *Client) call(ctx context.Context, method, path string, v url.Values, into any) error {
-	body, err := c.open(ctx, method, path, v, nil)
+	return c.callWith(ctx, method, path, v, nil, into)
+}
+
+// callWith calls with a body, nil for none.
+func (c *Client) callWith(ctx context.Context, method, path string, v url.Values, send io.Reader, into any) error {
+	body, err := c.openWith(ctx, method, path, v, nil, send)
 	if err != nil {
 		return err
 	}
@@ -126,11 +131,15 @@ const maxAnswer = 256 << 20
 const maxProblem = 64 << 10
 
 func (c *Client) open(ctx context.Context, method, path string, v url.Values, header map[string]string) (io.ReadCloser, error) {
+	return c.openWith(ctx, method, path, v, header, nil)
+}
+
+func (c *Client) openWith(ctx context.Context, method, path string, v url.Values, header map[string]string, send io.Reader) (io.ReadCloser, error) {
 	u := c.base + path
 	if len(v) > 0 {
 		u += "?" + v.Encode()
 	}
-	req, err := http.NewRequestWithContext(ctx, method, u, nil)
+	req, err := http.NewRequestWithContext(ctx, method, u, send)
 	if err != nil {
 		return nil, fmt.Errorf("call provostd: %w", err)
 	}
