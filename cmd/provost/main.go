@@ -39,6 +39,7 @@ type app struct {
 	stdout, stderr io.Writer
 	flags          *flag.FlagSet
 	output         string
+	raw            bool    // entries are printed as they came
 	remote         *remote // nil: the command asks no daemon
 }
 
@@ -67,6 +68,8 @@ var commands = []command{
 	{"export", "DOMAIN", "write an evidence bundle", [2]int{1, 1}, exportCommand},
 	{"verify", "FILE|DIR|URL", "verify evidence, the archive of a shard, or whole logs in a directory or at a URL", [2]int{1, 1}, verifyCommand},
 	{"policy check", "DIR", "check a policy bundle", [2]int{1, 1}, policyCheckCommand},
+	{"policy test", "DIR", "run the tests beside a policy bundle", [2]int{1, 1}, policyTestCommand},
+	{"policy explain", "POLICY ENTRY", "say why a policy did or did not match an entry", [2]int{2, 2}, policyExplainCommand},
 	{"policy fmt", "DIR|FILE...", "bring policy and test files into their canonical form", [2]int{1, 1000}, policyFmtCommand},
 	{"policy diff", "OLD NEW", "show what differs between two bundles in meaning", [2]int{2, 2}, policyDiffCommand},
 	{"policy docs", "DIR", "write a catalogue of a bundle in Markdown", [2]int{1, 1}, policyDocsCommand},

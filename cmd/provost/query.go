@@ -17,6 +17,7 @@ const defaultLimit = 100
 func queryCommand(a *app) func(context.Context, []string) error {
 	dial := a.daemon()
 	a.asJSON()
+	a.asRaw()
 	q := client.Query{}
 	f := a.flags
 	f.StringVar(&q.Domain, "domain", "", "of this `DOMAIN`, all its incarnations; default: all logs of the host")
@@ -71,7 +72,7 @@ func queryCommand(a *app) func(context.Context, []string) error {
 
 // queryEnd says where the answer ended: for programs in its last line.
 func (a *app) queryEnd(end *client.QueryEnd) error {
-	if a.output == "json" {
+	if a.output == "json" && !a.raw {
 		if err := json.NewEncoder(a.stdout).Encode(map[string]any{"end": end}); err != nil {
 			return fmt.Errorf("write output: %w", err)
 		}

@@ -13,6 +13,7 @@ import (
 
 func tailCommand(a *app) func(context.Context, []string) error {
 	dial := a.daemon()
+	a.asRaw()
 	q := client.StreamQuery{Lost: func(err error) { fmt.Fprintf(plain{a.stderr}, "provost tail: %v; going on\n", err) }}
 	a.flags.BoolVar(&q.Follow, "f", false, "go on as entries are sealed")
 	a.flags.IntVar(&q.Last, "n", 0, "only the newest `N` entries that match; 0: all")
@@ -42,9 +43,20 @@ func tailCommand(a *app) func(context.Context, []string) error {
 	}
 }
 
+// asRaw declares --raw.
+func (a *app) asRaw() {
+	a.flags.BoolVar(&a.raw, "raw", false, "entries in the bytes that were sealed, one JSON object a line: for tests and explanations of policies")
+}
+
 // entry prints one entry. An entry that cannot be decoded is shown as such:
 // it is part of the history all the same.
 func (a *app) entry(e *client.Entry) error {
+	if a.raw {
+		if err := json.NewEncoder(a.stdout).Encode(e); err != nil {
+			return fmt.Errorf("write entry: %w", err)
+		}
+		return nil
+	}
 	l, m, err := e.Open()
 	if a.output == "json" {
 		return a.entryJSON(e, &l, m, err)

@@ -63,7 +63,7 @@ type Bundle struct {
 	// Files by name, for diagnostics.
 	Files map[string][]byte
 
-	lists map[string]*list // for Outline
+	env *env // what its conditions may name
 }
 
 // Policy is one compiled policy. It is immutable and may be used by many

@@ -28,7 +28,7 @@ func (l *loader) bundle(bodies []*hclsyntax.Body) *Bundle {
 	l.policies(v, blocks["policy"], out)
 	l.unused(v)
 	out.Digest = DigestFiles(l.files)
-	out.Files, out.lists = l.files, v.lists
+	out.Files, out.env = l.files, v
 	return out
 }
 

@@ -56,7 +56,7 @@ func (b *Bundle) Outline() *Outline {
 			o.add(blk, src, needs)
 		}
 	}
-	for name, li := range b.lists {
+	for name, li := range b.env.lists {
 		values := slices.Clone(li.values)
 		slices.Sort(values)
 		o.Lists[name] = OutlineList{Type: li.typ, Values: values}

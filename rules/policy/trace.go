@@ -73,7 +73,7 @@ type tracePart struct {
 	is     Trace // without results
 	leaf   boolFn
 	oracle *oracle
-	fields []ref
+	fields []tracedField
 	parts  []*tracePart
 }
 
@@ -123,7 +123,7 @@ func (t *tracing) part(x hclsyntax.Expression) *tracePart {
 	}
 	p.is.Kind = PartLeaf
 	c := &compiler{env: t.env, scope: make(map[string]binding), ctx: t.env.consts}
-	p.leaf, p.oracle, p.fields = c.truth(x).b, newOracle(x, t.env), fieldsOf(x)
+	p.leaf, p.oracle, p.fields = c.truth(x).b, newOracle(x, t.env), t.fields(x)
 	return p
 }
 
@@ -176,28 +176,33 @@ func (t *tracing) constant(x hclsyntax.Expression) bool {
 	return ok
 }
 
-// fieldsOf returns the fields that x reads, in the order of their first use.
-func fieldsOf(x hclsyntax.Expression) []ref {
-	var all []ref
-	seen := make(map[ref]bool)
-	add := func(r ref) {
-		if !seen[r] {
-			seen[r] = true
-			all = append(all, r)
+// fields returns the fields that x reads, in the order of their first use.
+func (t *tracing) fields(x hclsyntax.Expression) []tracedField {
+	var all []tracedField
+	seen := make(map[string]bool)
+	add := func(name string, r ref) {
+		if !seen[name] {
+			seen[name] = true
+			all = append(all, tracedField{name, r})
 		}
 	}
-	for _, t := range x.Variables() {
-		if root := t.RootName(); root == "list" || root == "local" {
+	for _, v := range x.Variables() {
+		if root := v.RootName(); root == "list" || root == "local" {
 			continue
 		}
-		if r, p := resolve(t); p == nil {
-			add(r)
+		if r, p := t.env.resolve(v); p == nil {
+			add(t.text(v.SourceRange()), r)
 		}
 	}
-	if newOracle(x, &env{}).ofEvent { // argv, has_arg
-		add(ref{info: event.ProcessArgs.Info()})
+	if newOracle(x, t.env).ofEvent { // argv, has_arg
+		add(event.ProcessArgs.String(), ref{info: event.ProcessArgs.Info()})
 	}
 	return all
+}
+
+type tracedField struct {
+	name string // as it is written
+	ref  ref
 }
 
 // Parts is the condition without results: what there is to come out.
@@ -281,39 +286,49 @@ func (p *tracePart) evalLeaf(e *event.Event, out *Trace) {
 			out.Result = ResultFalse
 		}
 	}
-	for _, r := range p.fields {
-		out.Fields = append(out.Fields, r.trace(e))
+	for _, f := range p.fields {
+		out.Fields = append(out.Fields, f.trace(e))
 	}
 }
 
 // trace reads the value of a field.
-func (r ref) trace(e *event.Event) FieldTrace {
-	out := FieldTrace{Name: r.info.Name}
-	f := r.info.Field
-	switch r.info.Kind {
-	case event.KindMap:
-		out.Name += "." + r.key
-		s, ok := e.Metadata(r.key)
+func (f tracedField) trace(e *event.Event) FieldTrace {
+	out := FieldTrace{Name: f.name}
+	field, kind := f.ref.info.Field, f.ref.info.Kind
+	switch {
+	case f.ref.bound > 0:
+		b := e.BoundAt(f.ref.bound - 1)
+		out.Missing = !b.Present
+		switch kind {
+		case event.KindNumber:
+			out.Value = strconv.FormatUint(b.Num, 10)
+		case event.KindBool:
+			out.Value = strconv.FormatBool(b.Num != 0)
+		default:
+			out.Value = quoted(b.Str)
+		}
+	case kind == event.KindMap:
+		s, ok := e.Metadata(f.ref.key)
 		out.Value, out.Missing = quoted(s), !ok
-	case event.KindNumber:
-		n, ok := e.Num(f)
+	case kind == event.KindNumber:
+		n, ok := e.Num(field)
 		out.Value, out.Missing = strconv.FormatUint(n, 10), !ok
-	case event.KindBool:
-		out.Value, out.Missing = strconv.FormatBool(e.Bool(f)), !e.Has(f)
-	case event.KindStrings:
-		out.Value, out.Missing = quotedList(e.Strings(f)), !e.Has(f)
-	case event.KindProcesses:
+	case kind == event.KindBool:
+		out.Value, out.Missing = strconv.FormatBool(e.Bool(field)), !e.Has(field)
+	case kind == event.KindStrings:
+		out.Value, out.Missing = quotedList(e.Strings(field)), !e.Has(field)
+	case kind == event.KindProcesses:
 		var all []string
 		for _, a := range e.Ancestors() {
 			all = append(all, a.Name+" "+a.Executable)
 		}
-		out.Value, out.Missing = quotedList(all), !e.Has(f)
+		out.Value, out.Missing = quotedList(all), !e.Has(field)
 	default:
-		s, ok := e.Str(f)
+		s, ok := e.Str(field)
 		out.Value, out.Missing = quoted(s), !ok
 	}
 	if out.Missing {
-		switch r.info.Kind {
+		switch kind {
 		case event.KindBool, event.KindStrings, event.KindProcesses: // these read as something all the same
 		default:
 			out.Value = "null"

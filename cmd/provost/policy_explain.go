@@ -1,0 +1,288 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/provostd/provost/chain/record"
+	"github.com/provostd/provost/introspect/api/client"
+	"github.com/provostd/provost/rules"
+	"github.com/provostd/provost/rules/policy"
+)
+
+// policyExplainCommand says why a policy did or did not match an entry.
+func policyExplainCommand(a *app) func(context.Context, []string) error {
+	a.asJSON()
+	dial := a.daemon()
+	dir := a.flags.String("bundle", "/etc/provost/policies", "`DIR` of the bundle that holds the policy")
+	file := a.flags.String("entries", "", "`FILE` of entries as provost query --raw writes them, instead of a daemon")
+	return func(ctx context.Context, args []string) error {
+		log, index, err := parseEntryName(args[1])
+		if err != nil {
+			return err
+		}
+		b, err := a.loadBundle(*dir)
+		if err != nil {
+			return err
+		}
+		x := &explainer{app: a, bundle: b, policy: args[0]}
+		if x.find() == nil {
+			return &usageError{fmt.Sprintf("bundle %s in %s has no policy %q; it has: %s", b.Name, *dir, args[0], strings.Join(policyNames(b), ", "))}
+		}
+		var src entrySource
+		if *file != "" {
+			src, err = openEntries(*file, log)
+		} else {
+			c := dial()
+			defer c.Close()
+			src, err = daemonEntries(ctx, c, log, index)
+		}
+		if err != nil {
+			return err
+		}
+		out, err := x.explain(src, index)
+		if err != nil {
+			return err
+		}
+		if a.output == "json" {
+			enc := json.NewEncoder(a.stdout)
+			enc.SetEscapeHTML(false)
+			enc.SetIndent("", "  ")
+			err = enc.Encode(out)
+		} else {
+			err = out.WriteText(plain{a.stdout})
+		}
+		if err != nil {
+			return fmt.Errorf("write output: %w", err)
+		}
+		return nil
+	}
+}
+
+// parseEntryName reads LOG:INDEX, or INDEX alone.
+func parseEntryName(s string) (log string, index uint64, err error) {
+	if i := strings.LastIndexByte(s, ':'); i >= 0 {
+		log, s = s[:i], s[i+1:]
+	}
+	if index, err = strconv.ParseUint(s, 10, 64); err != nil {
+		return "", 0, &usageError{fmt.Sprintf("%q names no entry: write DOMAIN:INDEX or LOG:INDEX, as provost tail and query show them", s)}
+	}
+	return log, index, nil
+}
+
+func policyNames(b *policy.Bundle) []string {
+	var all []string
+	for _, p := range b.Policies {
+		all = append(all, p.Name)
+	}
+	return all
+}
+
+// entrySource gives the entries of one log up to one index, oldest first: what
+// says what the domain is, and those after since, which policies may remember.
+type entrySource func(since func(target record.Leaf) time.Time, yield func(rules.Entry) error) error
+
+// explainer explains what one policy makes of one entry.
+type explainer struct {
+	app    *app
+	bundle *policy.Bundle
+	policy string
+}
+
+func (x *explainer) find() *policy.Policy {
+	for _, p := range x.bundle.Policies {
+		if p.Name == x.policy {
+			return p
+		}
+	}
+	return nil
+}
+
+// explain judges what came before the entry and explains the entry itself.
+func (x *explainer) explain(src entrySource, index uint64) (*rules.Explanation, error) {
+	st := &rules.State{}
+	engine, err := x.engine("", nil)
+	if err != nil {
+		return nil, err
+	}
+	var out *rules.Explanation
+	since := func(target record.Leaf) time.Time {
+		return time.Unix(0, target.Wall).Add(-x.find().Memory()).Add(-time.Minute)
+	}
+	err = src(since, func(e rules.Entry) error {
+		if e.Leaf.Index > index {
+			return nil
+		}
+		if act, ok := e.Payload.(*record.BundleActivation); ok && e.Leaf.Index < index {
+			// The mode that the host allows is sealed where the bundle is.
+			if engine, err = x.engine(st.VM().UUID, act); err != nil {
+				return err
+			}
+		}
+		if e.Leaf.Index < index {
+			if _, err := engine.Eval(st, e.Leaf, e.Hash, e.Payload); err != nil && !errors.Is(err, rules.ErrNoPayload) {
+				return err
+			}
+			return nil
+		}
+		out, err = engine.Explain(st, e.Leaf, e.Hash, e.Payload, x.policy)
+		return err
+	})
+	if err == nil && out == nil {
+		err = fmt.Errorf("there is no entry %d: %w", index, record.ErrReject)
+	}
+	return out, err
+}
+
+// engine judges with the modes of an activation, and with the bundle's own
+// where none is known.
+func (x *explainer) engine(uuid string, act *record.BundleActivation) (*rules.Engine, error) {
+	o := rules.Options{Channels: policy.Channels(x.bundle)}
+	if act != nil {
+		if !bytes.Equal(x.bundle.Digest[:], act.Digest) {
+			fmt.Fprintf(plain{x.app.stderr}, "from here on bundle %s %s judged, digest %x; this explains with %s %s, digest %x\n",
+				act.Name, act.Version, act.Digest, x.bundle.Name, x.bundle.Version, x.bundle.Digest[:])
+		}
+		for _, p := range act.Policies {
+			if mode, err := policy.ParseMode(p.Mode); err == nil && p.Name == x.policy {
+				o.VMModes = map[string]policy.Mode{strings.ToLower(uuid): mode}
+			}
+		}
+	}
+	return rules.New(x.bundle, o)
+}
+
+// openEntries reads recorded entries. Without a name of a log they must all be
+// of one.
+func openEntries(file, log string) (entrySource, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	all, err := rules.ReadEntries(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	var logs []string
+	for _, e := range all {
+		if !slices.Contains(logs, e.Log) {
+			logs = append(logs, e.Log)
+		}
+	}
+	if log == "" && len(logs) > 1 {
+		return nil, &usageError{fmt.Sprintf("%s holds entries of %d logs; write LOG:INDEX with one of: %s", file, len(logs), strings.Join(logs, ", "))}
+	}
+	all = slices.DeleteFunc(all, func(e rules.Entry) bool { return log != "" && e.Log != log })
+	slices.SortStableFunc(all, func(a, b rules.Entry) int { return cmp.Compare(a.Leaf.Index, b.Leaf.Index) })
+	return func(_ func(record.Leaf) time.Time, yield func(rules.Entry) error) error {
+		for i, e := range all {
+			if i > 0 && all[i-1].Leaf.Index == e.Leaf.Index {
+				continue // recorded twice
+			}
+			if err := yield(e); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, nil
+}
+
+// facts are the classes that say what a domain is and what is agreed upon it.
+var facts = []string{"log.genesis", "vm.*", "approval.*", "policy.loaded"}
+
+// daemonEntries asks a daemon for what a policy needs to judge one entry.
+func daemonEntries(ctx context.Context, c *client.Client, log string, index uint64) (entrySource, error) {
+	if log == "" {
+		return nil, &usageError{"say of which domain: write DOMAIN:INDEX, or LOG:INDEX for an older log"}
+	}
+	if !strings.Contains(log, "/") {
+		d, err := c.Domain(ctx, log)
+		if err != nil {
+			return nil, err
+		}
+		if d.Log == nil {
+			return nil, fmt.Errorf("domain %s has no log now; write LOG:INDEX with one of \"provost domain chain %s\"", log, log)
+		}
+		log = d.Log.Origin
+	}
+	return func(since func(record.Leaf) time.Time, yield func(rules.Entry) error) error {
+		e, err := c.Entry(ctx, log, index, true)
+		if err != nil {
+			return err
+		}
+		target, err := sealed(e)
+		if err != nil {
+			return err
+		}
+		var known []rules.Entry
+		for e, err := range c.Query(ctx, client.Query{Log: log, Classes: facts, Oldest: true, Until: time.Unix(0, target.Leaf.Wall)}, nil) {
+			if err != nil {
+				return err
+			}
+			k, err := sealed(e)
+			if err != nil {
+				return err
+			}
+			known = append(known, k)
+		}
+		next := uint64(0) // what was given is before it
+		give := func(e rules.Entry) error {
+			if e.Leaf.Index < next {
+				return nil
+			}
+			next = e.Leaf.Index + 1
+			return yield(e)
+		}
+		before := func(limit uint64) error {
+			for len(known) > 0 && known[0].Leaf.Index < limit {
+				if err := give(known[0]); err != nil {
+					return err
+				}
+				known = known[1:]
+			}
+			return nil
+		}
+		q := client.Query{Log: log, Oldest: true, Since: since(target.Leaf), Until: time.Unix(0, target.Leaf.Wall)}
+		for e, err := range c.Query(ctx, q, nil) {
+			if err != nil {
+				return err
+			}
+			w, err := sealed(e)
+			if err != nil {
+				return err
+			}
+			if w.Leaf.Index >= index {
+				break
+			}
+			if err := before(w.Leaf.Index); err != nil {
+				return err
+			}
+			if err := give(w); err != nil {
+				return err
+			}
+		}
+		if err := before(index); err != nil {
+			return err
+		}
+		return give(target)
+	}, nil
+}
+
+// sealed is an entry as the engine takes it.
+func sealed(e *client.Entry) (rules.Entry, error) {
+	leaf, payload, err := e.Open()
+	if err != nil && !errors.Is(err, client.ErrErased) {
+		return rules.Entry{}, err
+	}
+	return rules.Entry{Log: e.Log, Leaf: leaf, Hash: record.LeafHash(e.Leaf), Payload: payload}, nil
+}

@@ -1,0 +1,207 @@
+package policytest
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"regexp"
+	"slices"
+
+	"github.com/provostd/provost/chain/record"
+	"github.com/provostd/provost/rules"
+	"github.com/provostd/provost/rules/event"
+	"github.com/provostd/provost/rules/policy"
+)
+
+// Options say what is run.
+type Options struct {
+	Run      *regexp.Regexp // only tests whose names it finds; nil: all
+	Coverage bool
+}
+
+// Report is what came of a run.
+type Report struct {
+	Passed   int       `json:"passed"`
+	Failed   int       `json:"failed"`
+	Tests    []*Result `json:"tests"`
+	Coverage *Coverage `json:"coverage,omitempty"`
+}
+
+// OK reports whether every test passed and nothing is left uncovered, where
+// that was asked for.
+func (r *Report) OK() bool {
+	return r.Failed == 0 && (r.Coverage == nil || len(r.Coverage.Missing) == 0)
+}
+
+// Result is what came of one test.
+type Result struct {
+	Name   string `json:"name"`
+	Policy string `json:"policy"`
+	policy.Place
+	Passed   bool      `json:"passed"`
+	Failures []Failure `json:"failures,omitempty"`
+}
+
+// Failure is an expectation that was not met.
+type Failure struct {
+	policy.Place
+	Text string `json:"text"`
+}
+
+// Run runs the tests of a bundle. An error is none of a test: the bundle
+// cannot be used, or ctx has ended.
+func Run(ctx context.Context, b *policy.Bundle, tests *policy.Tests, o Options) (*Report, error) {
+	engine, err := rules.New(b, rules.Options{Channels: policy.Channels(b)}) // a test sends nothing
+	if err != nil {
+		return nil, fmt.Errorf("run tests: %w", err)
+	}
+	r := &runner{bundle: b, engine: engine, tracers: make(map[*policy.Condition]*policy.Tracer)}
+	if o.Coverage {
+		r.coverage = newCoverage(b, r.tracer)
+	}
+	out := &Report{Tests: []*Result{}}
+	for _, t := range tests.Tests {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if o.Run != nil && !o.Run.MatchString(t.Name) {
+			continue
+		}
+		res := r.test(t)
+		if res.Passed = len(res.Failures) == 0; res.Passed {
+			out.Passed++
+		} else {
+			out.Failed++
+		}
+		out.Tests = append(out.Tests, res)
+	}
+	if r.coverage != nil {
+		out.Coverage = r.coverage.report()
+	}
+	return out, nil
+}
+
+// runner runs one test after the other.
+type runner struct {
+	bundle   *policy.Bundle
+	engine   *rules.Engine
+	tracers  map[*policy.Condition]*policy.Tracer
+	coverage *coverage // nil: not wanted
+}
+
+func (r *runner) tracer(c *policy.Condition) *policy.Tracer {
+	t := r.tracers[c]
+	if t == nil {
+		t = r.bundle.Tracer(c)
+		r.tracers[c] = t
+	}
+	return t
+}
+
+// test runs one test on a log of its own.
+func (r *runner) test(t *policy.Test) *Result {
+	res := &Result{Name: t.Name, Policy: t.Policy.Name, Place: t.Place}
+	fail := func(at policy.Place, format string, args ...any) {
+		res.Failures = append(res.Failures, Failure{at, fmt.Sprintf(format, args...)})
+	}
+	l, err := newLog(t)
+	if err != nil {
+		fail(t.Place, "%v", err)
+		return res
+	}
+	whole := &outcome{policy: t.Policy}
+	for _, e := range t.Events {
+		part := &outcome{policy: t.Policy}
+		entries, err := l.entries(e)
+		if err != nil {
+			fail(e.Place, "%v", err)
+			return res
+		}
+		for i := range entries {
+			if err := r.judge(l, &entries[i], part); err != nil {
+				fail(e.Place, "%v", err)
+				return res
+			}
+		}
+		if e.Expect != nil {
+			for _, text := range part.compare(e.Expect) {
+				fail(e.Expect.Place, "%s", text)
+			}
+		}
+		whole.add(part)
+	}
+	if t.Expect != nil {
+		for _, text := range whole.compare(t.Expect) {
+			fail(t.Expect.Place, "%s", text)
+		}
+	}
+	return res
+}
+
+// judge has one entry judged as a live one is, and once more under observation.
+func (r *runner) judge(l *log, e *entry, out *outcome) error {
+	live, err := r.engine.Eval(l.live, e.leaf, e.hash, e.payload)
+	if err != nil {
+		return err
+	}
+	var broken error
+	o := &rules.Observer{
+		Asked: func(p *policy.Policy, part, name string, c *policy.Condition, ev *event.Event) {
+			if p != out.policy {
+				return
+			}
+			tr, err := r.tracer(c).Eval(ev)
+			if err != nil {
+				broken = err
+			}
+			out.asked(part, tr)
+			if r.coverage != nil {
+				r.coverage.asked(p, part, name, tr)
+			}
+		},
+		Ended: func(p *policy.Policy, by, detail string) {
+			if p != out.policy {
+				return
+			}
+			out.ended(by, detail)
+			if r.coverage != nil {
+				r.coverage.ended(p, by)
+			}
+		},
+	}
+	watched, err := r.engine.Observe(l.watched, e.leaf, e.hash, e.payload, o)
+	if err == nil {
+		err = broken
+	}
+	if err == nil {
+		err = same(live, watched)
+	}
+	if err != nil {
+		return err
+	}
+	out.verdicts(live, e.leaf.Index)
+	if r.coverage != nil && slices.ContainsFunc(live, func(v *record.Verdict) bool { return v.Policy == out.policy.Name && fired(v, e.leaf.Index) }) {
+		r.coverage.fired(out.policy)
+	}
+	return nil
+}
+
+// same holds the two ways of judging to one result.
+func same(live, watched []*record.Verdict) error {
+	equal := len(live) == len(watched)
+	for i := 0; equal && i < len(live); i++ {
+		a, err := record.JSON(live[i])
+		if err != nil {
+			return err
+		}
+		b, err := record.JSON(watched[i])
+		if err != nil {
+			return err
+		}
+		equal = reflect.DeepEqual(a, b)
+	}
+	if !equal {
+		return fmt.Errorf("the engine gives %d verdict(s), and %d others when it asks every policy: this is a defect of the engine, please report it", len(live), len(watched))
+	}
+	return nil
+}
