@@ -1,0 +1,21 @@
+# Detections for Linux guests that need nothing but alerts and a pause, so that every
+# host can load them. All are in audit: read what they find before you enforce one.
+
+bundle {
+  name     = "detection"
+  version  = "2026.11.1"
+  language = 1
+}
+
+list "package_managers" {
+  type   = "path"
+  values = ["/usr/bin/dpkg", "/usr/bin/apt-get", "/usr/bin/rpm", "/usr/bin/dnf", "/usr/bin/snap"]
+}
+
+macro "by_package_manager" {
+  condition = contains(list.package_managers, process.executable) || intersects(process.ancestors[*].executable, list.package_managers)
+}
+
+macro "in_container" {
+  condition = has(process.container_id)
+}
