@@ -23,7 +23,7 @@ type Explanation struct {
 	// Matched says that the policy gave a verdict for this entry.
 	Matched bool `json:"matched"`
 	// By and Detail say what kept it from one, By being one of the End
-	// constants, "type" or "error".
+	// constants.
 	By     string `json:"ended_by,omitempty"`
 	Detail string `json:"detail,omitempty"`
 	Why    string `json:"why"` // in words
@@ -48,8 +48,8 @@ type ExplainedAction struct {
 
 // What else keeps a policy from a verdict on an entry.
 const (
-	EndType  = "type"  // it judges no entries of this type
-	EndError = "error" // it could not be decided
+	EndType      = "type"      // it judges no entries of this type
+	EndUndecided = "undecided" // it gave an error instead
 )
 
 // Explain judges an entry as Eval does, st included, and says what the policy
@@ -110,7 +110,7 @@ func (x *Explanation) verdict(v *record.Verdict) {
 	case v.Error != "":
 		x.Error = v.Error
 		if !x.Matched {
-			x.By, x.Detail = EndError, ""
+			x.By, x.Detail = EndUndecided, ""
 		}
 	default:
 		x.Matched, x.By, x.Detail = true, "", ""
@@ -130,7 +130,7 @@ func (x *Explanation) why(p *policy.Policy) string {
 		return "it matches"
 	case EndType:
 		return fmt.Sprintf("it does not judge %s entries", x.Class)
-	case EndError:
+	case EndUndecided:
 		return "it could not be decided: " + x.Error
 	case EndOff:
 		return "its mode on this VM is off"
