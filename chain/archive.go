@@ -3,6 +3,7 @@ package chain
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -33,7 +34,9 @@ type Archived struct {
 // checkpoint, tiles, entries and payloads, with the evidence of the host log that
 // it is this log's. It makes a checkpoint of everything first, so it needs Run to be
 // running. Memory does not grow with the log, but for about 200 bytes for each of its
-// bundles. Nothing is pruned meanwhile; what is erased meanwhile may be in it.
+// bundles. Nothing is pruned meanwhile; what is erased meanwhile may be in it. Entries that
+// are fenced off lack in it, and what the host log says of them comes along; one whose
+// payload key is lost is an error.
 func (s *Store) Archive(ctx context.Context, l *Log, w io.Writer, o ArchiveOptions) (*Archived, error) {
 	a, err := s.archive(ctx, l, w, o)
 	if err != nil {
@@ -68,10 +71,22 @@ func (s *Store) archive(ctx context.Context, l *Log, w io.Writer, o ArchiveOptio
 			return nil, err
 		}
 	}
+	damages, err := s.damages(ctx, l, b.HostCheckpoint)
+	if err != nil {
+		return nil, err
+	}
 	m := mirror.Manifest{Host: s.host.origin, Origin: l.origin, Size: p.Size, Withheld: o.Withhold}
+	for _, d := range damages {
+		m.Damage = append(m.Damage, d.index)
+	}
 	z, err := mirror.NewArchiveWriter(w, m, evidence.Bytes())
 	if err != nil {
 		return nil, err
+	}
+	for i := range damages {
+		if err := z.AddDamage(damages[i].index, &damages[i].Sealed); err != nil {
+			return nil, err
+		}
 	}
 	if err := z.Add("checkpoint", done.Note); err != nil {
 		return nil, err
@@ -128,13 +143,16 @@ func (a *archiver) tiles(ctx context.Context) error {
 
 func (a *archiver) bundle(ctx context.Context, n uint64, width int) error {
 	data, err := a.l.Bundle(n, width)
+	if errors.Is(err, ErrUnreadable) {
+		data, err = a.l.bundleOfRest(ctx, n, width)
+	}
 	if err != nil {
 		return err
 	}
 	if err := a.z.AddCompressed(mirror.Path("entries", n, width), data); err != nil {
 		return err
 	}
-	if data, err = a.l.Openings(ctx, n, width, a.open); err != nil {
+	if data, err = a.l.openings(ctx, n, width, a.open, true); err != nil {
 		return err
 	}
 	return a.z.AddOpenings(n, width, data)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -186,14 +187,22 @@ func TestPackerGoesOn(t *testing.T) {
 	mustRepair(t, cfg)
 	s = mustOpen(t, cfg)
 	l, _ = s.LogByID(l.id)
+	stop = run(t, s)
 	packNow(t, s)
 	sameBut(t, l, after, lost)
 	if standing(t, s, l) != want {
 		t.Errorf("behind the second repair they stand %s", standing(t, s, l))
 	}
-	if err := s.Close(); err != nil {
+	if err := s.CloseLog(t.Context(), l, "end", ""); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := s.Drop(t.Context(), l, dropOf(t, s, l)); err != nil {
+		t.Fatal(err)
+	}
+	if got := standing(t, s, l); strings.Trim(got, "-") != "" {
+		t.Errorf("dropped, bundles stand %s", got)
+	}
+	shutdown(t, s, stop)
 	if r := mustFsck(t, cfg); !r.OK() {
 		t.Errorf("fsck: %v", r.Findings)
 	}

@@ -14,6 +14,11 @@ import (
 // checkpoint goes. Where one of them, or a leaf, cannot be read the error is an
 // *UnreadableError; a payload that is not asked for may lack.
 func (l *Log) Openings(ctx context.Context, index uint64, width int, open func(*record.Leaf) bool) ([]byte, error) {
+	return l.openings(ctx, index, width, open, false)
+}
+
+// openings is Openings, which leaves out what is fenced where rest says so.
+func (l *Log) openings(ctx context.Context, index uint64, width int, open func(*record.Leaf) bool, rest bool) ([]byte, error) {
 	if err := l.Gone(); err != nil {
 		return nil, err
 	}
@@ -27,7 +32,7 @@ func (l *Log) Openings(ctx context.Context, index uint64, width int, open func(*
 			return nil, context.Cause(ctx)
 		}
 		item, err := l.Look(i)
-		if err == nil && item.Unreadable != nil && (item.LeafBytes == nil || open(&item.Leaf)) {
+		if err == nil && item.Unreadable != nil && !(rest && l.fenced(i) != nil) && (item.LeafBytes == nil || open(&item.Leaf)) {
 			err = item.Unreadable
 		}
 		if err != nil {

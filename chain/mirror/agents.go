@@ -171,6 +171,10 @@ func (a *agents) frame(c *logCheck, index uint64, o *opened) {
 	k, f, err := a.signer(c, m, o)
 	n := uint64(len(a.records))
 	switch domain := strings.ReplaceAll(c.name.Domain, "-", ""); {
+	case k == nil && a.keyless && c.lost.count > 0:
+		if c.lost.frames++; c.lost.frames == 1 {
+			c.lost.frame = index
+		}
 	case k == nil && a.keyless && len(a.open) < maxFailures:
 		a.open = append(a.open, suspect{index, fmt.Sprintf("no enrolled key verifies the agent's signature on this frame (%v)", err)})
 	case k != nil && a.torn && n < uint64(f.Count) && f.Count == m.Count:

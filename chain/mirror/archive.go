@@ -18,12 +18,18 @@ import (
 const (
 	archiveFormat   = "provost-shard"
 	archiveVersion  = 1
+	damagedVersion  = 2            // of one with gaps that the host log tells of
 	archiveManifest = "shard.json" // the first member
 	archiveEvidence = "evidence.zip"
+	archiveDamage   = "damage/%08d" // by the index in the host log
 )
 
-// MaxArchive bounds the entries of one archive.
-const MaxArchive = 1 << 25
+const (
+	// MaxArchive bounds the entries of one archive.
+	MaxArchive = 1 << 25
+	// MaxArchiveDamage bounds the entries of the host log in it that tell of damage.
+	MaxArchiveDamage = 4096
+)
 
 const (
 	// maxDirectory bounds what is read to find the members of an archive: they have
@@ -41,6 +47,9 @@ type Manifest struct {
 	Origin   string `json:"origin"`
 	Size     uint64 `json:"size"`
 	Withheld bool   `json:"payloads_withheld"` // but for those that verification needs
+	// Damage are entries of the host log which tell that entries of this one are fenced
+	// off, in order. Where there are any, those may lack.
+	Damage []uint64 `json:"damage,omitempty"`
 }
 
 // ArchiveWriter writes the archive of a shard: a zip file in the layout of
@@ -56,7 +65,9 @@ func NewArchiveWriter(w io.Writer, m Manifest, evidence []byte) (*ArchiveWriter,
 	if len(evidence) > maxEvidence {
 		return nil, fmt.Errorf("write archive of %s: its evidence has %d bytes, limit %d: %w", m.Origin, len(evidence), maxEvidence, record.ErrReject)
 	}
-	m.Format, m.Version = archiveFormat, archiveVersion
+	if m.Format, m.Version = archiveFormat, archiveVersion; len(m.Damage) > 0 {
+		m.Version = damagedVersion
+	}
 	text, err := json.MarshalIndent(&m, "", "  ")
 	if err != nil {
 		return nil, err
@@ -66,6 +77,13 @@ func NewArchiveWriter(w io.Writer, m Manifest, evidence []byte) (*ArchiveWriter,
 		return nil, err
 	}
 	return a, a.Add(archiveEvidence, evidence)
+}
+
+// AddDamage adds an entry of the host log that the manifest has under Damage, with its
+// proof under the checkpoint of the evidence.
+func (a *ArchiveWriter) AddDamage(index uint64, s *proof.Sealed) error {
+	base := fmt.Sprintf(archiveDamage, index)
+	return errors.Join(a.Add(base+".leaf", s.Leaf), a.Add(base+".payload", s.Opening), a.Add(base+".tlog-proof", s.Proof))
 }
 
 // Add adds a resource of the log as it is: hashes and signatures do not compress.
@@ -138,8 +156,11 @@ func OpenArchive(r io.ReaderAt, size int64) (*Archive, error) {
 	if err := d.Decode(&a.Manifest); err != nil {
 		return bad(err)
 	}
-	if a.Format != archiveFormat || a.Version != archiveVersion {
-		return bad(fmt.Errorf("format %q version %d, want %s %d", a.Format, a.Version, archiveFormat, archiveVersion))
+	if a.Format != archiveFormat || a.Version != archiveVersion && a.Version != damagedVersion {
+		return bad(fmt.Errorf("format %q version %d, want %s %d or %d", a.Format, a.Version, archiveFormat, archiveVersion, damagedVersion))
+	}
+	if n := len(a.Damage); (n > 0) != (a.Version == damagedVersion) || n > MaxArchiveDamage {
+		return bad(fmt.Errorf("%d entries tell of damage in version %d, limit %d", n, a.Version, MaxArchiveDamage))
 	}
 	return a, nil
 }
@@ -197,6 +218,7 @@ type evidence struct {
 	manifest   Manifest
 	checkpoint []byte
 	report     *proof.Report
+	damaged    damage
 }
 
 // VerifyArchive verifies the archive of a shard with the verifier key of its host log:
@@ -238,8 +260,16 @@ func VerifyArchive(ctx context.Context, a *Archive, hostKey string, opts Options
 	if err != nil {
 		return nil, err
 	}
+	e := &evidence{manifest: a.Manifest, checkpoint: b.VMCheckpoint, report: report}
+	if err := e.readDamage(ctx, a, b, hostKey); err != nil {
+		if errors.Is(err, record.ErrReject) {
+			r.fail(KindEntry, b.HostOrigin, nil, "%v", err)
+			return r, &InvalidError{r}
+		}
+		return nil, fmt.Errorf("verify archive: %w", err)
+	}
 	opts = Options{Frame: opts.Frame, Policy: opts.Policy, OneLog: true, Workers: opts.Workers, Progress: opts.Progress}
-	return verify(ctx, a, b.VMKey, opts, &evidence{a.Manifest, b.VMCheckpoint, report})
+	return verify(ctx, a, b.VMKey, opts, e)
 }
 
 // check holds the checkpoint of the archive, and what it says of itself, against the

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"sync"
 
 	"github.com/provostd/provost/chain/proof"
@@ -37,6 +38,7 @@ type bundle struct {
 	bare   bool          // there is no opening bundle
 	none   *missing      // why; nil: none was asked for
 	pruned bool          // entries are gone; root is what the tile above has of them
+	lost   []int         // places of entries that are left out, of which the tile has the hashes
 	faults []fault
 	err    error // nothing of it can be used
 }
@@ -90,7 +92,7 @@ func (c *logCheck) read(ctx context.Context, b *bundle) {
 		b.err = err
 		return
 	}
-	if b.err = c.leaves(b, data, whole); b.err != nil || !c.ours {
+	if b.err = c.leaves(ctx, b, data, whole); b.err != nil || !c.ours {
 		return
 	}
 	if c.bare.Load() {
@@ -128,8 +130,9 @@ func (c *logCheck) fetch(ctx context.Context, kind string, b *bundle, limit int)
 }
 
 // leaves splits and hashes an entry bundle, and checks what one bundle shows.
-func (c *logCheck) leaves(b *bundle, data []byte, whole bool) error {
+func (c *logCheck) leaves(ctx context.Context, b *bundle, data []byte, whole bool) error {
 	b.hashes, b.leaves = b.hashes[:0], b.leaves[:0]
+	var tile []byte
 	for i := range b.width {
 		if len(data) < 2 || len(data)-2 < int(binary.BigEndian.Uint16(data)) {
 			return &missing{problem: fmt.Sprintf("entries %d to %d are missing: their bundle ends before them", b.first()+uint64(i), b.first()+uint64(b.width)-1)}
@@ -137,6 +140,18 @@ func (c *logCheck) leaves(b *bundle, data []byte, whole bool) error {
 		n := int(binary.BigEndian.Uint16(data))
 		entry := data[2 : 2+n]
 		data = data[2+n:]
+		if n == 0 && c.mayLack() {
+			if tile == nil {
+				var err error
+				if tile, err = c.hashesOf(ctx, b); err != nil {
+					return err
+				}
+			}
+			b.lost = append(b.lost, i)
+			b.hashes = append(b.hashes, record.Hash(tile[i*len(record.Hash{}):][:len(record.Hash{})]))
+			b.leaves = append(b.leaves, record.Leaf{})
+			continue
+		}
 		b.hashes = append(b.hashes, record.LeafHash(entry))
 		if !c.ours {
 			continue
@@ -188,6 +203,10 @@ func (c *logCheck) opening(b *bundle, at int, opening []byte) {
 	}
 	copy(salt[:], opening)
 	payload, leaf := opening[len(salt):], &b.leaves[at]
+	if len(b.lost) > 0 && slices.Contains(b.lost, at) {
+		b.fault(at, "there is a payload of an entry that is left out")
+		return
+	}
 	if record.Commit(&salt, payload) != leaf.Commitment {
 		b.fault(at, "salt and payload are not what the leaf commits to")
 		return

@@ -12,11 +12,22 @@ func (v *verification) conclude(c *logCheck, whole bool) (*Report, error) {
 		r.Logs[i] = *v.done[r.Logs[i].Origin].r
 	}
 	if r.failed() {
+		if v.told == len(r.Failures)+r.More && c != nil {
+			v.say(c, whole, &r.Rest)
+			r.Lost = c.lost.ranges
+		}
 		r.Checkpoint, r.Unclaimed = "", nil
 		return r, &InvalidError{r}
 	}
 	r.Valid = true
-	say := func(format string, args ...any) { r.Proved = append(r.Proved, fmt.Sprintf(format, args...)) }
+	v.say(c, whole, &r.Proved)
+	return r, nil
+}
+
+// say says what has been proved.
+func (v *verification) say(c *logCheck, whole bool, to *[]string) {
+	r := v.r
+	say := func(format string, args ...any) { *to = append(*to, fmt.Sprintf(format, args...)) }
 	if e := v.vouched; e != nil {
 		say("Host log %s has a checkpoint of %d entries with root %s, signed by the key given.", e.report.HostOrigin, e.report.HostSize, e.report.HostRoot)
 	} else {
@@ -38,19 +49,22 @@ func (v *verification) conclude(c *logCheck, whole bool) (*Report, error) {
 	}
 	if !c.ours {
 		say("All %d entries are there and make that root. They are of another format and were not looked into.", c.size)
-		return r, nil
+		return
 	}
 	v.proved(c, say)
 	if whole {
 		v.provedLogs(say)
 	}
 	v.unclaimed(c, whole)
-	return r, nil
 }
 
 // proved says what holds of the log that the key is of.
 func (v *verification) proved(c *logCheck, say func(string, ...any)) {
-	say("All %d entries are there, make that root, and follow each other, sealed from %s to %s.", c.size, stamp(c.wall[0]), stamp(c.wall[1]))
+	if n := c.lost.count; n > 0 {
+		say("%d of %d entries are there, or what verification needs of them; with the hashes of the others they make that root, and follow each other, sealed from %s to %s.", c.size-n, c.size, stamp(c.wall[0]), stamp(c.wall[1]))
+	} else {
+		say("All %d entries are there, make that root, and follow each other, sealed from %s to %s.", c.size, stamp(c.wall[0]), stamp(c.wall[1]))
+	}
 	if c.r.Opened > 0 {
 		say("%d payloads of it are what their authors committed to.", c.r.Opened)
 	}
@@ -121,7 +135,11 @@ func (v *verification) unclaimed(c *logCheck, whole bool) {
 		r.Unclaimed = append(r.Unclaimed, "That the key given is the log's: the host log, which certifies it, was not read.")
 	}
 	if n := v.damaged.count; n > 0 {
-		r.Unclaimed = append(r.Unclaimed, fmt.Sprintf("What stood in evidence that was damaged and fenced off, of which %d entries of %s tell.", n, c.origin))
+		origin := c.origin
+		if v.vouched != nil {
+			origin = v.vouched.report.HostOrigin
+		}
+		r.Unclaimed = append(r.Unclaimed, fmt.Sprintf("What stood in evidence that was damaged and fenced off, of which %d entries of %s tell.", n, origin))
 	}
 	for _, l := range r.Logs {
 		if l.Gaps > 0 {

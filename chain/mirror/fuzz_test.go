@@ -28,7 +28,7 @@ func FuzzBundles(f *testing.F) {
 		c := &logCheck{v: &verification{r: &Report{}}, ours: true}
 		b := &bundle{width: int(width) + 1}
 		var none *missing
-		if err := c.leaves(b, entries, whole); err != nil {
+		if err := c.leaves(t.Context(), b, entries, whole); err != nil {
 			if !errors.As(err, &none) {
 				t.Fatal(err)
 			}

@@ -39,6 +39,7 @@ type logCheck struct {
 	genesis *record.Genesis
 
 	pruned prunedEntries
+	lost   lost
 
 	parent hashTile    // for workers
 	known  keyList     // for workers: keys that may have signed
@@ -90,6 +91,7 @@ func (c *logCheck) check(ctx context.Context) error {
 		c.agents.end(c)
 	}
 	c.checkPruned()
+	c.endLost()
 	c.r.Root = c.tree.root().String()
 	return nil
 }
@@ -113,7 +115,7 @@ func (c *logCheck) stream(ctx context.Context) error {
 		defer close(queue)
 		for n := uint64(0); n*bundleWidth < c.size; n++ {
 			b := pool.Get().(*bundle)
-			*b = bundle{n: n, width: int(min(bundleWidth, c.size-n*bundleWidth)), done: make(chan struct{}), hashes: b.hashes, leaves: b.leaves, opened: b.opened[:0]}
+			*b = bundle{n: n, width: int(min(bundleWidth, c.size-n*bundleWidth)), done: make(chan struct{}), hashes: b.hashes, leaves: b.leaves, opened: b.opened[:0], lost: b.lost[:0]}
 			for _, to := range []chan *bundle{queue, work} {
 				select {
 				case to <- b:
@@ -218,9 +220,14 @@ func (c *logCheck) payloads(b *bundle) error {
 
 // order goes through the leaves of a bundle in their order.
 func (c *logCheck) order(b *bundle) {
-	rest := b.opened
+	rest, absent := b.opened, b.lost
 	for i := range b.leaves {
 		l, index := &b.leaves[i], b.first()+uint64(i)
+		if len(absent) > 0 && absent[0] == i {
+			absent = absent[1:]
+			c.lack(index, "it is left out")
+			continue
+		}
 		before := c.last
 		if i > 0 {
 			before = b.hashes[i-1]
@@ -276,7 +283,7 @@ func (c *logCheck) entry(l *record.Leaf, index uint64, o *opened) {
 		c.pruned.barely(c, index)
 	}
 	if o == nil && l.Origin == record.OriginHost && needed(class) && !c.bare.Load() {
-		c.fail(KindGap, &index, "the payload of this %s was not given, without which the log cannot be verified", class)
+		c.unopened(index, fmt.Sprintf("the payload of this %s was not given, without which the log cannot be verified", class))
 	}
 	if c.agents != nil {
 		c.agents.entry(c, l, index, o)
@@ -296,6 +303,15 @@ func (c *logCheck) entry(l *record.Leaf, index uint64, o *opened) {
 	if c.message != nil && c.err == nil {
 		c.message(c, index, o)
 	}
+}
+
+// unopened takes an entry without the payload that verification needs.
+func (c *logCheck) unopened(index uint64, what string) {
+	if _, told := c.v.damaged.within(c.origin, index, index); told && c.mayLack() {
+		c.lack(index, what)
+		return
+	}
+	c.fail(KindGap, &index, "%s", what)
 }
 
 // tellsOfGap reports whether an entry of a class says that something is missing.

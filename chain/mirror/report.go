@@ -54,6 +54,11 @@ type Report struct {
 	More     int       `json:"more_failures,omitempty"` // left out of Failures
 	// Proved holds sentences. It is empty unless Valid.
 	Proved []string `json:"proved,omitempty"`
+	// Rest holds sentences on everything but what lacks. It is empty unless all Failures
+	// are gaps of an archive which the host log tells of, as entries that were damaged.
+	Rest []string `json:"rest,omitempty"`
+	// Lost are the entries of that archive which lack, or their payloads that verification needs.
+	Lost []proof.Range `json:"lost,omitempty"`
 	// Unclaimed holds sentences on what was not checked, or is told to be missing.
 	Unclaimed []string `json:"unclaimed,omitempty"`
 
@@ -124,7 +129,11 @@ func (r *Report) WriteText(w io.Writer) error {
 	if r.Valid {
 		b.WriteString("VALID\n")
 	} else {
-		fmt.Fprintf(&b, "INVALID: %d failures, nothing is proved\n", len(r.Failures)+r.More)
+		proved := "nothing is proved"
+		if len(r.Rest) > 0 {
+			proved = "gaps that the host log tells of"
+		}
+		fmt.Fprintf(&b, "INVALID: %d failures, %s\n", len(r.Failures)+r.More, proved)
 	}
 	for _, p := range r.Proved {
 		fmt.Fprintf(&b, "  %s\n", record.Printable([]byte(p)))
@@ -140,6 +149,12 @@ func (r *Report) WriteText(w io.Writer) error {
 	}
 	if r.More > 0 {
 		fmt.Fprintf(&b, "  and %d more\n", r.More)
+	}
+	if len(r.Rest) > 0 {
+		b.WriteString("All else holds:\n")
+	}
+	for _, p := range r.Rest {
+		fmt.Fprintf(&b, "  %s\n", record.Printable([]byte(p)))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -65,6 +65,7 @@ type verification struct {
 	damaged damage // complete once VM logs are read
 
 	vouched *evidence // nil: the key given is the log's own
+	told    int       // of the failures: gaps that the host log tells of
 
 	linked, undisclosed, abroad, unquoted, uncompared int // logs, for the report
 }
@@ -108,6 +109,7 @@ func verify(ctx context.Context, src Source, vkey string, opts Options, vouched 
 	c.size, c.claims = head.Size, []claim{{head.Size, head.Root, KindEntry, "its signed checkpoint"}}
 	if vouched != nil {
 		vouched.check(c, text)
+		v.damaged = vouched.damaged
 	}
 	if c.ours && head.Size == 0 {
 		// Whoever had one signed and cosigned in the beginning could show it for ever.

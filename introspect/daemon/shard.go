@@ -16,6 +16,7 @@ import (
 	"github.com/provostd/provost/chain"
 	"github.com/provostd/provost/chain/keys"
 	"github.com/provostd/provost/chain/mirror"
+	"github.com/provostd/provost/chain/proof"
 	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/guestagent/attest"
 	"github.com/provostd/provost/introspect"
@@ -237,17 +238,43 @@ func verifyArchive(ctx context.Context, host, l *chain.Log, name string) (note [
 		return nil, sum, 0, err
 	}
 	r, err := mirror.VerifyArchive(ctx, a, host.VerifierKey(), mirror.Options{Frame: attest.Frame})
+	if r != nil && len(r.Rest) > 0 { // but for gaps that the host log tells of it verifies
+		err = nobodyReads(l, r.Lost)
+	}
 	if err != nil {
 		return nil, sum, 0, err
 	}
 	if origin := r.Logs[0].Origin; origin != l.Origin() {
 		return nil, sum, 0, fmt.Errorf("it is that of %s: %w", origin, record.ErrReject)
 	}
+	if note, err = a.Fetch(ctx, "checkpoint", maxNote); err != nil {
+		return nil, sum, 0, err
+	}
 	// The digest is to be that of what was verified.
 	if again, err := digest(f, st.Size()); err != nil || again != sum {
 		return nil, sum, 0, errors.Join(fmt.Errorf("it changed while it was verified: %w", record.ErrReject), err)
 	}
-	return []byte(r.Checkpoint), sum, st.Size(), nil
+	return note, sum, st.Size(), nil
+}
+
+// maxNote bounds a signed checkpoint with its cosignatures.
+const maxNote = 64 << 10
+
+// nobodyReads refuses an archive that lacks what can be read here: of an entry that is
+// fenced off nothing goes with the log.
+func nobodyReads(l *chain.Log, lost []proof.Range) error {
+	for _, r := range lost {
+		for i := r.First; i <= r.Last; i++ {
+			item, err := l.Look(i)
+			if err != nil {
+				return err
+			}
+			if item.Unreadable == nil {
+				return fmt.Errorf("entry %d lacks in it, and can be read here: export it again: %w", i, record.ErrReject)
+			}
+		}
+	}
+	return nil
 }
 
 func digest(f *os.File, size int64) (sum [32]byte, err error) {

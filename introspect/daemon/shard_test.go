@@ -16,7 +16,10 @@ import (
 	"time"
 
 	"github.com/provostd/provost/chain"
+	"github.com/provostd/provost/chain/chaintest"
+	"github.com/provostd/provost/chain/keys"
 	"github.com/provostd/provost/chain/mirror"
+	"github.com/provostd/provost/chain/proof"
 	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/guestagent/attest"
 	"github.com/provostd/provost/introspect/api/access"
@@ -117,6 +120,50 @@ func TestExportShardAlone(t *testing.T) {
 	}
 	if all, err := Shards(t.Context(), cfg, quiet); err != nil || len(all) != 1 || all[0].Origin != l.Origin() {
 		t.Errorf("%+v, %v", all, err)
+	}
+	if d, err := DropShard(t.Context(), cfg, quiet, "root (uid 0)", l.Origin(), file, "old", "ann"); err != nil || d.Size != l.Size() {
+		t.Fatalf("%+v, %v", d, err)
+	}
+	if f, err := Fsck(t.Context(), cfg, quiet); err != nil || !f.OK() || f.Dropped != l.Size() {
+		t.Fatalf("fsck: %+v %v", f, err)
+	}
+}
+
+// TestDamagedShard archives and drops a log of which an entry is fenced off. An archive
+// that lacks what can be read is refused.
+func TestDamagedShard(t *testing.T) {
+	cfg := testConfig(t, "")
+	if err := Init(cfg, quiet); err != nil {
+		t.Fatal(err)
+	}
+	d, err := New(cfg, "test", quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := &served{Daemon: d, t: t}
+	stop := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { stop <- d.store.Run(ctx) }()
+	l := v.logOf("11111111-2222-4333-8444-555555555555")
+	err = d.store.CloseLog(t.Context(), l, "test", "")
+	if err := nobodyReads(l, []proof.Range{{First: 1, Last: 2}}); !errors.Is(err, record.ErrReject) || !strings.Contains(err.Error(), "entry 1 lacks in it") {
+		t.Errorf("an archive that lacks what can be read: %v", err)
+	}
+	cancel()
+	if err := errors.Join(err, <-stop, d.Close()); err != nil {
+		t.Fatal(err)
+	}
+	k, err := keys.Open(cfg.keysDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	chaintest.Spoil(t, cfg.chain(k, quiet), l.ID(), 2, true)
+	if r, err := Repair(t.Context(), cfg, quiet); err != nil || !r.Fenced() {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	file := filepath.Join(t.TempDir(), "shard.zip")
+	if a, err := ExportShard(t.Context(), cfg, quiet, "root (uid 0)", l.Origin(), file, false); err != nil || a.Size != l.Size() || a.Payloads != l.Size()-1 {
+		t.Fatalf("%+v, %v", a, err)
 	}
 	if d, err := DropShard(t.Context(), cfg, quiet, "root (uid 0)", l.Origin(), file, "old", "ann"); err != nil || d.Size != l.Size() {
 		t.Fatalf("%+v, %v", d, err)
