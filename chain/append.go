@@ -164,6 +164,9 @@ type request struct {
 	// extra adds rows of the ledger's own; it runs in the committer when all
 	// entries have their places.
 	extra func(*pebble.Batch, []Sealed) error
+	// durable shows readers what extra has written; it runs in the committer when that
+	// is on disk, before anything of the next commit. It never runs for what was refused.
+	durable func()
 
 	// Written by the committer before done is closed.
 	sealed []Sealed
@@ -179,7 +182,10 @@ func newRequest(batches ...Batch) *request {
 // likes; what r carried is let go.
 func (r *request) finish(err error) {
 	r.err = err
-	r.batches, r.extra = nil, nil
+	if err == nil && r.durable != nil {
+		r.durable()
+	}
+	r.batches, r.extra, r.durable = nil, nil, nil
 	close(r.done)
 }
 

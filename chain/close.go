@@ -67,6 +67,9 @@ func (b *Batch) checkOpen() error {
 	if err := b.Log.Gone(); err != nil {
 		return fmt.Errorf("seal in %s: %w", b.Log.origin, err)
 	}
+	if b.Log.dropping {
+		return fmt.Errorf("seal in %s: it is being dropped: %w", b.Log.origin, record.ErrReject)
+	}
 	index, closed := b.Log.Closed()
 	if !closed {
 		return nil

@@ -168,9 +168,10 @@ func (s *Store) drop(ctx context.Context, l *Log, o *DropOptions) (uint64, error
 	r := newRequest(b)
 	r.extra = func(b *pebble.Batch, sealed []Sealed) error {
 		now.index = sealed[0].First
-		l.dropped.Store(now)
+		l.dropping = true // whoever comes behind it is refused, in this commit already
 		return b.Set(keyDropped(l.id), now.row(), nil)
 	}
+	r.durable = func() { l.dropped.Store(now) }
 	if err := s.submitAndWait(context.WithoutCancel(ctx))(r); err != nil {
 		return 0, err
 	}

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -334,6 +335,40 @@ func TestDropCrash(t *testing.T) {
 	if there == 0 || gone == 0 || pending == 0 {
 		t.Errorf("%d crashes left it there, %d gone, %d of these not finished: want some of each", there, gone, pending)
 	}
+}
+
+// TestDropShownWhenDurable looks at a log before every write and sync of its dropping:
+// nobody is told that it is dropped before that is on disk.
+func TestDropShownWhenDurable(t *testing.T) {
+	var l *Log
+	var s *Store
+	var looks, early atomic.Int64
+	var armed atomic.Bool
+	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if armed.Load() && op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+			looks.Add(1)
+			if d := l.dropped.Load(); d != nil && d.index >= s.HostLog().Size() {
+				early.Add(1)
+			}
+		}
+		return nil
+	}))
+	s = mustCreate(t, testConfig(t, fs))
+	stop := run(t, s)
+	l, _ = closedLog(t, s, 1, 300)
+	o := dropOf(t, s, l)
+	armed.Store(true)
+	if _, err := s.Drop(t.Context(), l, o); err != nil {
+		t.Fatal(err)
+	}
+	armed.Store(false)
+	if l.Gone() == nil || looks.Load() == 0 || early.Load() > 0 {
+		t.Errorf("%d of %d times it was dropped too early", early.Load(), looks.Load())
+	}
+	if _, err := s.Append(t.Context(), Batch{Log: l, Entries: []Entry{hostEntry(t, s, "late")}}); !errors.Is(err, ErrPruned) {
+		t.Errorf("sealed behind it: %v", err)
+	}
+	shutdown(t, s, stop)
 }
 
 // TestDropFsck: rows that come back, and rows that say of a log which is there that it

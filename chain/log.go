@@ -40,6 +40,7 @@ type Log struct {
 	sequence uint64                      // of the next entry that the host makes in this run
 	touched  bool                        // in the commit being made
 	pending  uint64                      // first index of this log in the commit being made
+	dropping bool                        // an entry of the host log drops it, durable or in that commit
 	seeds    [keyErasable + 1]bundleSeed // a seed has one key, like what it opens
 
 	fences fences // set once, before anybody else sees the log

@@ -221,9 +221,9 @@ func (s *Store) prune(ctx context.Context, l *Log, what string, minimum uint64, 
 	r := newRequest(Batch{Log: l, Entries: []Entry{e}})
 	r.extra = func(b *pebble.Batch, sealed []Sealed) error {
 		*by = sealed[0].First
-		l.pruned.Store(&now)
 		return b.Set(keyPruned(l.id), now.row(), nil)
 	}
+	r.durable = func() { l.pruned.Store(&now) }
 	if err := s.submitAndWait(context.WithoutCancel(ctx))(r); err != nil {
 		return err
 	}
