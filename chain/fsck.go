@@ -89,14 +89,14 @@ func Fsck(ctx context.Context, cfg Config, opts FsckOptions) (_ *Report, err err
 		return nil, fmt.Errorf("check store: %w", err)
 	}
 	defer func() { err = errors.Join(err, s.db.Close()) }()
-	f := &fsck{s: s, opts: opts, r: &Report{Findings: []Finding{}, FramesOff: opts.Frame == nil}, heads: map[LogID]head{}, quotes: map[string]*quotedLog{}, spool: spool.New(opts.Spool, quoteSize), next: map[LogID]uint64{}, newestQuotes: map[string]quote{}, certified: map[uint64]string{}, drops: map[uint64]*record.Dropped{}, erasing: map[LogID]map[uint64]bool{}, keys: proof.KeyChain{HostID: cfg.HostID}}
+	f := &fsck{s: s, opts: opts, r: &Report{Findings: []Finding{}, FramesOff: opts.Frame == nil}, heads: map[LogID]head{}, quotes: map[string]*quotedLog{}, spool: spool.New(opts.Spool, quoteSize), next: map[LogID]uint64{}, newestQuotes: map[string]quote{}, certified: map[uint64]string{}, drops: map[uint64]*record.Dropped{}, erasing: map[erasingEntry]bool{}, keys: proof.KeyChain{HostID: cfg.HostID}}
 	if err := s.loadStoreRow(); err != nil {
 		f.find("store", nil, nil, "%v", err)
 	}
 	if err := s.loadVMKeys(); err != nil {
 		f.find("certificate", nil, nil, "%v", err)
 	}
-	for _, step := range []func(context.Context) error{f.unknownRows, f.logRows, f.readQuoteRows, f.logs, f.commits, f.followers, f.quoteRows, f.certificates, f.erasureRows, f.witnessRows, f.restoreRows, f.anchor} {
+	for _, step := range []func(context.Context) error{f.unknownRows, f.logRows, f.readQuoteRows, f.readErasureRows, f.logs, f.commits, f.followers, f.quoteRows, f.certificates, f.erasureRows, f.witnessRows, f.restoreRows, f.anchor} {
 		if err := step(ctx); err != nil {
 			return f.r, fmt.Errorf("check store %s: %w", cfg.Dir, err)
 		}
@@ -121,7 +121,7 @@ type fsck struct {
 	next         map[LogID]uint64           // first index that no commit has covered
 	blind        bool                       // entries of the host log cannot be read
 	newest       uint64                     // stored checkpoint of the host log
-	erasing      map[LogID]map[uint64]bool  // entries that tell of erasures
+	erasing      map[erasingEntry]bool      // erasures that are not done; true: their entry can be read
 	drops        map[uint64]*record.Dropped // by index in the host log
 	restored     int64                      // monotone time of the newest restore
 }
@@ -381,6 +381,22 @@ func (f *fsck) certificates(context.Context) error {
 	return err
 }
 
+// erasingEntry is an entry that tells of an erasure.
+type erasingEntry struct {
+	log   LogID
+	index uint64
+}
+
+// readErasureRows reads which erasures are not done.
+func (f *fsck) readErasureRows(context.Context) error {
+	return scan(f.s.db, []byte{tableMeta, metaErasure}, func(key, _ []byte) error {
+		if len(key) == 14 { // else reported as a row of no table
+			f.erasing[erasingEntry{LogID(binary.BigEndian.Uint32(key[2:])), binary.BigEndian.Uint64(key[6:])}] = false
+		}
+		return nil
+	})
+}
+
 // erasureRows checks that what tells of erasures which are not done can be read.
 func (f *fsck) erasureRows(context.Context) error {
 	return scan(f.s.db, []byte{tableMeta, metaErasure}, func(key, value []byte) error {
@@ -396,7 +412,7 @@ func (f *fsck) erasureRows(context.Context) error {
 		if err := (&erasure{log: l, index: index}).parse(value); err != nil {
 			f.find("row", l, &index, "%v", err)
 		}
-		if !f.erasing[id][index] {
+		if !f.erasing[erasingEntry{id, index}] {
 			f.find("erasure", l, &index, "it was cut short, and its entry cannot be read: nobody knows what it names, it is not finished, and what it may name is held back from readers; bring the payload keys back, or restore a backup")
 		}
 		return nil

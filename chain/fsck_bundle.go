@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/provostd/provost/chain/proof"
 	"github.com/provostd/provost/chain/record"
 )
 
@@ -92,12 +91,10 @@ func (c *logCheck) packedPayload(b *bundle, i int, outside map[uint64]bool) ([]b
 // gone takes note of an entry whose payload was erased.
 func (c *logCheck) gone(leaf *record.Leaf, by uint64) {
 	c.f.r.Erased++
-	ranges := c.erased[by]
-	if n := len(ranges); n > 0 && ranges[n-1].Last+1 == leaf.Index {
-		ranges[n-1].Last++
-	} else {
-		c.erased[by] = append(ranges, proof.Range{First: leaf.Index, Last: leaf.Index})
+	if c.erased[by] == nil {
+		c.erased[by] = &indexRuns{}
 	}
+	c.erased[by].add(leaf.Index)
 	if leaf.Origin != record.OriginGuest && !isVerdict(leaf) {
 		c.f.find("payload", c.l, &leaf.Index, "it is marked as erased, and only records of guests and verdicts can be")
 	}
@@ -111,20 +108,18 @@ func (c *logCheck) gone(leaf *record.Leaf, by uint64) {
 // checkErased holds what is gone against the entries that say so: else taking
 // a payload away by hand would look like erasing it.
 func (c *logCheck) checkErased() {
-	for by, ranges := range c.erased {
+	for by, runs := range c.erased {
 		m := c.erasures[by]
 		if m == nil && c.cannotRead(by) {
 			continue // what erased them may have been said there
 		}
 		p := newErasure(c.l, by, m)
-		for _, r := range ranges {
-			if m == nil && c.gap != nil && r.Last < by && by < c.gap.leaves {
-				continue // what erased them was pruned, which they were not: they stand in bundles that stay
+		for i := range runs.all() {
+			if m == nil && c.gap != nil && i < by && by < c.gap.leaves {
+				continue // what erased it was pruned, which it was not: it stands in a bundle that stays
 			}
-			for i := r.First; i <= r.Last; i++ {
-				if !inRanges(m.GetRanges(), i) && !p.verdicts[i] {
-					c.f.find("payload", c.l, &i, "it is marked as erased by entry %d, which does not say so", by)
-				}
+			if !inRanges(m.GetRanges(), i) && !p.verdicts[i] {
+				c.f.find("payload", c.l, &i, "it is marked as erased by entry %d, which does not say so", by)
 			}
 		}
 	}

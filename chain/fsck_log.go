@@ -43,7 +43,7 @@ type logCheck struct {
 	blind   bool // entries of this log cannot be read
 	keyless map[int64]*keyless
 
-	erased   map[uint64][]proof.Range // what bears the mark of each erasing entry
+	erased   map[uint64]*indexRuns // what bears the mark of each erasing entry
 	erasures map[uint64]*record.Erased
 
 	gap      *pruned // nil: nothing
@@ -55,7 +55,7 @@ type logCheck struct {
 type keyless struct{ first, last, count uint64 }
 
 func (f *fsck) log(ctx context.Context, l *Log) error {
-	c := &logCheck{f: f, l: l, head: f.heads[l.id], frames: frameCheck{keys: map[uint64][]byte{}}, keyless: map[int64]*keyless{}, erased: map[uint64][]proof.Range{}, erasures: map[uint64]*record.Erased{}, prunings: map[uint64]*record.Pruned{}}
+	c := &logCheck{f: f, l: l, head: f.heads[l.id], frames: frameCheck{keys: map[uint64][]byte{}}, keyless: map[int64]*keyless{}, erased: map[uint64]*indexRuns{}, erasures: map[uint64]*record.Erased{}, prunings: map[uint64]*record.Pruned{}}
 	var err error
 	if c.claims, err = c.gather(); err != nil {
 		return err
@@ -186,10 +186,11 @@ func (c *logCheck) opened(leaf *record.Leaf, payload []byte) {
 		}
 	case *record.Erased:
 		c.erasures[index] = m
-		if f.erasing[l.id] == nil {
-			f.erasing[l.id] = map[uint64]bool{}
+		if at := (erasingEntry{l.id, index}); len(f.erasing) > 0 {
+			if _, asked := f.erasing[at]; asked {
+				f.erasing[at] = true
+			}
 		}
-		f.erasing[l.id][index] = true
 	case *record.Pruned:
 		c.checkPruned(index, m)
 	case *record.KeyCertificate:
@@ -357,6 +358,7 @@ func (c *logCheck) finish(n uint64) error {
 // frameCheck verifies the statements of guest agents as they come by.
 type frameCheck struct {
 	keys    map[uint64][]byte // by session
+	newest  []uint64          // these sessions, the one that was enrolled last is the last
 	records []record.Hash     // of the guest entries since the last statement
 	first   record.Header     // of the first of them
 	blind   bool              // an entry could not be read: it may have been an enrolment
@@ -377,7 +379,7 @@ func (c *frameCheck) entry(f *fsck, leaf *record.Leaf, m record.Message) string 
 	}
 	switch m := m.(type) {
 	case *record.Enrolled:
-		c.keys[m.Session] = bytes.Clone(m.Key)
+		c.enroll(m)
 	case *record.Frame:
 		records, broken := c.records, c.broken
 		c.records, c.broken = nil, false
@@ -399,16 +401,32 @@ func (c *frameCheck) entry(f *fsck, leaf *record.Leaf, m record.Message) string 
 	return ""
 }
 
+// maxSessions bounds how many keys of agents are held: of an agent that connects anew the
+// newest has signed, or nearly.
+const maxSessions = 4096
+
+// enroll takes the key of a session.
+func (c *frameCheck) enroll(m *record.Enrolled) {
+	if _, again := c.keys[m.Session]; again {
+		c.newest = slices.DeleteFunc(c.newest, func(s uint64) bool { return s == m.Session })
+	}
+	c.keys[m.Session] = bytes.Clone(m.Key)
+	if c.newest = append(c.newest, m.Session); len(c.newest) > maxSessions {
+		delete(c.keys, c.newest[0])
+		c.newest = slices.Delete(c.newest, 0, 1)
+	}
+}
+
 func (c *frameCheck) verify(f *fsck, m *record.Frame, records []record.Hash) string {
 	var signed proof.Frame
 	err := errors.New("no key was enrolled for it")
-	for session, key := range c.keys {
-		// The records say which session it is; a statement over none is tried
-		// with all keys.
+	// The records say which session it is; a statement over none is tried with all
+	// keys.
+	for _, session := range slices.Backward(c.newest) {
 		if len(records) > 0 && session != c.first.Session {
 			continue
 		}
-		if signed, err = f.opts.Frame(m.Statement, m.Signature, key); err == nil && signed.Session == session {
+		if signed, err = f.opts.Frame(m.Statement, m.Signature, c.keys[session]); err == nil && signed.Session == session {
 			break
 		}
 	}

@@ -202,12 +202,11 @@ func (r *repairer) rebuild(ctx context.Context) error {
 		return errors.New("no entry of any log is left")
 	}
 	for _, l := range r.s.Logs() {
-		p := &logRepair{r: r, l: l, claims: map[uint64][]claim{}, size: sizes[l.id]}
+		p := &logRepair{r: r, l: l, size: sizes[l.id]}
 		r.logs = append(r.logs, p)
 		if err := r.log(ctx, p); err != nil {
 			return fmt.Errorf("%s: %w", l.origin, err)
 		}
-		p.claims = nil // one log's at a time
 		if l.name.IsHost() && p.unread() {
 			if err := r.keysOfRows(p.size); err != nil {
 				return err
@@ -245,17 +244,17 @@ func (r *repairer) log(ctx context.Context, p *logRepair) error {
 	if err := r.checkpointRows(p); err != nil {
 		return err
 	}
-	for size := range p.claims {
-		p.size = max(p.size, size)
-	}
 	if p.size == 0 {
 		return fmt.Errorf("none of its entries is left")
 	}
 	if row, ok, err := get(r.s.db, keyDropped(p.l.id)); err != nil || ok {
 		return errors.Join(err, p.keepDropped(row))
 	}
+	if err := p.openClaims(); err != nil {
+		return err
+	}
 	g, err := p.decide(ctx)
-	if err != nil {
+	if err := errors.Join(err, p.claimed.rows.Close()); err != nil {
 		return err
 	}
 	return p.settle(ctx, g)
@@ -278,20 +277,17 @@ func (r *repairer) keysOfRows(size uint64) error {
 	return nil
 }
 
-// checkpointRows collects what was signed for a log and drops the rows whose
-// signatures do not hold. The anchor's and the newest quoted ones are put back.
+// checkpointRows drops the rows of checkpoints whose signatures do not hold, and has a
+// log be as long as what was signed for it. The anchor's and the newest quoted
+// checkpoints are put back.
 func (r *repairer) checkpointRows(p *logRepair) error {
 	l, db := p.l, r.s.db
 	certified := r.certs
-	add := func(c proof.Checkpoint, table string) {
-		p.claims[c.Size] = append(p.claims[c.Size], claim{size: c.Size, root: c.Root, table: table})
-	}
 	newest := uint64(0)
 	err := scan(db, keyLog(tableCheckpoint, l.id), func(key, value []byte) error {
 		size := binary.BigEndian.Uint64(key[5:])
 		c, _, err := r.s.openNote(l, value, certified)
 		if err == nil && c.Size == size {
-			add(c, "checkpoint")
 			newest = max(newest, size)
 			return nil
 		}
@@ -301,10 +297,11 @@ func (r *repairer) checkpointRows(p *logRepair) error {
 	if err != nil {
 		return err
 	}
-	note := r.notes[l.origin]
-	if err := r.quotedSizes(p); err != nil {
-		return err
+	p.size = max(p.size, newest)
+	if q := r.quotes[l.origin]; q != nil {
+		p.size = max(p.size, q.last.size)
 	}
+	note := r.notes[l.origin]
 	if l.name.IsHost() {
 		if _, note, err = parseAnchor(r.place.live); err != nil {
 			return err
@@ -317,28 +314,13 @@ func (r *repairer) checkpointRows(p *logRepair) error {
 	if err != nil {
 		return fmt.Errorf("the checkpoint that was published last: %w", err)
 	}
-	add(c, "anchor")
+	p.claimed.note = &claim{size: c.Size, root: c.Root, table: "anchor"}
+	p.size = max(p.size, c.Size)
 	if c.Size > newest {
 		r.did(l, "checkpoint", 0, 0, "rebuilt", "that of size %d was not there; it is the one that was published", c.Size)
 		return db.Set(keySeq(tableCheckpoint, l.id, c.Size), note, pebble.NoSync)
 	}
 	return nil
-}
-
-// quotedSizes adds the checkpoints of a log that the host log quotes.
-func (r *repairer) quotedSizes(p *logRepair) error {
-	q := r.quotes[p.l.origin]
-	if q == nil {
-		return nil
-	}
-	for all := r.spool.Read(&q.all); ; all.Skip() {
-		b, ok, err := all.Peek()
-		if err != nil || !ok {
-			return err
-		}
-		k := parseQuoted(b)
-		p.claims[k.size] = append(p.claims[k.size], k)
-	}
 }
 
 // sound is told of every entry that can be read: what the host log says of keys
@@ -375,6 +357,9 @@ func (r *repairer) sound(l *Log, leaf *record.Leaf, o *opening) error {
 		if c, err := vm.openWith(m.Note, key.Key); err == nil {
 			if r.quotes[m.Origin] == nil {
 				r.quotes[m.Origin] = &quotedLog{}
+			}
+			if c.Size < r.quotes[m.Origin].last.size {
+				return nil // fsck finds that the log went back, and then nothing is mended
 			}
 			return r.quotes[m.Origin].add(r.spool, claim{size: c.Size, root: c.Root, entry: leaf.Index})
 		}

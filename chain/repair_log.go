@@ -29,11 +29,11 @@ type logRepair struct {
 	size    uint64
 	head    head
 	hasHead bool
-	claims  map[uint64][]claim
+	claimed repairClaims
 	fenced  fences  // of before
 	pruned  *pruned // what is not kept; nil: all is
 
-	dropped []fence // new ones, not merged
+	dropped fences // new ones
 
 	archived bool // the log was dropped as a whole: an archive has it
 }
@@ -225,7 +225,11 @@ func (p *logRepair) bounded(all []*guess) ([]*guess, error) {
 
 // signed keeps the guesses that make what was signed for this size.
 func (p *logRepair) signed(size uint64, all []*guess, sets [][]record.Hash) ([]*guess, [][]record.Hash, error) {
-	for _, c := range p.claims[size] {
+	claims, err := p.claimed.at(size)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, c := range claims {
 		var kept []*guess
 		var keptSets [][]record.Hash
 		for i, g := range all {
@@ -474,7 +478,13 @@ func (p *logRepair) drop(index uint64, want record.Hash, full, packed bool, prob
 	if !full {
 		f.hashes = []record.Hash{want}
 	}
-	p.dropped = append(p.dropped, f)
+	// Neighbours in a bundle become one: there may be millions of them.
+	if n := len(p.dropped); n > 0 && p.dropped[n-1].last+1 == index && p.dropped[n-1].first/tileWidth == index/tileWidth && p.dropped[n-1].reason == problem {
+		p.dropped[n-1].last = index
+		p.dropped[n-1].hashes = append(p.dropped[n-1].hashes, f.hashes...)
+	} else {
+		p.dropped = append(p.dropped, f)
+	}
 	db := p.r.s.db
 	if packed {
 		return nil
@@ -504,23 +514,14 @@ func (p *logRepair) strayTiles() error {
 	return err
 }
 
-// writeFences makes rows of what was dropped: neighbours in a bundle become one.
+// writeFences makes rows of what was dropped.
 func (p *logRepair) writeFences() error {
-	var merged fences
 	for _, f := range p.dropped {
-		if n := len(merged); n > 0 && merged[n-1].last+1 == f.first && merged[n-1].first/tileWidth == f.first/tileWidth && merged[n-1].reason == f.reason {
-			merged[n-1].last = f.last
-			merged[n-1].hashes = append(merged[n-1].hashes, f.hashes...)
-		} else {
-			merged = append(merged, f)
-		}
-	}
-	for _, f := range merged {
 		if err := p.r.s.db.Set(keyFence(p.l.id, f.first), f.append(nil), pebble.NoSync); err != nil {
 			return err
 		}
 	}
-	for _, f := range merged.spans() {
+	for _, f := range p.dropped.spans() {
 		p.r.did(p.l, "entry", f.first, f.last, "fenced", "%s", f.reason)
 	}
 	return nil

@@ -33,7 +33,7 @@ func TestResults(t *testing.T) {
 	}{
 		{"append", measureAppends}, {"peers", measurePeers}, {"logs", measureLogs},
 		{"disk", func(t *testing.T, _ reporter) { TestDiskSize(t) }},
-		{"million", measureMillion}, {"many", measureMany},
+		{"million", measureMillion}, {"many", measureMany}, {"entries", measureEntries}, {"quotes", measureQuotes},
 	} {
 		if *only != "" && !slices.Contains(strings.Split(*only, ","), s.name) {
 			fmt.Printf("# %s is left out: -only %s\n", s.name, *only)
