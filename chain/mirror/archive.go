@@ -35,7 +35,7 @@ const (
 	// maxDirectory bounds what is read to find the members of an archive: they have
 	// at most 70 bytes each in its directory, and there are three for each bundle.
 	maxDirectory = 32 << 20
-	maxManifest  = 4 << 10
+	maxManifest  = 4<<10 + MaxArchiveDamage*32 // an index has 20 digits at most
 	maxEvidence  = 64 << 20
 )
 

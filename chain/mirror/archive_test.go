@@ -276,11 +276,16 @@ func FuzzArchive(f *testing.F) {
 	_, archive := shard(f, h, true)
 	key := h.HostLog().VerifierKey()
 	f.Add(archive)
+	damagedKey, damaged, _ := damagedShard(f, 40, true, damagedEntry{10, true}, damagedEntry{42, false})
+	f.Add(damaged)
 	f.Add([]byte("PK\x05\x06" + strings.Repeat("\x00", 18)))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		mirror.IsArchive(bytes.NewReader(b))
-		if r, err := verifyArchive(t, b, key, mirror.Options{}); err == nil && (!r.Valid || r.Entries == 0) {
-			t.Fatalf("%+v", r)
+		for _, key := range []string{key, damagedKey} {
+			r, err := verifyArchive(t, b, key, mirror.Options{})
+			if err == nil && (!r.Valid || r.Entries == 0) || r != nil && len(r.Rest) > 0 && (err == nil || r.Valid || len(r.Lost) == 0) {
+				t.Fatalf("%+v, %v", r, err)
+			}
 		}
 	})
 }

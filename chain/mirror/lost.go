@@ -108,7 +108,8 @@ func (c *logCheck) lack(index uint64, what string) {
 	if c.agents != nil {
 		c.agents.cut()
 	}
-	if n := len(p.ranges); n > 0 && p.ranges[n-1].Last+1 == index {
+	// Where there are too many the last one grows over what does not lack.
+	if n := len(p.ranges); n > 0 && (p.ranges[n-1].Last+1 == index || n == maxDamaged) {
 		p.ranges[n-1].Last = index
 	} else {
 		p.ranges = append(p.ranges, proof.Range{First: index, Last: index})

@@ -247,3 +247,30 @@ func TestArchiveOfDamagedTampered(t *testing.T) {
 		})
 	}
 }
+
+// TestArchiveOfMuchDamage opens an archive with as many entries on damage as it may have,
+// and none with one more.
+func TestArchiveOfMuchDamage(t *testing.T) {
+	for _, n := range []int{mirror.MaxArchiveDamage, mirror.MaxArchiveDamage + 1} {
+		m := mirror.Manifest{Host: proof.HostOrigin(hostID), Origin: proof.VMOrigin(hostID, domain(1), 1), Size: 1}
+		for i := range uint64(n) {
+			m.Damage = append(m.Damage, 1<<63+i)
+		}
+		var b bytes.Buffer
+		z, err := mirror.NewArchiveWriter(&b, m, nil)
+		if err == nil {
+			err = z.Close()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := mirror.OpenArchive(bytes.NewReader(b.Bytes()), int64(b.Len()))
+		if n > mirror.MaxArchiveDamage {
+			if !errors.Is(err, record.ErrReject) {
+				t.Errorf("%d entries on damage: %v", n, err)
+			}
+		} else if err != nil || !slices.Equal(a.Damage, m.Damage) {
+			t.Errorf("%d entries on damage: %v", n, err)
+		}
+	}
+}

@@ -57,7 +57,8 @@ type Report struct {
 	// Rest holds sentences on everything but what lacks. It is empty unless all Failures
 	// are gaps of an archive which the host log tells of, as entries that were damaged.
 	Rest []string `json:"rest,omitempty"`
-	// Lost are the entries of that archive which lack, or their payloads that verification needs.
+	// Lost are the entries of that archive which lack, or their payloads that verification
+	// needs; where these are more than 10,000 ranges the last one spans all that are left.
 	Lost []proof.Range `json:"lost,omitempty"`
 	// Unclaimed holds sentences on what was not checked, or is told to be missing.
 	Unclaimed []string `json:"unclaimed,omitempty"`
