@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
+	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -12,31 +14,61 @@ import (
 )
 
 // sealAll is the committer's loop: while one commit is synced the next one
-// gathers in the queue, so commits grow with the load and never wait.
-func (s *Store) sealAll(ctx context.Context) error {
+// gathers in the queue and is made, so commits grow with the load and never
+// wait. At most two are on their way to the disk.
+func (s *Store) sealAll(ctx context.Context) (err error) {
+	made, settled := make(chan *commitWork), make(chan struct{})
+	var onTheirWay sync.WaitGroup
+	go func() {
+		defer close(settled)
+		for w := range made {
+			_ = s.settle(w) // the next one finds it in s.Err
+			onTheirWay.Done()
+		}
+	}()
+	defer func() {
+		close(made)
+		<-settled
+		if err == nil {
+			err = s.Err()
+		}
+	}()
 	for {
 		select {
 		case <-s.queue.ready:
 		case <-ctx.Done():
-			return s.Err()
+			return nil
 		}
 		// Those whom the last commit has acknowledged, and those who come with the
 		// one that has woken this goroutine, get to submit what they have: it is
 		// done in microseconds, and a sync for a few of them takes hundreds.
 		runtime.Gosched()
-		if err := s.sealQueued(); err != nil {
+		requests := s.queue.take()
+		if err := s.Err(); err != nil { // of a commit on its way, or of others
+			finishAll(requests, err)
 			return err
 		}
+		if len(requests) == 0 {
+			continue
+		}
+		// Rows of the ledger's own may change what others read: they stand alone.
+		alone := slices.ContainsFunc(requests, func(r *request) bool { return r.extra != nil })
+		if alone {
+			onTheirWay.Wait()
+		}
+		w, err := s.makeCommit(requests)
+		if err != nil {
+			return err
+		}
+		if w == nil {
+			continue
+		}
+		onTheirWay.Add(1)
+		made <- w
+		if alone {
+			onTheirWay.Wait()
+		}
 	}
-}
-
-// sealQueued makes one commit of what waits.
-func (s *Store) sealQueued() error {
-	requests := s.queue.take()
-	if len(requests) == 0 {
-		return nil
-	}
-	return s.sealRequests(requests)
 }
 
 // drain seals everything that was let in before the queue was shut.
@@ -65,56 +97,99 @@ func (s *Store) sealNow(r *request) error {
 
 // commitWork is one commit in the making.
 type commitWork struct {
-	batch *pebble.Batch
-	spans []span
-	logs  []*Log
-	mono  int64
-	wall  int64
-	n     uint64
+	requests []*request // those that were not refused
+	batch    *pebble.Batch
+	payloads payloadRows
+	spans    []span
+	logs     []*Log
+	states   []*logState // of logs, once they are sealed
+	mono     int64
+	wall     int64
+	n        uint64
 }
 
-// sealRequests makes one commit: one batch of rows, one sync, then the acks.
-// An error is fatal and has been handed to every request.
-//
-// Until the sync returns, no request is done and no reader sees the entries. A
-// crash before it leaves the store as it was, or with the whole commit if its
-// bytes reached the disk by themselves: entries nobody was told about, which
-// is allowed. A crash after it leaves the commit, acknowledged or not.
-func (s *Store) sealRequests(requests []*request) (err error) {
-	if err := s.Err(); err != nil {
-		finishAll(requests, err)
+// sealRequests makes one commit and waits for it. An error is fatal and has been
+// handed to every request.
+func (s *Store) sealRequests(requests []*request) error {
+	w, err := s.makeCommit(requests)
+	if w == nil || err != nil {
 		return err
 	}
-	w := &commitWork{batch: s.newBatch(requests), mono: s.clock.mono(), wall: s.clock.wall(), n: s.commit + 1}
-	defer func() { err = errors.Join(err, w.batch.Close()) }()
-	accepted := requests[:0:len(requests)]
+	return s.settle(w)
+}
+
+// makeCommit makes one commit, one batch of rows, and sends it on its way to the
+// disk. It returns nil where all requests were refused. An error is fatal and
+// has been handed to every request.
+//
+// Commits become durable in the order in which they were made. A crash leaves
+// all of them up to one, acknowledged or not, and nothing of those behind it:
+// entries nobody was told about may be there, which is allowed.
+func (s *Store) makeCommit(requests []*request) (_ *commitWork, err error) {
+	if err := s.Err(); err != nil {
+		finishAll(requests, err)
+		return nil, err
+	}
+	w := &commitWork{batch: s.newBatch(requests), payloads: payloadRows{store: s}, mono: s.clock.mono(), wall: s.clock.wall(), n: s.commit + 1}
+	sent := false
+	defer func() {
+		if !sent {
+			err = errors.Join(err, w.batch.Close())
+		}
+	}()
+	w.requests = requests[:0:len(requests)]
 	var refused []*request
 	for _, r := range requests {
 		if r.err = s.check(r); r.err != nil {
 			refused = append(refused, r)
 			continue
 		}
-		if err := s.seal(w, r); err != nil {
-			// Trees have moved on and the batch is half made.
-			err = s.fail(fmt.Errorf("seal commit %d: %w", w.n, err))
-			finishAll(append(refused, requests...), err)
-			return err
+		if err = s.seal(w, r); err != nil {
+			break
 		}
-		accepted = append(accepted, r)
+		w.requests = append(w.requests, r)
+	}
+	if err == nil {
+		err = w.payloads.finish(w.batch)
+	}
+	if err != nil {
+		// Trees have moved on and the batch is half made. Payloads are their
+		// owners' again once nobody reads them.
+		err = s.fail(fmt.Errorf("seal commit %d: %w", w.n, errors.Join(err, w.payloads.finish(nil))))
+		finishAll(append(refused, requests...), err)
+		return nil, err
 	}
 	for _, r := range refused {
 		r.finish(r.err)
 	}
-	if len(accepted) == 0 {
-		return nil
+	if len(w.requests) == 0 {
+		return nil, nil
 	}
-	if err := s.commitWork(w); err != nil {
+	if err := s.send(w); err != nil {
 		err = s.fail(fmt.Errorf("commit %d: %w", w.n, err))
-		finishAll(accepted, err)
+		finishAll(w.requests, err)
+		return nil, err
+	}
+	s.commit = w.n
+	sent = true
+	return w, nil
+}
+
+// settle waits until a commit is durable, shows it to readers and acknowledges
+// its requests. Until then no request is done and no reader sees the entries.
+// An error is fatal and has been handed to every request.
+func (s *Store) settle(w *commitWork) error {
+	err := errors.Join(w.batch.SyncWait(), w.batch.Close())
+	if err == nil {
+		err = s.Err() // one before it was not durable, or nobody knows
+	}
+	if err != nil {
+		err = s.fail(fmt.Errorf("commit %d: %w", w.n, err))
+		finishAll(w.requests, err)
 		return err
 	}
 	s.publishCommit(w)
-	for _, r := range accepted {
+	for _, r := range w.requests {
 		r.finish(nil)
 	}
 	return nil
@@ -155,11 +230,7 @@ func (s *Store) check(r *request) error {
 		if b.Check == nil {
 			continue
 		}
-		h := b.Log.state.Load().head()
-		if b.Log.touched {
-			h = b.Log.work.head()
-		}
-		if err := b.Check(h); err != nil {
+		if err := b.Check(b.Log.sealedState().head()); err != nil {
 			return err
 		}
 	}
@@ -188,33 +259,35 @@ func (s *Store) seal(w *commitWork, r *request) error {
 
 func (s *Store) sealBatch(w *commitWork, b *Batch, sealed *Sealed) error {
 	l := b.Log
+	if !l.begun {
+		l.begun, l.work = true, *l.state.Load().clone()
+	}
 	if !l.touched {
-		l.touched = true
-		l.work = *l.state.Load().clone()
-		l.pending = l.work.size
+		l.touched, l.pending = true, l.work.size
 		w.logs = append(w.logs, l)
 	}
 	// Clocks are the same for the whole commit, and never step back in a log.
 	l.work.mono = max(l.work.mono, w.mono)
 	l.work.wall = w.wall
 	*sealed = Sealed{First: l.work.size, Count: len(b.Entries), Mono: l.work.mono, Wall: l.work.wall, Commit: w.n}
-	// Leaves first, then payloads: neighbours in the batch that are neighbours
-	// in the store are cheaper to insert.
-	for i := range b.Entries {
-		if err := s.sealLeaf(w.batch, l, &b.Entries[i]); err != nil {
-			return err
-		}
-	}
-	var keys [keyErasable + 1]*payloadKey
+	// Payloads are written beside the leaves. First those, then these: neighbours
+	// in the batch that are neighbours in the store are cheaper to insert.
+	p := payloadRun{log: l.id, first: l.work.size, entries: b.Entries}
 	for i := range b.Entries {
 		kind := kindOf(b.Entries[i].Origin)
-		if s.keys != nil && keys[kind] == nil {
+		if b.Entries[i].Origin != record.OriginGuest {
+			b.Entries[i].Seed = *l.seeds[kind].at(p.first + uint64(i))
+		}
+		if s.keys != nil && p.keys[kind] == nil {
 			var err error
-			if keys[kind], err = s.keys.use(l.id, kind, hourOf(l.work.wall)); err != nil {
+			if p.keys[kind], err = s.keys.use(l.id, kind, hourOf(l.work.wall)); err != nil {
 				return err
 			}
 		}
-		if err := s.writePayload(w.batch, l.id, sealed.First+uint64(i), &b.Entries[i], keys[kind]); err != nil {
+	}
+	w.payloads.add(p)
+	for i := range b.Entries {
+		if err := s.sealLeaf(w.batch, l, &b.Entries[i]); err != nil {
 			return err
 		}
 	}
@@ -248,7 +321,6 @@ func (s *Store) sealLeaf(batch *pebble.Batch, l *Log, e *Entry) error {
 			Class: e.Header.Class, Lane: record.NoLane, Session: s.runID, Sequence: l.sequence, Time: uint64(l.work.mono),
 		}
 		l.sequence++
-		e.Seed = *l.seeds[kindOf(e.Origin)].at(leaf.Index)
 		salt := e.Seed.Salt(leaf.Header.Sequence)
 		leaf.Commitment = record.Commit(&salt, e.Payload)
 	}
@@ -265,37 +337,10 @@ func (s *Store) sealLeaf(batch *pebble.Batch, l *Log, e *Entry) error {
 	return err
 }
 
-// writePayload writes the P row of an entry, encrypted where there is a key.
-func (s *Store) writePayload(batch *pebble.Batch, id LogID, index uint64, e *Entry, key *payloadKey) error {
-	n := 1 + len(e.Salt) + len(e.Payload)
-	if key == nil {
-		op := batch.SetDeferred(keySeqSize, n)
-		putKeySeq(op.Key, tablePayload, id, index)
-		putPayload(op.Value, e)
-		return op.Finish()
-	}
-	op := batch.SetDeferred(keySeqSize, n+sealedRowExtra)
-	putKeySeq(op.Key, tablePayload, id, index)
-	putPayload(op.Value[sealedRowHead:sealedRowHead+n], e)
-	s.keys.sealRow(key, op.Value, index)
-	return op.Finish()
-}
-
-// putPayload makes the P row of an entry in b.
-func putPayload(b []byte, e *Entry) {
-	b[0] = payloadSalt
-	copy(b[1:], e.Salt[:])
-	if e.Salt == (record.Salt{}) {
-		b[0] = payloadSeed
-		copy(b[1:], e.Seed[:])
-	}
-	copy(b[1+len(e.Salt):], e.Payload)
-}
-
-// commitWork adds heads and the commit row and syncs it all. New keys are
-// durable before what is encrypted under them: a crash between the two leaves a
-// key that opens nothing.
-func (s *Store) commitWork(w *commitWork) error {
+// send adds heads and the commit row to a commit and hands it to the store, which
+// syncs it. New keys are durable before what is encrypted under them: a crash
+// between the two leaves a key that opens nothing.
+func (s *Store) send(w *commitWork) error {
 	if err := s.flushKeys(); err != nil {
 		return err
 	}
@@ -307,12 +352,14 @@ func (s *Store) commitWork(w *commitWork) error {
 			return err
 		}
 		w.spans = append(w.spans, span{log: l.id, first: l.pending, count: uint32(l.work.size - l.pending)})
+		w.states = append(w.states, l.work.clone())
+		l.touched = false
 	}
 	s.row = appendCommit(s.row[:0], w.spans)
 	if err := w.batch.Set(keyCommit(w.n), s.row, nil); err != nil {
 		return err
 	}
-	return w.batch.Commit(pebble.Sync)
+	return s.db.ApplyNoSyncWait(w.batch, pebble.Sync)
 }
 
 // flushKeys makes new keys durable, ahead of what is encrypted under them.
@@ -325,11 +372,9 @@ func (s *Store) flushKeys() error {
 
 // publishCommit shows a durable commit to readers and followers.
 func (s *Store) publishCommit(w *commitWork) {
-	for _, l := range w.logs {
-		l.touched = false
-		l.state.Store(l.work.clone())
+	for i, l := range w.logs {
+		l.state.Store(w.states[i])
 	}
-	s.commit = w.n
 	s.durable.Store(w.n)
 	s.wakeMu.Lock()
 	close(s.wake)

@@ -9,14 +9,18 @@
 //
 // Sources hand in batches (Submit, Append). One committer takes what waits,
 // gives every entry its leaf, and writes all of it as one Pebble batch with one
-// sync; while that runs the next batch gathers. Entries of the host, of
+// sync; while that runs the next one is made, and the one after it gathers.
+// Payloads are encrypted beside the leaves' hashing. Entries of the host, of
 // policies and of operators go before entries of guests, and guests take turns
 // (I8). Batches of one log that hold entries of a guest keep their order.
 //
 // # Order of durable steps
 //
-//  1. Rows of a commit are written and synced together. Then its batches are
-//     acknowledged and its entries shown to followers.
+//  1. Rows of a commit are written and synced together, behind those of the
+//     commit before it. Then its batches are acknowledged and its entries shown
+//     to followers. A commit with rows of the ledger's own (a log is closed,
+//     erased from, dropped, ...) starts when the one before it is durable, and the
+//     next one when it is.
 //  2. A VM log's checkpoint is signed over durable entries, after comparison
 //     with the one before.
 //  3. It is stored and synced, then published.

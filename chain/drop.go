@@ -153,11 +153,7 @@ func (s *Store) drop(ctx context.Context, l *Log, o *DropOptions) (uint64, error
 		return 0, err
 	}
 	b := Batch{Log: s.host, Entries: []Entry{e}, Check: func(Head) error {
-		size := l.Size()
-		if l.touched { // the committer's, and so is this call
-			size = l.work.size
-		}
-		if size != state.size {
+		if l.sealedState().size != state.size { // the committer's, and so is this call
 			return fmt.Errorf("entries were sealed in it meanwhile: export it again: %w", record.ErrRetry)
 		}
 		return nil

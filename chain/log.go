@@ -36,7 +36,8 @@ type Log struct {
 	dropped   atomic.Pointer[dropped]
 
 	// Owned by the committer.
-	work     logState
+	work     logState                    // newest sealed, where begun: it runs ahead of state
+	begun    bool                        // something was sealed in this run
 	sequence uint64                      // of the next entry that the host makes in this run
 	touched  bool                        // in the commit being made
 	pending  uint64                      // first index of this log in the commit being made
@@ -60,6 +61,15 @@ type logState struct {
 	last record.Hash
 	mono int64
 	wall int64
+}
+
+// sealedState is the log behind everything that was sealed, durable or not. It is
+// the committer's.
+func (l *Log) sealedState() *logState {
+	if l.begun {
+		return &l.work
+	}
+	return l.state.Load()
 }
 
 func (l *logState) clone() *logState {

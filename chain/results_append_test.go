@@ -152,6 +152,8 @@ func measurePeers(t *testing.T, report reporter) {
 		report(name+".ack_p99", quantile(lat, 0.99), "us", "")
 		report(name+".over_tessera", mean(ledger)/best, "times", c.target)
 		report(name+".packed_over_tessera", mean(packed)/best, "times", "")
+		report(name+".raw", mean(pebble), "records/s", "")
+		report(name+".raw_over_tessera", mean(pebble)/best, "times", "")
 		report(name+".over_raw", mean(ledger)/mean(pebble), "times", "target>=0.7")
 		shutdown(t, s, stop)
 	}

@@ -95,6 +95,9 @@ func (t *tree) push(leaf record.Hash, emit func(fullTile)) {
 		h = tail.at(tileHeight, 0)
 		emit(fullTile{level: uint8(level), index: t.size >> (tileHeight * (level + 1)), hashes: tail.hashes(make([]record.Hash, 0, tileWidth), 0, tileWidth), root: h})
 		*tail = tile{}
+		if level == 0 { // the next one is about to be filled, and copied into
+			tail.nodes = make([]record.Hash, 0, 2*tileWidth)
+		}
 	}
 	t.size++
 }
