@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"fmt"
+
 	"github.com/hashicorp/hcl/v2"
 )
 
@@ -116,3 +118,18 @@ func (r *report) adopt(code Code, diags hcl.Diagnostics) {
 }
 
 func (r *report) hasErrors() bool { return r.diags.HasErrors() }
+
+// FirstError returns the first error among diagnostics as an error, or nil.
+func FirstError(diags hcl.Diagnostics) error {
+	for _, d := range diags {
+		if d.Severity != hcl.DiagError {
+			continue
+		}
+		where := ""
+		if d.Subject != nil {
+			where = fmt.Sprintf("%s:%d: ", d.Subject.Filename, d.Subject.Start.Line)
+		}
+		return fmt.Errorf("%s%s: %s", where, d.Summary, d.Detail)
+	}
+	return nil
+}
