@@ -73,6 +73,7 @@ var commands = []command{
 	{"policy fmt", "DIR|FILE...", "bring policy and test files into their canonical form", [2]int{1, 1000}, policyFmtCommand},
 	{"policy diff", "OLD NEW", "show what differs between two bundles in meaning", [2]int{2, 2}, policyDiffCommand},
 	{"policy docs", "DIR", "write a catalogue of a bundle in Markdown", [2]int{1, 1}, policyDocsCommand},
+	{"policy lsp", "", "serve an editor as language server for policies, on standard input and output", [2]int{0, 0}, policyLSPCommand},
 	{"policy convert sigma", "FILE|DIR", "make a policy bundle of Sigma rules", [2]int{1, 1}, policyConvertSigmaCommand},
 	{"version", "", "print the version", [2]int{0, 0}, versionCommand},
 }

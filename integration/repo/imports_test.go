@@ -122,8 +122,8 @@ var heavy = []struct {
 	{"filippo.io/torchwood", "C2SP formats belong to the evidence packages and to the endpoint that serves them", []string{"chain/proof", "introspect/api"}},
 	{"github.com/cockroachdb/pebble", "the store is reached through the ledger only", []string{"chain", "chain/index", "chain/chaintest"}},
 	{"github.com/cilium/ebpf", "kernel programs are loaded in two places", []string{"bpf", "guestagent/probe", "introspect/egress"}},
-	// The daemon's configuration is HCL too, and its program prints the diagnostics.
-	{"github.com/hashicorp/hcl", "policies are compiled in one place; the engine sees closures only", []string{"rules/policy", "introspect/daemon", "cmd/provostd"}},
+	// The daemon's configuration is HCL too, and its program prints the diagnostics. The language server reads the tokens of texts that do not parse.
+	{"github.com/hashicorp/hcl", "policies are compiled in one place; the engine sees closures only", []string{"rules/policy", "rules/lsp", "introspect/daemon", "cmd/provostd"}},
 	{"github.com/zclconf/go-cty", "policies are compiled in one place; the engine sees closures only", []string{"rules/policy"}},
 	{"github.com/gaissmai/bart", "conditions are found in one place", []string{"rules/index"}},
 	{"go.yaml.in/yaml", "only Sigma rules are YAML", []string{"rules/sigma"}},
