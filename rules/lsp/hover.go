@@ -18,6 +18,9 @@ func (s *server) hover(_ context.Context, p positionParams) (*hover, error) {
 	}
 	at := offset(text, p.Position)
 	if doc, where, ok := quotedDoc(text, at); ok {
+		if doc == "" {
+			return nil, nil
+		}
 		return &hover{Contents: *markdown(doc), Range: spanOf(text, where.start, where.end)}, nil
 	}
 	r, ok := referenceAt(text, at)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"sort"
 	"strings"
@@ -162,14 +163,11 @@ func (c *converter) rule(s Source, r *rule, out *Outcome) ([]byte, error) {
 	}
 	out.Notes = notes
 	var b strings.Builder
-	taken := make(map[string]bool)
+	taken := maps.Clone(c.names)
 	for i, p := range drafts {
 		name := stem(s.Name)
 		if p.suffix != "" {
 			name += "_" + p.suffix
-		}
-		for n := range c.names {
-			taken[n] = true
 		}
 		p.name = unique(taken, name, "")
 		out.Policies = append(out.Policies, p.name)
@@ -186,9 +184,7 @@ func (c *converter) rule(s Source, r *rule, out *Outcome) ([]byte, error) {
 	if err := load([]File{{Name: bundleFile, Data: c.bundle}, {Name: file, Data: text}}); err != nil {
 		return nil, fmt.Errorf("the policy would not load: %w", err)
 	}
-	for _, n := range out.Policies {
-		c.names[n] = true
-	}
+	c.names = taken
 	return text, nil
 }
 

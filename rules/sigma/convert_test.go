@@ -234,6 +234,7 @@ func TestMeaning(t *testing.T) {
 		{"audit_execve", "keyword", record.ClassProcessExec, exec("/tmp/a", "/tmp/XMRig", "-o"), "audit_execve"},
 		{"audit_execve", "arguments", record.ClassProcessExec, exec("/usr/bin/curl", "curl", "--upload-file"), "audit_execve"},
 		{"audit_execve", "argument elsewhere", record.ClassProcessExec, exec("/usr/bin/curl", "curl", "x", "--upload-file"), ""},
+		{"audit_absent", "a field of other records", record.ClassProcessExec, with1(exec("/x", "y"), func(e *record.Event) { e.Process.Name = []byte("x") }), "audit_absent"},
 		{"audit_path", "created", record.ClassFileCreate, onFile("/etc/systemd/system/a.service", "", "/bin/x"), "audit_path"},
 		{"audit_path", "renamed to", record.ClassFileRename, onFile("/tmp/a", "/etc/systemd/system/a.service", "/bin/mv"), "audit_path_renamed"},
 		{"audit_path", "written", record.ClassFileModify, onFile("/etc/systemd/system/a.service", "", "/bin/x"), ""},

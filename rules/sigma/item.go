@@ -89,7 +89,7 @@ func (w *worker) item(it item) *node {
 	}
 	t, ok := w.view.fields[it.field]
 	if !ok {
-		return w.absent(it)
+		return w.absent(it, m)
 	}
 	n := w.values(it, m, t)
 	if m.negate && n.kind != nodeBad {
@@ -99,11 +99,15 @@ func (w *worker) item(it item) *node {
 }
 
 // absent works out a field that records of this view lack.
-func (w *worker) absent(it item) *node {
+func (w *worker) absent(it item, m modes) *node {
 	for _, v := range w.views {
 		_, known := v.fields[it.field]
 		if _, fixed := v.fixed[it.field]; known || fixed {
-			return truth(len(it.values) == 1 && it.values[0].kind == valueNull)
+			v := it.values[0]
+			if m.op == "exists" {
+				return truth(v.kind == valueBool && v.text == "false")
+			}
+			return truth((len(it.values) == 1 && v.kind == valueNull) != m.negate)
 		}
 	}
 	return bad(fmt.Sprintf("events have nothing like the field %s", it.field))
