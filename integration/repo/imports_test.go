@@ -126,6 +126,7 @@ var heavy = []struct {
 	{"github.com/hashicorp/hcl", "policies are compiled in one place; the engine sees closures only", []string{"rules/policy", "rules/lsp", "introspect/daemon", "cmd/provostd"}},
 	{"github.com/zclconf/go-cty", "policies are compiled in one place; the engine sees closures only", []string{"rules/policy"}},
 	{"github.com/gaissmai/bart", "conditions are found in one place", []string{"rules/index"}},
+	{"gopkg.in/yaml", "only Sigma rules are YAML", []string{"rules/sigma"}},
 	{"go.yaml.in/yaml", "only Sigma rules are YAML", []string{"rules/sigma"}},
 	{"github.com/hiddeco/sshsig", "approvals are verified in one place", []string{"rules/approval"}},
 	{"golang.org/x/crypto/ssh", "approvals are verified in one place", []string{"rules/approval"}},
