@@ -2,6 +2,7 @@ package lsp
 
 import (
 	"context"
+	"io/fs"
 	"path/filepath"
 	"strings"
 
@@ -45,13 +46,13 @@ func (s *server) diagnose(ctx context.Context, dir string) {
 	}
 	b := s.bundleOf(dir)
 	defer b.close()
-	policies := false
+	ours := false
 	for name := range b.open {
-		policies = policies || isPolicy(name)
+		ours = ours || isPolicy(name) || isTest(name)
 		add(name)
 	}
-	if policies { // a directory with nothing but other files is no bundle
-		_, diags := policy.LoadFS(b.fsys)
+	if ours { // a directory with nothing but other files is no bundle
+		diags := load(b.fsys)
 		texts := make(map[string][]byte)
 		for _, d := range diags[:min(len(diags), maxShown)] {
 			name, x := b.place(d, texts)
@@ -85,6 +86,16 @@ func (s *server) diagnose(ctx context.Context, dir string) {
 	}
 }
 
+// load loads a bundle and, where it is sound, the tests beside it.
+func load(fsys fs.FS) hcl.Diagnostics {
+	b, diags := policy.LoadFS(fsys)
+	if b != nil {
+		_, more := policy.LoadTestsFS(fsys, b)
+		diags = append(diags, more...)
+	}
+	return diags
+}
+
 // place converts a diagnostic, and says which file it belongs to. One of the
 // bundle as a whole stands at the beginning of an open file. texts holds those
 // that were read.
@@ -110,7 +121,7 @@ func (b *bundle) place(d *hcl.Diagnostic, texts map[string][]byte) (string, diag
 		return name, x
 	}
 	for n := range b.open {
-		if isPolicy(n) && (name == "" || name == "." || !isPolicy(name)) {
+		if (isPolicy(n) || isTest(n)) && !isPolicy(name) {
 			x.Message = strings.TrimSpace(name+": ") + " " + x.Message
 			return n, x
 		}

@@ -179,6 +179,20 @@ func TestDiagnostics(t *testing.T) {
 	}
 }
 
+// Tests beside the policies are loaded, too.
+func TestDiagnosticsOfTests(t *testing.T) {
+	e := newEditor(t, map[string]string{"00.policy.hcl": shared, "p.policy.hcl": whole})
+	const test = "test \"t\" {\n  policy = \"p\"\n  event \"process.exec\" {\n    process = { executable = \"/bin/sh\" }\n  }\n  expect {\n    matched = true\n  }\n}\n"
+	e.open("p.policytest.hcl", test)
+	if d := e.diagnostics("p.policytest.hcl"); len(d) != 0 {
+		t.Errorf("a sound test has %v", d)
+	}
+	e.change("p.policytest.hcl", strings.Replace(test, "matched", "matchd", 1))
+	if d := e.diagnostics("p.policytest.hcl"); len(d) != 1 || d[0].Range.Start != (position{6, 4}) || d[0].fix != "" || !strings.Contains(d[0].Message, "matched") {
+		t.Errorf("diagnostics: %+v", d)
+	}
+}
+
 // A document that is larger than the loader takes is refused and not held.
 func TestLargeDocument(t *testing.T) {
 	e := newEditor(t, map[string]string{"00.policy.hcl": shared})

@@ -180,9 +180,12 @@ func (s *server) open(uri string) (dir, name string, text []byte, err error) {
 	return filepath.Dir(path), filepath.Base(path), d.text, nil
 }
 
-// isPolicy reports whether a file holds policies; others, such as policy
-// tests, are formatted only.
+// isPolicy reports whether a file holds policies.
 func isPolicy(name string) bool { return strings.HasSuffix(name, policy.Suffix) }
+
+// isTest reports whether a file holds tests of policies, which have diagnostics
+// and are formatted.
+func isTest(name string) bool { return strings.HasSuffix(name, policy.TestSuffix) }
 
 func (s *server) formatting(_ context.Context, p documentParams) ([]textEdit, error) {
 	_, name, text, err := s.open(p.TextDocument.URI)
