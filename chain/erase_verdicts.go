@@ -134,7 +134,7 @@ func (g *verdictGroups) add(i uint64, v *record.Verdict) error {
 // isVerdict reports whether an entry may quote the record that it judges.
 func isVerdict(leaf *record.Leaf) bool {
 	c := leaf.Header.Class
-	return leaf.Origin == record.OriginPolicy && (c == record.ClassPolicyVerdict || c == record.ClassPolicyError)
+	return leaf.Origin == record.OriginPolicy && (c == record.ClassPolicyVerdict || c == record.ClassPolicyError || c == record.ClassPolicyMismatch)
 }
 
 // inRanges reports whether an entry is in one of the ranges, which ascend.

@@ -45,6 +45,7 @@ type Judge struct {
 	judged   atomic.Uint64 // newest commit judged
 	entries  atomic.Uint64
 	failed   atomic.Uint64
+	differ   atomic.Uint64
 }
 
 // NewJudge returns a Judge that does nothing until Run.
@@ -57,6 +58,9 @@ func NewJudge(cfg JudgeConfig) *Judge {
 func (j *Judge) Judged() (commit, entries, failed uint64) {
 	return j.judged.Load(), j.entries.Load(), j.failed.Load()
 }
+
+// Mismatches returns how often two ways to evaluate a policy disagreed.
+func (j *Judge) Mismatches() uint64 { return j.differ.Load() }
 
 // saveEvery is how many entries may be judged without a verdict before the
 // position is made durable. They are judged again after a crash, from the
@@ -248,7 +252,10 @@ func (j *Judge) seal(ctx context.Context, f *chain.Follower) error {
 	f.Saved(j.read, nil)
 	j.saved()
 	for _, v := range j.verdicts {
-		if v.Error != "" {
+		switch {
+		case v.Mismatch:
+			j.differ.Add(1)
+		case v.Error != "":
 			j.failed.Add(1)
 		}
 		if a := v.Approval; a != nil && rules.ClassOf(v) != record.ClassPolicyVerdict {

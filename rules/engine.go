@@ -47,6 +47,7 @@ type Engine struct {
 	parts    []part
 	index    *index.Index
 	watchers map[string]bool // policies that judge policy.* entries
+	sample   uint64          // of how many entries one is judged twice; 0: as sampleEvery says
 }
 
 // New returns an engine for the bundle. It refuses what this host could not
@@ -105,7 +106,10 @@ func (e *Engine) ActivationFor(uuid string) *record.BundleActivation {
 
 // ClassOf returns the class under which a verdict is sealed.
 func ClassOf(v *record.Verdict) record.Class {
-	if v.Error != "" {
+	switch {
+	case v.Mismatch:
+		return record.ClassPolicyMismatch
+	case v.Error != "":
 		return record.ClassPolicyError
 	}
 	switch v.Approval.GetState() {
@@ -207,6 +211,7 @@ type workspace struct {
 	event event.Event
 	found index.Scratch
 	may   []int
+	named []int32 // what the index found, where the entry is judged twice
 }
 
 func (w *workspace) release() {
@@ -237,15 +242,23 @@ func (j *judgement) judge() error {
 		j.engine.index.Find(class, &w.event, &w.found)
 	}
 	parts := j.engine.parts
+	twice := j.twice()
+	w.named = w.named[:0]
 	for n, ok := w.found.Next(); ok; {
 		at := parts[n].policy
 		w.may = w.may[:0]
 		for ; ok && parts[n].policy == at; n, ok = w.found.Next() {
 			w.may = append(w.may, parts[n].step)
+			if twice {
+				w.named = append(w.named, int32(n))
+			}
 		}
 		if mode := j.state.modes[at]; mode != policy.ModeOff {
 			j.policy(j.engine.bundle.Policies[at], mode, &w.event, w.may)
 		}
+	}
+	if twice {
+		j.again(&w.event, w.named)
 	}
 	return nil
 }

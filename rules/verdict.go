@@ -88,10 +88,17 @@ func (j *judgement) fail(p *policy.Policy, mode policy.Mode, problem string) {
 	if !pass {
 		return
 	}
+	v := j.alarm(p, mode, problem, fmt.Sprintf("policy %s could not be decided: %s", p.Name, problem))
+	v.Suppressed = suppressed
+	j.verdicts = append(j.verdicts, v)
+}
+
+// alarm returns a finding about a policy, with an alert to where the policy's
+// own alerts go.
+func (j *judgement) alarm(p *policy.Policy, mode policy.Mode, problem, message string) *record.Verdict {
 	v := j.failure(p, problem)
 	v.Mode, v.WouldHave = mode.String(), mode == policy.ModeAudit
-	v.Suppressed = suppressed
-	act := &record.Action{Kind: "alert", Message: policy.Safe(fmt.Sprintf("policy %s could not be decided: %s", p.Name, problem))}
+	act := &record.Action{Kind: "alert", Message: policy.Safe(message)}
 	for _, a := range p.Actions {
 		if a.Kind == "alert" && len(a.Channels) > 0 {
 			act.Parameters = map[string]string{"channels": strings.Join(a.Channels, ",")}
@@ -99,7 +106,7 @@ func (j *judgement) fail(p *policy.Policy, mode policy.Mode, problem string) {
 		}
 	}
 	v.Actions = []*record.Action{act}
-	j.verdicts = append(j.verdicts, v)
+	return v
 }
 
 // failure returns a policy.error.

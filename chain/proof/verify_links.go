@@ -21,7 +21,7 @@ func (v *verification) links() {
 				v.link(o, "verdict", a.VerdictIndex, a.VerdictHash, record.ClassPolicyVerdict)
 			}
 		case *record.Outcome:
-			v.link(o, "verdict", m.VerdictIndex, m.VerdictHash, record.ClassPolicyVerdict, record.ClassPolicyError)
+			v.link(o, "verdict", m.VerdictIndex, m.VerdictHash, record.ClassPolicyVerdict, record.ClassPolicyError, record.ClassPolicyMismatch)
 		}
 	}
 }
@@ -53,6 +53,10 @@ func (v *verification) concludeLinks(say func(string, ...any)) {
 		case *record.Verdict:
 			if a := m.Approval; a != nil && o.leaf.Header.Class != record.ClassPolicyVerdict {
 				say("Entry %d: approval %q of group %q was %s on entry %d (%s), %d of %d uses.", o.Index, printable(a.Id), printable(a.Group), printable(a.State), m.CauseIndex, printable(m.CauseClass), a.Uses, a.MaxUses)
+				continue
+			}
+			if o.leaf.Header.Class == record.ClassPolicyMismatch {
+				say("Entry %d: the engine disagreed with itself about policy %q on entry %d: %s.", o.Index, m.Policy, m.CauseIndex, printable(m.Error))
 				continue
 			}
 			if o.leaf.Header.Class == record.ClassPolicyError {

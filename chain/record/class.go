@@ -121,6 +121,8 @@ const (
 	ClassPolicyLoaded  Class = 0x1203
 	ClassPolicyError   Class = 0x1204
 
+	ClassPolicyMismatch Class = 0x1210
+
 	ClassHostStart         Class = 0x1301
 	ClassHostStop          Class = 0x1302
 	ClassHostConfiguration Class = 0x1303
@@ -257,6 +259,8 @@ var classes = map[Class]string{
 	ClassPolicyOutcome: "policy.outcome",
 	ClassPolicyLoaded:  "policy.loaded",
 	ClassPolicyError:   "policy.error",
+
+	ClassPolicyMismatch: "policy.engine_mismatch",
 
 	ClassHostStart:         "host.start",
 	ClassHostStop:          "host.stop",

@@ -3922,7 +3922,8 @@ type Verdict struct {
 	Error         string                 `protobuf:"bytes,11,opt,name=error,proto3" json:"error,omitempty"`                           // evaluation error, for policy.error
 	WouldHave     bool                   `protobuf:"varint,12,opt,name=would_have,json=wouldHave,proto3" json:"would_have,omitempty"` // audit: actions are recorded, not done
 	Attack        []string               `protobuf:"bytes,13,rep,name=attack,proto3" json:"attack,omitempty"`
-	Approval      *VerdictApproval       `protobuf:"bytes,14,opt,name=approval,proto3" json:"approval,omitempty"` // what an approval had to do with it
+	Approval      *VerdictApproval       `protobuf:"bytes,14,opt,name=approval,proto3" json:"approval,omitempty"`  // what an approval had to do with it
+	Mismatch      bool                   `protobuf:"varint,20,opt,name=mismatch,proto3" json:"mismatch,omitempty"` // policy.engine_mismatch: two ways to evaluate disagree; error says how
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4053,6 +4054,13 @@ func (x *Verdict) GetApproval() *VerdictApproval {
 		return x.Approval
 	}
 	return nil
+}
+
+func (x *Verdict) GetMismatch() bool {
+	if x != nil {
+		return x.Mismatch
+	}
+	return false
 }
 
 // VerdictApproval is an approval's part in a decision. In records of class
@@ -5823,7 +5831,7 @@ const file_record_proto_rawDesc = "" +
 	"\fActivePolicy\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04mode\x18\x02 \x01(\tR\x04mode\x12\x16\n" +
-	"\x06digest\x18\x03 \x01(\fR\x06digest\"\xcf\x03\n" +
+	"\x06digest\x18\x03 \x01(\fR\x06digest\"\xeb\x03\n" +
 	"\aVerdict\x12\x16\n" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x1a\n" +
 	"\bseverity\x18\x02 \x01(\tR\bseverity\x12\x12\n" +
@@ -5845,7 +5853,8 @@ const file_record_proto_rawDesc = "" +
 	"\n" +
 	"would_have\x18\f \x01(\bR\twouldHave\x12\x16\n" +
 	"\x06attack\x18\r \x03(\tR\x06attack\x12>\n" +
-	"\bapproval\x18\x0e \x01(\v2\".provost.record.v1.VerdictApprovalR\bapproval\"\xe7\x01\n" +
+	"\bapproval\x18\x0e \x01(\v2\".provost.record.v1.VerdictApprovalR\bapproval\x12\x1a\n" +
+	"\bmismatch\x18\x14 \x01(\bR\bmismatch\"\xe7\x01\n" +
 	"\x0fVerdictApproval\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\tR\x05group\x12\x14\n" +

@@ -191,7 +191,12 @@ func (e *Enforcer) take(it *chain.Item) *job {
 	defer e.mu.Unlock()
 	before := e.read
 	e.read = it.Pos
-	if c := it.Leaf.Header.Class; c != record.ClassPolicyVerdict && c != record.ClassPolicyError || it.Leaf.Origin != record.OriginPolicy {
+	switch it.Leaf.Header.Class {
+	case record.ClassPolicyVerdict, record.ClassPolicyError, record.ClassPolicyMismatch:
+	default:
+		return nil
+	}
+	if it.Leaf.Origin != record.OriginPolicy {
 		return nil
 	}
 	if it.Unreadable != nil {

@@ -48,6 +48,7 @@ var subjects = []record.Class{
 	record.ClassAgentAggregating,
 
 	record.ClassPolicyVerdict, record.ClassPolicyOutcome, record.ClassPolicyLoaded, record.ClassPolicyError,
+	record.ClassPolicyMismatch,
 }
 
 // Planned are event types of the policy language which no source of this
@@ -171,7 +172,7 @@ var (
 	setFinding = setAgent.Minus(setSelf.Union(setCommand, SetOf(record.ClassAgentEnrolled, record.ClassAgentFrame,
 		record.ClassAgentDropped, record.ClassAgentHooks, record.ClassAgentStopped)))
 	setPolicy  = group(record.ClassPolicyVerdict)
-	setVerdict = SetOf(record.ClassPolicyVerdict, record.ClassPolicyError)
+	setVerdict = SetOf(record.ClassPolicyVerdict, record.ClassPolicyError, record.ClassPolicyMismatch)
 
 	// setActor are the acts of a process in the guest.
 	setActor = setProcess.Union(setFile, setNetwork, setDNS, setMemory, setKernel, setAuth, setSelf)

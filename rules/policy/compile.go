@@ -20,6 +20,9 @@ const (
 	Failed
 )
 
+// String returns the answer in a word.
+func (t Tri) String() string { return [...]string{"false", "true", "an error"}[t] }
+
 func tri(b bool) Tri {
 	if b {
 		return True
@@ -134,6 +137,26 @@ func (c *Condition) Guards() []Guard {
 		return nil
 	}
 	return c.guards
+}
+
+// Disagreement says how the closures and HCL's own evaluation differ on e, or
+// "" where they do not. It quotes no values of the event.
+func (c *Condition) Disagreement(e *event.Event) string {
+	if c == nil {
+		return ""
+	}
+	got := c.fn(e)
+	if got == Failed {
+		return "" // Eval asks HCL
+	}
+	want, err := c.oracle.truth(e)
+	switch {
+	case err != nil:
+		return "compiled it is " + got.String() + ", by HCL an error: " + err.Error()
+	case want != (got == True):
+		return "compiled it is " + got.String() + ", by HCL " + tri(want).String()
+	}
+	return ""
 }
 
 // Slow returns the places of the parts that have no closure and are evaluated

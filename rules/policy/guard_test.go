@@ -271,3 +271,33 @@ func TestGuardWords(t *testing.T) {
 		}
 	}
 }
+
+// A closure that says something else than HCL is told, without values.
+func TestDisagreement(t *testing.T) {
+	v := testEnv(t)
+	e := genEvent(randChooser{rand.New(rand.NewPCG(3, 3))})
+	e.SetString(event.FilePath, "/secret")
+	for _, tc := range []struct {
+		text string
+		fn   boolFn
+		want string
+	}{
+		{`file.path == "/secret"`, nil, ""},
+		{`file.path == "/secret"`, func(*event.Event) Tri { return False }, "compiled it is false, by HCL true"},
+		{`file.path == "/x"`, func(*event.Event) Tri { return True }, "compiled it is true, by HCL false"},
+		{`file.path == "/x"`, func(*event.Event) Tri { return Failed }, ""},
+		{`lost.count > 3`, func(*event.Event) Tri { return False }, "compiled it is false, by HCL an error: "},
+	} {
+		c, diags := compileText(v, tc.text)
+		if c == nil {
+			t.Fatal(diags)
+		}
+		if tc.fn != nil {
+			c.fn = tc.fn
+		}
+		e.Clear(event.LostCount)
+		if got := c.Disagreement(e); !strings.HasPrefix(got, tc.want) || tc.want == "" && got != "" || strings.Contains(got, "secret") {
+			t.Errorf("%s: %q, want %q", tc.text, got, tc.want)
+		}
+	}
+}

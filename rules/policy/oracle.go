@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sort"
 	"strings"
+	"sync"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -63,13 +64,13 @@ func (o *oracle) bind(root string, t hcl.Traversal, r ref) {
 	o.bound[root].add(t, r)
 }
 
-func (o *oracle) context(get source, meta func(string) cty.Value, bound boundSource) *hcl.EvalContext {
+func (o *oracle) context(get source, object func(root string, b *branch) cty.Value, bound boundSource) *hcl.EvalContext {
 	ctx := &hcl.EvalContext{Variables: make(map[string]cty.Value, len(o.roots)+2), Functions: pureFunctions}
 	ctx.Variables["list"] = o.env.listVal
 	ctx.Variables["local"] = cty.ObjectVal(o.env.localV)
 	for _, r := range o.roots {
 		if b := schema.children[r]; b != nil {
-			ctx.Variables[r] = b.object(get, meta, o.keys)
+			ctx.Variables[r] = object(r, b)
 		}
 	}
 	for root, tree := range o.bound {
@@ -87,12 +88,14 @@ func (o *oracle) functions(get source) map[string]function.Function {
 
 // of evaluates the expression for an event.
 func (o *oracle) of(e *event.Event) (cty.Value, hcl.Diagnostics) {
-	return o.expr.Value(o.context(eventSource(e), func(k string) cty.Value {
+	get := eventSource(e)
+	meta := func(k string) cty.Value {
 		if s, ok := e.Metadata(k); ok {
 			return cty.StringVal(s)
 		}
 		return cty.NullVal(cty.String)
-	}, eventBound(e)))
+	}
+	return o.expr.Value(o.context(get, func(_ string, b *branch) cty.Value { return b.object(get, meta, o.keys) }, eventBound(e)))
 }
 
 // unknown evaluates it for any event of class c; 0 for one that carries every
@@ -102,7 +105,28 @@ func (o *oracle) unknown(c record.Class) (cty.Value, hcl.Diagnostics) {
 }
 
 func (o *oracle) unknownContext(c record.Class) *hcl.EvalContext {
-	return o.context(unknownSource(c), func(string) cty.Value { return cty.UnknownVal(cty.String) }, unknownBound)
+	get := unknownSource(c)
+	return o.context(get, func(root string, b *branch) cty.Value {
+		if len(o.keys) > 0 { // of vm.metadata, which no table has
+			return b.object(get, func(string) cty.Value { return cty.UnknownVal(cty.String) }, o.keys)
+		}
+		k := unknownKey{root, c}
+		if v, ok := unknownObjects.Load(k); ok {
+			return v.(cty.Value)
+		}
+		v := b.object(get, nil, nil)
+		unknownObjects.Store(k, v)
+		return v
+	}, unknownBound)
+}
+
+// unknownObjects holds what all conditions are checked with: the fields of
+// every root and event type, which are many and always the same.
+var unknownObjects sync.Map // of cty.Value by unknownKey
+
+type unknownKey struct {
+	root  string
+	class record.Class
 }
 
 // truth is the oracle's answer to a condition.
