@@ -5,8 +5,9 @@
 //
 // An Event is reused from entry to entry and does not copy the payload: its
 // strings may share memory with the payload it was loaded from, so the payload
-// must not be changed until the next Load or Reset. Who keeps a string longer
-// (a verdict, a window) must clone it.
+// must not be changed until the next Load or Reset, or with the Event itself,
+// which overwrites them then. Who keeps a string longer (a verdict, a window)
+// must clone it.
 //
 // # Strings
 //

@@ -40,6 +40,7 @@ type Event struct {
 	masks [endLists - endAddresses]uint64 // bits of lists that Strings makes
 
 	texts     []string // holds the elements of lists
+	lines     []byte   // holds command lines; what stands in it is not changed until Reset
 	ancestors []Process
 	metadata  map[string]string
 	uuid      string // for entity ids
@@ -131,7 +132,11 @@ func (e *Event) Ancestors() []Process { return e.ancestors }
 // Metadata returns vm.metadata.KEY, and whether it is present.
 func (e *Event) Metadata(key string) (string, bool) { v, ok := e.metadata[key]; return v, ok }
 
-// Reset empties e, keeping its memory.
+// maxKept bounds the memory for command lines that an event keeps.
+const maxKept = 64 << 10
+
+// Reset empties e, keeping its memory: strings of it that were not cloned may
+// change from now on.
 func (e *Event) Reset() {
 	clear(e.have[:])
 	clear(e.lazy[:])
@@ -139,6 +144,10 @@ func (e *Event) Reset() {
 	clear(e.lists[:])
 	clear(e.texts)
 	e.texts = e.texts[:0]
+	e.lines = e.lines[:0]
+	if cap(e.lines) > maxKept {
+		e.lines = nil
+	}
 	e.flags = 0
 	e.ancestors = e.ancestors[:0]
 	e.metadata, e.uuid, e.wall, e.Bound = nil, "", 0, nil
@@ -234,9 +243,9 @@ func (e *Event) force(f Field) string {
 	var s string
 	switch f {
 	case ProcessCommandLine:
-		s = Normalize(strings.Join(e.Strings(ProcessArgs), " "))
+		s = e.line(e.Strings(ProcessArgs))
 	case ParentCommandLine:
-		s = Normalize(strings.Join(e.Strings(ParentArgs), " "))
+		s = e.line(e.Strings(ParentArgs))
 	case ProcessEntityID:
 		s = EntityID(e.uuid, e.num[ProcessPID-endStrings], e.num[ProcessStart-endStrings])
 	case ParentEntityID:
@@ -256,6 +265,18 @@ func (e *Event) force(f Field) string {
 	e.str[f] = s
 	e.set(f)
 	return s
+}
+
+// line joins arguments in memory of the event's own.
+func (e *Event) line(args []string) string {
+	from := len(e.lines)
+	for i, a := range args {
+		if i > 0 {
+			e.lines = append(e.lines, ' ')
+		}
+		e.lines = append(e.lines, a...)
+	}
+	return Normalize(alias(e.lines[from:]))
 }
 
 // Extension returns what follows the last dot of the last component of name.
@@ -303,7 +324,8 @@ func Normalize(s string) string {
 }
 
 // alias returns b as a string that shares its memory. Sound only because
-// payloads are not changed while an Event holds them (package comment).
+// payloads are not changed while an Event holds them (package comment), and
+// lines is only appended to.
 func alias(b []byte) string {
 	if len(b) == 0 {
 		return ""

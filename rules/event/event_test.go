@@ -219,3 +219,27 @@ func BenchmarkLoad(b *testing.B) {
 		}
 	}
 }
+
+// Command lines stand in memory of the event, side by side.
+func TestCommandLines(t *testing.T) {
+	ev := new(Event)
+	leaf := &record.Leaf{Origin: record.OriginGuest, Header: record.Header{Class: record.ClassProcessExec}}
+	args := func(list ...string) *record.Process {
+		p := &record.Process{Pid: 1}
+		for _, a := range list {
+			p.Args = append(p.Args, []byte(a))
+		}
+		return p
+	}
+	for range 3 {
+		p := &record.Event{Process: args("sh", "-c", "cafe\u0301"), Parent: args("sshd:", strings.Repeat("x", 5000))}
+		if err := ev.Load(leaf, p, nil); err != nil {
+			t.Fatal(err)
+		}
+		line, _ := ev.Str(ProcessCommandLine)
+		parent, _ := ev.Str(ParentCommandLine)
+		if line != "sh -c caf\u00e9" || parent != "sshd: "+strings.Repeat("x", 5000) {
+			t.Fatalf("lines %q, %q", line, parent)
+		}
+	}
+}
