@@ -104,7 +104,7 @@ bench-chain: build ## the ledger, beside Tessera and raw Pebble: sealing, proofs
 bench-index: build ## queries over ten million entries
 	$(BENCH) -run '^$$' -bench . ./chain/index -args -entries 10000000
 
-bench-rules: build ## policies: conditions, evaluation, loading
+bench-rules: build ## policies, beside cel-go, OPA, expr and HCL: conditions, evaluation, loading
 	$(BENCH) -v -run '^TestResults$$' ./rules -args -results
 
 # SCAP_OPEN=PATH of Falco's scap-open puts it beside the agent; its lines are left out without.

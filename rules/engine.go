@@ -144,7 +144,8 @@ func (e *Engine) eval(st *State, leaf record.Leaf, leafHash record.Hash, payload
 	st.next = leaf.Index + 1
 	st.mono = max(st.mono, leaf.Mono)
 	st.wall = max(st.wall, leaf.Wall)
-	j := judgement{engine: e, state: st, leaf: &leaf, hash: leafHash, payload: payload, observer: o}
+	st.leaf = leaf
+	j := judgement{engine: e, state: st, leaf: &st.leaf, hash: leafHash, payload: payload, observer: o}
 	j.learn()
 	if m, ok := payload.(*record.Erased); ok {
 		st.forget(m)

@@ -62,6 +62,7 @@ type State struct {
 	Recall Recall
 
 	// Derived, not saved.
+	leaf   record.Leaf // of the entry being judged, here so that judging needs no memory
 	engine *Engine
 	stale  bool // the VM's facts have changed since modes was made
 	modes  []policy.Mode
