@@ -65,6 +65,8 @@ test-race: build ## the tests with the race detector
 # What a short run leaves out: the packages with long loops (each says what that is), the race detector
 # where no guest is involved, demo and tests on a bare Debian 12, and the Vagrantfile.
 LONG = $(sort $(dir $(shell grep -rl --include='*_test.go' 'flag[.]Bool."long"' $(TESTED))))
+# Conditions are fuzzed for minutes: compiled against HCL's evaluation, guards and indexes against what is true.
+FUZZ = FuzzDifferential FuzzGuards FuzzIndex
 RACE = ./chain/... ./cmd/... ./guestagent/wire ./guestagent ./introspect/... ./rules/...
 
 .PHONY: test-long
@@ -72,6 +74,7 @@ test-long: test ## everything, with long loops and a bare Debian 12 in a chroot 
 	hack/setup.sh mmdebstrap vagrant vagrant-libvirt
 	$(GO) test -race -tags $(TAGS) -timeout 30m $(TESTFLAGS) $(RACE)
 	$(GO) test -tags $(TAGS) -p 2 -timeout 75m $(TESTFLAGS) $(addprefix ./,$(LONG)) -args -long
+	for f in $(FUZZ); do $(GO) test -tags $(TAGS) -run '^$$' -fuzz "^$$f$$" -fuzztime 3m ./rules/policy || exit 1; done
 	vagrant validate
 	hack/chroot-test.sh demo test
 

@@ -48,35 +48,3 @@ func newIndex(parts []part) *index.Index {
 	}
 	return index.New(list)
 }
-
-// Filing says what must hold of an event of one class for a condition to be
-// evaluated at all.
-type Filing struct {
-	Policy     string
-	Part, Step string // one of the Part constants, and the step's name
-	Class      record.Class
-	Guard      policy.Guard
-	// Always says that there is no guard: the condition is evaluated for every
-	// event of the class, however many policies there are.
-	Always bool
-}
-
-// Filings returns how the conditions of a bundle are filed together, policies
-// in order of name. Policies whose mode is off are among them.
-func Filings(b *policy.Bundle) []Filing {
-	var parts []part
-	for i, p := range b.Policies {
-		parts = append(parts, partsOf(i, p)...)
-	}
-	x := newIndex(parts)
-	var all []Filing
-	for n, p := range parts {
-		for _, c := range p.on {
-			g, ok := x.Guard(n, c)
-			f := Filing{Policy: b.Policies[p.policy].Name, Class: c, Guard: g, Always: !ok}
-			f.Part, f.Step = p.names(b.Policies[p.policy])
-			all = append(all, f)
-		}
-	}
-	return all
-}

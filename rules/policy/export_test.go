@@ -20,9 +20,9 @@ func RandomExpressions(t testing.TB, r *rand.Rand) *Expressions {
 	return &Expressions{randChooser{r}, testEnv(t)}
 }
 
-// ExpressionsOf draws from fuzz input, which is used up.
-func ExpressionsOf(t testing.TB, data []byte) *Expressions {
-	return &Expressions{&byteChooser{data}, testEnv(t)}
+// Of draws from fuzz input instead, which is used up.
+func (x *Expressions) Of(data []byte) *Expressions {
+	return &Expressions{&byteChooser{data}, x.env}
 }
 
 // Condition returns a condition and its text, or nil where the checker refuses

@@ -71,7 +71,7 @@ func draw(x *policy.Expressions, n, depth int) *bucketed {
 
 // The index names every condition that is true or an error.
 func TestIndexGenerated(t *testing.T) {
-	rounds := 150
+	rounds := 60
 	if isLong() {
 		rounds = 8_000
 	} else {
@@ -104,8 +104,9 @@ func FuzzIndex(f *testing.F) {
 		}
 		f.Add(b)
 	}
+	shared := policy.RandomExpressions(f, nil)
 	f.Fuzz(func(t *testing.T, data []byte) {
-		x := policy.ExpressionsOf(t, data)
+		x := shared.Of(data)
 		b := draw(x, 6, 4)
 		for range 6 {
 			b.covers(t, x.Event())
