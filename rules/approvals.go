@@ -17,8 +17,12 @@ import (
 // what is decided, so it is a constant.
 const MaxApprovals = 64
 
-// maxUnapproved bounds the verdicts that wait for a late approval.
-const maxUnapproved = 256
+// maxUnapproved bounds the verdicts that wait for a late approval, and maxCauses the
+// bytes of the payloads that they are on.
+const (
+	maxUnapproved = 256
+	maxCauses     = 1 << 20
+)
 
 // What an approval had to do with a decision: VerdictApproval.State.
 const (
@@ -27,6 +31,16 @@ const (
 	ApprovalExpired  = "expired"
 	ApprovalExceeded = "exceeded" // in a verdict: its uses are used up
 )
+
+// OfApproval reports whether v tells what became of an approval: it decides and does
+// nothing.
+func OfApproval(v *record.Verdict) bool {
+	switch ClassOf(v) {
+	case record.ClassApprovalUsed, record.ClassApprovalUsedLate, record.ClassApprovalExpired:
+		return true
+	}
+	return false
+}
 
 // Recall returns an entry of the log that stands before the one being judged. It
 // wraps ErrNoPayload where the payload was erased.
@@ -53,6 +67,10 @@ type unapproved struct {
 	known       bool
 	verdict     uint64
 	verdictHash record.Hash
+
+	// What the verdict is on, not saved: nil behind a restart, or for lack of room.
+	leaf    record.Leaf
+	payload []byte
 }
 
 // approvals is the part of a State that approvals have.
@@ -60,6 +78,7 @@ type approvals struct {
 	active []*active // in order of loading
 	ends   int64     // wall time at which the next one ends, where there is one
 	late   []*unapproved
+	bytes  int // of payloads in late
 }
 
 // authority reports whether an entry may load or revoke an approval: the daemon
@@ -100,6 +119,12 @@ func (j *judgement) learnApproval() error {
 			return nil
 		}
 		st.approvals.drop(func(a *active) bool { return a.statement.ID == r.ID })
+	case *record.Erased:
+		if authority(leaf) {
+			st.approvals.forget(func(u *unapproved) bool {
+				return slices.ContainsFunc(p.Ranges, func(r *record.EntryRange) bool { return r.First <= u.cause && u.cause <= r.Last })
+			})
+		}
 	case *record.Verdict:
 		if leaf.Header.Class != record.ClassPolicyVerdict || leaf.Origin != record.OriginPolicy {
 			return nil
@@ -159,6 +184,17 @@ func (as *approvals) settle() {
 	}
 }
 
+// forget gives up waiting for late approvals of some verdicts.
+func (as *approvals) forget(gone func(*unapproved) bool) {
+	as.late = slices.DeleteFunc(as.late, func(u *unapproved) bool {
+		if !gone(u) {
+			return false
+		}
+		as.bytes -= len(u.payload)
+		return true
+	})
+}
+
 // expire tells of the approvals that have ended, and gives up waiting for late
 // ones whose time is over.
 func (j *judgement) expire() {
@@ -175,7 +211,7 @@ func (j *judgement) expire() {
 		as.drop(func(a *active) bool { return a.statement.Ended(st.wall) })
 	}
 	if len(as.late) > 0 {
-		as.late = slices.DeleteFunc(as.late, func(u *unapproved) bool { return st.mono > u.until })
+		as.forget(func(u *unapproved) bool { return st.mono > u.until })
 	}
 }
 
@@ -227,10 +263,18 @@ func (j *judgement) unapproved(p *policy.Policy) {
 	as := &j.state.approvals
 	if len(as.late) >= maxUnapproved {
 		// The oldest waits no longer: its alert stays open, which is the safe side.
-		as.late = slices.Delete(as.late, 0, 1)
+		oldest := as.late[0]
+		as.forget(func(u *unapproved) bool { return u == oldest })
 	}
-	as.late = append(as.late, &unapproved{policy: p.Name, cause: j.leaf.Index, hash: j.hash, class: j.leaf.Header.Class,
-		until: j.state.mono + int64(p.Approval.Grace)})
+	u := &unapproved{policy: p.Name, cause: j.leaf.Index, hash: j.hash, class: j.leaf.Header.Class, until: j.state.mono + int64(p.Approval.Grace), leaf: *j.leaf}
+	if as.bytes < maxCauses {
+		// A copy: the payload is the caller's. Without one the entry is read again.
+		if b, err := record.Encode(j.payload); err == nil {
+			u.payload = b
+			as.bytes += len(b)
+		}
+	}
+	as.late = append(as.late, u)
 }
 
 // closeLate uses approvals that were loaded behind an entry for it, where its
@@ -238,7 +282,7 @@ func (j *judgement) unapproved(p *policy.Policy) {
 func (j *judgement) closeLate() error {
 	var problems []error
 	as := &j.state.approvals
-	as.late = slices.DeleteFunc(as.late, func(u *unapproved) bool {
+	as.forget(func(u *unapproved) bool {
 		if !u.known {
 			return false
 		}
@@ -287,10 +331,17 @@ func (j *judgement) lateFor(p *policy.Policy, u *unapproved) (bool, error) {
 
 // recall loads the entry that a verdict is on.
 func (j *judgement) recall(u *unapproved) (*workspace, error) {
-	if j.state.Recall == nil {
-		return nil, fmt.Errorf("judge entry %d: an approval came late, and entry %d, which it may cover, is not at hand: set State.Recall: %w", j.leaf.Index, u.cause, record.ErrReject)
+	leaf := u.leaf
+	var payload record.Message
+	var err error
+	switch {
+	case u.payload != nil:
+		payload, err = record.Decode(u.class, u.payload)
+	case j.state.Recall != nil:
+		leaf, payload, err = j.state.Recall(u.cause)
+	default:
+		err = fmt.Errorf("an approval came late, and the entry that it may cover is not at hand: %w: %w", ErrNoPayload, record.ErrReject)
 	}
-	leaf, payload, err := j.state.Recall(u.cause)
 	if err != nil {
 		return nil, fmt.Errorf("judge entry %d: look at entry %d again: %w", j.leaf.Index, u.cause, err)
 	}
@@ -319,11 +370,14 @@ func (st *State) Approvals() []Approval {
 	return all
 }
 
-// CheckApprovers refuses approvers with whom policies of the bundle could not be
-// honoured (I10): every match would alert, and nobody could approve.
-func (e *Engine) CheckApprovers(groups map[string]int) error {
+// CheckApprovers is CheckApprovers of the engine's bundle.
+func (e *Engine) CheckApprovers(groups map[string]int) error { return CheckApprovers(e.bundle, groups) }
+
+// CheckApprovers refuses approvers, see Options, with whom policies of a bundle could
+// not be honoured (I10): every match would alert, and nobody could approve.
+func CheckApprovers(b *policy.Bundle, groups map[string]int) error {
 	var problems []error
-	for _, p := range e.bundle.Policies {
+	for _, p := range b.Policies {
 		problems = append(problems, refuseApproval(p, groups))
 	}
 	if err := errors.Join(problems...); err != nil {

@@ -74,6 +74,9 @@ type story struct {
 	st   *State
 	f    *feed
 	seen []string
+	// whole says that the state is not saved and restored between all entries, which
+	// changes nothing.
+	whole bool
 }
 
 func newStory(t testing.TB) *story {
@@ -108,17 +111,24 @@ func (s *story) step() {
 			}
 			s.seen = append(s.seen, word)
 		}
-		// Saved and restored between all entries, nothing changes.
-		b, err := s.st.MarshalBinary()
-		if err != nil {
-			s.t.Fatal(err)
+		if !s.whole {
+			s.restore()
 		}
-		again := &State{Recall: s.f.recall}
-		if err := again.UnmarshalBinary(b); err != nil {
-			s.t.Fatal(err)
-		}
-		s.st = again
 	}
+}
+
+// restore saves and restores the state.
+func (s *story) restore() {
+	s.t.Helper()
+	b, err := s.st.MarshalBinary()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	again := &State{Recall: s.f.recall}
+	if err := again.UnmarshalBinary(b); err != nil {
+		s.t.Fatal(err)
+	}
+	s.st = again
 }
 
 // want compares what was decided since it was called last.
@@ -209,6 +219,7 @@ func TestApprovalLateErased(t *testing.T) {
 	s := newStory(t)
 	s.f.modify(t, "/etc/a")
 	s.want("nobody has approved", "etc verdict")
+	s.restore() // nothing is in memory any more
 	s.st.Recall = func(i uint64) (record.Leaf, record.Message, error) { return s.f.leaves[i], nil, nil }
 	s.load(approve(t, s.f, "CHG-1", nil))
 	i := len(s.f.leaves) - 1
@@ -283,5 +294,46 @@ func TestApproversRefused(t *testing.T) {
 	}
 	if _, err := New(b, Options{Approvers: map[string]int{"security-team": 2}}); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestApprovalLateFromMemory needs nobody to read the log again, until what it is
+// on was erased.
+func TestApprovalLateFromMemory(t *testing.T) {
+	s := newStory(t)
+	s.whole, s.st.Recall = true, nil
+	a, b := s.f.modify(t, "/etc/a"), s.f.modify(t, "/etc/b")
+	s.want("nobody has approved", "etc verdict", "etc verdict")
+	s.f.add(t, 0, record.OriginHost, record.ClassErased, &record.Erased{Ranges: []*record.EntryRange{{First: uint64(a), Last: uint64(a)}}, Records: 1})
+	s.load(approve(t, s.f, "CHG-1", nil))
+	s.want("one was erased", fmt.Sprintf("etc CHG-1 late 1/3 closes %d", b+2))
+	s.f.modify(t, "/etc/c")
+	s.f.modify(t, "/etc/d")
+	s.f.modify(t, "/etc/e")
+	s.want("used up", "etc CHG-1 used 2/3", "etc CHG-1 used 3/3", "etc CHG-1 exceeded 3/3")
+	s.restore()
+	s.st.Recall = nil
+	s.load(approve(t, s.f, "CHG-2", nil))
+	i := len(s.f.leaves) - 2 // the verdict is judged first
+	for ; i < len(s.f.leaves); i++ {
+		v, err := s.e.Eval(s.st, s.f.leaves[i], s.f.hashes[i], s.f.payloads[i])
+		if last := i == len(s.f.leaves)-1; len(v) != 0 || errors.Is(err, ErrNoPayload) != last {
+			t.Errorf("entry %d, which is not at hand: %v %v", i, v, err)
+		}
+	}
+	// What waits is bounded, and so are the bytes of it.
+	s = newStory(t)
+	s.whole = true
+	for range maxUnapproved + 3 {
+		s.f.modify(t, "/etc/"+strings.Repeat("x", 8<<10))
+	}
+	s.step()
+	if as := &s.st.approvals; len(as.late) != maxUnapproved || as.bytes > maxCauses+(16<<10) || as.bytes < maxCauses {
+		t.Errorf("%d verdicts wait with %d bytes", len(as.late), as.bytes)
+	}
+	s.f.mono += int64(time.Hour)
+	s.f.add(t, 0, record.OriginHost, record.ClassTick, &record.Event{})
+	if s.step(); len(s.st.approvals.late) != 0 || s.st.approvals.bytes != 0 {
+		t.Errorf("%d verdicts still wait with %d bytes", len(s.st.approvals.late), s.st.approvals.bytes)
 	}
 }

@@ -69,6 +69,6 @@
 // approval block matches and one covers gives no verdict but a use, class
 // approval.used. Policy time for validity is the newest wall time sealed, which
 // never goes back. Where an approval comes behind a verdict, within the policy's grace, the
-// cause is looked at again (State.Recall): a use of class approval.used_late names
+// cause is looked at again (from memory, or by State.Recall): a use of class approval.used_late names
 // the verdict and closes its alert; the verdict stays.
 package rules

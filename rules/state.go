@@ -57,8 +57,8 @@ type State struct {
 
 	approvals approvals
 
-	// Recall gives entries of the log again, for approvals that come late. It is
-	// the caller's and not saved.
+	// Recall gives entries of the log again, for approvals that come late, where a
+	// restored state does not hold them. It is the caller's and not saved.
 	Recall Recall
 
 	// Derived, not saved.
