@@ -22,7 +22,8 @@ type JudgeConfig struct {
 	Store  *chain.Store
 	Engine *rules.Engine
 	Log    *slog.Logger
-	// Count is told of every verdict sealed, for the metrics.
+	// Count is told of every verdict sealed, and of what became of approvals, for the
+	// metrics.
 	Count func(v *record.Verdict)
 }
 
@@ -258,12 +259,12 @@ func (j *Judge) seal(ctx context.Context, f *chain.Follower) error {
 		case v.Error != "":
 			j.failed.Add(1)
 		}
-		if a := v.Approval; a != nil && rules.ClassOf(v) != record.ClassPolicyVerdict {
-			j.cfg.Log.InfoContext(ctx, "approval "+a.State, "approval", a.Id, "policy", v.Policy, "cause", v.CauseIndex, "uses", a.Uses, "max_uses", a.MaxUses, "closes", a.VerdictIndex)
-			continue
-		}
 		if j.cfg.Count != nil {
 			j.cfg.Count(v)
+		}
+		if a := v.Approval; rules.OfApproval(v) {
+			j.cfg.Log.InfoContext(ctx, "approval "+a.State, "approval", a.Id, "policy", v.Policy, "cause", v.CauseIndex, "uses", a.Uses, "max_uses", a.MaxUses, "closes", a.VerdictIndex)
+			continue
 		}
 		j.cfg.Log.InfoContext(ctx, "verdict sealed", "policy", v.Policy, "mode", v.Mode,
 			"cause", v.CauseIndex, "class", v.CauseClass, "suppressed", v.Suppressed, "error", v.Error)

@@ -11,6 +11,7 @@ import (
 	"github.com/provostd/provost/introspect/enforce"
 	"github.com/provostd/provost/introspect/guest"
 	"github.com/provostd/provost/introspect/virt"
+	"github.com/provostd/provost/rules"
 )
 
 // metrics are the daemon's figures. Labels are bounded: policies by name,
@@ -18,6 +19,7 @@ import (
 type metrics struct {
 	registry *prometheus.Registry
 	triggers *prometheus.CounterVec
+	approved *prometheus.CounterVec
 	actions  *prometheus.CounterVec
 }
 
@@ -29,15 +31,22 @@ func newMetrics(version string) *metrics {
 	m.actions = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "provost_policy_actions_total", Help: "Outcomes of actions sealed.",
 	}, []string{"policy", "mode", "action", "result"})
+	m.approved = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "provost_policy_approvals_total", Help: "Uses and ends of approvals sealed.",
+	}, []string{"state"})
 	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "provost_build_info", Help: "Version of the daemon."}, []string{"version"})
 	info.WithLabelValues(version).Set(1)
-	m.registry.MustRegister(m.triggers, m.actions, info)
+	m.registry.MustRegister(m.triggers, m.approved, m.actions, info)
 	return m
 }
 
 // triggered counts a verdict. It is called behind its seal, so a count is never
 // ahead of the evidence.
 func (m *metrics) triggered(v *record.Verdict) {
+	if rules.OfApproval(v) {
+		m.approved.WithLabelValues(v.Approval.State).Inc()
+		return
+	}
 	m.triggers.WithLabelValues(v.Policy, v.Mode, v.Severity).Inc()
 }
 
