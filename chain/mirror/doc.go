@@ -17,10 +17,12 @@
 //
 // <N> is the number of the bundle in groups of three digits, all but the last
 // behind an x; W is the width of a partial one. Tiles of hashes follow from the
-// entries and are not read, but those of level 1 where entries were pruned.
+// entries and are not read, but those of level 1 where entries were pruned, and of an
+// archive those of level 0 where entries lack.
 //
 // An Archive holds them for one VM log that is closed, with the evidence of the host log
-// for its checkpoint: docs/formats.md has its members.
+// for its checkpoint: docs/formats.md has its members. Entries that the host had fenced off
+// as damaged may lack in it, where it has the entries of the host log that tell so.
 //
 // # Opening bundle
 //
