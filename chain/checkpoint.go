@@ -20,22 +20,29 @@ const archiveEvery = 65536
 // host log and publishes both. It is for stop, pause, migration and export. For
 // the host log it does the last part. It needs Run to be running.
 func (s *Store) CheckpointNow(ctx context.Context, log *Log) error {
+	_, err := s.checkpointNow(ctx, log)
+	return err
+}
+
+// checkpointNow is CheckpointNow. It returns where the host log quotes a VM log:
+// the published host checkpoint covers that, and maybe not a later quote.
+func (s *Store) checkpointNow(ctx context.Context, log *Log) (quote, error) {
 	s.checkpointMu.Lock()
 	defer s.checkpointMu.Unlock()
 	if !log.name.IsHost() {
 		logs := []*Log{log}
 		if err := s.checkpointVMs(logs); err != nil {
-			return fmt.Errorf("checkpoint %s: %w", log.origin, err)
+			return quote{}, fmt.Errorf("checkpoint %s: %w", log.origin, err)
 		}
 		if err := s.quote(logs, s.submitAndWait(ctx)); err != nil {
-			return fmt.Errorf("checkpoint %s: %w", log.origin, err)
+			return quote{}, fmt.Errorf("checkpoint %s: %w", log.origin, err)
 		}
 	}
 	if err := s.checkpointHost(); err != nil {
-		return fmt.Errorf("checkpoint %s: %w", s.host.origin, err)
+		return quote{}, fmt.Errorf("checkpoint %s: %w", s.host.origin, err)
 	}
 	s.askWitnesses()
-	return nil
+	return log.quoted, nil
 }
 
 // checkpointRound signs, stores and publishes every VM log that has grown.

@@ -73,6 +73,8 @@ type Config struct {
 	FS vfs.FS
 
 	unpacked bool // tests look at rows as the committer writes them
+	// after is the clock between rounds of witnesses. Default: time.After.
+	after func(time.Duration) <-chan time.Time
 }
 
 // withDefaults returns c with every default filled in, or the first rule that
@@ -118,6 +120,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.FS == nil {
 		c.FS = vfs.Default
+	}
+	if c.after == nil {
+		c.after = time.After
 	}
 	for _, d := range []struct {
 		v *time.Duration

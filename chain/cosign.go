@@ -64,12 +64,15 @@ type WitnessStatus struct {
 	Disputed bool   // it says that it has seen another history
 }
 
-// cosigning is the state of all witnesses.
+// cosigning is the state of all witnesses. Rounds are made by cosignLoop only, and
+// by lastCosign behind its end.
 type cosigning struct {
-	round sync.Mutex    // one round at a time; held while witnesses are asked
-	kick  chan struct{} // cap 1: a token asks for a round; more are one
+	kick chan struct{} // cap 1: a token asks for a round; more are one
 
 	mu        sync.Mutex // guards the rest
+	waiting   []*cosignWait
+	covered   uint64 // size of the checkpoint of the last round
+	over      error  // why there are no more rounds
 	witnesses []WitnessStatus
 	short     bool // the quorum was not reached, and that is sealed
 	missing   string
@@ -106,6 +109,50 @@ func (s *Store) Cosigned() (p Published, ok bool) {
 	return *s.cosigning.cosigned, true
 }
 
+// cosignWait is somebody who waits for a round over a size, or a larger one.
+type cosignWait struct {
+	size uint64
+	done chan error // cap 1
+}
+
+// wait registers somebody who waits for a round over the checkpoint p. Nil: every
+// witness has cosigned it already.
+func (c *cosigning) wait(p *Published) (*cosignWait, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.over != nil:
+		return nil, c.over // it says what was tried
+	case c.covered >= p.Size && !slices.ContainsFunc(c.witnesses, func(w WitnessStatus) bool { return w.Problem != "" }):
+		return nil, nil
+	}
+	w := &cosignWait{size: p.Size, done: make(chan error, 1)}
+	c.waiting = append(c.waiting, w)
+	return w, nil
+}
+
+// leave takes somebody out who waits no longer.
+func (c *cosigning) leave(w *cosignWait) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.waiting = slices.DeleteFunc(c.waiting, func(o *cosignWait) bool { return o == w })
+}
+
+// ended tells those whom a round over a size was enough for that it has ended; with
+// an error all of them, and those who come later, since it was the last one.
+func (c *cosigning) ended(size uint64, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.covered, c.over = size, err
+	c.waiting = slices.DeleteFunc(c.waiting, func(w *cosignWait) bool {
+		if err == nil && w.size > size {
+			return false // it has asked for the next round
+		}
+		w.done <- err
+		return true
+	})
+}
+
 // askWitnesses asks for a round without waiting for it.
 func (s *Store) askWitnesses() {
 	select {
@@ -114,39 +161,71 @@ func (s *Store) askWitnesses() {
 	}
 }
 
-// cosignApart is the shortest time between rounds that are asked for. Guests
-// can have checkpoints made, by being paused or stopped: witnesses of others
-// must not pay for that.
+// cosignApart is the shortest time between the beginnings of two rounds. Guests
+// can have checkpoints made, by being paused or stopped, and so can readers, by
+// exports: witnesses of others must not pay for that.
 const cosignApart = time.Second
 
 // cosignLoop makes a round whenever one is asked for, until ctx ends. It stands
 // beside the checkpoints, which no witness may delay.
 func (s *Store) cosignLoop(ctx context.Context) {
-	apart := time.NewTicker(min(cosignApart, s.cfg.WitnessEvery))
-	defer apart.Stop()
+	err := s.cosignRounds(ctx)
+	if err != nil {
+		_ = s.fail(err) // Run finds it and ends
+	} else {
+		err = ErrClosed
+	}
+	s.cosigning.ended(0, err)
+}
+
+// cosignRounds returns nil when ctx ends, and else why nothing may go on.
+func (s *Store) cosignRounds(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return
-		case <-apart.C:
+			return nil
+		case <-s.cosigning.kick:
+		}
+		next := s.cfg.after(min(cosignApart, s.cfg.WitnessEvery))
+		if p := s.host.published.Load(); p != nil {
+			err := s.cosignRound(ctx, p, s.submitAndWait(ctx))
+			switch {
+			case ctx.Err() != nil:
+				return nil
+			case err != nil:
+				return err
+			}
+			s.cosigning.ended(p.Size, nil)
 		}
 		select {
 		case <-ctx.Done():
-			return
-		case <-s.cosigning.kick:
-		}
-		if err := s.cosignRound(ctx, s.submitAndWait(ctx)); err != nil && ctx.Err() == nil {
-			_ = s.fail(err) // Run finds it and ends
-			return
+			return nil
+		case <-next:
 		}
 	}
 }
 
-// CosignNow has the witnesses cosign the published host checkpoint and returns
-// when all have answered or failed to. That some have not is no error: it stands
-// in Witnesses, and a lost quorum is sealed. It needs Run to be running.
+// CosignNow has the witnesses cosign the published host checkpoint, or a later
+// one, and returns when all have answered or failed to. That some have not is no
+// error: it stands in Witnesses, and a lost quorum is sealed. Whoever asks while
+// a round is under way, or within a second of its beginning, shares the next one,
+// unless that round covers what he wants cosigned. It needs Run to be running.
 func (s *Store) CosignNow(ctx context.Context) error {
-	if err := s.cosignRound(ctx, s.submitAndWait(ctx)); err != nil {
+	p := s.host.published.Load()
+	if len(s.cfg.Witnesses) == 0 || p == nil {
+		return nil
+	}
+	w, err := s.cosigning.wait(p)
+	if w != nil {
+		s.askWitnesses()
+		select {
+		case err = <-w.done:
+		case <-ctx.Done():
+			s.cosigning.leave(w)
+			err = context.Cause(ctx)
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("have witnesses cosign: %w", err)
 	}
 	return nil
@@ -159,20 +238,14 @@ type witnessAnswer struct {
 	err   error
 }
 
-// cosignRound has every witness that has not done so cosign the published host
-// checkpoint, all at once. The checkpoint has been anchored and published
+// cosignRound has every witness that has not done so cosign the host checkpoint
+// p, all at once. The checkpoint has been anchored and published
 // before: a witness that answers late, or never, delays nothing. What comes
 // back is stored and synced before it is shown; a crash before that loses
 // cosignatures which the next round gets again. seal may be nil: then the state
 // of the quorum is left to the next round.
-func (s *Store) cosignRound(ctx context.Context, seal func(*request) error) error {
+func (s *Store) cosignRound(ctx context.Context, p *Published, seal func(*request) error) error {
 	if len(s.cfg.Witnesses) == 0 {
-		return nil
-	}
-	s.cosigning.round.Lock()
-	defer s.cosigning.round.Unlock()
-	p := s.host.published.Load()
-	if p == nil {
 		return nil
 	}
 	answers := s.ask(ctx, p)
@@ -383,7 +456,11 @@ func (s *Store) sealWitness(class record.Class, m *record.WitnessState, seal fun
 func (s *Store) lastCosign(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	if err := s.cosignRound(ctx, nil); err != nil {
+	p := s.host.published.Load()
+	if p == nil {
+		return
+	}
+	if err := s.cosignRound(ctx, p, nil); err != nil {
 		s.cfg.Log.Warn("the last checkpoint is not witnessed", slog.Any("error", err))
 	}
 }

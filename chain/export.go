@@ -37,6 +37,10 @@ type Selection struct {
 	// bundle holds, and whether they were selected. It comes before the first byte
 	// is written. Nil: nobody is told.
 	Opened func(i *Item, selected bool)
+	// Turn is called when the entries are cosigned, or as far as they will be, and
+	// before anything of the bundle is held in memory: it waits until it may be, and
+	// returns what is called behind that. Nil: at once.
+	Turn func(ctx context.Context) (leave func(), err error)
 	// MaxBytes bounds the bundle, and with it the memory of the export; 0
 	// means DefaultExportBytes. Whatever it is, a bundle that proof.ReadBundle
 	// would refuse is not written.
@@ -55,13 +59,21 @@ func Export(ctx context.Context, s *Store, l *Log, sel Selection, w io.Writer) e
 	if err := l.Gone(); err != nil {
 		return fmt.Errorf("export: %w", err)
 	}
-	if err := s.CheckpointNow(ctx, l); err != nil {
+	q, err := s.checkpointNow(ctx, l)
+	if err != nil {
 		return fmt.Errorf("export %s: %w", l.origin, err)
 	}
 	if err := s.CosignNow(ctx); err != nil {
 		return fmt.Errorf("export %s: %w", l.origin, err)
 	}
-	e := &exporter{store: s, log: l, sel: sel, items: map[uint64]*Item{}, roles: map[uint64]string{}, enrolled: map[uint64]uint64{}, frameOf: map[uint64]uint64{}}
+	if sel.Turn != nil {
+		leave, err := sel.Turn(ctx)
+		if err != nil {
+			return fmt.Errorf("export %s: %w", l.origin, err)
+		}
+		defer leave()
+	}
+	e := &exporter{store: s, log: l, sel: sel, quote: q, items: map[uint64]*Item{}, roles: map[uint64]string{}, enrolled: map[uint64]uint64{}, frameOf: map[uint64]uint64{}}
 	if e.room = sel.MaxBytes; e.room == 0 {
 		e.room = DefaultExportBytes
 	}
@@ -80,6 +92,7 @@ type exporter struct {
 	store *Store
 	log   *Log
 	sel   Selection
+	quote quote // of the log, that the bundle is under
 
 	items    map[uint64]*Item
 	roles    map[uint64]string
@@ -143,8 +156,9 @@ func (e *exporter) bundle(ctx context.Context) (*proof.Bundle, error) {
 // heads fills in the checkpoints and the two entries of the host log.
 func (e *exporter) heads(b *proof.Bundle) error {
 	e.store.checkpointMu.Lock()
-	q, host, certified := e.log.quoted, e.store.host.published.Load(), e.store.vmKeys
+	certified := e.store.vmKeys
 	e.store.checkpointMu.Unlock()
+	q, host := e.quote, e.store.host.published.Load()
 	if c, ok := e.store.Cosigned(); ok && q.index < c.Size {
 		host = &c // the one that others have seen
 	}

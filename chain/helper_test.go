@@ -25,6 +25,9 @@ func testKeys(t testing.TB) *keys.Keys {
 	return k
 }
 
+// noPause has rounds of witnesses follow each other at once.
+var noPause = func() <-chan time.Time { c := make(chan time.Time); close(c); return c }()
+
 // testConfig is a store in memory whose cadence never comes: tests make
 // checkpoints themselves.
 func testConfig(t testing.TB, fs vfs.FS) Config {
@@ -35,7 +38,8 @@ func testConfig(t testing.TB, fs vfs.FS) Config {
 	return Config{
 		Dir: "/store", Anchor: "/anchor", PayloadKeys: "/payload-keys", HostID: "kvm1.example", Keys: testKeys(t), FS: fs,
 		CheckpointEvery: time.Hour, HostEvery: time.Hour, WitnessEvery: time.Hour,
-		Exit: func(int) { panic("the store called its exit hook") },
+		Exit:  func(int) { panic("the store called its exit hook") },
+		after: func(time.Duration) <-chan time.Time { return noPause },
 	}
 }
 

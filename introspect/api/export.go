@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 
 	"github.com/provostd/provost/chain"
@@ -12,13 +11,15 @@ import (
 	"github.com/provostd/provost/chain/record"
 )
 
-// Bounds of exports: of one identity, of all, and of those that are built at a time.
+// Bounds of exports: of one identity, of all, and of those that are built at a time,
+// of which one identity has one: others need not wait until it has all of its own.
 // Each holds a file of up to chain.DefaultExportBytes, and as much memory while it is
 // built.
 const (
-	maxExports    = 2
-	maxAllExports = 8
-	maxBuilders   = 2
+	maxExports     = 2
+	maxAllExports  = 8
+	maxBuilders    = 2
+	maxOwnBuilders = 1
 )
 
 // export writes an evidence bundle. It is built before the first byte is sent,
@@ -44,7 +45,8 @@ func (s *Service) export(c *call) error {
 	defer f.Close()
 	given := opened{}
 	sel.Opened = given.add
-	if err := s.build(c.ctx, l, *sel, f); err != nil {
+	sel.Turn = func(ctx context.Context) (func(), error) { return s.builders.take(ctx, c.id) }
+	if err := chain.Export(c.ctx, s.Store, l, *sel, f); err != nil {
 		return err
 	}
 	size, err := f.Seek(0, io.SeekCurrent)
@@ -63,17 +65,6 @@ func (s *Service) export(c *call) error {
 		s.Log.DebugContext(c.ctx, "bundle not delivered", "error", err)
 	}
 	return nil
-}
-
-// build makes a bundle when its turn has come: meanwhile it is held in memory.
-func (s *Service) build(ctx context.Context, l *chain.Log, sel chain.Selection, f *os.File) error {
-	select {
-	case s.builders <- struct{}{}:
-		defer func() { <-s.builders }()
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	return chain.Export(ctx, s.Store, l, sel, f)
 }
 
 // opened counts the payloads that a bundle gives: those that were selected, and

@@ -52,7 +52,7 @@ type Service struct {
 	Name func(uuid string) string
 
 	streams, exports gate
-	builders         chan struct{} // as many as may build a bundle
+	builders         *turns // to build a bundle
 
 	private struct { // for tests
 		heartbeat, lifetime, patience, write time.Duration
@@ -86,6 +86,6 @@ func (s *Service) Handler() http.Handler {
 	def(&s.private.lifetime, streamLifetime)
 	def(&s.private.patience, indexPatience)
 	def(&s.private.write, writeTimeout)
-	s.builders = make(chan struct{}, maxBuilders)
+	s.builders = newTurns(maxOwnBuilders, maxBuilders)
 	return s.mux(s.routes())
 }

@@ -228,8 +228,12 @@ func TestExportBounds(t *testing.T) {
 	if mine, other := export(tenant), export(auditor); mine != http.StatusTooManyRequests || other != http.StatusOK {
 		t.Errorf("one more: %d, somebody else's: %d", mine, other)
 	}
-	for range maxBuilders {
-		w.service.builders <- struct{}{}
+	var leave func()
+	for i := range maxBuilders {
+		var err error
+		if leave, err = w.service.builders.take(t.Context(), &access.Identity{Name: fmt.Sprint(i), Role: access.Tenant}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	done := make(chan int)
 	go func() { done <- export(auditor) }()
@@ -243,7 +247,7 @@ func TestExportBounds(t *testing.T) {
 		waits = w.service.exports.all == maxExports+1
 		w.service.exports.mu.Unlock()
 	}
-	<-w.service.builders
+	leave()
 	if code := <-done; code != http.StatusOK {
 		t.Errorf("when its turn has come: %d", code)
 	}
