@@ -72,6 +72,10 @@ api {
   # Exports, queries and the like that one identity may have running at once.
   # expensive_requests = 4
 
+  # The same of all identities together, over TLS; at least twice as many as of one.
+  # Of the second half of them each identity has one.
+  # expensive_requests_all = 32
+
   # Connections that one listener takes at once, a quarter of them from one
   # address.
   # connections = 256

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -23,7 +24,10 @@ type APIConfig struct {
 	Tokens            string  `hcl:"tokens,optional"`
 	RequestsPerSecond float64 `hcl:"requests_per_second,optional"` // of one identity, over TLS; default 20
 	ExpensiveRequests int     `hcl:"expensive_requests,optional"`  // of one identity at once; default 4
-	Connections       int     `hcl:"connections,optional"`         // to one listener; default 256
+	// ExpensiveRequestsAll is of all identities together, over TLS; default 32, or
+	// twice expensive_requests where that is more.
+	ExpensiveRequestsAll int `hcl:"expensive_requests_all,optional"`
+	Connections          int `hcl:"connections,optional"` // to one listener; default 256
 }
 
 // ListenerConfig is a listener for others than this host: TLS, and nothing
@@ -61,8 +65,11 @@ func (c *Config) completeAPI(v *validator) {
 	if c.API.Listen != "off" {
 		v.localAddress("api.listen", c.API.Listen)
 	}
-	if c.API.RequestsPerSecond < 0 || c.API.ExpensiveRequests < 0 || c.API.Connections < 0 {
-		v.bad("api", "Limit is negative", "requests_per_second, expensive_requests and connections are numbers above zero; leave them out for the defaults.")
+	if c.API.RequestsPerSecond < 0 || c.API.ExpensiveRequests < 0 || c.API.ExpensiveRequestsAll < 0 || c.API.Connections < 0 {
+		v.bad("api", "Limit is negative", "requests_per_second, expensive_requests, expensive_requests_all and connections are numbers above zero; leave them out for the defaults.")
+	}
+	if each := cmp.Or(c.API.ExpensiveRequests, access.DefaultExpensive); c.API.ExpensiveRequestsAll > 0 && c.API.ExpensiveRequestsAll < 2*each {
+		v.bad("api.expensive_requests_all", "Limit of all is too small", fmt.Sprintf("It is %d, and expensive_requests, what one identity may have, is %d: want at least twice that, so that one cannot keep all others out.", c.API.ExpensiveRequestsAll, each))
 	}
 	certificates := c.completeListeners(v)
 	c.completeIdentities(v, certificates)

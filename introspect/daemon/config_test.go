@@ -68,6 +68,7 @@ func TestConfigProblems(t *testing.T) {
 		{"listener for nobody", `host_id = "h"` + listener("", ""), "lets nobody in"},
 		{"listener without port", `host_id = "h"` + strings.Replace(listener("tokens = true", ""), ":9478", "", 1), "Listen address cannot be used"},
 		{"listener twice", `host_id = "h"` + listener("tokens = true", "") + listener("tokens = true", ""), "described twice"},
+		{"limit of all", "host_id = \"h\"\napi {\n  expensive_requests_all = 7\n}\n", "Limit of all is too small"},
 		{"lists without CA", `host_id = "h"` + listener("tokens = true\n  client_crl = [\"/l\"]", ""), "Revocation lists cannot be used"},
 		{"list somewhere", `host_id = "h"` + listener("client_ca = \"/c\"\n  client_crl = [\"l\"]", ""), "Path is not absolute"},
 		{"identity without CA", `host_id = "h"` + listener("tokens = true", "role = \"auditor\"\n  certificates = [\"cn:a\"]"), "known to no listener"},

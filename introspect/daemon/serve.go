@@ -43,7 +43,7 @@ type reloader interface {
 // cannot be used, is an error of the start.
 func (d *Daemon) listen() (_ *servers, err error) {
 	s := &servers{guard: access.NewGuard(access.GuardConfig{
-		Limits: access.Limits{RequestsPerSecond: d.cfg.API.RequestsPerSecond, Expensive: d.cfg.API.ExpensiveRequests,
+		Limits: access.Limits{RequestsPerSecond: d.cfg.API.RequestsPerSecond, Expensive: d.cfg.API.ExpensiveRequests, ExpensiveAll: d.cfg.API.ExpensiveRequestsAll,
 			Running: (d.cfg.API.Connections + 3) / 4}, // as Connections.PerAddress; 0: the default
 		Expensive: expensive, Cheap: cheap, Stats: d.door, Log: d.log, Now: time.Now,
 	})}

@@ -20,14 +20,21 @@ import (
 	"github.com/provostd/provost/introspect/api/client"
 )
 
+// DefaultExpensive is the default of Limits.Expensive.
+const DefaultExpensive = 4
+
 // Limits bound what one identity may ask for. Zero means the default.
 type Limits struct {
 	// RequestsPerSecond is what an identity may send over TLS, sustained, and
 	// five times that at once; of cheap requests cheapFor for one. Default 20.
 	RequestsPerSecond float64
 	// Expensive is how many expensive requests of an identity run at once.
-	// Default 4.
+	// Default DefaultExpensive.
 	Expensive int
+	// ExpensiveAll is how many run at once over TLS of all identities together,
+	// and at least twice Expensive. Of its second half each identity has one: few
+	// cannot keep all others out. Default 32, or twice Expensive where that is more.
+	ExpensiveAll int
 	// Running is how many requests of any kind an identity may have answered at
 	// once over TLS. Default 64, a quarter of the connections of a listener: who
 	// reads slowly holds a connection with each.
@@ -77,6 +84,7 @@ type Guard struct {
 	mu      sync.Mutex
 	running map[string]int // requests over TLS, by identity
 	costly  map[string]int // expensive requests likewise, and of the control socket
+	load    int            // of these, those over TLS
 	active  map[*active]bool
 }
 
@@ -106,7 +114,10 @@ func NewGuard(cfg GuardConfig) *Guard {
 		cfg.Limits.RequestsPerSecond = 20
 	}
 	if cfg.Limits.Expensive <= 0 {
-		cfg.Limits.Expensive = 4
+		cfg.Limits.Expensive = DefaultExpensive
+	}
+	if cfg.Limits.ExpensiveAll <= 0 {
+		cfg.Limits.ExpensiveAll = max(32, 2*cfg.Limits.Expensive)
 	}
 	if cfg.Limits.Running <= 0 {
 		cfg.Limits.Running = 64
@@ -158,11 +169,12 @@ func (g *Guard) Wrap(next http.Handler, from Authenticator) http.Handler {
 			defer occupy(r.Context())()
 		}
 		if g.cfg.Expensive(r) {
-			if !g.begin(g.costly, who.key(), g.cfg.Limits.Expensive) {
-				g.busy(w, fmt.Sprintf("%d requests of this kind are running for %s", g.cfg.Limits.Expensive, who.Name))
+			why := g.beginCostly(who)
+			if why != "" {
+				g.busy(w, why)
 				return
 			}
-			defer g.end(g.costly, who.key())
+			defer g.endCostly(who)
 		}
 		ctx, cancel := context.WithCancelCause(r.Context())
 		defer cancel(nil)
@@ -249,6 +261,35 @@ func (g *Guard) begin(count map[string]int, who string, limit int) bool {
 	}
 	count[who]++
 	return true
+}
+
+// beginCostly counts one more expensive request in, or says why not. Those of the
+// host's own socket have their own limit only: readers cannot keep the host's
+// operators out.
+func (g *Guard) beginCostly(who *Identity) (why string) {
+	l := &g.cfg.Limits
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch own := g.costly[who.key()]; {
+	case own >= l.Expensive:
+		return fmt.Sprintf("%d requests of this kind are running for %s", own, who.Name)
+	case who.Address == "":
+	case g.load >= l.ExpensiveAll, own > 0 && g.load >= l.ExpensiveAll/2:
+		return fmt.Sprintf("%d requests of this kind are running for %s, and as many as may for all readers together", own, who.Name)
+	default:
+		g.load++
+	}
+	g.costly[who.key()]++
+	return ""
+}
+
+func (g *Guard) endCostly(who *Identity) {
+	g.end(g.costly, who.key())
+	if who.Address != "" {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.load--
+	}
 }
 
 func (g *Guard) end(count map[string]int, who string) {

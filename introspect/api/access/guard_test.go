@@ -138,6 +138,44 @@ func TestExpensive(t *testing.T) {
 	}
 }
 
+// TestExpensiveOfAll fills what all identities may have running together: one that has
+// none running gets in until it is full, one that has some only to its half.
+func TestExpensiveOfAll(t *testing.T) {
+	g := NewGuard(GuardConfig{Limits: Limits{Expensive: 3, ExpensiveAll: 6}})
+	reader := func(name string) *Identity { return &Identity{Name: name, Role: Tenant, Address: "192.0.2.1"} }
+	local := &Identity{Name: "root", Role: Operator}
+	begin := func(who *Identity, want string) {
+		t.Helper()
+		if why := g.beginCostly(who); (why == "") != (want == "") || !strings.Contains(why, want) {
+			t.Errorf("%s with %d of all: %q, want %q", who.Name, g.load, why, want)
+		}
+	}
+	for range 3 {
+		begin(reader("a"), "")
+	}
+	begin(reader("a"), "3 requests of this kind are running for a")
+	begin(reader("b"), "")
+	begin(reader("b"), "1 requests of this kind are running for b, and as many as may")
+	begin(reader("c"), "")
+	begin(reader("d"), "")
+	begin(reader("e"), "0 requests of this kind are running for e, and as many as may")
+	for range 3 {
+		begin(local, "")
+	}
+	begin(local, "3 requests of this kind are running for root")
+	g.endCostly(reader("a"))
+	begin(reader("e"), "")
+	for _, who := range []*Identity{reader("a"), reader("a"), reader("b"), reader("c"), reader("d"), reader("e"), local, local, local} {
+		g.endCostly(who)
+	}
+	if g.load != 0 || len(g.costly) != 0 {
+		t.Errorf("left over: %d %v", g.load, g.costly)
+	}
+	if l := NewGuard(GuardConfig{Limits: Limits{Expensive: 20}}).cfg.Limits; l.ExpensiveAll != 40 {
+		t.Errorf("by default %d", l.ExpensiveAll)
+	}
+}
+
 // TestNarrowedWhileRunning takes a domain away from a token whose live view runs.
 func TestNarrowedWhileRunning(t *testing.T) {
 	const other = "77777777-2222-4333-8444-555555555555"
