@@ -24,6 +24,9 @@ func lineageCommand(a *app) func(context.Context, []string) error {
 	since, until := f.String("since", "", "by entries sealed at this `TIME` or later"), f.String("until", "", "by entries sealed at this `TIME` or earlier")
 	format := f.String("format", "tree", "`FORM` of the text: tree, dot (Graphviz) or prov (W3C PROV-JSON)")
 	return func(ctx context.Context, args []string) error {
+		if a.given("start") && q.Start == 0 {
+			return &usageError{"--start is above zero; leave it out for the newest process with this id"}
+		}
 		if err := lineageTarget(args[0], &q); err != nil {
 			return err
 		}
@@ -50,11 +53,11 @@ func lineageCommand(a *app) func(context.Context, []string) error {
 		}
 		switch {
 		case *format == "dot":
-			return g.WriteDOT(a.stdout)
+			return g.WriteDOT(plain{a.stdout})
 		case *format == "prov":
-			return g.WritePROV(a.stdout)
+			return g.WritePROV(plainJSON{a.stdout})
 		case a.output == "text":
-			return g.WriteText(a.stdout)
+			return g.WriteText(plain{a.stdout})
 		}
 		return a.show(g, nil)
 	}

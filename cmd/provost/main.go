@@ -5,7 +5,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -145,6 +144,12 @@ func parse(fs *flag.FlagSet, args []string) ([]string, error) {
 	}
 }
 
+// given reports whether a flag was given, be it with the value it has without.
+func (a *app) given(name string) (found bool) {
+	a.flags.Visit(func(f *flag.Flag) { found = found || f.Name == name })
+	return found
+}
+
 func (c *command) check(a *app, args []string) error {
 	if a.output != "text" && a.output != "json" {
 		return &usageError{fmt.Sprintf("--output is %q, want text or json", a.output)}
@@ -176,7 +181,7 @@ func (a *app) exit(c *command, err error) int {
 	case err == nil, errors.Is(err, context.Canceled):
 		return exitOK
 	case errors.As(err, &wrong):
-		fmt.Fprintf(a.stderr, "provost %s: %v\nTry: provost %s -h\n", c.name, err, c.name)
+		fmt.Fprintf(plain{a.stderr}, "provost %s: %v\nTry: provost %s -h\n", c.name, err, c.name)
 		return exitUsage
 	case errors.Is(err, errInvalid):
 		return exitInvalid
@@ -191,7 +196,7 @@ func (a *app) show(v any, text func(io.Writer)) error {
 		text(plain{a.stdout})
 		return nil
 	}
-	enc := json.NewEncoder(a.stdout)
+	enc := a.encoder()
 	enc.SetIndent("", "  ")
 	if err := enc.Encode(v); err != nil {
 		return fmt.Errorf("write output: %w", err)

@@ -27,10 +27,10 @@ func policyCheckCommand(a *app) func(context.Context, []string) error {
 			if err != nil {
 				return err
 			}
-			if _, err := fmt.Fprintf(a.stdout, "%s\n", out); err != nil {
+			if _, err := fmt.Fprintf(plainJSON{a.stdout}, "%s\n", out); err != nil {
 				return err
 			}
-		} else if err := policyText(a.stdout, dir, b, diags.HasErrors(), func(w io.Writer) error {
+		} else if err := policyText(plain{a.stdout}, dir, b, diags.HasErrors(), func(w io.Writer) error {
 			return policy.WriteDiagnostics(w, diags, policy.Sources(dir, diags), 100, false)
 		}); err != nil {
 			return err

@@ -169,7 +169,7 @@ func (a *app) loadBundle(dir string) (*policy.Bundle, error) {
 		if err := policy.WriteDiagnostics(plain{a.stderr}, diags, policy.Sources(dir, diags), 100, false); err != nil {
 			return nil, err
 		}
-		fmt.Fprintf(a.stderr, "%s cannot be loaded\n", dir)
+		fmt.Fprintf(plain{a.stderr}, "%s cannot be loaded\n", dir)
 		return nil, errInvalid
 	}
 	return b, nil
@@ -184,7 +184,7 @@ func policyDocsCommand(a *app) func(context.Context, []string) error {
 		if err != nil {
 			return err
 		}
-		return author.Catalogue(a.stdout, b)
+		return author.Catalogue(plain{a.stdout}, b)
 	}
 }
 

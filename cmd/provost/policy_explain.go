@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -54,7 +53,7 @@ func policyExplainCommand(a *app) func(context.Context, []string) error {
 			return err
 		}
 		if a.output == "json" {
-			enc := json.NewEncoder(a.stdout)
+			enc := a.encoder()
 			enc.SetEscapeHTML(false)
 			enc.SetIndent("", "  ")
 			err = enc.Encode(out)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"regexp"
@@ -34,7 +33,7 @@ func policyTestCommand(a *app) func(context.Context, []string) error {
 		}
 		tests, diags := policy.LoadTests(args[0], b)
 		if tests == nil || len(diags) > 0 {
-			if err := policy.WriteDiagnostics(a.stderr, diags, policy.Sources(args[0], diags), 100, false); err != nil {
+			if err := policy.WriteDiagnostics(plain{a.stderr}, diags, policy.Sources(args[0], diags), 100, false); err != nil {
 				return fmt.Errorf("write diagnostics: %w", err)
 			}
 		}
@@ -46,12 +45,12 @@ func policyTestCommand(a *app) func(context.Context, []string) error {
 			return err
 		}
 		if a.output == "json" {
-			enc := json.NewEncoder(a.stdout)
+			enc := a.encoder()
 			enc.SetEscapeHTML(false)
 			enc.SetIndent("", "  ")
 			err = enc.Encode(report)
 		} else {
-			err = reportText(a.stdout, report, *verbose)
+			err = reportText(plain{a.stdout}, report, *verbose)
 		}
 		if err != nil {
 			return fmt.Errorf("write output: %w", err)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -46,6 +45,9 @@ func queryCommand(a *app) func(context.Context, []string) error {
 		if q.Until, err = when("until", *until, time.Now()); err != nil {
 			return err
 		}
+		if a.given("pid") && *pid == 0 || a.given("start") && q.Start == 0 {
+			return &usageError{"--pid and --start are above zero; leave them out for any process"}
+		}
 		switch {
 		case q.Limit < 0:
 			return &usageError{"--limit is below zero"}
@@ -73,7 +75,7 @@ func queryCommand(a *app) func(context.Context, []string) error {
 // queryEnd says where the answer ended: for programs in its last line.
 func (a *app) queryEnd(end *client.QueryEnd) error {
 	if a.output == "json" && !a.raw {
-		if err := json.NewEncoder(a.stdout).Encode(map[string]any{"end": end}); err != nil {
+		if err := a.encoder().Encode(map[string]any{"end": end}); err != nil {
 			return fmt.Errorf("write output: %w", err)
 		}
 		return nil

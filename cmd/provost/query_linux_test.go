@@ -68,7 +68,7 @@ func served(t *testing.T) (socket string) {
 		{record.ClassNetworkAccept, &record.Event{Process: sh, Network: &record.Network{Family: 4, Protocol: "tcp", Direction: "ingress",
 			SourceIp: []byte{198, 51, 100, 9}, SourcePort: 5, DestinationIp: []byte{10, 0, 0, 5}, DestinationPort: 80}}},
 		{record.ClassFileModify, &record.Event{Process: sh, File: &record.File{Path: []byte("/srv/www/index.html")}}},
-		{record.ClassFileModify, &record.Event{Process: sh, File: &record.File{Path: []byte("/srv/www/\x1b[2J\"x")}}},
+		{record.ClassFileModify, &record.Event{Process: sh, File: &record.File{Path: []byte("/srv/www/\x1b[2J\u009b\u202e\"x")}}},
 	} {
 		d, err := s.Draft(record.OriginHost, e.class, e.event)
 		if err != nil {
@@ -113,7 +113,7 @@ func TestQueryAndLineage(t *testing.T) {
 		want []string // in stdout or stderr
 		not  string
 	}{
-		{"query --domain web --path /srv/www/", exitOK, []string{`"/srv/www/\x1b[2J\"x"`, "/srv/www/index.html"}, "\x1b"},
+		{"query --domain web --path /srv/www/", exitOK, []string{`"/srv/www/\x1b[2J\u009b\u202e\"x"`, "/srv/www/index.html"}, "\x1b"},
 		{"query --path /srv/www/index.html --limit 1", exitOK, []string{"file.modify", "web"}, "x1b"},
 		{"query --address 198.51.100.0/24 --since 1h", exitOK, []string{"network.accept"}, "file.modify"},
 		{"query --user 33 --limit 1", exitOK, []string{"there may be more: --after "}, "index.html"},
@@ -122,7 +122,7 @@ func TestQueryAndLineage(t *testing.T) {
 		{"domain chain web", exitOK, []string{"INCARNATION", "first"}, "BROKEN"},
 		{"domain chain nobody", exitFailed, []string{"not found"}, "web"},
 		{"lineage --domain web /srv/www/index.html", exitOK, []string{"what led to /srv/www/index.html\n", "└─ /bin/sh(7) uid 33: file.modify", "198.51.100.9: network.accept"}, "x1b"},
-		{"lineage --domain web 7 --direction forward", exitOK, []string{`"/srv/www/\x1b[2J\"x": file.modify`}, "\x1b"},
+		{"lineage --domain web 7 --direction forward", exitOK, []string{`"/srv/www/\x1b[2J\u009b\u202e\"x": file.modify`}, "\x1b"},
 		{"lineage 198.51.100.9 --direction forward --format dot", exitOK, []string{"digraph lineage", "network.accept"}, "\x1b"},
 		{"lineage --domain web /srv/www/index.html --format prov", exitOK, []string{"wasGeneratedBy", "urn:provost:lineage:"}, "\x1b"},
 		{"lineage --domain web /nowhere", exitFailed, []string{"no entry tells of /nowhere"}, "web"},
@@ -135,6 +135,13 @@ func TestQueryAndLineage(t *testing.T) {
 		}
 		if strings.Contains(out, c.not) {
 			t.Errorf("provost %s shows %q:\n%s", c.args, c.not, out)
+		}
+	}
+	for _, args := range []string{"query --json --domain web", "tail web --output json", "lineage --json --domain web 7 --direction forward", "lineage --domain web 7 --direction forward --format prov",
+		"lineage --domain web 7 --direction forward --format dot"} {
+		code, out, errs := call(t, append(strings.Fields(args), "--socket", socket)...)
+		if code != exitOK || strings.ContainsAny(out, "\x1b\u009b\u202e") || !strings.Contains(out, "/srv/www/") {
+			t.Errorf("provost %s: exit %d, a terminal is told what to do by a guest: %q %s", args, code, out, errs)
 		}
 	}
 	_, out, _ := call(t, "query", "--json", "--domain", "web", "--socket", socket)

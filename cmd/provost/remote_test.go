@@ -35,7 +35,7 @@ func TestServer(t *testing.T) {
 		case r.URL.Path != "/v1/domains":
 			http.NotFound(w, r)
 		case r.Header.Get("Authorization") == "Bearer right", r.Header.Get("Authorization") == "" && len(r.TLS.PeerCertificates) == 1:
-			_, _ = io.WriteString(w, `[{"uuid":"u","name":"web","state":"running\u001b[2J\u009b1m","agent":"none"},{"uuid":"v","name":"old","state":"gone","agent":"none"}]`)
+			_, _ = io.WriteString(w, `[{"uuid":"u","name":"web","state":"running\u001b[2J\u009b1m\u007f\u202egnp.exe\udb40\udc41","agent":"none"},{"uuid":"v","name":"old","state":"gone","agent":"none"}]`)
 		default:
 			w.WriteHeader(http.StatusUnauthorized)
 			_, _ = io.WriteString(w, `{"status":401,"detail":"nobody is known to send this request\u001b]0;VALID\u0007"}`)
@@ -60,6 +60,7 @@ func TestServer(t *testing.T) {
 		"certificate":  {[]string{"--ca", ca, "--tls-cert", certificate, "--tls-key", key}, exitOK, "web"},
 		"wrong token":  {[]string{"--ca", ca, "--token-file", wrong}, exitFailed, "nobody is known"},
 		"open token":   {[]string{"--ca", ca, "--token-file", open}, exitFailed, "chmod 0600"},
+		"in JSON":      {[]string{"--ca", ca, "--token-file", right, "--output", "json"}, exitOK, `"state": "running\u001b[2J\u009b1m\u007f\u202egnp.exe\udb40\udc41"`},
 		"empty token":  {[]string{"--ca", ca, "--token-file", put("empty", "\n")}, exitFailed, "is empty"},
 		"no authority": {[]string{"--token-file", right}, exitFailed, "name the authority with --ca"},
 	} {
@@ -67,7 +68,7 @@ func TestServer(t *testing.T) {
 		if code != c.code || !strings.Contains(out+told, c.want) || strings.Contains(out, "old") {
 			t.Errorf("%s: exit %d, want %d with %q\n%s%s", name, code, c.code, c.want, out, told)
 		}
-		if strings.ContainsAny(out+told, "\x1b\x07\u009b") {
+		if strings.ContainsAny(out+told, "\x1b\x07\x7f\u009b\u202e\U000e0041") {
 			t.Errorf("%s: a terminal is told what to do by the server: %q", name, out+told)
 		}
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -52,7 +51,7 @@ func (a *app) asRaw() {
 // it is part of the history all the same.
 func (a *app) entry(e *client.Entry) error {
 	if a.raw {
-		if err := json.NewEncoder(a.stdout).Encode(e); err != nil {
+		if err := a.encoder().Encode(e); err != nil {
 			return fmt.Errorf("write entry: %w", err)
 		}
 		return nil
@@ -111,7 +110,7 @@ func (a *app) entryJSON(e *client.Entry, l *record.Leaf, m record.Message, err e
 			return err
 		}
 	}
-	enc := json.NewEncoder(a.stdout)
+	enc := a.encoder()
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(out); err != nil {
 		return fmt.Errorf("write entry: %w", err)

@@ -65,7 +65,7 @@ func TestNarrow(t *testing.T) {
 		{"guestagent", "the guest agent is static and small", []string{"chain/record", "bpf", "guestagent"}},
 		{"guestagent/attest", "it lets verifiers of evidence read what agents sign, and nothing more", []string{"chain/record", "chain/proof", "guestagent/wire"}},
 		{"rules", "evaluation depends on entries only (I5), not on the ledger", []string{"chain/record", "rules"}},
-		{"introspect/api/client", "the static command line imports it on any system", []string{"chain/record", "chain/lineage", "chain/mirror"}},
+		{"introspect/api/client", "the static command line imports it on any system", []string{"chain/record", "chain/proof", "chain/lineage", "chain/mirror"}},
 		{"chain/mirror", "an auditor verifies without store and keys", []string{"chain/record", "chain/proof", "chain/spool"}},
 		{"chain/spool", "verifiers and the ledger's check share it", nil},
 		{"chain/lineage", "the static command line writes its graphs on any system", []string{"chain/record"}},

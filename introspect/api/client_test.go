@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 
@@ -53,6 +54,27 @@ func TestClient(t *testing.T) {
 		p, err := c.Inclusion(ctx, info.ID, index, 0)
 		if err != nil || p.Checkpoint != info.Checkpoint {
 			t.Fatal(p, err)
+		}
+		if err := p.Check(e.Leaf, info.VerifierKey); err != nil {
+			t.Error(err)
+		}
+		for name, change := range map[string]func(leaf []byte, p *client.InclusionProof, key *string){
+			"another leaf":  func(leaf []byte, _ *client.InclusionProof, _ *string) { leaf[20] ^= 1 },
+			"another place": func(_ []byte, p *client.InclusionProof, _ *string) { p.Index++ },
+			"another path":  func(_ []byte, p *client.InclusionProof, _ *string) { p.Path[0] = p.Root },
+			"another root":  func(_ []byte, p *client.InclusionProof, _ *string) { p.Root = p.Path[0] },
+			"another key":   func(_ []byte, _ *client.InclusionProof, key *string) { *key = w.service.Store.HostLog().VerifierKey() },
+			"a checkpoint that lies": func(_ []byte, p *client.InclusionProof, _ *string) {
+				p.Checkpoint = strings.Replace(p.Checkpoint, "\n", "\n1", 1)
+			},
+			"no checkpoint": func(_ []byte, p *client.InclusionProof, _ *string) { p.Checkpoint = "" },
+		} {
+			leaf, bad, key := bytes.Clone(e.Leaf), *p, info.VerifierKey
+			bad.Path = slices.Clone(p.Path)
+			change(leaf, &bad, &key)
+			if err := bad.Check(leaf, key); err == nil || !strings.Contains(err.Error(), "is not proved") {
+				t.Errorf("%s: %v", name, err)
+			}
 		}
 		if err := proof.VerifyInclusion(record.LeafHash(e.Leaf), index, parse(t, p.Path), signed); err != nil {
 			t.Error(err)

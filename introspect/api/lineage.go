@@ -83,15 +83,7 @@ func (c *call) parseLineage() (*index.LineageQuery, error) {
 	if given != 1 {
 		return nil, fmt.Errorf("give one of path, pid and address: %w", record.ErrReject)
 	}
-	p.parse("pid", func(s string) error {
-		n, err := strconv.ParseUint(s, 10, 32)
-		if err == nil && n == 0 {
-			err = errors.New("no process has this id")
-		}
-		q.Process.Pid = uint32(n)
-		return err
-	})
-	p.parse("start", func(s string) (err error) { q.Process.Start, err = strconv.ParseUint(s, 10, 64); return err })
+	q.Process.Pid, q.Process.Start = p.process()
 	p.parse("address", func(s string) (err error) { q.Address, q.Port, err = parseAddress(s); return err })
 	p.parse("direction", func(s string) error {
 		q.Back, q.Forward = s == "back" || s == "both", s == "forward" || s == "both"

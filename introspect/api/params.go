@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"path"
@@ -29,6 +30,29 @@ func (p *params) parse(name string, f func(string) error) {
 	if err := f(s); err != nil {
 		p.err = fmt.Errorf("%s is %q: %w: %w", name, clip(s), err, record.ErrReject)
 	}
+}
+
+// process reads a process of a guest: its id, and its start where several have had
+// that. What would not narrow an answer is refused: it was meant to.
+func (p *params) process() (pid uint32, start uint64) {
+	p.parse("pid", func(s string) error {
+		n, err := strconv.ParseUint(s, 10, 32)
+		if err == nil && n == 0 {
+			err = errors.New("no process has this id")
+		}
+		pid = uint32(n)
+		return err
+	})
+	p.parse("start", func(s string) (err error) {
+		if start, err = strconv.ParseUint(s, 10, 64); err == nil && start == 0 {
+			err = errors.New("want nanoseconds above 0; leave it out for any start")
+		}
+		return err
+	})
+	if p.err == nil && start != 0 && pid == 0 {
+		p.err = fmt.Errorf("start says which of several processes with one pid is meant: give pid as well: %w", record.ErrReject)
+	}
+	return pid, start
 }
 
 func (p *params) pattern(name string, into *index.Pattern) {

@@ -186,12 +186,7 @@ func (c *call) parseQuery() (*index.Query, int, error) {
 		return nil
 	})
 	p.parse("address", func(s string) (err error) { q.Address, q.Port, err = parseAddress(s); return err })
-	p.parse("pid", func(s string) error {
-		n, err := strconv.ParseUint(s, 10, 32)
-		q.Process.Pid = uint32(n)
-		return err
-	})
-	p.parse("start", func(s string) (err error) { q.Process.Start, err = strconv.ParseUint(s, 10, 64); return err })
+	q.Process.Pid, q.Process.Start = p.process()
 	p.parse("user", func(s string) error {
 		if n, err := strconv.ParseUint(s, 10, 32); err == nil {
 			uid := uint32(n)

@@ -91,7 +91,10 @@ func TestQueryRefuses(t *testing.T) {
 		"sha256=ab":           "64 hexadecimal digits",
 		"address=x":           "want an address",
 		"pid=-1":              "pid is",
+		"pid=0":               "no process has this id",
 		"start=x":             "start is",
+		"start=7":             "give pid as well",
+		"pid=7&start=0":       "leave it out for any start",
 		"since=yesterday":     "want a time",
 		"order=random":        "newest or oldest",
 		"limit=0":             "want 1 to",
@@ -150,6 +153,7 @@ func TestLineage(t *testing.T) {
 		"name the domain":           {Path: "/etc/passwd"},
 		"not found":                 {Domain: "nobody", Path: "/etc/passwd"},
 		"give one of":               {Domain: "web", Path: "/x", Pid: 7},
+		"give pid as well":          {Domain: "web", Path: "/x", Start: 7},
 		"back, forward or both":     {Domain: "web", Path: "/x", Direction: "up"},
 		"depth is 99, want 1 to 64": {Domain: "web", Path: "/etc/passwd", Depth: 99},
 	} {

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -9,6 +10,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/provostd/provost/chain/proof"
+	"github.com/provostd/provost/chain/record"
 )
 
 // Domains lists the domains that may be seen, those that are gone too.
@@ -53,7 +57,22 @@ func (c *Client) Entry(ctx context.Context, log string, index uint64, payload bo
 		v.Set("payload", "false")
 	}
 	var e Entry
-	return &e, c.call(ctx, http.MethodGet, logPath(log, "/entries/"+strconv.FormatUint(index, 10)), v, &e)
+	if err := c.call(ctx, http.MethodGet, logPath(log, "/entries/"+strconv.FormatUint(index, 10)), v, &e); err != nil {
+		return nil, err
+	}
+	if e.Log != OriginOf(log) || !e.at(index) {
+		return nil, fmt.Errorf("read answer of %s: it is not of entry %d of %s", c.name, index, OriginOf(log))
+	}
+	return &e, nil
+}
+
+// at reports whether the entry stands at index, as it says itself.
+func (e *Entry) at(index uint64) bool {
+	l, err := record.ParseLeaf(e.Leaf)
+	if err != nil {
+		return e.Unreadable != "" && e.Index != nil && *e.Index == index
+	}
+	return l.Index == index
 }
 
 // Inclusion asks for the proof that an entry is in the tree of a size; size 0 is
@@ -65,6 +84,48 @@ func (c *Client) Inclusion(ctx context.Context, log string, index, size uint64) 
 	}
 	var p InclusionProof
 	return &p, c.call(ctx, http.MethodGet, logPath(log, "/proof/inclusion"), v, &p)
+}
+
+// Check proves that a leaf, of 136 bytes, is in the log whose verifier key is vkey:
+// with the path its hash makes the root of the checkpoint, which that key has
+// signed. A proof of an older size comes without its checkpoint, and proves nothing.
+// Whether the key is that of the host is for the caller to know; that of a VM log
+// is certified in the host log.
+func (p *InclusionProof) Check(leaf []byte, vkey string) error {
+	fail := func(err error) error {
+		return fmt.Errorf("entry %d of %s is not proved: %w: %w", p.Index, p.Log, err, record.ErrReject)
+	}
+	l, err := record.ParseLeaf(leaf)
+	if err != nil {
+		return fail(err)
+	}
+	if l.Index != p.Index {
+		return fail(fmt.Errorf("the leaf is that of entry %d", l.Index))
+	}
+	if p.Checkpoint == "" {
+		return fail(errors.New("the proof has no checkpoint: ask for that of the newest size"))
+	}
+	v, err := proof.ParseVerifierKey(vkey)
+	if err != nil {
+		return fail(err)
+	}
+	c, err := proof.OpenCheckpoint([]byte(p.Checkpoint), v)
+	if err != nil {
+		return fail(err)
+	}
+	if c.Origin != p.Log || c.Size != p.Size || c.Root.String() != p.Root {
+		return fail(fmt.Errorf("its checkpoint is of %s at size %d with root %s", c.Origin, c.Size, c.Root))
+	}
+	path := make([]record.Hash, len(p.Path))
+	for i, s := range p.Path {
+		if path[i], err = record.ParseHash(s); err != nil {
+			return fail(err)
+		}
+	}
+	if err := proof.VerifyInclusion(record.LeafHash(leaf), p.Index, path, c); err != nil {
+		return fail(err)
+	}
+	return nil
 }
 
 // Consistency asks for the proof that a log of one size is the beginning of that

@@ -267,8 +267,13 @@ var ErrUnreadable = errors.New("unreadable")
 // is given all the same.
 var ErrErased = errors.New("erased")
 
-// Open decodes an entry. It checks nothing: the daemon is trusted here, an
-// auditor verifies a bundle instead.
+// ErrWithheld is the error of Open for an entry that was given without its
+// payload; its leaf is given all the same.
+var ErrWithheld = errors.New("the payload is withheld")
+
+// Open decodes an entry, whose payload must be the one that its leaf commits to.
+// That the leaf is in the log, and that nothing is left out, is the server's word:
+// InclusionProof.Check proves the one of an entry, and a verified bundle both.
 func (e *Entry) Open() (record.Leaf, record.Message, error) {
 	if e.Unreadable != "" {
 		l, err := record.ParseLeaf(e.Leaf)
@@ -283,6 +288,12 @@ func (e *Entry) Open() (record.Leaf, record.Message, error) {
 	}
 	if e.ErasedBy != nil {
 		return l, nil, fmt.Errorf("the payload was erased, entry %d says why: %w", *e.ErasedBy, ErrErased)
+	}
+	if len(e.Payload) == 0 && len(e.Salt) == 0 {
+		return l, nil, fmt.Errorf("open entry %d of %s: %w", l.Index, e.Log, ErrWithheld)
+	}
+	if len(e.Salt) != len(record.Salt{}) || record.Commit((*record.Salt)(e.Salt), e.Payload) != l.Commitment {
+		return l, nil, fmt.Errorf("open entry %d of %s: the payload is not the one that its leaf commits to: %w", l.Index, e.Log, record.ErrReject)
 	}
 	m, err := record.Decode(l.Header.Class, e.Payload)
 	if err != nil {
