@@ -222,7 +222,7 @@ func (b *Bundle) fill(files map[string][]byte) error {
 		return s
 	}
 	take(manifestFile)
-	b.HostOrigin, b.VMOrigin, b.Range = m.Host, m.VM, m.Range
+	b.version, b.HostOrigin, b.VMOrigin, b.Range = m.Version, m.Host, m.VM, m.Range
 	b.HostCheckpoint, b.VMCheckpoint = take(hostCheckpointFile), take(vmCheckpointFile)
 	b.HostKey, b.VMKey = strings.TrimSuffix(string(take(hostKeyFile)), "\n"), strings.TrimSuffix(string(take(vmKeyFile)), "\n")
 	b.Quote, b.Certificate = sealed(quoteBase, true), sealed(certificateBase, true)
@@ -239,7 +239,7 @@ func (b *Bundle) fill(files map[string][]byte) error {
 	if got := take(readmeFile); !bytes.Equal(got, readme(b)) {
 		b.fault(readmeFile, "is not the one that belongs to this bundle")
 	}
-	if got := take(scriptFile); !bytes.Equal(got, script) {
+	if got := take(scriptFile); !bytes.Equal(got, scripts[m.Version]) {
 		b.fault(scriptFile, "is not the one that belongs to this bundle")
 	}
 	// The same content in other words would not come out again as it went in.

@@ -2,6 +2,7 @@ package proof
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,7 +17,7 @@ import (
 // Format of the manifest. Part of the format.
 const (
 	bundleFormat  = "provost-evidence"
-	bundleVersion = 2
+	bundleVersion = 3 // that is written; those of scripts are read
 )
 
 // Fixed names of members. Part of the format.
@@ -69,7 +70,8 @@ type Bundle struct {
 	Certificates []Sealed
 	Entries      []Entry
 
-	faults []Failure // found while reading
+	version int       // it was read with; 0: the newest
+	faults  []Failure // found while reading
 }
 
 // Range is a range of indexes, both included.
@@ -140,9 +142,9 @@ type member struct {
 
 // members returns the archive's files, sorted by name.
 func (b *Bundle) members() ([]member, error) {
-	m := manifest{Format: bundleFormat, Version: bundleVersion, Host: b.HostOrigin, VM: b.VMOrigin, Range: b.Range, Keys: len(b.Certificates)}
+	m := manifest{Format: bundleFormat, Version: cmp.Or(b.version, bundleVersion), Host: b.HostOrigin, VM: b.VMOrigin, Range: b.Range, Keys: len(b.Certificates)}
 	files := []member{
-		{readmeFile, readme(b)}, {scriptFile, script},
+		{readmeFile, readme(b)}, {scriptFile, scripts[m.Version]},
 		{hostCheckpointFile, b.HostCheckpoint}, {vmCheckpointFile, b.VMCheckpoint},
 		{hostKeyFile, []byte(b.HostKey + "\n")}, {vmKeyFile, []byte(b.VMKey + "\n")},
 	}
@@ -193,8 +195,8 @@ func parseManifest(text []byte) (manifest, error) {
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return bad("something follows the manifest")
 	}
-	if m.Format != bundleFormat || m.Version != bundleVersion {
-		return bad("format is %q version %d, this program reads %q version %d", m.Format, m.Version, bundleFormat, bundleVersion)
+	if m.Format != bundleFormat || scripts[m.Version] == nil {
+		return bad("format is %q version %d, this program reads %q versions 2 to %d", m.Format, m.Version, bundleFormat, bundleVersion)
 	}
 	if m.Keys < 0 || m.Keys > maxKeys {
 		return bad("%d earlier keys, limit %d", m.Keys, maxKeys)

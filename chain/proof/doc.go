@@ -17,7 +17,7 @@
 // A bundle is a zip archive. Its members are stored, sorted by name, without
 // times, so the same content always has the same bytes; a reader compares.
 //
-//	manifest.json            JSON: format "provost-evidence", version 2, origins,
+//	manifest.json            JSON: format "provost-evidence", version 3, origins,
 //	                         range claim, and for each entry its index, role,
 //	                         files, and its place in the agent's frame
 //	README.txt               what it is, and the commands of stock tools

@@ -21,23 +21,62 @@ func testFrame(statement, signature, key []byte) (Frame, error) {
 	return f, json.Unmarshal(statement, &f)
 }
 
-func evidence(t testing.TB) (archive []byte, key string) {
+func evidence(t testing.TB) (archive []byte, key string) { return vector(t, "") }
+
+// vector is the committed archive of a version: "" the newest, "-2" version 2.
+func vector(t testing.TB, version string) (archive []byte, key string) {
 	t.Helper()
-	archive, err := os.ReadFile("testdata/evidence.zip")
+	archive, err := os.ReadFile("testdata/evidence" + version + ".zip")
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := os.ReadFile("testdata/host.vkey")
+	text, err := os.ReadFile("testdata/host" + version + ".vkey")
 	if err != nil {
 		t.Fatal(err)
 	}
 	return archive, string(text)
 }
 
-// TestEvidenceVector holds the bundle format to a committed archive: it must
-// verify for ever and be written again to the same bytes.
+// TestEvidenceVector holds the bundle format to a committed archive of each
+// version: it must verify for ever and be written again to the same bytes.
 func TestEvidenceVector(t *testing.T) {
-	archive, key := evidence(t)
+	for version, n := range map[string]int{"": bundleVersion, "-2": 2} {
+		archive, key := vector(t, version)
+		testVector(t, archive, key, n)
+	}
+}
+
+// TestScriptOfAnotherVersion: a bundle cannot have the weaker script of an older one.
+func TestScriptOfAnotherVersion(t *testing.T) {
+	archive, _ := evidence(t)
+	b, err := ReadBundle(bytes.NewReader(archive), int64(len(archive)), Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := b.members()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range files {
+		if files[i].name == scriptFile {
+			files[i].data = script2
+		}
+	}
+	var out bytes.Buffer
+	if err := writeArchive(&out, files); err != nil {
+		t.Fatal(err)
+	}
+	b, err = ReadBundle(bytes.NewReader(out.Bytes()), int64(out.Len()), Limits{})
+	if err != nil || len(b.faults) != 1 || b.faults[0].File != scriptFile {
+		t.Errorf("%v, faults %+v", err, b)
+	}
+	if _, err := parseManifest([]byte(`{"format":"provost-evidence","version":4}`)); err == nil || !strings.Contains(err.Error(), "versions 2 to 3") {
+		t.Errorf("a later version: %v", err)
+	}
+}
+
+func testVector(t *testing.T, archive []byte, key string, version int) {
+	t.Helper()
 	b, err := ReadBundle(bytes.NewReader(archive), int64(len(archive)), Limits{})
 	if err != nil {
 		t.Fatal(err)
@@ -45,6 +84,9 @@ func TestEvidenceVector(t *testing.T) {
 	r, err := Verify(b, key, Options{Frame: testFrame})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if b.version != version {
+		t.Errorf("version is %d, want %d", b.version, version)
 	}
 	if !r.Valid || r.Signed != 1 || len(r.Entries) != 6 {
 		t.Fatalf("report %+v", r)

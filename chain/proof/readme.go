@@ -5,11 +5,17 @@ import (
 	"fmt"
 )
 
-// script is verify.sh: it verifies an entry with openssl and a shell. It is part of the
-// format: a reader compares.
-//
-//go:embed verify.sh
-var script []byte
+// verify.sh verifies an entry with openssl and a shell. It is part of the format: a
+// reader compares, so another text of it is another version. The one of version 2
+// did not look at the classes of the entries that it relied on.
+var (
+	//go:embed verify-2.sh
+	script2 []byte
+	//go:embed verify.sh
+	script3 []byte
+
+	scripts = map[int][]byte{2: script2, 3: script3}
+)
 
 // readme returns README.txt: how to verify the bundle with tools that were
 // written elsewhere.

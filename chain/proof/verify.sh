@@ -38,11 +38,15 @@ key() {
 	{ printf '\060\052\060\005\006\003\053\145\160\003\041\000'; tail -c 32 "$dir/raw"; } > "$dir/der"
 }
 
+# class FILE: origin and class of a leaf, as they stand in it: 02 is the host, 0005 a
+# quoted checkpoint, 0006 the certificate of a key, 1102 the frame of an agent.
+class() { echo "$(head -c 5 "$1" | tail -c 1 | hex) $(head -c 68 "$1" | tail -c 2 | hex)"; }
+
 # entry BASE: the leaf's hash and its path make the root, the root stands in a
 # checkpoint, and the key has signed that.
 entry() {
 	[ -f "$1.leaf" ] && [ -f "$1.tlog-proof" ] || die "there is no entry $1"
-	[ "$(size "$1.leaf")" = 136 ] || die "$1.leaf is no leaf"
+	[ "$(size "$1.leaf")" = 136 ] && [ "$(head -c 4 "$1.leaf" | hex)" = 50564c31 ] || die "$1.leaf is no leaf"
 	{ read -r magic; read -r index; } < "$1.tlog-proof"
 	[ "$magic" = c2sp.org/tlog-proof@v1 ] || die "$1.tlog-proof is no proof"
 	n=${index#index }
@@ -98,21 +102,31 @@ events/* | frames/*)
 	key "$1"
 	entry vm-key
 	entry vm-checkpoint
+	# Other entries of the host log repeat what guests and readers say.
+	[ "$(class vm-key.leaf)" = "02 0006" ] || die "vm-key is not the certificate of a key"
+	[ "$(class vm-checkpoint.leaf)" = "02 0005" ] || die "vm-checkpoint does not quote a checkpoint"
 	key vm.vkey
 	case $(tail -c +33 vm-key.payload | hex) in
 	0a06766d2d6c6f671220"$(tail -c 32 "$dir/raw" | hex)"*) ;;
 	*) die "the host log does not certify the key in vm.vkey" ;;
 	esac
 	case $(hex < vm-checkpoint.payload) in
-	*"$(hex < vm.checkpoint)"*) ;;
+	*"$(hex < vm.checkpoint)") ;;
 	*) die "the host log does not quote vm.checkpoint" ;;
 	esac
 	entry "$2"
 	cmp -s "$dir/note" vm.checkpoint || die "$2 is under another checkpoint than vm.checkpoint"
+	case $2,$(class "$2.leaf") in
+	frames/*,"02 1102") ;;
+	frames/*) die "$2 is not the frame of an agent" ;;
+	events/*,*" 1102") die "$2 is the frame of an agent, and no event" ;;
+	esac
 	;;
 *)
 	key "$1"
 	entry "$2"
 	;;
 esac
-echo "verified: $2 is entry ${index#index } of $name"
+set -- "$2" $(class "$2.leaf")
+case $2 in 01) who=guest ;; 02) who=host ;; 03) who=policy ;; 04) who=operator ;; *) die "$1.leaf has no origin" ;; esac
+echo "verified: $1 is entry ${index#index } of $name, of class 0x$3, on the word of: $who"

@@ -17,6 +17,8 @@ import (
 
 	"github.com/provostd/provost/chain"
 	"github.com/provostd/provost/chain/mirror"
+	"github.com/provostd/provost/chain/proof"
+	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/guestagent/attest"
 	"github.com/provostd/provost/introspect/api"
 	"github.com/provostd/provost/introspect/api/client"
@@ -248,6 +250,61 @@ func TestShell(t *testing.T) {
 			t.Errorf("%q: %s", entry, out)
 		}
 	}
+	if _, out := sh("sh", entry); !strings.Contains(out, "on the word of: guest") {
+		t.Errorf("it does not say whose word it is: %s", out)
+	}
+	// The words of a certificate and of a quote, in entries of another class.
+	for name, class := range map[string]record.Class{"vm-key": record.ClassVMChange, "vm-checkpoint": record.ClassAccessDisclosed} {
+		payload, err := os.ReadFile(filepath.Join(dir, name+".payload"))
+		must(t, err)
+		before := map[string][]byte{}
+		for suffix, b := range sealedAs(t, s, class, payload[32:]) {
+			path := filepath.Join(dir, name+suffix)
+			before[path], err = os.ReadFile(path)
+			must(t, err)
+			must(t, os.WriteFile(path, b, 0o600))
+		}
+		if ok, out := sh("sh", name); !ok {
+			t.Errorf("the entry itself is in the log: %s", out)
+		}
+		if ok, out := sh("sh", entry); ok || !strings.Contains(out, name+" ") {
+			t.Errorf("%s of class %s: %s", name, class, out)
+		}
+		for path, b := range before {
+			must(t, os.WriteFile(path, b, 0o600))
+		}
+	}
+	// A frame under the name of an event.
+	for _, suffix := range []string{".leaf", ".payload", ".tlog-proof"} {
+		b, err := os.ReadFile(filepath.Join(dir, frames[0]+suffix))
+		must(t, err)
+		must(t, os.WriteFile(filepath.Join(dir, "events", "99"+suffix), b, 0o600))
+	}
+	if ok, out := sh("sh", "events/99"); ok || !strings.Contains(out, "and no event") {
+		t.Errorf("a frame under the name of an event: %s", out)
+	}
+}
+
+// sealedAs seals a payload in the host log and returns the files of that entry in a
+// bundle.
+func sealedAs(t *testing.T, s *chain.Store, class record.Class, payload []byte) map[string][]byte {
+	t.Helper()
+	e, err := s.Draft(record.OriginHost, class, &record.Event{})
+	must(t, err)
+	e.Payload = payload
+	sealed, err := s.Append(t.Context(), chain.Batch{Log: s.HostLog(), Entries: []chain.Entry{e}})
+	must(t, err)
+	must(t, s.CheckpointNow(t.Context(), s.HostLog()))
+	item, err := s.HostLog().Item(sealed.First)
+	must(t, err)
+	c, _ := s.HostLog().Checkpoint()
+	path, err := s.HostLog().ProveInclusion(item.Index, c.Size)
+	must(t, err)
+	p := proof.Inclusion{Index: item.Index, Note: c.Note}
+	for _, h := range path {
+		p.Path = append(p.Path, record.Hash(h))
+	}
+	return map[string][]byte{".leaf": item.LeafBytes, ".payload": append(item.Salt[:len(item.Salt):len(item.Salt)], item.Payload...), ".tlog-proof": p.Format()}
 }
 
 // TestWholeLogs verifies the real pipeline's logs as provost verify does, with the
