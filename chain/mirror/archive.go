@@ -268,7 +268,7 @@ func VerifyArchive(ctx context.Context, a *Archive, hostKey string, opts Options
 		}
 		return nil, fmt.Errorf("verify archive: %w", err)
 	}
-	opts = Options{Frame: opts.Frame, Policy: opts.Policy, OneLog: true, Workers: opts.Workers, Progress: opts.Progress}
+	opts = Options{Frame: opts.Frame, Policy: opts.Policy, OneLog: true, Window: opts.Window, Workers: opts.Workers, Progress: opts.Progress}
 	return verify(ctx, a, b.VMKey, opts, e)
 }
 

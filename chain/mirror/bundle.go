@@ -212,7 +212,7 @@ func (c *logCheck) opening(b *bundle, at int, opening []byte) {
 		return
 	}
 	b.match++
-	if leaf.Origin != record.OriginHost || !looked(leaf.Header.Class) {
+	if leaf.Origin != record.OriginHost || !looked(leaf.Header.Class) && !c.covers(leaf.Header.Class) {
 		return
 	}
 	m, err := record.Decode(leaf.Header.Class, payload)

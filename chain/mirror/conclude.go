@@ -15,6 +15,10 @@ func (v *verification) conclude(c *logCheck, whole bool) (*Report, error) {
 		if v.told == len(r.Failures)+r.More && c != nil {
 			v.say(c, whole, &r.Rest)
 			r.Lost = c.lost.ranges
+		} else {
+			for i := range r.Logs {
+				r.Logs[i].Window = nil // nothing is proved
+			}
 		}
 		r.Checkpoint, r.Unclaimed = "", nil
 		return r, &InvalidError{r}
@@ -55,6 +59,7 @@ func (v *verification) say(c *logCheck, whole bool, to *[]string) {
 	if whole {
 		v.provedLogs(say)
 	}
+	v.concludeWindow(say)
 	v.unclaimed(c, whole)
 }
 

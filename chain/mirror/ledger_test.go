@@ -38,13 +38,16 @@ type host struct {
 	keys *keys.Keys
 }
 
-func newHost(t testing.TB, k *keys.Keys) *host {
+func newHost(t testing.TB, k *keys.Keys) *host { return newHostAt(t, k, nil) }
+
+// newHostAt is newHost with a clock; nil: the machine's.
+func newHostAt(t testing.TB, k *keys.Keys, boot func() time.Duration) *host {
 	t.Helper()
 	fs := vfs.NewMem()
 	if err := fs.MkdirAll("/", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	s, err := chain.Create(chain.Config{Dir: "/store", Anchor: "/anchor", PayloadKeys: "/payload-keys", HostID: hostID, Keys: k, FS: fs,
+	s, err := chain.Create(chain.Config{Dir: "/store", Anchor: "/anchor", PayloadKeys: "/payload-keys", HostID: hostID, Keys: k, FS: fs, Boot: boot,
 		CheckpointEvery: time.Hour, HostEvery: time.Hour, WitnessEvery: time.Hour})
 	if err != nil {
 		t.Fatal(err)

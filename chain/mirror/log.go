@@ -38,6 +38,10 @@ type logCheck struct {
 	agents  *agents // of a VM log
 	genesis *record.Genesis
 
+	coverage *proof.Coverage // of a VM log, where a window is asked for
+	began    int64           // monotone time of its genesis; 0: that is gone
+	closed   int64           // likewise of its end; 0: it goes on
+
 	pruned prunedEntries
 	lost   lost
 
@@ -92,6 +96,7 @@ func (c *logCheck) check(ctx context.Context) error {
 	}
 	c.checkPruned()
 	c.endLost()
+	c.window()
 	c.r.Root = c.tree.root().String()
 	return nil
 }
@@ -254,6 +259,7 @@ func (c *logCheck) order(b *bundle) {
 			o, rest = &rest[0], rest[1:]
 		}
 		c.entry(l, index, o)
+		c.cover(l, o)
 	}
 }
 

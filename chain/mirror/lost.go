@@ -105,6 +105,9 @@ func (c *logCheck) lack(index uint64, what string) {
 	p := &c.lost
 	p.count++
 	c.pruned.fresh = true
+	if c.coverage != nil {
+		c.coverage.AddUnreadable(index, what)
+	}
 	if c.agents != nil {
 		c.agents.cut()
 	}

@@ -28,6 +28,9 @@ func (p *prunedEntries) before(index uint64) bool { return p.end == index }
 // overPruned grows the tree over a bundle whose entries are gone.
 func (c *logCheck) overPruned(b *bundle) error {
 	p, end := &c.pruned, b.first()+bundleWidth
+	if c.coverage != nil {
+		c.coverage.AddUnreadable(b.first(), "entries were pruned")
+	}
 	if p.roots == nil {
 		p.roots = map[uint64]record.Hash{}
 	}

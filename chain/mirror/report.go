@@ -84,6 +84,8 @@ type LogReport struct {
 	Unopened uint64 `json:"unopened"`  // payloads that were not given
 	Pruned   uint64 `json:"pruned"`    // entries that are gone, as the log says
 	Gaps     uint64 `json:"told_gaps"` // entries which tell that something is missing
+	// Window is left out where none was asked for, and of logs of another time.
+	Window *LogWindow `json:"window,omitempty"`
 }
 
 // DroppedLog is a VM log that the host keeps no longer, as its host log says.

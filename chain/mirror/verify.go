@@ -41,6 +41,9 @@ type Options struct {
 	// Workers is how many bundles are fetched and hashed at a time. Default: as
 	// many as there are processors.
 	Workers int
+	// Window asks whether anything else happened in a time than what the VM logs
+	// tell. Both its ends must be set.
+	Window Window
 	// Progress is called behind each bundle. Default: nobody is told.
 	Progress func(origin string, done, total uint64)
 }
@@ -175,7 +178,7 @@ func (v *verification) newCheck(origin, prefix string) *logCheck {
 		v.host, v.keys.HostID = name, name.HostID
 		c.message = v.hostEntry
 	default:
-		c.agents = &agents{parents: map[string][]byte{}}
+		c.agents, c.coverage = &agents{parents: map[string][]byte{}}, v.newCoverage()
 	}
 	v.done[origin] = c
 	return c

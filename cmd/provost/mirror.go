@@ -30,7 +30,7 @@ func (a *app) verifyMirror(ctx context.Context, f *verifyFlags, place string, is
 		}
 		vkey = policy.Logs[0].Key
 	}
-	opts := mirror.Options{Frame: attest.Frame, Policy: policy, WithoutPayloads: f.bare, OneLog: f.one, Progress: a.progress(f.progress)}
+	opts := mirror.Options{Frame: attest.Frame, Policy: policy, WithoutPayloads: f.bare, OneLog: f.one, Window: f.window, Progress: a.progress(f.progress)}
 	if f.logs != "" {
 		opts.Logs = strings.Split(f.logs, ",")
 	}

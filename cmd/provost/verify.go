@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/provostd/provost/chain/mirror"
 	"github.com/provostd/provost/chain/proof"
@@ -19,6 +20,8 @@ import (
 type verifyFlags struct {
 	key, policy, state, logs, save string
 	bare, one, progress            bool
+	since, until                   string
+	window                         mirror.Window
 	to                             remote // of a URL
 }
 
@@ -30,6 +33,8 @@ func verifyCommand(a *app) func(context.Context, []string) error {
 	a.flags.StringVar(&f.logs, "logs", "", "`ORIGINS` of VM logs to read, separated by commas; default: all that the host log quotes")
 	a.flags.BoolVar(&f.one, "one-log", false, "the place is that of the one log that the key is of; of VM logs that it quotes nothing is claimed")
 	a.flags.BoolVar(&f.bare, "without-payloads", false, "accept logs whose place has no payloads at all; what stands in them is not claimed")
+	a.flags.StringVar(&f.since, "since", "", "say whether anything else happened from this `TIME` on, of whole logs and archives; with --until")
+	a.flags.StringVar(&f.until, "until", "", "up to this `TIME`")
 	a.flags.StringVar(&f.save, "save", "", "`DIR` to keep what is read from a URL in, to be verified again without it")
 	a.flags.StringVar(&f.to.token, "token-file", "", "`FILE` that holds the token for a URL")
 	a.flags.StringVar(&f.to.certificate, "tls-cert", "", "`FILE` with a client certificate (PEM) for a URL")
@@ -39,6 +44,9 @@ func verifyCommand(a *app) func(context.Context, []string) error {
 	return func(ctx context.Context, args []string) error {
 		if f.key == "" && f.policy == "" {
 			return &usageError{"name the verifier key of the host with --key; provostd init printed it, provost status shows it"}
+		}
+		if err := f.readWindow(time.Now()); err != nil {
+			return err
 		}
 		policy, err := readPolicy(f.policy)
 		if err != nil {
@@ -73,6 +81,26 @@ func verifyCommand(a *app) func(context.Context, []string) error {
 	}
 }
 
+// readWindow reads the time that is asked for.
+func (f *verifyFlags) readWindow(now time.Time) error {
+	if f.since+f.until == "" {
+		return nil
+	}
+	since, err := when("since", f.since, now)
+	if err != nil {
+		return err
+	}
+	until, err := when("until", f.until, now)
+	if err != nil {
+		return err
+	}
+	if f.since == "" || f.until == "" || !since.Before(until) || since.Year() < 1970 || until.Year() > 2200 {
+		return &usageError{"give --since and --until, the one before the other"}
+	}
+	f.window = mirror.Window{Since: since.UnixNano(), Until: until.UnixNano()}
+	return nil
+}
+
 // ofURL reports whether a flag is set that is for URLs only.
 func (f *verifyFlags) ofURL() bool {
 	return f.save+f.to.token+f.to.certificate+f.to.key+f.to.ca != ""
@@ -94,6 +122,9 @@ func (a *app) verifyFile(ctx context.Context, f *verifyFlags, name, vkey string,
 	}
 	if mirror.IsArchive(file) {
 		return a.verifyArchive(ctx, f, file, st.Size(), vkey, policy)
+	}
+	if f.since != "" {
+		return &usageError{"--since and --until are for whole logs and archives; a bundle of a time says itself what it covers: provost export --since --until"}
 	}
 	b, err := proof.ReadBundle(file, st.Size(), proof.Limits{})
 	if err != nil {
@@ -121,7 +152,7 @@ func (a *app) verifyArchive(ctx context.Context, f *verifyFlags, file *os.File, 
 	if err != nil {
 		return fmt.Errorf("%s: %w", file.Name(), err)
 	}
-	r, err := mirror.VerifyArchive(ctx, archive, vkey, mirror.Options{Frame: attest.Frame, Policy: policy, Progress: a.progress(f.progress)})
+	r, err := mirror.VerifyArchive(ctx, archive, vkey, mirror.Options{Frame: attest.Frame, Policy: policy, Window: f.window, Progress: a.progress(f.progress)})
 	if ctx.Err() != nil {
 		return fmt.Errorf("%s: interrupted, nothing is proved", file.Name())
 	}
