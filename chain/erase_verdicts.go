@@ -11,8 +11,18 @@ import (
 	"github.com/provostd/provost/chain/record"
 )
 
-// judged is a verdict that quotes the record which it judges.
+// judged is a verdict that quotes a record: the one which it judges, or an
+// earlier step of the sequence that this one ended.
 type judged struct{ at, cause uint64 }
+
+// quoted returns the records that a verdict quotes.
+func quoted(v *record.Verdict) []uint64 {
+	all := []uint64{v.CauseIndex}
+	for _, s := range v.Steps {
+		all = append(all, s.Index)
+	}
+	return all
+}
 
 // verdictsOf is which verdicts of a log are known, in this run: all that stand from
 // entry since to before entry scanned. Retention asks each round for those on what has
@@ -46,13 +56,15 @@ func (s *Store) selectVerdicts(ctx context.Context, l *Log, m *record.Erased) er
 		*known = verdictsOf{since: first, scanned: first}
 	}
 	g := verdictGroups{m: m, groups: map[string]*record.ErasedVerdicts{}}
+	last := uint64(0) // no verdict is entry 0
 	for _, j := range known.all {
-		if j.at < first || !inRanges(m.Ranges, j.cause) || l.nextKept(j.at) != j.at {
+		if j.at == last || j.at < first || !inRanges(m.Ranges, j.cause) || l.nextKept(j.at) != j.at {
 			continue
 		}
 		v, err := l.verdict(j.at)
 		if err == nil && v != nil {
 			err = g.add(j.at, v)
+			last = j.at
 		}
 		if err != nil && !errors.Is(err, ErrUnreadable) {
 			return err
@@ -72,10 +84,13 @@ func (s *Store) selectVerdicts(ctx context.Context, l *Log, m *record.Erased) er
 			return err
 		case v == nil:
 		default:
-			if remember = remember && len(known.all) < maxJudged; remember {
-				known.all = append(known.all, judged{i, v.CauseIndex})
+			causes := quoted(v)
+			if remember = remember && len(known.all)+len(causes) <= maxJudged; remember {
+				for _, c := range causes {
+					known.all = append(known.all, judged{i, c})
+				}
 			}
-			if i >= first && inRanges(m.Ranges, v.CauseIndex) {
+			if i >= first && slices.ContainsFunc(causes, func(c uint64) bool { return inRanges(m.Ranges, c) }) {
 				if err := g.add(i, v); err != nil {
 					return err
 				}

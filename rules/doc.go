@@ -23,15 +23,27 @@
 // Entries which policies caused are judged only by policies whose "on" names
 // policy.* types, and what those cause by none: no verdict can lead to itself.
 //
+// # Windows
+//
+// Thresholds, sequences, first_seen, limits of one VM and escalations remember
+// what was before. Time is the host's monotone time of the entries. Each window
+// holds its keys in order of use, at most as many as its policy says; beyond that,
+// and beyond keyBytes for each of them, it gives up the one that was not used for
+// longest, and all windows of a VM hold at most MaxWindowBytes. What was given up is
+// told as policy.error, once a minute for each window. A window survives a new
+// bundle where its StateDigest stays the same.
+//
+// What windows hold of an entry goes with the entry's payload when it is erased.
+//
 // # State
 //
 // A State belongs to one VM log and to one goroutine at a time. It holds what
-// the log said about the domain and the cooldowns, at most MaxKeys of them:
-// beyond that the one longest not used is given up, which is reported. Its
-// saved form, version 1, all integers big-endian, strings and lists preceded by
-// a length of 4 bytes:
+// the log said about the domain, the windows, and the cooldowns, at most MaxKeys of
+// them: beyond that the one longest not used is given up, which is reported. Its
+// saved form, version 2, all integers big-endian, strings and lists preceded by
+// a length of 4 bytes, flags one byte:
 //
-//	magic and version "PVRS" 0x01
+//	magic and version "PVRS" 0x02
 //	next leaf index     8 bytes
 //	host monotone time  8 bytes
 //	host wall time      8 bytes, the newest sealed
@@ -49,6 +61,27 @@
 //	  last cause: leaf hash       32 bytes
 //	  last cause: class            2 bytes
 //	  policy                      string
+//	exceptions          list, in order of policies and names, each:
+//	  policy, name                strings
+//	  matches covered              8 bytes
+//	  end that was told            8 bytes, Unix nanoseconds, 0 for none
+//	windows             list, in order of state digests, those that say nothing left out, each:
+//	  state digest                32 bytes
+//	  policy                      string
+//	  of a first_seen              flag
+//	  begin of its learning        8 bytes, host monotone time
+//	  given up since the last report, time of that report   8 bytes each
+//	  keys              list, longest unused first, each:
+//	    key                       16 bytes
+//	    newest event: host monotone time, index   8 bytes each
+//	    events of a first step in a row           8 bytes
+//	    counted         list, oldest first: host monotone time 8, index 8, value 16
+//	    sequence        list, by number of steps done less one, each:
+//	      any              flag; if so:
+//	      first event: host monotone time   8 bytes
+//	      events of the next step so far    8 bytes
+//	      values           list: number 8, as a number 8, string
+//	      steps            list: index 8, events 8
 //	approvals           list, in order of loading, each:
 //	  statement                   string
 //	  signers that count           4 bytes

@@ -112,6 +112,9 @@ func ClassOf(v *record.Verdict) record.Class {
 	case v.Error != "":
 		return record.ClassPolicyError
 	}
+	if v.Exception != "" {
+		return record.ClassPolicyExceptionExpired
+	}
 	switch v.Approval.GetState() {
 	case ApprovalUsed:
 		return record.ClassApprovalUsed
@@ -147,14 +150,16 @@ func (e *Engine) eval(st *State, leaf record.Leaf, leafHash record.Hash, payload
 	st.leaf = leaf
 	j := judgement{engine: e, state: st, leaf: &st.leaf, hash: leafHash, payload: payload, observer: o}
 	j.learn()
-	if m, ok := payload.(*record.Erased); ok {
-		st.forget(m)
-	}
 	if st.engine != e || st.stale {
 		j.retarget()
 	}
+	if m, ok := payload.(*record.Erased); ok {
+		st.forget(m)
+	}
 	err := j.learnApproval()
 	err = errors.Join(err, j.judge())
+	j.reportExpired()
+	j.reportLost()
 	j.reportEnded()
 	j.reportGivenUp()
 	return j.verdicts, err
@@ -171,6 +176,9 @@ type judgement struct {
 	observer *Observer // nil: nobody watches
 
 	exceeded *record.VerdictApproval // would cover the match, but for its uses
+	counted  uint64                  // matches that reached the threshold
+	complete progress                // the sequence that a step has ended
+	steps    []*record.VerdictStep   // its earlier steps
 }
 
 func (j *judgement) learn() {
@@ -204,6 +212,11 @@ func (j *judgement) retarget() {
 			st.judged = st.judged.Union(event.SetOf(p.Classes()...))
 		}
 	}
+	if st.engine != e {
+		st.lost = true // found out by reportLost
+	}
+	st.openWindows(e)
+	st.openExceptions(e)
 	st.engine, st.stale = e, false
 }
 
@@ -268,10 +281,18 @@ func (j *judgement) judge() error {
 // of it, in order: 0, or the numbers of a sequence's steps, behind which comes
 // that of its reset. All others are false.
 func (j *judgement) policy(p *policy.Policy, mode policy.Mode, ev *event.Event, may []int) {
+	if p.Sequence != nil {
+		j.sequence(p, mode, ev, may)
+		return
+	}
+	j.lend(p, ev)
 	j.asked(p, PartCondition, "", p.Condition, ev)
-	switch ok, err := p.Condition.Eval(ev); {
+	ok, err := p.Condition.Eval(ev)
+	switch {
 	case err != nil:
-		j.fail(p, mode, err.Error())
+		if j.undecided(p, mode, err.Error()) {
+			j.match(p, mode, ev)
+		}
 	case ok:
 		j.match(p, mode, ev)
 	default:

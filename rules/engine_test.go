@@ -76,7 +76,10 @@ func load(t testing.TB, text string) *policy.Bundle {
 	t.Helper()
 	b, diags := policy.LoadFS(fstest.MapFS{"t.policy.hcl": {Data: []byte("bundle {\n name = \"test\"\n version = \"1\"\n language = 1\n}\n" + text)}})
 	if b == nil {
-		t.Fatal(diags)
+		for _, d := range diags {
+			t.Log(d)
+		}
+		t.FailNow()
 	}
 	return b
 }

@@ -40,6 +40,7 @@ const (
 	EndSequence  = "sequence"  // not the last step; detail: the step that was reached
 	EndSeen      = "first_seen"
 	EndCooldown  = "cooldown"
+	EndError     = "error" // it could not be decided, and on_error ignores that
 )
 
 // Observe is Eval with an observer. It asks every policy whose types include

@@ -47,13 +47,5 @@ func (e *Engine) refuse(p *policy.Policy) []error {
 	if err := refuseApproval(p, e.opts.Approvers); err != nil {
 		problems = append(problems, err)
 	}
-	for what, has := range map[string]bool{
-		"exception": len(p.Exceptions) > 0, "threshold": p.Threshold != nil, "sequence": p.Sequence != nil,
-		"first_seen": p.FirstSeen != nil, "limit": p.Limit != nil, "escalate": len(p.Escalates) > 0, "on_error": p.OnError != policy.OnErrorAlert && p.OnError != "",
-	} {
-		if has {
-			problems = append(problems, fmt.Errorf("policy %q: this version cannot evaluate %s", p.Name, what))
-		}
-	}
 	return problems
 }

@@ -34,6 +34,99 @@ policy "fails" {
   on        = ["file.modify"]
   condition = file.size > 10
 }
+policy "often" {
+  on        = ["file.modify"]
+  condition = under(file.path, "/etc")
+  exception "c" {
+    condition = file.size == 7
+    expires   = "2023-11-14T22:17:00Z"
+    reason    = "x"
+  }
+  threshold {
+    count    = 3
+    distinct = file.path
+    by       = [process.name]
+    window   = "30s"
+  }
+  limit {
+    max   = 1
+    per   = "1m"
+    scope = "vm"
+  }
+  mode = "enforce"
+  action "pause" {
+    resume_after = "5m"
+  }
+  action "alert" {
+    message = "${threshold.count} in ${threshold.window}"
+  }
+  escalate "more" {
+    threshold {
+      count  = 2
+      window = "2m"
+    }
+    action "snapshot" {}
+  }
+}
+policy "steps" {
+  sequence {
+    by     = [process.name]
+    within = "20s"
+    step "write" {
+      on        = ["file.modify"]
+      condition = startswith(file.path, "/etc/")
+      count     = 2
+    }
+    step "move" {
+      on        = ["file.rename"]
+      condition = file.target_path == step.write.file.path
+      by        = [file.path]
+    }
+    step "run" {
+      on    = ["process.exec"]
+      count = 2
+    }
+    reset {
+      on        = ["file.rename"]
+      condition = file.target_path == "/tmp/c" && step.write.count > 2
+    }
+  }
+  action "alert" {
+    message = "${step.write.file.path} ${step.write.count} ${step.run.count}"
+  }
+}
+policy "two" {
+  sequence {
+    within = "20s"
+    step "write" {
+      on        = ["file.modify"]
+      condition = has(file.size)
+    }
+    step "run" {
+      on        = ["process.exec"]
+      condition = step.write.file.size < 100
+    }
+  }
+}
+policy "new" {
+  on = ["file.modify"]
+  first_seen {
+    by      = [file.path]
+    history = "1m"
+    learn   = "10s"
+  }
+}
+policy "crowded" {
+  on       = ["file.modify"]
+  on_error = "treat_as_match"
+  condition = file.size > 5
+  threshold {
+    count    = 2
+    by       = [file.path]
+    window   = "20s"
+    max_keys = 2
+  }
+}
 policy "every" {
   on        = ["process.exec"]
   condition = contains_i(["xmrig"], process.name)
@@ -57,7 +150,7 @@ func randomFeed(t testing.TB, r *rand.Rand, n int) *feed {
 			}
 			f.add(t, after, record.OriginGuest, record.ClassFileModify, &record.Event{Process: vim(), File: fl})
 		case 2:
-			f.add(t, after, record.OriginGuest, record.ClassFileRename, &record.Event{File: file("/x"), Target: file(path)})
+			f.add(t, after, record.OriginGuest, record.ClassFileRename, &record.Event{Process: vim(), File: file([]string{"/x", "vim"}[r.IntN(2)]), Target: file(path)})
 		case 3:
 			p := vim()
 			if r.IntN(4) == 0 {
@@ -99,12 +192,22 @@ func TestReplay(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
-	fired := 0
+	fired, by := 0, map[string]int{}
 	for range rounds {
 		f := randomFeed(t, r, 150)
 		st := &State{}
 		first := run(t, engine(t, b, Options{}), st, f)
 		fired += len(first)
+		for _, v := range first {
+			name := v.Policy
+			if v.Escalation != "" {
+				name += "+"
+			}
+			if v.Error != "" {
+				name += "!"
+			}
+			by[name]++
+		}
 		want := encodeAll(t, first)
 		end, err := st.MarshalBinary()
 		if err != nil {
@@ -147,6 +250,11 @@ func TestReplay(t *testing.T) {
 	if fired == 0 {
 		t.Error("no verdict was compared")
 	}
+	for _, name := range []string{"by_path", "by_nothing", "fails!", "often", "often+", "steps", "two", "new", "crowded", "every"} {
+		if by[name] == 0 {
+			t.Errorf("no verdict of %s was compared", name)
+		}
+	}
 }
 
 // Decoding a state never panics, an error leaves the state as it was, and
@@ -159,7 +267,7 @@ func FuzzState(f *testing.F) {
 	full, _ := st.MarshalBinary()
 	f.Add(full)
 	f.Add(full[:len(full)-1])
-	f.Add([]byte("PVRS\x02"))
+	f.Add([]byte("PVRS\x01"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		st := &State{next: 7}
 		if err := st.UnmarshalBinary(data); err != nil {

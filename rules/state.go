@@ -55,6 +55,9 @@ type State struct {
 	givenUp  uint64 // since the last report
 	reported int64  // host monotone time of that report, 0 for never
 
+	tables  map[policy.Digest]*table // by StateDigest
+	exempts map[exceptionID]*exempt
+
 	approvals approvals
 
 	// Recall gives entries of the log again, for approvals that come late, where a
@@ -67,6 +70,12 @@ type State struct {
 	stale  bool // the VM's facts have changed since modes was made
 	modes  []policy.Mode
 	judged event.ClassSet // classes that any policy looks at in this VM
+
+	windows     []windows // by number of the policy
+	windowBytes int
+	lost        bool  // a window has given up keys that were not reported
+	nextEnd     int64 // wall time at which the next exception ends
+	lent        []event.Bound
 }
 
 // VM returns what the log has said about the domain. The caller must not
@@ -75,6 +84,15 @@ func (st *State) VM() VM { return st.vm }
 
 // Next returns the index of the first entry that was not judged yet.
 func (st *State) Next() uint64 { return st.next }
+
+// Keys returns how many keys the windows hold.
+func (st *State) Keys() int {
+	n := 0
+	for _, t := range st.tables {
+		n += len(t.byKey)
+	}
+	return n
+}
 
 // Cooldowns returns how many cooldowns are held.
 func (st *State) Cooldowns() int { return len(st.byID) }
@@ -138,11 +156,21 @@ func (st *State) remove(c *cooldown) {
 	delete(st.byID, c.id)
 }
 
-// forget gives up the cooldowns whose newest entry was erased: their keys are
-// made of its words. What they have swallowed is reported first.
+// forget gives up what windows hold of erased entries, and the cooldowns whose
+// newest entry was erased: their keys are made of its words. What they have swallowed is reported first.
 func (st *State) forget(m *record.Erased) {
+	erased := func(index uint64) bool {
+		return slices.ContainsFunc(m.Ranges, func(r *record.EntryRange) bool { return r.First <= index && index <= r.Last })
+	}
+	for _, t := range st.tables {
+		if !t.plain {
+			before := t.bytes
+			t.forget(erased)
+			st.windowBytes += t.bytes - before
+		}
+	}
 	for _, c := range st.byID {
-		if !slices.ContainsFunc(m.Ranges, func(r *record.EntryRange) bool { return r.First <= c.index && c.index <= r.Last }) {
+		if !erased(c.index) {
 			continue
 		}
 		if c.suppressed == 0 {

@@ -11,7 +11,7 @@ import (
 )
 
 // stateMagic starts the saved form. Part of the format.
-const stateMagic = "PVRS\x01"
+const stateMagic = "PVRS\x02"
 
 // maxText bounds each string of a saved state.
 const maxText = 4096
@@ -45,7 +45,7 @@ func (st *State) MarshalBinary() ([]byte, error) {
 	for el := st.used.Front(); el != nil; el = el.Next() {
 		b = appendCooldown(b, el.Value.(*cooldown))
 	}
-	return st.approvals.append(b), nil
+	return st.approvals.append(st.appendWindows(st.appendExempts(b))), nil
 }
 
 func appendCooldown(b []byte, c *cooldown) []byte {
@@ -91,9 +91,11 @@ func (st *State) UnmarshalBinary(data []byte) error {
 	for range r.count(MaxKeys) {
 		r.cooldown(&n)
 	}
+	r.exempts(&n)
+	r.windows(&n)
 	r.approvals(&n.approvals)
 	if r.bad || len(r.data) != 0 {
-		return fmt.Errorf("decode rules state: %d bytes are not a state of version 1: %w", len(data), record.ErrReject)
+		return fmt.Errorf("decode rules state: %d bytes are not a state of version 2: %w", len(data), record.ErrReject)
 	}
 	*st = n
 	st.relink()

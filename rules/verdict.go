@@ -34,41 +34,37 @@ func (j *judgement) verdict(p *policy.Policy, mode policy.Mode) *record.Verdict 
 	return v
 }
 
+// match is called with what a policy's condition, or its sequence, found.
 func (j *judgement) match(p *policy.Policy, mode policy.Mode, ev *event.Event) {
+	if j.excepted(p, mode, ev) {
+		return
+	}
 	if j.approved(p, mode, ev) {
 		return
 	}
+	if !j.remembered(p, ev) {
+		return
+	}
+	j.tell(p, mode, ev)
+	j.escalate(p, mode, ev)
+	j.counted = 0
+}
+
+// tell gives the verdict on a match, if the policy's cooldown lets it pass.
+func (j *judgement) tell(p *policy.Policy, mode policy.Mode, ev *event.Event) {
 	var suppressed uint64
 	if c := p.Cooldown; c != nil {
 		var pass bool
-		if suppressed, pass = j.state.pass(j.leaf, j.hash, p, cooldownKey(c, ev), c.Period); !pass {
+		if suppressed, pass = j.state.pass(j.leaf, j.hash, p, hashKey('c', c.By, ev), c.Period); !pass {
 			j.ended(p, EndCooldown, "")
 			return
 		}
 	}
 	v := j.verdict(p, mode)
-	v.Suppressed, v.Approval = suppressed, j.exceeded
-	for _, a := range p.Actions {
-		act := &record.Action{Kind: a.Kind, Message: a.Message.Render(ev)}
-		if len(a.Channels) > 0 {
-			act.Parameters = map[string]string{"channels": strings.Join(a.Channels, ",")}
-		}
-		v.Actions = append(v.Actions, act)
-	}
+	v.Suppressed, v.Counted, v.Steps, v.Approval = suppressed, j.counted, j.steps, j.exceeded
+	j.act(p, mode, v, p.Actions, ev)
 	j.verdicts = append(j.verdicts, v)
 	j.unapproved(p)
-}
-
-// cooldownKey hashes the values of the key, so that a guest's long paths take
-// no room; 128 bits of SHA-256 leave nothing to collide on purpose.
-func cooldownKey(c *policy.Cooldown, ev *event.Event) key {
-	var buf [256]byte
-	b := append(buf[:0], 'c')
-	for _, v := range c.By {
-		b = v.AppendKey(b, ev)
-	}
-	sum := sha256.Sum256(b)
-	return key(sum[:len(key{})])
 }
 
 // errorKey is the one key of all errors of a policy.

@@ -120,6 +120,8 @@ const (
 	ClassPolicyOutcome Class = 0x1202
 	ClassPolicyLoaded  Class = 0x1203
 	ClassPolicyError   Class = 0x1204
+	// ClassPolicyExceptionExpired says that an exception covers nothing any more.
+	ClassPolicyExceptionExpired Class = 0x1205
 
 	ClassPolicyMismatch Class = 0x1210
 
@@ -260,7 +262,8 @@ var classes = map[Class]string{
 	ClassPolicyLoaded:  "policy.loaded",
 	ClassPolicyError:   "policy.error",
 
-	ClassPolicyMismatch: "policy.engine_mismatch",
+	ClassPolicyMismatch:         "policy.engine_mismatch",
+	ClassPolicyExceptionExpired: "policy.exception_expired",
 
 	ClassHostStart:         "host.start",
 	ClassHostStop:          "host.stop",

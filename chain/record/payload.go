@@ -65,7 +65,7 @@ func NewPayload(c Class) Message {
 		return &Revocation{}
 	case ClassApprovalApprovers:
 		return &Approvers{}
-	case ClassPolicyVerdict, ClassPolicyError, ClassPolicyMismatch, ClassApprovalUsed, ClassApprovalUsedLate, ClassApprovalExpired:
+	case ClassPolicyVerdict, ClassPolicyError, ClassPolicyExceptionExpired, ClassPolicyMismatch, ClassApprovalUsed, ClassApprovalUsedLate, ClassApprovalExpired:
 		return &Verdict{}
 	case ClassPolicyOutcome:
 		return &Outcome{}

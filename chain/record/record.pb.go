@@ -3922,8 +3922,13 @@ type Verdict struct {
 	Error         string                 `protobuf:"bytes,11,opt,name=error,proto3" json:"error,omitempty"`                           // evaluation error, for policy.error
 	WouldHave     bool                   `protobuf:"varint,12,opt,name=would_have,json=wouldHave,proto3" json:"would_have,omitempty"` // audit: actions are recorded, not done
 	Attack        []string               `protobuf:"bytes,13,rep,name=attack,proto3" json:"attack,omitempty"`
-	Approval      *VerdictApproval       `protobuf:"bytes,14,opt,name=approval,proto3" json:"approval,omitempty"`  // what an approval had to do with it
-	Mismatch      bool                   `protobuf:"varint,20,opt,name=mismatch,proto3" json:"mismatch,omitempty"` // policy.engine_mismatch: two ways to evaluate disagree; error says how
+	Approval      *VerdictApproval       `protobuf:"bytes,14,opt,name=approval,proto3" json:"approval,omitempty"`     // what an approval had to do with it
+	Exception     string                 `protobuf:"bytes,15,opt,name=exception,proto3" json:"exception,omitempty"`   // policy.exception_expired: the exception that ended; suppressed says how many matches it covered
+	Escalation    string                 `protobuf:"bytes,16,opt,name=escalation,proto3" json:"escalation,omitempty"` // the escalate block whose actions these are
+	Limited       string                 `protobuf:"bytes,17,opt,name=limited,proto3" json:"limited,omitempty"`       // alert, audit: what a limit left of the actions
+	Counted       uint64                 `protobuf:"varint,18,opt,name=counted,proto3" json:"counted,omitempty"`      // matches that reached the threshold
+	Steps         []*VerdictStep         `protobuf:"bytes,19,rep,name=steps,proto3" json:"steps,omitempty"`           // earlier steps of the sequence that this entry ended
+	Mismatch      bool                   `protobuf:"varint,20,opt,name=mismatch,proto3" json:"mismatch,omitempty"`    // policy.engine_mismatch: two ways to evaluate disagree; error says how
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4056,11 +4061,107 @@ func (x *Verdict) GetApproval() *VerdictApproval {
 	return nil
 }
 
+func (x *Verdict) GetException() string {
+	if x != nil {
+		return x.Exception
+	}
+	return ""
+}
+
+func (x *Verdict) GetEscalation() string {
+	if x != nil {
+		return x.Escalation
+	}
+	return ""
+}
+
+func (x *Verdict) GetLimited() string {
+	if x != nil {
+		return x.Limited
+	}
+	return ""
+}
+
+func (x *Verdict) GetCounted() uint64 {
+	if x != nil {
+		return x.Counted
+	}
+	return 0
+}
+
+func (x *Verdict) GetSteps() []*VerdictStep {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
 func (x *Verdict) GetMismatch() bool {
 	if x != nil {
 		return x.Mismatch
 	}
 	return false
+}
+
+// VerdictStep is an earlier step of a sequence.
+type VerdictStep struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"` // leaf of this log that completed it
+	Count         uint64                 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"` // entries that it took
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerdictStep) Reset() {
+	*x = VerdictStep{}
+	mi := &file_record_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerdictStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerdictStep) ProtoMessage() {}
+
+func (x *VerdictStep) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerdictStep.ProtoReflect.Descriptor instead.
+func (*VerdictStep) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *VerdictStep) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *VerdictStep) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *VerdictStep) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
 }
 
 // VerdictApproval is an approval's part in a decision. In records of class
@@ -4081,7 +4182,7 @@ type VerdictApproval struct {
 
 func (x *VerdictApproval) Reset() {
 	*x = VerdictApproval{}
-	mi := &file_record_proto_msgTypes[36]
+	mi := &file_record_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4093,7 +4194,7 @@ func (x *VerdictApproval) String() string {
 func (*VerdictApproval) ProtoMessage() {}
 
 func (x *VerdictApproval) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[36]
+	mi := &file_record_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4106,7 +4207,7 @@ func (x *VerdictApproval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerdictApproval.ProtoReflect.Descriptor instead.
 func (*VerdictApproval) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{36}
+	return file_record_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *VerdictApproval) GetId() string {
@@ -4183,7 +4284,7 @@ type Approval struct {
 
 func (x *Approval) Reset() {
 	*x = Approval{}
-	mi := &file_record_proto_msgTypes[37]
+	mi := &file_record_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4195,7 +4296,7 @@ func (x *Approval) String() string {
 func (*Approval) ProtoMessage() {}
 
 func (x *Approval) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[37]
+	mi := &file_record_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4208,7 +4309,7 @@ func (x *Approval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Approval.ProtoReflect.Descriptor instead.
 func (*Approval) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{37}
+	return file_record_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Approval) GetStatement() []byte {
@@ -4281,7 +4382,7 @@ type Revocation struct {
 
 func (x *Revocation) Reset() {
 	*x = Revocation{}
-	mi := &file_record_proto_msgTypes[38]
+	mi := &file_record_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4293,7 +4394,7 @@ func (x *Revocation) String() string {
 func (*Revocation) ProtoMessage() {}
 
 func (x *Revocation) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[38]
+	mi := &file_record_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4306,7 +4407,7 @@ func (x *Revocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
 func (*Revocation) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{38}
+	return file_record_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Revocation) GetStatement() []byte {
@@ -4356,7 +4457,7 @@ type Approvers struct {
 
 func (x *Approvers) Reset() {
 	*x = Approvers{}
-	mi := &file_record_proto_msgTypes[39]
+	mi := &file_record_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4368,7 +4469,7 @@ func (x *Approvers) String() string {
 func (*Approvers) ProtoMessage() {}
 
 func (x *Approvers) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[39]
+	mi := &file_record_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4381,7 +4482,7 @@ func (x *Approvers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Approvers.ProtoReflect.Descriptor instead.
 func (*Approvers) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{39}
+	return file_record_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Approvers) GetText() []byte {
@@ -4409,7 +4510,7 @@ type Action struct {
 
 func (x *Action) Reset() {
 	*x = Action{}
-	mi := &file_record_proto_msgTypes[40]
+	mi := &file_record_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4421,7 +4522,7 @@ func (x *Action) String() string {
 func (*Action) ProtoMessage() {}
 
 func (x *Action) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[40]
+	mi := &file_record_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4434,7 +4535,7 @@ func (x *Action) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Action.ProtoReflect.Descriptor instead.
 func (*Action) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{40}
+	return file_record_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Action) GetKind() string {
@@ -4480,7 +4581,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_record_proto_msgTypes[41]
+	mi := &file_record_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4492,7 +4593,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[41]
+	mi := &file_record_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4505,7 +4606,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{41}
+	return file_record_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Outcome) GetVerdictIndex() uint64 {
@@ -4614,7 +4715,7 @@ type Erased struct {
 
 func (x *Erased) Reset() {
 	*x = Erased{}
-	mi := &file_record_proto_msgTypes[42]
+	mi := &file_record_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4626,7 +4727,7 @@ func (x *Erased) String() string {
 func (*Erased) ProtoMessage() {}
 
 func (x *Erased) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[42]
+	mi := &file_record_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4639,7 +4740,7 @@ func (x *Erased) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Erased.ProtoReflect.Descriptor instead.
 func (*Erased) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{42}
+	return file_record_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Erased) GetRanges() []*EntryRange {
@@ -4694,7 +4795,7 @@ type ErasedVerdicts struct {
 
 func (x *ErasedVerdicts) Reset() {
 	*x = ErasedVerdicts{}
-	mi := &file_record_proto_msgTypes[43]
+	mi := &file_record_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4706,7 +4807,7 @@ func (x *ErasedVerdicts) String() string {
 func (*ErasedVerdicts) ProtoMessage() {}
 
 func (x *ErasedVerdicts) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[43]
+	mi := &file_record_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4719,7 +4820,7 @@ func (x *ErasedVerdicts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErasedVerdicts.ProtoReflect.Descriptor instead.
 func (*ErasedVerdicts) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{43}
+	return file_record_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ErasedVerdicts) GetPolicy() string {
@@ -4787,7 +4888,7 @@ type Pruned struct {
 
 func (x *Pruned) Reset() {
 	*x = Pruned{}
-	mi := &file_record_proto_msgTypes[44]
+	mi := &file_record_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4799,7 +4900,7 @@ func (x *Pruned) String() string {
 func (*Pruned) ProtoMessage() {}
 
 func (x *Pruned) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[44]
+	mi := &file_record_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4812,7 +4913,7 @@ func (x *Pruned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pruned.ProtoReflect.Descriptor instead.
 func (*Pruned) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{44}
+	return file_record_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Pruned) GetWhat() string {
@@ -4868,7 +4969,7 @@ type Closed struct {
 
 func (x *Closed) Reset() {
 	*x = Closed{}
-	mi := &file_record_proto_msgTypes[45]
+	mi := &file_record_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4880,7 +4981,7 @@ func (x *Closed) String() string {
 func (*Closed) ProtoMessage() {}
 
 func (x *Closed) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[45]
+	mi := &file_record_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4893,7 +4994,7 @@ func (x *Closed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Closed.ProtoReflect.Descriptor instead.
 func (*Closed) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{45}
+	return file_record_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Closed) GetReason() string {
@@ -4927,7 +5028,7 @@ type Dropped struct {
 
 func (x *Dropped) Reset() {
 	*x = Dropped{}
-	mi := &file_record_proto_msgTypes[46]
+	mi := &file_record_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4939,7 +5040,7 @@ func (x *Dropped) String() string {
 func (*Dropped) ProtoMessage() {}
 
 func (x *Dropped) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[46]
+	mi := &file_record_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4952,7 +5053,7 @@ func (x *Dropped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dropped.ProtoReflect.Descriptor instead.
 func (*Dropped) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{46}
+	return file_record_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Dropped) GetOrigin() string {
@@ -5023,7 +5124,7 @@ type Disclosed struct {
 
 func (x *Disclosed) Reset() {
 	*x = Disclosed{}
-	mi := &file_record_proto_msgTypes[47]
+	mi := &file_record_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5035,7 +5136,7 @@ func (x *Disclosed) String() string {
 func (*Disclosed) ProtoMessage() {}
 
 func (x *Disclosed) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[47]
+	mi := &file_record_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5048,7 +5149,7 @@ func (x *Disclosed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disclosed.ProtoReflect.Descriptor instead.
 func (*Disclosed) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{47}
+	return file_record_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Disclosed) GetName() string {
@@ -5124,7 +5225,7 @@ type EntryRange struct {
 
 func (x *EntryRange) Reset() {
 	*x = EntryRange{}
-	mi := &file_record_proto_msgTypes[48]
+	mi := &file_record_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5136,7 +5237,7 @@ func (x *EntryRange) String() string {
 func (*EntryRange) ProtoMessage() {}
 
 func (x *EntryRange) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[48]
+	mi := &file_record_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5149,7 +5250,7 @@ func (x *EntryRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntryRange.ProtoReflect.Descriptor instead.
 func (*EntryRange) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{48}
+	return file_record_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *EntryRange) GetFirst() uint64 {
@@ -5179,7 +5280,7 @@ type Backup struct {
 
 func (x *Backup) Reset() {
 	*x = Backup{}
-	mi := &file_record_proto_msgTypes[49]
+	mi := &file_record_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5191,7 +5292,7 @@ func (x *Backup) String() string {
 func (*Backup) ProtoMessage() {}
 
 func (x *Backup) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[49]
+	mi := &file_record_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5204,7 +5305,7 @@ func (x *Backup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backup.ProtoReflect.Descriptor instead.
 func (*Backup) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{49}
+	return file_record_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Backup) GetRequester() string {
@@ -5246,7 +5347,7 @@ type Restore struct {
 
 func (x *Restore) Reset() {
 	*x = Restore{}
-	mi := &file_record_proto_msgTypes[50]
+	mi := &file_record_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5258,7 +5359,7 @@ func (x *Restore) String() string {
 func (*Restore) ProtoMessage() {}
 
 func (x *Restore) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[50]
+	mi := &file_record_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5271,7 +5372,7 @@ func (x *Restore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Restore.ProtoReflect.Descriptor instead.
 func (*Restore) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{50}
+	return file_record_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Restore) GetRequester() string {
@@ -5352,7 +5453,7 @@ type Damage struct {
 
 func (x *Damage) Reset() {
 	*x = Damage{}
-	mi := &file_record_proto_msgTypes[51]
+	mi := &file_record_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5364,7 +5465,7 @@ func (x *Damage) String() string {
 func (*Damage) ProtoMessage() {}
 
 func (x *Damage) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[51]
+	mi := &file_record_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5377,7 +5478,7 @@ func (x *Damage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Damage.ProtoReflect.Descriptor instead.
 func (*Damage) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{51}
+	return file_record_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Damage) GetOrigin() string {
@@ -5831,7 +5932,7 @@ const file_record_proto_rawDesc = "" +
 	"\fActivePolicy\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04mode\x18\x02 \x01(\tR\x04mode\x12\x16\n" +
-	"\x06digest\x18\x03 \x01(\fR\x06digest\"\xeb\x03\n" +
+	"\x06digest\x18\x03 \x01(\fR\x06digest\"\x93\x05\n" +
 	"\aVerdict\x12\x16\n" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x1a\n" +
 	"\bseverity\x18\x02 \x01(\tR\bseverity\x12\x12\n" +
@@ -5853,8 +5954,19 @@ const file_record_proto_rawDesc = "" +
 	"\n" +
 	"would_have\x18\f \x01(\bR\twouldHave\x12\x16\n" +
 	"\x06attack\x18\r \x03(\tR\x06attack\x12>\n" +
-	"\bapproval\x18\x0e \x01(\v2\".provost.record.v1.VerdictApprovalR\bapproval\x12\x1a\n" +
-	"\bmismatch\x18\x14 \x01(\bR\bmismatch\"\xe7\x01\n" +
+	"\bapproval\x18\x0e \x01(\v2\".provost.record.v1.VerdictApprovalR\bapproval\x12\x1c\n" +
+	"\texception\x18\x0f \x01(\tR\texception\x12\x1e\n" +
+	"\n" +
+	"escalation\x18\x10 \x01(\tR\n" +
+	"escalation\x12\x18\n" +
+	"\alimited\x18\x11 \x01(\tR\alimited\x12\x18\n" +
+	"\acounted\x18\x12 \x01(\x04R\acounted\x124\n" +
+	"\x05steps\x18\x13 \x03(\v2\x1e.provost.record.v1.VerdictStepR\x05steps\x12\x1a\n" +
+	"\bmismatch\x18\x14 \x01(\bR\bmismatch\"M\n" +
+	"\vVerdictStep\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x14\n" +
+	"\x05count\x18\x03 \x01(\x04R\x05count\"\xe7\x01\n" +
 	"\x0fVerdictApproval\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\tR\x05group\x12\x14\n" +
@@ -6011,7 +6123,7 @@ func file_record_proto_rawDescGZIP() []byte {
 }
 
 var file_record_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_record_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_record_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_record_proto_goTypes = []any{
 	(LossReason)(0),          // 0: provost.record.v1.LossReason
 	(*Event)(nil),            // 1: provost.record.v1.Event
@@ -6050,23 +6162,24 @@ var file_record_proto_goTypes = []any{
 	(*BundleActivation)(nil), // 34: provost.record.v1.BundleActivation
 	(*ActivePolicy)(nil),     // 35: provost.record.v1.ActivePolicy
 	(*Verdict)(nil),          // 36: provost.record.v1.Verdict
-	(*VerdictApproval)(nil),  // 37: provost.record.v1.VerdictApproval
-	(*Approval)(nil),         // 38: provost.record.v1.Approval
-	(*Revocation)(nil),       // 39: provost.record.v1.Revocation
-	(*Approvers)(nil),        // 40: provost.record.v1.Approvers
-	(*Action)(nil),           // 41: provost.record.v1.Action
-	(*Outcome)(nil),          // 42: provost.record.v1.Outcome
-	(*Erased)(nil),           // 43: provost.record.v1.Erased
-	(*ErasedVerdicts)(nil),   // 44: provost.record.v1.ErasedVerdicts
-	(*Pruned)(nil),           // 45: provost.record.v1.Pruned
-	(*Closed)(nil),           // 46: provost.record.v1.Closed
-	(*Dropped)(nil),          // 47: provost.record.v1.Dropped
-	(*Disclosed)(nil),        // 48: provost.record.v1.Disclosed
-	(*EntryRange)(nil),       // 49: provost.record.v1.EntryRange
-	(*Backup)(nil),           // 50: provost.record.v1.Backup
-	(*Restore)(nil),          // 51: provost.record.v1.Restore
-	(*Damage)(nil),           // 52: provost.record.v1.Damage
-	nil,                      // 53: provost.record.v1.Action.ParametersEntry
+	(*VerdictStep)(nil),      // 37: provost.record.v1.VerdictStep
+	(*VerdictApproval)(nil),  // 38: provost.record.v1.VerdictApproval
+	(*Approval)(nil),         // 39: provost.record.v1.Approval
+	(*Revocation)(nil),       // 40: provost.record.v1.Revocation
+	(*Approvers)(nil),        // 41: provost.record.v1.Approvers
+	(*Action)(nil),           // 42: provost.record.v1.Action
+	(*Outcome)(nil),          // 43: provost.record.v1.Outcome
+	(*Erased)(nil),           // 44: provost.record.v1.Erased
+	(*ErasedVerdicts)(nil),   // 45: provost.record.v1.ErasedVerdicts
+	(*Pruned)(nil),           // 46: provost.record.v1.Pruned
+	(*Closed)(nil),           // 47: provost.record.v1.Closed
+	(*Dropped)(nil),          // 48: provost.record.v1.Dropped
+	(*Disclosed)(nil),        // 49: provost.record.v1.Disclosed
+	(*EntryRange)(nil),       // 50: provost.record.v1.EntryRange
+	(*Backup)(nil),           // 51: provost.record.v1.Backup
+	(*Restore)(nil),          // 52: provost.record.v1.Restore
+	(*Damage)(nil),           // 53: provost.record.v1.Damage
+	nil,                      // 54: provost.record.v1.Action.ParametersEntry
 }
 var file_record_proto_depIdxs = []int32{
 	2,  // 0: provost.record.v1.Event.process:type_name -> provost.record.v1.Process
@@ -6094,17 +6207,18 @@ var file_record_proto_depIdxs = []int32{
 	0,  // 22: provost.record.v1.LostCount.reason:type_name -> provost.record.v1.LossReason
 	31, // 23: provost.record.v1.WitnessState.answers:type_name -> provost.record.v1.WitnessAnswer
 	35, // 24: provost.record.v1.BundleActivation.policies:type_name -> provost.record.v1.ActivePolicy
-	41, // 25: provost.record.v1.Verdict.actions:type_name -> provost.record.v1.Action
-	37, // 26: provost.record.v1.Verdict.approval:type_name -> provost.record.v1.VerdictApproval
-	53, // 27: provost.record.v1.Action.parameters:type_name -> provost.record.v1.Action.ParametersEntry
-	49, // 28: provost.record.v1.Erased.ranges:type_name -> provost.record.v1.EntryRange
-	44, // 29: provost.record.v1.Erased.verdicts:type_name -> provost.record.v1.ErasedVerdicts
-	49, // 30: provost.record.v1.Pruned.range:type_name -> provost.record.v1.EntryRange
-	31, // [31:31] is the sub-list for method output_type
-	31, // [31:31] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	42, // 25: provost.record.v1.Verdict.actions:type_name -> provost.record.v1.Action
+	38, // 26: provost.record.v1.Verdict.approval:type_name -> provost.record.v1.VerdictApproval
+	37, // 27: provost.record.v1.Verdict.steps:type_name -> provost.record.v1.VerdictStep
+	54, // 28: provost.record.v1.Action.parameters:type_name -> provost.record.v1.Action.ParametersEntry
+	50, // 29: provost.record.v1.Erased.ranges:type_name -> provost.record.v1.EntryRange
+	45, // 30: provost.record.v1.Erased.verdicts:type_name -> provost.record.v1.ErasedVerdicts
+	50, // 31: provost.record.v1.Pruned.range:type_name -> provost.record.v1.EntryRange
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_record_proto_init() }
@@ -6118,7 +6232,7 @@ func file_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_record_proto_rawDesc), len(file_record_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   53,
+			NumMessages:   54,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

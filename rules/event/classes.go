@@ -49,6 +49,7 @@ var subjects = []record.Class{
 
 	record.ClassPolicyVerdict, record.ClassPolicyOutcome, record.ClassPolicyLoaded, record.ClassPolicyError,
 	record.ClassPolicyMismatch,
+	record.ClassPolicyExceptionExpired,
 }
 
 // Planned are event types of the policy language which no source of this
@@ -56,7 +57,7 @@ var subjects = []record.Class{
 // never fire.
 var Planned = []string{
 	"memory.integrity", "agent.start", "agent.stop",
-	"policy.exception_expired", "policy.limit_reached", "policy.approval_used",
+	"policy.limit_reached", "policy.approval_used",
 }
 
 var subjectBit = func() map[record.Class]uint {
@@ -172,7 +173,7 @@ var (
 	setFinding = setAgent.Minus(setSelf.Union(setCommand, SetOf(record.ClassAgentEnrolled, record.ClassAgentFrame,
 		record.ClassAgentDropped, record.ClassAgentHooks, record.ClassAgentStopped)))
 	setPolicy  = group(record.ClassPolicyVerdict)
-	setVerdict = SetOf(record.ClassPolicyVerdict, record.ClassPolicyError, record.ClassPolicyMismatch)
+	setVerdict = SetOf(record.ClassPolicyVerdict, record.ClassPolicyError, record.ClassPolicyExceptionExpired, record.ClassPolicyMismatch)
 
 	// setActor are the acts of a process in the guest.
 	setActor = setProcess.Union(setFile, setNetwork, setDNS, setMemory, setKernel, setAuth, setSelf)

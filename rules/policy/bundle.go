@@ -70,6 +70,7 @@ type Bundle struct {
 // goroutines, each with an Event of its own.
 type Policy struct {
 	Name        string
+	Number      int // place in Bundle.Policies
 	Title       string
 	Description string
 	Owner       string

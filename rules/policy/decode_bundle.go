@@ -302,4 +302,7 @@ func (l *loader) policies(v *env, blocks []*hclsyntax.Block, out *Bundle) {
 		l.rep.file(hcl.DiagWarning, CodeNoEffect, l.names[0], "No policies", "The bundle has no policy block, so it judges nothing.")
 	}
 	sort.Slice(out.Policies, func(i, j int) bool { return out.Policies[i].Name < out.Policies[j].Name })
+	for i, p := range out.Policies {
+		p.Number = i
+	}
 }

@@ -13,6 +13,8 @@ import (
 const (
 	maxCount = 10_000
 	maxSteps = 8
+	// MaxCaptures bounds Policy.Captures.
+	MaxCaptures = 64
 	// DefaultKeys is how many keys a window has where its policy does not say.
 	DefaultKeys = 4_096
 	maxKeys     = 100_000

@@ -47,6 +47,9 @@ func (l *loader) policy(v *env, b *hclsyntax.Block) *Policy {
 	l.prevents(v, b, p)
 	l.limit(v, b, p)
 	l.pointless(b, p)
+	if len(p.Captures) > MaxCaptures {
+		l.rep.err(CodeTooComplex, b.DefRange(), "Too many values of earlier steps", fmt.Sprintf("A policy may read %d different values of step.* and threshold.*.", MaxCaptures))
+	}
 	if !ok || l.rep.hasErrors() { // the bundle is refused as a whole
 		return nil
 	}

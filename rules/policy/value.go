@@ -39,9 +39,45 @@ func (v *Value) AppendKey(b []byte, e *event.Event) []byte {
 			return append(b, 1)
 		}
 		return append(b, 0)
+	case event.KindAddress:
+		a, ok := e.Addr(v.field)
+		if !ok {
+			return append(b, 0)
+		}
+		bytes := a.As16()
+		return append(append(b, byte(a.BitLen())), bytes[:]...)
 	}
 	s, ok := e.Str(v.field)
 	return appendText(b, s, ok)
+}
+
+// Has reports whether e has the value.
+func (v *Value) Has(e *event.Event) bool {
+	if v.key != "" {
+		_, ok := e.Metadata(v.key)
+		return ok
+	}
+	return e.Has(v.field)
+}
+
+// Bound returns the value, which shares memory with e.
+func (v *Value) Bound(e *event.Event) event.Bound {
+	if v.key != "" {
+		s, ok := e.Metadata(v.key)
+		return event.Bound{Present: ok, Str: s}
+	}
+	switch v.field.Info().Kind {
+	case event.KindNumber:
+		n, ok := e.Num(v.field)
+		return event.Bound{Present: ok, Num: n}
+	case event.KindBool:
+		if e.Bool(v.field) {
+			return event.Bound{Present: true, Num: 1}
+		}
+		return event.Bound{Present: true}
+	}
+	s, ok := e.Str(v.field)
+	return event.Bound{Present: ok, Str: s}
 }
 
 func appendText(b []byte, s string, ok bool) []byte {

@@ -1,0 +1,376 @@
+package rules
+
+import (
+	"bytes"
+	"slices"
+	"time"
+	"unsafe"
+
+	"github.com/provostd/provost/rules/event"
+	"github.com/provostd/provost/rules/policy"
+)
+
+// Bounds of what the windows of one VM hold. They take part in what is decided,
+// so they are constants.
+const (
+	// MaxWindowBytes bounds all windows of one VM together: where they have more,
+	// the one that holds most gives up keys.
+	MaxWindowBytes = 16 << 20
+	// keyBytes, times its max_keys, bounds one window.
+	keyBytes = 1024
+	// slotBytes is what a key takes without its contents.
+	slotBytes = int(unsafe.Sizeof(slot{})) + 64 // and in the map
+)
+
+// instant is one thing that was counted.
+type instant struct {
+	mono  int64
+	index uint64 // leaf
+	value key    // of a threshold with distinct
+}
+
+// ring holds instants, the oldest first. Its buffer has a power of two of places.
+type ring struct {
+	buf     []instant
+	head, n int
+}
+
+func (r *ring) at(i int) *instant { return &r.buf[(r.head+i)&(len(r.buf)-1)] }
+
+func (r *ring) push(x instant) {
+	if r.n == len(r.buf) {
+		buf := make([]instant, max(1, 2*r.n))
+		for i := range r.n {
+			buf[i] = *r.at(i)
+		}
+		r.buf, r.head = buf, 0
+	}
+	r.n++
+	*r.at(r.n - 1) = x
+}
+
+func (r *ring) pop() {
+	r.head = (r.head + 1) & (len(r.buf) - 1)
+	r.n--
+}
+
+// remove takes out the instant at place i.
+func (r *ring) remove(i int) {
+	for ; i < r.n-1; i++ {
+		*r.at(i) = *r.at(i + 1)
+	}
+	r.n--
+}
+
+// expire drops what is not later than a time.
+func (r *ring) expire(until int64) {
+	for r.n > 0 && r.at(0).mono <= until {
+		r.pop()
+	}
+}
+
+func (r *ring) clear() { r.head, r.n = 0, 0 }
+
+// captured is a value of an earlier step.
+type captured struct {
+	number int // of the policy's Captures
+	value  event.Bound
+}
+
+// progress is how far a key has come in a sequence: its steps before some
+// step are done.
+type progress struct {
+	live   bool
+	start  int64  // of the first event
+	taken  uint64 // events so far of the step that comes next
+	values []captured
+	done   []doneStep // the steps, in order
+}
+
+type doneStep struct {
+	index uint64 // leaf that completed it
+	count uint64
+}
+
+// slot is what is held of one key.
+type slot struct {
+	key   key
+	mono  int64  // of its newest event
+	index uint64 // leaf of its newest event
+	run   uint64 // of a sequence: events of its first step in a row
+	ring  ring
+	steps []progress // of a sequence: by number of steps done, less one
+	cost  int
+
+	prev, next int32 // in order of use; -1 at the ends
+}
+
+func (s *slot) size() int {
+	n := slotBytes + len(s.ring.buf)*int(unsafe.Sizeof(instant{}))
+	for i := range s.steps {
+		g := &s.steps[i]
+		n += int(unsafe.Sizeof(progress{})) + len(g.done)*int(unsafe.Sizeof(doneStep{})) + len(g.values)*int(unsafe.Sizeof(captured{}))
+		for _, v := range g.values {
+			n += len(v.value.Str)
+		}
+	}
+	return n
+}
+
+// idle reports whether the slot has no contents.
+func (s *slot) idle() bool {
+	return s.ring.n == 0 && !slices.ContainsFunc(s.steps, func(g progress) bool { return g.live })
+}
+
+// table is what one window remembers: for each key a slot, in order of use.
+type table struct {
+	id     policy.Digest // StateDigest of the window
+	policy string
+	seen   bool  // of a first_seen: slots have no contents
+	since  int64 // of a first_seen: host monotone time when it began
+	plain  bool  // neither keys nor contents are made of words
+	limit  int   // keys
+	span   int64 // length of the window
+
+	byKey          map[key]int32
+	slots          []slot
+	free           []int32
+	oldest, newest int32
+	bytes          int
+
+	givenUp  uint64 // since the last report
+	reported int64  // host monotone time of that report, 0 for never
+}
+
+func newTable(id policy.Digest, owner string) *table {
+	return &table{id: id, policy: owner, byKey: make(map[key]int32), oldest: -1, newest: -1}
+}
+
+// find returns the slot of a key, or nil.
+func (t *table) find(k key) *slot {
+	if i, ok := t.byKey[k]; ok {
+		return &t.slots[i]
+	}
+	return nil
+}
+
+// take returns the slot of a key, a new one where there is none, and makes it
+// the newest. It stays in place until the next take or drop.
+func (t *table) take(k key, mono int64, index uint64) *slot {
+	i, ok := t.byKey[k]
+	if ok {
+		t.unlink(i)
+	} else {
+		i = t.add(k)
+	}
+	t.link(i)
+	s := &t.slots[i]
+	s.mono, s.index = mono, index
+	return s
+}
+
+func (t *table) add(k key) int32 {
+	var i int32
+	if n := len(t.free); n > 0 {
+		i, t.free = t.free[n-1], t.free[:n-1]
+	} else {
+		i = int32(len(t.slots))
+		t.slots = append(t.slots, slot{})
+	}
+	s := &t.slots[i]
+	buf := s.ring.buf
+	*s = slot{key: k, ring: ring{buf: buf}}
+	t.byKey[k] = i // its size is accounted for when it is settled
+	return i
+}
+
+// keptRing is how large a buffer may be that an empty slot keeps.
+const keptRing = 64
+
+func (t *table) drop(s *slot) {
+	i := t.byKey[s.key]
+	t.unlink(i)
+	delete(t.byKey, s.key)
+	t.bytes -= s.cost
+	buf := s.ring.buf
+	if len(buf) > keptRing {
+		buf = nil
+	}
+	*s = slot{ring: ring{buf: buf}}
+	t.free = append(t.free, i)
+}
+
+func (t *table) unlink(i int32) {
+	s := &t.slots[i]
+	if s.prev >= 0 {
+		t.slots[s.prev].next = s.next
+	} else {
+		t.oldest = s.next
+	}
+	if s.next >= 0 {
+		t.slots[s.next].prev = s.prev
+	} else {
+		t.newest = s.prev
+	}
+}
+
+func (t *table) link(i int32) {
+	s := &t.slots[i]
+	s.prev, s.next = t.newest, -1
+	if t.newest >= 0 {
+		t.slots[t.newest].next = i
+	} else {
+		t.oldest = i
+	}
+	t.newest = i
+}
+
+// account brings the table's size up to date with a changed slot.
+func (t *table) account(s *slot) {
+	size := s.size()
+	t.bytes += size - s.cost
+	s.cost = size
+}
+
+// trim gives up the oldest keys where there are too many, and two that are over.
+func (t *table) trim(now int64) {
+	for len(t.byKey) > t.limit || t.bytes > keyBytes*t.limit && len(t.byKey) > 1 {
+		t.giveUp(now)
+	}
+	for range 2 {
+		if t.oldest == t.newest || t.slots[t.oldest].mono > now-t.span {
+			return
+		}
+		t.giveUp(now)
+	}
+}
+
+// giveUp drops the oldest key. One whose window is over loses nothing by it.
+func (t *table) giveUp(now int64) {
+	s := &t.slots[t.oldest]
+	if s.mono > now-t.span {
+		t.givenUp++
+	}
+	t.drop(s)
+}
+
+// each calls f with every slot, the one that was not used for longest first.
+// f may drop the slot it was given.
+func (t *table) each(f func(*slot)) {
+	for i := t.oldest; i >= 0; {
+		next := t.slots[i].next
+		f(&t.slots[i])
+		i = next
+	}
+}
+
+// forget drops what was made of the words of erased entries. A key is made of
+// the words of all its entries, so it stays while one of them does.
+func (t *table) forget(erased func(uint64) bool) {
+	t.each(func(s *slot) {
+		for i := 0; i < s.ring.n; {
+			if erased(s.ring.at(i).index) {
+				s.ring.remove(i)
+			} else {
+				i++
+			}
+		}
+		for i := range s.steps {
+			if slices.ContainsFunc(s.steps[i].done, func(d doneStep) bool { return erased(d.index) }) {
+				s.steps[i] = progress{}
+			}
+		}
+		if s.idle() && (!t.seen || erased(s.index)) {
+			t.drop(s)
+		} else {
+			t.account(s)
+		}
+	})
+}
+
+// windows are the tables of one policy, made ready for the engine.
+type windows struct {
+	main      *table // of threshold, sequence or first_seen
+	limit     *table
+	escalates []*table
+}
+
+func (w *windows) all() []*table {
+	return slices.DeleteFunc(append([]*table{w.main, w.limit}, w.escalates...), func(t *table) bool { return t == nil })
+}
+
+// openWindows finds the tables of the engine's policies, makes those that are
+// missing for policies that are on, and drops those of no policy.
+func (st *State) openWindows(e *Engine) {
+	old := st.tables
+	st.tables = make(map[policy.Digest]*table)
+	st.windows = make([]windows, len(e.bundle.Policies))
+	st.windowBytes = 0
+	for i, p := range e.bundle.Policies {
+		open := func(id policy.Digest, keys int, span time.Duration, words bool) *table {
+			t := old[id]
+			if t == nil {
+				t = newTable(id, p.Name)
+				if p.FirstSeen != nil && id == p.FirstSeen.StateDigest {
+					if st.modes[i] == policy.ModeOff {
+						return nil // learning begins when the policy does
+					}
+					t.seen, t.since = true, st.mono
+				}
+			}
+			t.limit, t.span, t.plain = keys, int64(span), !words
+			st.tables[id] = t
+			st.windowBytes += t.bytes
+			return t
+		}
+		w := &st.windows[i]
+		switch {
+		case p.Threshold != nil:
+			w.main = open(p.Threshold.StateDigest, p.Threshold.MaxKeys, p.Threshold.Window, worded(p.Threshold))
+		case p.Sequence != nil:
+			w.main = open(p.Sequence.StateDigest, p.Sequence.MaxKeys, p.Sequence.Within, true)
+		case p.FirstSeen != nil:
+			w.main = open(p.FirstSeen.StateDigest, p.FirstSeen.MaxKeys, p.FirstSeen.History, true)
+		}
+		if p.Limit != nil && p.Limit.Scope == policy.LimitVM {
+			w.limit = open(p.Limit.StateDigest, 1, p.Limit.Per, false)
+		}
+		for _, x := range p.Escalates {
+			w.escalates = append(w.escalates, open(x.Threshold.StateDigest, x.Threshold.MaxKeys, x.Threshold.Window, worded(x.Threshold)))
+		}
+	}
+}
+
+func worded(h *policy.Threshold) bool { return len(h.By) > 0 || h.Distinct != nil }
+
+// keep accounts for a slot that was changed, and holds the window and all
+// windows of the VM within their bounds. Where they have too much, the largest
+// gives up its oldest keys, so that a guest which floods one policy takes
+// nothing from the others.
+func (st *State) keep(t *table, s *slot) {
+	before := t.bytes
+	t.account(s)
+	t.trim(st.mono)
+	st.windowBytes += t.bytes - before
+	st.lost = st.lost || t.givenUp > 0
+	for st.windowBytes > MaxWindowBytes {
+		fattest := t
+		for _, o := range st.tables {
+			if o.bytes > fattest.bytes || o.bytes == fattest.bytes && bytes.Compare(o.id[:], fattest.id[:]) < 0 {
+				fattest = o
+			}
+		}
+		before := fattest.bytes
+		for range len(fattest.byKey)/64 + 1 {
+			fattest.giveUp(st.mono)
+		}
+		st.windowBytes += fattest.bytes - before
+		st.lost = st.lost || fattest.givenUp > 0
+	}
+}
+
+// drop gives up a slot that has nothing left to remember.
+func (st *State) drop(t *table, s *slot) {
+	st.windowBytes -= s.cost
+	t.drop(s)
+}
