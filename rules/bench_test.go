@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/rules/event"
@@ -133,5 +134,42 @@ func benchEval(b *testing.B, e *Engine, f *feed) {
 		if i++; i == len(f.leaves) {
 			i = 2
 		}
+	}
+}
+
+// windowRound is how many keys the window of BenchmarkWindow holds. Each comes
+// once in a round, far from the one before it.
+const windowRound, windowStride = 100_000, 61_803
+
+// BenchmarkWindow counts a match in a window of 100,000 keys: the window alone.
+func BenchmarkWindow(b *testing.B) {
+	p := load(b, "policy \"p\" {\n on = [\"file.modify\"]\n threshold {\n count = 10\n by = [file.inode]\n window = \"2s\"\n max_keys = 100000\n }\n}\n").Policies[0]
+	e, st, f := engine(b, load(b, fiveConditions), Options{}), &State{}, &feed{}
+	f.genesis(b, "")
+	run(b, e, st, f)
+	t := newTable(p.Threshold.StateDigest, p.Name)
+	t.limit, t.span = p.Threshold.MaxKeys, int64(p.Threshold.Window)
+	st.tables = map[policy.Digest]*table{t.id: t}
+	j := judgement{engine: e, state: st, leaf: &record.Leaf{}}
+	ev := matching(b)
+	n := 0
+	one := func() {
+		ev.SetNumber(event.FileInode, uint64(n*windowStride%windowRound))
+		st.mono += int64(8 * time.Microsecond) // 2.5 rounds in a window
+		j.leaf.Index++
+		if _, reached := j.count(t, p.Threshold, ev); reached {
+			b.Fatal("the threshold was reached")
+		}
+		n++
+	}
+	for range 3 * windowRound {
+		one()
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		one()
+	}
+	if st.Keys() != windowRound || st.lost {
+		b.Fatalf("the window holds %d keys", st.Keys())
 	}
 }

@@ -127,6 +127,9 @@ func measureReplay(t *testing.T, report reporter) {
 		}
 	})
 	report("rules.replay.100", 1e9/nanoseconds(r), "entries/s", "target>=500000")
+	win := testing.Benchmark(BenchmarkWindow)
+	report("rules.window.100000", nanoseconds(win)/1000, "us/entry", "target<=0.6")
+	report("rules.window.100000.allocs", float64(win.AllocsPerOp()), "allocs/entry", "target<=0")
 }
 
 func measureLoad(t *testing.T, report reporter) {

@@ -15,11 +15,11 @@ import (
 const (
 	// MaxWindowBytes bounds all windows of one VM together: where they have more,
 	// the one that holds most gives up keys.
-	MaxWindowBytes = 16 << 20
+	MaxWindowBytes = 32 << 20
 	// keyBytes, times its max_keys, bounds one window.
-	keyBytes = 1024
+	keyBytes = 512
 	// slotBytes is what a key takes without its contents.
-	slotBytes = int(unsafe.Sizeof(slot{})) + 64 // and in the map
+	slotBytes = int(unsafe.Sizeof(slot{})) + 48 // and in the map
 )
 
 // instant is one thing that was counted.
