@@ -18,9 +18,6 @@ import (
 func (c *checker) call(x *hclsyntax.FunctionCallExpr, ctx *hcl.EvalContext) {
 	f := functions[x.Name]
 	switch {
-	case f == nil && plannedFuncs[x.Name]:
-		c.fail(CodeUnsupported, x.NameRange, "Not supported by this version", fmt.Sprintf("The function %s() is not supported by this version.", x.Name))
-		return
 	case f == nil:
 		fix := suggest(x.Name, functionNames)
 		c.failFix(CodeUnknownFunc, x.NameRange, fix, "Unknown function", fmt.Sprintf("There is no function %q.%s", x.Name, didYouMean(fix)))
@@ -235,6 +232,14 @@ func (c *checker) constArgument(f *fn, i int, p param, x hclsyntax.Expression, c
 		_, err = constPorts(v)
 	case pIndex:
 		err = checkIndex(v)
+	case pClock:
+		err = checkPattern(v, func(s string) error { _, err := parseClock(s); return err })
+	case pZone:
+		err = checkPattern(v, func(s string) error { _, err := parseZone(s); return err })
+	case pLong:
+		if v.Type() != cty.String || len(v.AsString()) < minBase64 {
+			err = fmt.Errorf("want a text of at least %d bytes", minBase64)
+		}
 	}
 	if err != nil {
 		c.fail(code, x.Range(), "Invalid argument", fmt.Sprintf("Argument %d of %s is wrong: %s.", i+1, usage(f), err))
@@ -291,6 +296,11 @@ func checkIndex(v cty.Value) error {
 // pair checks arguments against each other.
 func (c *checker) pair(x *hclsyntax.FunctionCallExpr, ctx *hcl.EvalContext) {
 	switch x.Name {
+	case "between":
+		from, _ := c.constText(x.Args[1], ctx)
+		if to, ok := c.constText(x.Args[2], ctx); ok && from == to {
+			c.fail(CodeFuncArgument, x.Range(), "Invalid argument", fmt.Sprintf("The span from %s to %s is empty.", from, to))
+		}
 	case "contains":
 		c.containsPair(x, ctx)
 	case "startswith", "startswith_i":

@@ -67,6 +67,10 @@ func (c *compiler) call(x *hclsyntax.FunctionCallExpr) (term, bool) {
 		return c.portIn(x)
 	case "has":
 		return c.has(x)
+	case "between", "hour", "weekday":
+		return c.clock(x)
+	case "base64_contains":
+		return c.base64Contains(x)
 	case "argv":
 		return c.argv(x)
 	case "has_arg":

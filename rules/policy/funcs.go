@@ -31,6 +31,9 @@ const (
 	pBools                    // list of bools
 	pField                    // a field
 	pIndex                    // constant whole number from 0
+	pClock                    // constant time of the day
+	pZone                     // constant time zone
+	pLong                     // constant string of at least minBase64 bytes
 )
 
 var paramNames = [...]string{
@@ -39,6 +42,7 @@ var paramNames = [...]string{
 	pTexts: "list of strings", pScalar: "string or number", pSized: "string or list", pAddress: "address field",
 	pCIDRs: "constant list of prefixes", pNumber: "number", pPorts: "constant list of ports",
 	pBools: "list of true/false values", pField: "field", pIndex: "constant whole number from 0",
+	pClock: "constant time of the day", pZone: "constant time zone", pLong: "constant string",
 }
 
 // fn is one function of the language.
@@ -50,11 +54,9 @@ type fn struct {
 	impl func(args []cty.Value) (cty.Value, error)
 	// ofEvent marks functions that read the event besides their arguments.
 	ofEvent bool
+	null    bool // a number that may be missing
 	doc     string
 }
-
-// plannedFuncs are functions of the language that this version refuses.
-var plannedFuncs = map[string]bool{"hour": true, "weekday": true, "between": true, "base64_contains": true}
 
 var functions = make(map[string]*fn)
 var functionNames []string
@@ -95,6 +97,10 @@ func functionTable() []*fn {
 		{name: "is_external", params: []param{pAddress}, ret: cty.Bool, impl: addrPredicate(isExternal), doc: "whether the address is neither private nor multicast, unspecified or broadcast"},
 		{name: "port_in", params: []param{pNumber, pPorts}, ret: cty.Bool, impl: portInImpl, doc: "whether the port is in the list of ports and ranges"},
 		{name: "has", params: []param{pField}, ret: cty.Bool, impl: hasImpl, doc: "whether the field is present; a list, whether it has elements"},
+		{name: "between", params: []param{pText, pClock, pClock, pZone}, ret: cty.Bool, impl: timeImpl(cty.False, betweenValue), doc: "whether the time is between the times of the day, the first included; over midnight if the first is later"},
+		{name: "hour", params: []param{pText, pZone}, ret: cty.Number, null: true, impl: timeImpl(cty.NullVal(cty.Number), hourValue), doc: "hour of the time, 0 to 23"},
+		{name: "weekday", params: []param{pText, pZone}, ret: cty.String, impl: timeImpl(cty.NullVal(cty.String), weekdayValue), doc: "day of the time: Monday to Sunday"},
+		{name: "base64_contains", params: []param{pText, pLong}, ret: cty.Bool, impl: textPredicate(base64Contains), doc: "whether the string has Base64 in it of a text that has the second, of 4 bytes or more, in it"},
 		{name: "argv", params: []param{pIndex}, ret: cty.String, ofEvent: true, doc: "the n-th element of process.args; missing beyond its end"},
 		{name: "has_arg", params: []param{pText}, ret: cty.Bool, ofEvent: true, doc: "whether process.args has the string"},
 	}
@@ -148,7 +154,7 @@ func ctyFunction(f *fn, impl func([]cty.Value) (cty.Value, error)) function.Func
 			return impl(args)
 		},
 	}
-	if f.ret != cty.String {
+	if f.ret != cty.String && !f.null {
 		spec.RefineResult = func(b *cty.RefinementBuilder) *cty.RefinementBuilder { return b.NotNull() }
 	}
 	return function.New(spec)

@@ -64,7 +64,7 @@ func (v *Value) Has(e *event.Event) bool {
 func (v *Value) Bound(e *event.Event) event.Bound {
 	if v.key != "" {
 		s, ok := e.Metadata(v.key)
-		return event.Bound{Present: ok, Str: s}
+		return event.Bound{Present: ok, Str: event.Normalize(s)}
 	}
 	switch v.field.Info().Kind {
 	case event.KindNumber:

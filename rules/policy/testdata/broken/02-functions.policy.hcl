@@ -16,6 +16,10 @@ policy "functions" {
     startswith(process.executable) ||
     matches(process.name, process.executable) ||
     between(event.time, "07:00", "19:00") ||
+    between(event.time, "7:00", "19:00", "UTC") ||
+    between(event.time, "07:00", "07:00", "UTC") ||
+    weekday(event.time, "Local") == "Sunday" ||
+    base64_contains(process.command_line, "sh") ||
     anytrue([for a in process.ancestors : a.nam == "x"]) ||
     anytrue([for process in process.ancestors : true]) ||
     has(process.args_truncated) ||
