@@ -99,8 +99,7 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
-// judge returns the policies of a bundle that match one event.
-func judge(t testing.TB, res *Result, class record.Class, e *record.Event) []string {
+func engineOf(t testing.TB, res *Result) *rules.Engine {
 	t.Helper()
 	files := make(fstest.MapFS)
 	for _, f := range res.Files {
@@ -114,6 +113,13 @@ func judge(t testing.TB, res *Result, class record.Class, e *record.Event) []str
 	if err != nil {
 		t.Fatal(err)
 	}
+	return engine
+}
+
+// judge returns the policies of a bundle that match one event.
+func judge(t testing.TB, res *Result, class record.Class, e *record.Event) []string {
+	t.Helper()
+	engine := engineOf(t, res)
 	st := &rules.State{}
 	genesis := &record.Genesis{DomainUuid: "6b0c1a52-6b44-4f0e-8f0e-2d9a4f8f1c11", DomainName: "web-1", Cause: "define"}
 	var names []string

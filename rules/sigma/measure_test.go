@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/fstest"
 
+	"github.com/provostd/provost/chain/record"
+	"github.com/provostd/provost/rules"
 	"github.com/provostd/provost/rules/policy"
 )
 
@@ -50,8 +52,11 @@ func TestMeasure(t *testing.T) {
 	if b == nil {
 		t.Fatal(diags)
 	}
-	slow := 0
+	slow, unguarded := 0, 0
 	for _, p := range b.Policies {
+		if p.Condition == nil || len(p.Condition.Guards()) == 0 {
+			unguarded++
+		}
 		if p.Condition != nil && len(p.Condition.Slow()) > 0 {
 			slow++
 		}
@@ -63,7 +68,33 @@ func TestMeasure(t *testing.T) {
 	for _, dir := range sortedKeys(keysOf(total)) {
 		t.Logf("%s: %d of %d", dir, done[dir], total[dir])
 	}
-	t.Logf("all: %d of %d rules, %d policies, %d with parts without a closure, warnings %v", res.Converted(), len(res.Rules), len(b.Policies), slow, codes)
+	t.Logf("all: %d of %d rules, %d policies, %d with parts without a closure, %d that no index narrows, warnings %v", res.Converted(), len(res.Rules), len(b.Policies), slow, unguarded, codes)
+}
+
+// BenchmarkMeasure judges executions with all rules that -sigma names.
+func BenchmarkMeasure(b *testing.B) {
+	if *rulesDir == "" {
+		b.Skip("needs -sigma DIR")
+	}
+	sources, err := Read(*rulesDir)
+	if err != nil {
+		b.Fatal(err)
+	}
+	engine := engineOf(b, convert(b, Options{}, sources...))
+	events := []*record.Event{
+		exec("/usr/bin/ls", "ls", "-l", "/home/a"), exec("/usr/bin/git", "git", "commit", "-m", "text"),
+		exec("/usr/lib/systemd/systemd", "systemd", "--user"), exec("/usr/bin/cc1", "cc1", "-quiet", "-I", "include", "a.c", "-o", "a.o"),
+	}
+	st := &rules.State{}
+	leaf := record.Leaf{Origin: record.OriginGuest, Header: record.Header{Class: record.ClassProcessExec}}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		leaf.Index, leaf.Mono = uint64(i), int64(i)
+		v, err := engine.Eval(st, leaf, record.Hash{}, events[i%len(events)])
+		if err != nil || len(v) > 0 {
+			b.Fatalf("%v, %v", v, err)
+		}
+	}
 }
 
 func keysOf(m map[string]int) map[string]bool {
