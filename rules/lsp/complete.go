@@ -11,7 +11,7 @@ import (
 
 func (s *server) completion(_ context.Context, p positionParams) ([]completionItem, error) {
 	dir, name, text, err := s.open(p.TextDocument.URI)
-	if err != nil || !isPolicy(name) || len(text) > policy.MaxFileSize {
+	if err != nil || !isPolicy(name) && !isTest(name) || len(text) > policy.MaxFileSize {
 		return []completionItem{}, err
 	}
 	s.mu.Lock()
@@ -20,12 +20,16 @@ func (s *server) completion(_ context.Context, p positionParams) ([]completionIt
 	b := s.bundleOf(dir)
 	defer b.close()
 	at := offset(text, p.Position)
-	return complete(b, text, at, snippets), nil
+	return complete(b, name, text, at, snippets), nil
 }
 
-func complete(b *bundle, text []byte, at int, snippets bool) []completionItem {
+func complete(b *bundle, name string, text []byte, at int, snippets bool) []completionItem {
 	c := &completer{text: text, at: at, place: placeAt(text, at), bundle: b, snippets: snippets, items: []completionItem{}, replaced: make(map[int]span)}
-	c.complete()
+	if isTest(name) {
+		c.test()
+	} else {
+		c.complete()
+	}
 	return c.items
 }
 
@@ -94,10 +98,13 @@ func (c *completer) names(f *frame) {
 	if len(f.labels) > 0 {
 		label = f.labels[0]
 	}
-	shape, ok := policy.ShapeOf(f.typ, label)
-	if !ok {
-		return
+	if shape, ok := policy.ShapeOf(f.typ, label); ok {
+		c.shape(f, shape)
 	}
+}
+
+// shape offers what a block may hold.
+func (c *completer) shape(f *frame, shape policy.Shape) {
 	from := c.place.wordFrom
 	there := innerOf(c.text, f.start)
 	for _, a := range shape.Arguments {

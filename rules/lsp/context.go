@@ -17,6 +17,8 @@ import (
 // frame is an open brace: a block, or something else in an expression.
 type frame struct {
 	block  bool
+	key    string // an object: what it is the value of
+	object bool
 	typ    string
 	labels []string
 	start  int // byte behind the brace
@@ -84,7 +86,7 @@ func placeAt(text []byte, at int) *place {
 			}
 		case hclsyntax.TokenCBrace, hclsyntax.TokenTemplateSeqEnd:
 			if len(p.frames) > 1 {
-				if top.block {
+				if top.block || top.object {
 					p.pending = nil
 				}
 				p.frames = p.frames[:len(p.frames)-1]
@@ -108,6 +110,8 @@ func (p *place) open(t hclsyntax.Token) {
 	if t.Type == hclsyntax.TokenOBrace && top.block && top.attr == "" && len(p.pending) > 0 {
 		f.block, f.typ, f.labels = true, p.pending[0], p.pending[1:]
 		p.pending = nil
+	} else if t.Type == hclsyntax.TokenOBrace {
+		f.object, f.key = true, top.attr
 	}
 	p.frames = append(p.frames, f)
 }
@@ -120,16 +124,20 @@ func (p *place) line(t hclsyntax.Token, top *frame) {
 	case hclsyntax.TokenCParen, hclsyntax.TokenCBrack:
 		top.depth = max(0, top.depth-1)
 	case hclsyntax.TokenIdent:
-		if top.block && top.attr == "" {
+		if (top.block || top.object) && top.attr == "" {
 			p.pending = append(p.pending, string(t.Bytes))
 		}
-	case hclsyntax.TokenEqual:
-		if top.block && top.attr == "" && len(p.pending) > 0 {
+	case hclsyntax.TokenEqual, hclsyntax.TokenColon:
+		if (top.block && t.Type == hclsyntax.TokenEqual || top.object) && top.attr == "" && len(p.pending) > 0 {
 			top.attr = p.pending[len(p.pending)-1]
 			p.pending = nil
 		}
 	case hclsyntax.TokenNewline:
-		if top.block && top.depth == 0 {
+		if (top.block || top.object) && top.depth == 0 {
+			top.attr, p.pending = "", nil
+		}
+	case hclsyntax.TokenComma:
+		if top.object && top.depth == 0 {
 			top.attr, p.pending = "", nil
 		}
 	}

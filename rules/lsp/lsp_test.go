@@ -252,6 +252,48 @@ func TestCompletion(t *testing.T) {
 	}
 }
 
+func TestCompletionInTests(t *testing.T) {
+	e := newEditor(t, map[string]string{"00.policy.hcl": shared, "p.policy.hcl": whole})
+	const vm = "vm \"web\" {\n}\n"
+	for _, c := range []struct {
+		what, text string
+		want, not  []string
+	}{
+		{"blocks of a file", "|", []string{"test", "vm"}, []string{"policy"}},
+		{"arguments of a test", "test \"t\" {\n  policy = \"p\"\n  |\n}\n", []string{"vm", "event", "expect"}, []string{"policy", "severity"}},
+		{"policies", "test \"t\" {\n  policy = \"|\"\n}\n", []string{"p"}, []string{"is_shell"}},
+		{"domains", vm + "test \"t\" {\n  vm = \"|\"\n}\n", []string{"web"}, nil},
+		{"event types", "test \"t\" {\n  event \"|\"\n}\n", []string{"file.modify"}, nil},
+		{"groups of fields", "test \"t\" {\n  event \"file.modify\" {\n    |\n  }\n}\n", []string{"file", "process", "at"}, []string{"destination", "file.path"}},
+		{"fields of a group", "test \"t\" {\n  event \"file.modify\" {\n    file = { path = \"/x\", | }\n  }\n}\n", []string{"size", "hash"}, []string{"executable", "file.size"}},
+		{"fields of a group in a group", "test \"t\" {\n  event \"process.exec\" {\n    process = {\n      name = \"x\"\n      parent = { ex|", []string{"executable", "name"}, []string{"working"}},
+		{"values are the author's", "test \"t\" {\n  event \"process.exec\" {\n    process = { name = |", nil, []string{"executable"}},
+		{"values of a field", "test \"t\" {\n  event \"network.connect\" {\n    network = { direction = \"|", []string{"egress"}, nil},
+		{"expectations", "test \"t\" {\n  expect {\n    m|\n  }\n}\n", []string{"matched", "message"}, nil},
+		{"actions", "test \"t\" {\n  expect {\n    actions = [\"|\n", []string{"alert"}, nil},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			e.t = t
+			var items []completionItem
+			e.call("textDocument/completion", e.at("c.policytest.hcl", c.text), &items)
+			var labels []string
+			for _, it := range items {
+				labels = append(labels, it.Label)
+			}
+			for _, w := range c.want {
+				if !slices.Contains(labels, w) {
+					t.Errorf("%q is not offered: %v", w, labels)
+				}
+			}
+			for _, n := range c.not {
+				if slices.Contains(labels, n) {
+					t.Errorf("%q is offered", n)
+				}
+			}
+		})
+	}
+}
+
 // What completion offers is put in the place of the whole name.
 func TestCompletionEdit(t *testing.T) {
 	e := newEditor(t, map[string]string{"00.policy.hcl": shared})
@@ -418,6 +460,17 @@ func TestWords(t *testing.T) {
 	for _, b := range []string{"", "bundle", "list", "macro", "policy", "target", "exception", "approval", "threshold", "sequence", "step", "reset", "first_seen", "cooldown", "limit", "prevent", "escalate"} {
 		see(b, "")
 	}
+	for _, b := range []string{"", "vm", "test", "approval", "event", "recorded", "expect"} {
+		shape, ok := policy.TestShapeOf(b)
+		if !ok {
+			t.Errorf("there is no block %s in tests", b)
+		}
+		for _, a := range append(slices.Clone(shape.Arguments), shape.Blocks...) {
+			if testDocs[a] == "" {
+				t.Errorf("nothing is said of %q in %s of tests", a, b)
+			}
+		}
+	}
 	for _, k := range policy.ActionKinds {
 		if see("action", k); blockDocs["action "+k] == "" {
 			t.Errorf("nothing is said of the action %q", k)
@@ -436,7 +489,10 @@ func FuzzPlace(f *testing.F) {
 		}
 		at = max(0, min(at, len(text)))
 		b := &bundle{fsys: policy.Overlay(nil, map[string][]byte{"a.policy.hcl": text})}
-		if _, err := json.Marshal(complete(b, text, at, true)); err != nil {
+		if _, err := json.Marshal(complete(b, "a.policy.hcl", text, at, true)); err != nil {
+			t.Error(err)
+		}
+		if _, err := json.Marshal(complete(b, "a.policytest.hcl", text, at, false)); err != nil {
 			t.Error(err)
 		}
 		quotedDoc(text, at)

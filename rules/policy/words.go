@@ -50,6 +50,19 @@ var blockShapes = map[string]shape{
 	"cooldown": cooldownShape, "limit": limitShape, "prevent": preventShape, "escalate": escalateShape,
 }
 
+// TestShapeOf is ShapeOf for the blocks of tests. An event block has the groups
+// of fields of its type besides.
+func TestShapeOf(block string) (Shape, bool) {
+	s, ok := testShapes[block]
+	return Shape{Labels: s.labels, Arguments: s.attrs, Blocks: s.blocks}, ok
+}
+
+var testShapes = map[string]shape{
+	"": testFileShape, "vm": testVMShape, "test": testShape, "approval": testApprovalShape,
+	"event":    {what: "event", labels: 1, attrs: []string{"at", "repeat", "every"}, blocks: []string{"expect"}},
+	"recorded": testRecordedShape, "expect": testExpectShape,
+}
+
 // AliasesOf returns what other tools call a field, in order.
 func AliasesOf(field string) []string {
 	var all []string
