@@ -50,26 +50,24 @@ func pathField(name string) target {
 	return t
 }
 
-// fields that every act of a process has, as Sysmon names them.
+// actorFields are what every act of a process has, as Sysmon names them. It has
+// not all of them for each kind of record; rules for other tools have.
 var actorFields = map[string]target{
 	"Image":     pathField("process.executable"),
 	"ProcessId": field("process.pid"),
 	"User":      userName,
 	// Sysmon for Linux writes the user id.
-	"LogonId": field("user.id"),
-}
-
-// userName: the agent sends ids, and knows the name of user 0 only.
-var userName = target{expr: "user.name", kind: event.KindString, names: map[string]string{"root": "root"}}
-
-var processFields = with(actorFields, map[string]target{
+	"LogonId":           field("user.id"),
 	"CommandLine":       field("process.command_line"),
 	"ParentImage":       pathField("process.parent.executable"),
 	"ParentCommandLine": field("process.parent.command_line"),
 	"ParentProcessId":   field("process.parent.pid"),
 	"CurrentDirectory":  pathField("process.working_directory"),
 	"sha256":            field("process.hash.sha256"),
-})
+}
+
+// userName: the agent sends ids, and knows the name of user 0 only.
+var userName = target{expr: "user.name", kind: event.KindString, names: map[string]string{"root": "root"}}
 
 func fileFields(path string) map[string]target {
 	return with(actorFields, map[string]target{"TargetFilename": pathField(path)})
@@ -98,7 +96,7 @@ func with(base, more map[string]target) map[string]target {
 // categories are the log sources that have one kind of record. Sysmon's record
 // of a created file stands for one that was written over, too.
 var categories = map[string][]view{
-	"process_creation": {{on: []string{"process.exec"}, fields: processFields}},
+	"process_creation": {{on: []string{"process.exec"}, fields: actorFields}},
 	"file_event": {
 		{on: []string{"file.create", "file.modify"}, fields: fileFields("file.path")},
 		{suffix: "renamed", on: []string{"file.rename", "file.link"}, fields: fileFields("file.target_path")},
