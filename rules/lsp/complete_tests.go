@@ -115,7 +115,7 @@ var testDocs = map[string]string{
 	"recorded": "Entries as they were sealed, from a file beside the bundle.", "expect": "What is to come out. What is not said is not looked at.",
 	"name": "Name of the domain.", "uuid": "Its UUID.", "state": "Its state; default running.", "tags": "Its tags.", "metadata": "Its metadata.",
 	"policy": "The policy that the expectations are of.", "start": "When the test begins.",
-	"group": "The group that signed.", "condition": "What it covers.", "at": "When, since the start of the test, such as \"+30s\".",
+	"group": "The group that signed.", "signers": "How many signed; default: as many as the policy wants.", "condition": "What it covers.", "at": "When, since the start of the test, such as \"+30s\".",
 	"until": "For how long it is valid.", "max_uses": "How often it can be used.",
 	"repeat": "How many times; `each.index` counts from 0.", "every": "How far apart they are.",
 	"matched": "Whether the policy gives a verdict.", "verdicts": "How many.", "actions": "The kinds of all actions, in order.",
