@@ -62,6 +62,7 @@ type TestApproval struct {
 	At        time.Duration
 	Until     time.Duration
 	MaxUses   uint64
+	Signers   uint64 // 0: as many as the policy wants
 	Place
 }
 
@@ -155,7 +156,7 @@ var (
 	testVMShape   = shape{what: "vm", labels: 1, attrs: []string{"name", "uuid", "state", "tags", "metadata"}}
 	testShape     = shape{what: "test", labels: 1, attrs: []string{"policy", "vm", "start"}, blocks: []string{"approval", "event", "recorded", "expect"},
 		hints: map[string]string{"events": "event", "assert": "expect", "expects": "expect", "run": "event", "file": "recorded"}}
-	testApprovalShape = shape{what: "approval", labels: 1, attrs: []string{"group", "condition", "at", "until", "max_uses"}, hints: map[string]string{"expires": "until", "not_after": "until"}}
+	testApprovalShape = shape{what: "approval", labels: 1, attrs: []string{"group", "condition", "at", "until", "max_uses", "signers"}, hints: map[string]string{"expires": "until", "not_after": "until"}}
 	testRecordedShape = shape{what: "recorded", labels: 1, attrs: []string{"at"}, blocks: []string{"expect"}}
 	testExpectShape   = shape{what: "expect", attrs: []string{"matched", "verdicts", "actions", "message", "contains", "approved", "step", "exception", "suppressed", "error"},
 		hints: map[string]string{"match": "matched", "matches": "matched", "action": "actions", "messages": "message", "count": "verdicts", "verdict": "verdicts"}}
@@ -315,10 +316,17 @@ func (d *testDecoder) testApproval(b *hclsyntax.Block, t *Test) {
 	}
 	a.At, _ = d.offset(b.Body, "at")
 	a.MaxUses = uint64(d.number(d.env, b.Body, "max_uses", 1, maxCount))
+	a.Signers = uint64(d.number(d.env, b.Body, "signers", 1, 100))
+	if t.Policy != nil && t.Policy.Approval == nil {
+		d.rep.err(CodeNoEffect, b.DefRange(), "Approval without effect", fmt.Sprintf("Policy %q has no approval block, so nothing approves what it matches.", t.Policy.Name))
+		return
+	}
 	if c := b.Body.Attributes["condition"]; c != nil && t.Policy != nil {
-		if d.compile(d.env, c.Expr, policyTypes(t.Policy), false) != nil {
-			a.Condition = d.text(c.Expr.Range())
+		a.Condition = d.text(c.Expr.Range())
+		if strings.ContainsAny(a.Condition, "\r\n") {
+			d.rep.err(CodeBadValue, c.Expr.Range(), "Condition of several lines", "People sign the condition of an approval, which stands on one line.")
 		}
+		d.compile(d.env, c.Expr, policyTypes(t.Policy), false)
 	}
 	t.Approvals = append(t.Approvals, a)
 }

@@ -24,8 +24,10 @@ type outcome struct {
 }
 
 // fired tells the verdict on an entry from the report of a cooldown that ended
-// with it, and from an error.
-func fired(v *record.Verdict, index uint64) bool { return v.CauseIndex == index && v.Error == "" }
+// with it, from an error, and from what becomes of approvals.
+func fired(v *record.Verdict, index uint64) bool {
+	return v.CauseIndex == index && rules.ClassOf(v) == record.ClassPolicyVerdict
+}
 
 func (o *outcome) asked(part string, t *policy.Trace) {
 	if part == rules.PartCondition || part == rules.PartStep {
@@ -62,6 +64,8 @@ func (o *outcome) verdicts(all []*record.Verdict, index uint64) {
 		case v.Policy != o.policy.Name:
 		case v.Error != "":
 			o.errors = append(o.errors, v.Error)
+		case rules.ClassOf(v) == record.ClassApprovalUsedLate:
+			o.approved = append(o.approved, v.Approval.Id)
 		case fired(v, index):
 			o.fired = append(o.fired, v)
 			if s := o.policy.Sequence; s != nil {

@@ -2,6 +2,7 @@ package policytest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"regexp"
@@ -117,8 +118,8 @@ func (r *runner) test(t *policy.Test) *Result {
 			fail(e.Place, "%v", err)
 			return res
 		}
-		for i := range entries {
-			if err := r.judge(l, &entries[i], part); err != nil {
+		for _, p := range entries {
+			if err := r.happen(l, p, part); err != nil {
 				fail(e.Place, "%v", err)
 				return res
 			}
@@ -138,11 +139,52 @@ func (r *runner) test(t *policy.Test) *Result {
 	return res
 }
 
-// judge has one entry judged as a live one is, and once more under observation.
-func (r *runner) judge(l *log, e *entry, out *outcome) error {
-	live, err := r.engine.Eval(l.live, e.leaf, e.hash, e.payload)
+// maxOwn bounds the entries that policies cause with one: no verdict leads to
+// itself, so there are few.
+const maxOwn = 10_000
+
+// happen seals one entry, behind the approvals that come before it, has all of
+// them judged, and seals and judges what policies make of them, as the daemon
+// does.
+func (r *runner) happen(l *log, p pending, out *outcome) error {
+	queue, err := l.due(p.at)
 	if err != nil {
 		return err
+	}
+	queue = append(queue, p)
+	for n := 0; len(queue) > 0; n++ {
+		if n > maxOwn {
+			return fmt.Errorf("one entry has caused more than %d others: this is a defect of the engine, please report it", maxOwn)
+		}
+		e, err := l.seal(queue[0])
+		if err != nil {
+			return err
+		}
+		queue = queue[1:]
+		verdicts, err := r.judge(l, &e, out)
+		if err != nil {
+			return err
+		}
+		var own []pending
+		for _, v := range verdicts {
+			if v.Policy == "" && v.Error != "" {
+				return fmt.Errorf("the engine finds: %s", v.Error)
+			}
+			own = append(own, pending{record.Leaf{Origin: record.OriginPolicy, Header: record.Header{Class: rules.ClassOf(v)}}, v, l.now})
+		}
+		queue = append(own, queue...)
+	}
+	return nil
+}
+
+// judge has one entry judged as a live one is, and once more under observation.
+func (r *runner) judge(l *log, e *entry, out *outcome) ([]*record.Verdict, error) {
+	live, err := r.engine.Eval(l.live, e.leaf, e.hash, e.payload)
+	if errors.Is(err, rules.ErrNoPayload) {
+		err = nil // recorded after its payload was erased: the daemon goes on, too
+	}
+	if err != nil {
+		return nil, err
 	}
 	var broken error
 	o := &rules.Observer{
@@ -170,20 +212,20 @@ func (r *runner) judge(l *log, e *entry, out *outcome) error {
 		},
 	}
 	watched, err := r.engine.Observe(l.watched, e.leaf, e.hash, e.payload, o)
-	if err == nil {
+	if err == nil || errors.Is(err, rules.ErrNoPayload) {
 		err = broken
 	}
 	if err == nil {
 		err = same(live, watched)
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	out.verdicts(live, e.leaf.Index)
 	if r.coverage != nil && slices.ContainsFunc(live, func(v *record.Verdict) bool { return v.Policy == out.policy.Name && fired(v, e.leaf.Index) }) {
 		r.coverage.fired(out.policy)
 	}
-	return nil
+	return live, nil
 }
 
 // same holds the two ways of judging to one result.

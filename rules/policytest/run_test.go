@@ -231,6 +231,61 @@ test "recorded" {
 	}
 }
 
+const approvedPolicy = `
+policy "etc" {
+  mode = "enforce"
+  on = ["file.modify"]
+  condition = under(file.path, "/etc")
+  approval {
+    group = "team"
+    require = 2
+    grace = "10m"
+  }
+  action "alert" { message = "m" }
+}
+policy "watcher" {
+  mode = "enforce"
+  on = ["policy.verdict"]
+  condition = policy.name == "etc"
+  action "alert" { message = "${policy.name} fired" }
+}
+`
+
+func modify(lines ...string) string {
+	return "event \"file.modify\" {\nfile = { path = \"/etc/x\" }\n" + strings.Join(lines, "\n") + "\n}\n"
+}
+
+func approve(lines ...string) string {
+	return "approval \"CHG-1\" {\n" + strings.Join(lines, "\n") + "\n}\n"
+}
+
+// Approvals cover what they are for, as long as they last; what policies make of
+// entries is in the log that they judge.
+func TestApprovals(t *testing.T) {
+	const group, until = `group = "team"`, `until = "1h"`
+	for name, c := range map[string]struct{ test, want string }{
+		"covered":     {approve(group, until) + modify() + expect("matched = false", `approved = "CHG-1"`), ""},
+		"used up":     {approve(group, until, "max_uses = 1") + modify("repeat = 3") + expect("verdicts = 2", `approved = "CHG-1"`), ""},
+		"few signers": {approve(group, until, "signers = 1") + modify() + expect("matched = true"), ""},
+		"other group": {approve(`group = "others"`, until) + modify() + expect("matched = true"), ""},
+		"other scope": {approve(group, until, `condition = file.path == "/etc/y"`) + modify() + expect("matched = true"), ""},
+		"ended":       {approve(group, until) + modify(`at = "+61m"`) + expect("matched = true"), ""},
+		"late":        {approve(group, until, `at = "+5m"`) + modify() + modify(`at = "+6m"`) + expect("verdicts = 1", `approved = "CHG-1"`), ""},
+		"too late":    {approve(group, until, `at = "+11m"`) + modify() + modify(`at = "+12m"`, expect("matched = false")) + expect("verdicts = 1"), ""},
+		"not covered": {modify() + expect(`approved = "CHG-1"`), "approved is [], want CHG-1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := suite(t, approvedPolicy, "test \"x\" {\npolicy = \"etc\"\n"+c.test+"}\n", Options{})
+			if got := failures(r); (c.want == "") != (got == "") || !strings.Contains(got, c.want) {
+				t.Errorf("got:\n%s\nwant:\n%s", got, c.want)
+			}
+		})
+	}
+	if r := suite(t, approvedPolicy, "test \"x\" {\npolicy = \"watcher\"\n"+modify()+expect(`message = "etc fired"`)+"}\n", Options{}); !r.OK() {
+		t.Error(failures(r))
+	}
+}
+
 func TestRunEnds(t *testing.T) {
 	files := fstest.MapFS{"a.policy.hcl": {Data: []byte(header + shellPolicy)}}
 	b, _ := policy.LoadFS(files)
