@@ -37,7 +37,7 @@ func policyExplainCommand(a *app) func(context.Context, []string) error {
 		if x.find() == nil {
 			return &usageError{fmt.Sprintf("bundle %s in %s has no policy %q; it has: %s", b.Name, *dir, args[0], strings.Join(policyNames(b), ", "))}
 		}
-		var src entrySource
+		var src *entrySource
 		if *file != "" {
 			src, err = openEntries(*file, log)
 		} else {
@@ -86,9 +86,13 @@ func policyNames(b *policy.Bundle) []string {
 	return all
 }
 
-// entrySource gives the entries of one log up to one index, oldest first: what
-// says what the domain is, and those after since, which policies may remember.
-type entrySource func(since func(target record.Leaf) time.Time, yield func(rules.Entry) error) error
+// entrySource is one log, up to one entry.
+type entrySource struct {
+	// each gives the entries, oldest first: what says what the domain is, and
+	// those after since, which policies may remember.
+	each   func(since func(target record.Leaf) time.Time, yield func(rules.Entry) error) error
+	recall rules.Recall
+}
 
 // explainer explains what one policy makes of one entry.
 type explainer struct {
@@ -107,8 +111,8 @@ func (x *explainer) find() *policy.Policy {
 }
 
 // explain judges what came before the entry and explains the entry itself.
-func (x *explainer) explain(src entrySource, index uint64) (*rules.Explanation, error) {
-	st := &rules.State{}
+func (x *explainer) explain(src *entrySource, index uint64) (*rules.Explanation, error) {
+	st := &rules.State{Recall: src.recall}
 	engine, err := x.engine("", nil)
 	if err != nil {
 		return nil, err
@@ -117,7 +121,7 @@ func (x *explainer) explain(src entrySource, index uint64) (*rules.Explanation, 
 	since := func(target record.Leaf) time.Time {
 		return time.Unix(0, target.Wall).Add(-x.find().Memory()).Add(-time.Minute)
 	}
-	err = src(since, func(e rules.Entry) error {
+	err = src.each(since, func(e rules.Entry) error {
 		if e.Leaf.Index > index {
 			return nil
 		}
@@ -162,7 +166,7 @@ func (x *explainer) engine(uuid string, act *record.BundleActivation) (*rules.En
 
 // openEntries reads recorded entries. Without a name of a log they must all be
 // of one.
-func openEntries(file, log string) (entrySource, error) {
+func openEntries(file, log string) (*entrySource, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, err
@@ -183,7 +187,14 @@ func openEntries(file, log string) (entrySource, error) {
 	}
 	all = slices.DeleteFunc(all, func(e rules.Entry) bool { return log != "" && e.Log != log })
 	slices.SortStableFunc(all, func(a, b rules.Entry) int { return cmp.Compare(a.Leaf.Index, b.Leaf.Index) })
-	return func(_ func(record.Leaf) time.Time, yield func(rules.Entry) error) error {
+	out := &entrySource{recall: func(index uint64) (record.Leaf, record.Message, error) {
+		i, ok := slices.BinarySearchFunc(all, index, func(e rules.Entry, n uint64) int { return cmp.Compare(e.Leaf.Index, n) })
+		if !ok {
+			return record.Leaf{}, nil, fmt.Errorf("%s has no entry %d: %w", file, index, rules.ErrNoPayload)
+		}
+		return recalled(all[i])
+	}}
+	out.each = func(_ func(record.Leaf) time.Time, yield func(rules.Entry) error) error {
 		for i, e := range all {
 			if i > 0 && all[i-1].Leaf.Index == e.Leaf.Index {
 				continue // recorded twice
@@ -193,14 +204,22 @@ func openEntries(file, log string) (entrySource, error) {
 			}
 		}
 		return nil
-	}, nil
+	}
+	return out, nil
+}
+
+func recalled(e rules.Entry) (record.Leaf, record.Message, error) {
+	if e.Payload == nil {
+		return e.Leaf, nil, fmt.Errorf("recall entry %d: %w", e.Leaf.Index, rules.ErrNoPayload)
+	}
+	return e.Leaf, e.Payload, nil
 }
 
 // facts are the classes that say what a domain is and what is agreed upon it.
 var facts = []string{"log.genesis", "vm.*", "approval.*", "policy.loaded"}
 
 // daemonEntries asks a daemon for what a policy needs to judge one entry.
-func daemonEntries(ctx context.Context, c *client.Client, log string, index uint64) (entrySource, error) {
+func daemonEntries(ctx context.Context, c *client.Client, log string, index uint64) (*entrySource, error) {
 	if log == "" {
 		return nil, &usageError{"say of which domain: write DOMAIN:INDEX, or LOG:INDEX for an older log"}
 	}
@@ -214,67 +233,92 @@ func daemonEntries(ctx context.Context, c *client.Client, log string, index uint
 		}
 		log = d.Log.Origin
 	}
-	return func(since func(record.Leaf) time.Time, yield func(rules.Entry) error) error {
-		e, err := c.Entry(ctx, log, index, true)
+	l := &daemonLog{ctx: ctx, client: c, origin: log}
+	out := &entrySource{recall: func(i uint64) (record.Leaf, record.Message, error) {
+		e, err := l.entry(i)
+		if err != nil {
+			return record.Leaf{}, nil, err
+		}
+		return recalled(e)
+	}}
+	out.each = func(since func(record.Leaf) time.Time, yield func(rules.Entry) error) error {
+		target, err := l.entry(index)
 		if err != nil {
 			return err
 		}
-		target, err := sealed(e)
+		return l.upTo(target, since(target.Leaf), yield)
+	}
+	return out, nil
+}
+
+// daemonLog is one log behind the daemon's interface.
+type daemonLog struct {
+	ctx    context.Context
+	client *client.Client
+	origin string
+}
+
+func (l *daemonLog) entry(index uint64) (rules.Entry, error) {
+	e, err := l.client.Entry(l.ctx, l.origin, index, true)
+	if err != nil {
+		return rules.Entry{}, err
+	}
+	return sealed(e)
+}
+
+// query gives the entries of a query to yield until it returns false.
+func (l *daemonLog) query(q client.Query, yield func(rules.Entry) (bool, error)) error {
+	q.Log, q.Oldest = l.origin, true
+	for e, err := range l.client.Query(l.ctx, q, nil) {
 		if err != nil {
 			return err
 		}
-		var known []rules.Entry
-		for e, err := range c.Query(ctx, client.Query{Log: log, Classes: facts, Oldest: true, Until: time.Unix(0, target.Leaf.Wall)}, nil) {
-			if err != nil {
-				return err
-			}
-			k, err := sealed(e)
-			if err != nil {
-				return err
-			}
-			known = append(known, k)
+		s, err := sealed(e)
+		if err != nil {
+			return err
 		}
-		next := uint64(0) // what was given is before it
-		give := func(e rules.Entry) error {
-			if e.Leaf.Index < next {
-				return nil
-			}
-			next = e.Leaf.Index + 1
-			return yield(e)
+		if more, err := yield(s); err != nil || !more {
+			return err
 		}
-		before := func(limit uint64) error {
-			for len(known) > 0 && known[0].Leaf.Index < limit {
-				if err := give(known[0]); err != nil {
+	}
+	return nil
+}
+
+// upTo gives what says what the domain is, all entries since a time, and the
+// target, each once and in their order.
+func (l *daemonLog) upTo(target rules.Entry, since time.Time, yield func(rules.Entry) error) error {
+	until := time.Unix(0, target.Leaf.Wall)
+	var known []rules.Entry
+	err := l.query(client.Query{Classes: facts, Until: until}, func(e rules.Entry) (bool, error) {
+		known = append(known, e)
+		return e.Leaf.Index < target.Leaf.Index, nil
+	})
+	if err != nil {
+		return err
+	}
+	next := uint64(0) // what was given is before it
+	give := func(e rules.Entry) error {
+		for len(known) > 0 && known[0].Leaf.Index < e.Leaf.Index {
+			if k := known[0]; k.Leaf.Index >= next {
+				if err := yield(k); err != nil {
 					return err
 				}
-				known = known[1:]
 			}
-			return nil
+			known = known[1:]
 		}
-		q := client.Query{Log: log, Oldest: true, Since: since(target.Leaf), Until: time.Unix(0, target.Leaf.Wall)}
-		for e, err := range c.Query(ctx, q, nil) {
-			if err != nil {
-				return err
-			}
-			w, err := sealed(e)
-			if err != nil {
-				return err
-			}
-			if w.Leaf.Index >= index {
-				break
-			}
-			if err := before(w.Leaf.Index); err != nil {
-				return err
-			}
-			if err := give(w); err != nil {
-				return err
-			}
+		next = e.Leaf.Index + 1
+		return yield(e)
+	}
+	err = l.query(client.Query{Since: since, Until: until}, func(e rules.Entry) (bool, error) {
+		if e.Leaf.Index >= target.Leaf.Index {
+			return false, nil
 		}
-		if err := before(index); err != nil {
-			return err
-		}
-		return give(target)
-	}, nil
+		return true, give(e)
+	})
+	if err != nil {
+		return err
+	}
+	return give(target)
 }
 
 // sealed is an entry as the engine takes it.
