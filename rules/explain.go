@@ -85,6 +85,9 @@ func (e *Engine) Explain(st *State, leaf record.Leaf, leafHash record.Hash, payl
 	if err != nil {
 		return nil, fmt.Errorf("explain: %w", err)
 	}
+	if p.Mode == policy.ModeOff { // it is not even among those that are asked
+		x.By = EndOff
+	}
 	x.Mode, x.VM = e.Mode(p, st.vm.UUID).String(), policy.Safe(st.vm.Name)
 	for _, v := range verdicts {
 		x.verdict(v)

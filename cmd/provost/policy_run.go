@@ -17,6 +17,7 @@ func policyTestCommand(a *app) func(context.Context, []string) error {
 	a.asJSON()
 	pattern := a.flags.String("run", "", "only tests whose names this `REGEXP` finds")
 	coverage := a.flags.Bool("coverage", false, "say which parts of conditions the tests never saw true or false; exit code 3 where there are any")
+	mutate := a.flags.Bool("mutate", false, "turn every operator of the conditions around, one at a time, and say for which the tests still pass; exit code 3 where there are any")
 	verbose := a.flags.Bool("v", false, "name the tests that pass, too")
 	return func(ctx context.Context, args []string) error {
 		o := policytest.Options{Coverage: *coverage}
@@ -43,6 +44,11 @@ func policyTestCommand(a *app) func(context.Context, []string) error {
 		report, err := policytest.Run(ctx, b, tests, o)
 		if err != nil {
 			return err
+		}
+		if *mutate && report.Failed == 0 {
+			if report.Mutation, err = policytest.Mutate(ctx, b, tests, o); err != nil {
+				return err
+			}
 		}
 		if a.output == "json" {
 			enc := a.encoder()
@@ -82,6 +88,12 @@ func reportText(w io.Writer, r *policytest.Report, verbose bool) error {
 			b.WriteString(missingText(p))
 		}
 		fmt.Fprintf(&b, "coverage: %d of %d (%d %%)\n", c.Covered, c.Points, c.Percent())
+	}
+	if m := r.Mutation; m != nil {
+		for _, s := range m.Survivors {
+			fmt.Fprintf(&b, "not needed: %s:%d:%d: all tests pass with %q instead of %q\n", s.File, s.Line, s.Column, s.Is, s.Was)
+		}
+		fmt.Fprintf(&b, "mutants: %d of %d found\n", m.Mutants-len(m.Survivors), m.Mutants)
 	}
 	fmt.Fprintf(&b, "%d passed, %d failed\n", r.Passed, r.Failed)
 	_, err := io.WriteString(w, b.String())

@@ -106,6 +106,7 @@ func TestPolicyTest(t *testing.T) {
 		"":                             {exitInvalid, "FAIL  p: outside\n      a.policytest.hcl:15: matched is false, want true: ended by condition\n        false  8:15   under(file.path, \"/etc\")  file.path = \"/x\"\n1 passed, 1 failed"},
 		"--run inside -v":              {exitOK, "pass  p: inside\n1 passed, 0 failed"},
 		"--run inside --coverage":      {exitInvalid, "never false: a.policy.hcl:8:15, p, condition: under(file.path, \"/etc\")\ncoverage: 1 of 2 (50 %)"},
+		"--run inside --mutate":        {exitOK, "mutants: 0 of 0 found"},
 		"--run (":                      {exitUsage, "--run"},
 		"--run none":                   {exitOK, "0 passed, 0 failed"},
 		"--output json --run outside ": {exitInvalid, `"failed": 1`},

@@ -103,7 +103,8 @@ type TestExpect struct {
 }
 
 // LoadTests reads the tests in the directory of a bundle. They are nil where
-// the diagnostics have errors.
+// the diagnostics have errors. Only one goroutine at a time may load tests of one
+// bundle.
 func LoadTests(dir string, b *Bundle) (*Tests, hcl.Diagnostics) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {

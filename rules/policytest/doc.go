@@ -12,4 +12,8 @@
 // VM and to leave one out, and every policy gave a verdict. Parts of a macro
 // count once for the bundle, wherever the macro stands. What reads no event has
 // one value and does not count.
+//
+// # Mutants
+//
+// An operator of a condition is needed when turning it around makes a test fail.
 package policytest

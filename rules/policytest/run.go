@@ -26,12 +26,13 @@ type Report struct {
 	Failed   int       `json:"failed"`
 	Tests    []*Result `json:"tests"`
 	Coverage *Coverage `json:"coverage,omitempty"`
+	Mutation *Mutation `json:"mutation,omitempty"`
 }
 
-// OK reports whether every test passed and nothing is left uncovered, where
-// that was asked for.
+// OK reports whether every test passed and nothing is left uncovered or
+// survives, where that was asked for.
 func (r *Report) OK() bool {
-	return r.Failed == 0 && (r.Coverage == nil || len(r.Coverage.Missing) == 0)
+	return r.Failed == 0 && (r.Coverage == nil || len(r.Coverage.Missing) == 0) && (r.Mutation == nil || len(r.Mutation.Survivors) == 0)
 }
 
 // Result is what came of one test.

@@ -168,6 +168,49 @@ test "another vm" {
 	}
 }
 
+// An operator that no test needs is named; what does not load, and what a test
+// finds, is not.
+func TestMutate(t *testing.T) {
+	const policies = `
+policy "p" {
+  on = ["process.exec"]
+  condition = macro.shell && (user.id == 0 || !process.setuid)
+  action "alert" { message = "m" }
+}
+`
+	test := func(name string, matched bool, lines ...string) string {
+		return fmt.Sprintf("test %q {\npolicy = \"p\"\n", name) + execs(lines...) + expect(fmt.Sprintf("matched = %v", matched)) + "}\n"
+	}
+	tests := test("root", true, shell, "user = { id = 0 }") + test("ls", false, `process = { executable = "/bin/ls" }`)
+	mutate := func() *Mutation {
+		files := fstest.MapFS{"a.policy.hcl": {Data: []byte(header + policies)}, "a.policytest.hcl": {Data: []byte(tests)}}
+		b, _ := policy.LoadFS(files)
+		loaded, diags := policy.LoadTestsFS(files, b)
+		if loaded == nil {
+			t.Fatal(diags)
+		}
+		m, err := Mutate(context.Background(), b, loaded, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	m := mutate()
+	var got []string
+	for _, s := range m.Survivors {
+		got = append(got, fmt.Sprintf("%d:%d %s", s.Line, s.Column, s.Was))
+	}
+	if want := "12:39 ==,12:44 ||,12:47 !"; m.Mutants != 4 || strings.Join(got, ",") != want {
+		t.Errorf("%d mutants, survivors %v, want %s", m.Mutants, got, want)
+	}
+	tests += test("a user's shell", true, shell, "user = { id = 1 }") +
+		test("a user's shell that lends root", false, `process = { executable = "/bin/sh", setuid = true }`, "user = { id = 1 }") +
+		test("root's that does", true, `process = { executable = "/bin/sh", setuid = true }`, "user = { id = 0 }")
+	if m := mutate(); len(m.Survivors) != 0 {
+		t.Errorf("survivors %v", m.Survivors)
+	}
+}
+
 // Another policy's tests cover nothing of this one.
 func TestCoverageIsOfThePolicy(t *testing.T) {
 	twin := strings.Replace(shellPolicy, `policy "shell"`, `policy "twin"`, 1)

@@ -1,13 +1,12 @@
 # A name proves little, but the ones listed have no honest use on a server. A
 # name is compared without its path and case, and so is the file that was asked
 # for: a renamed process keeps the name of its executable.
-#
-# False positives: a program of your own with one of these names.
 policy "known_malicious_process" {
-  title    = "Known malicious program started"
-  severity = "critical"
-  attack   = ["T1204", "T1496"]
-  mode     = "enforce"
+  title       = "Known malicious program started"
+  description = "A list of names, paths and digests; put your own in. False positives: a program of your own with one of these names."
+  severity    = "critical"
+  attack      = ["T1204", "T1496"]
+  mode        = "enforce"
 
   on = ["process.exec"]
   condition = (

@@ -1,12 +1,11 @@
 # The blind spots of the chain are events too. What the host finds cannot be
 # forged by the guest; what the guest itself admits to have lost counts as well.
-#
-# False positives: a guest that is shut down or stopped in a debugger.
 policy "agent_silenced" {
-  title    = "The guest agent went silent, or its records cannot be trusted"
-  severity = "high"
-  attack   = ["T1562.001"]
-  mode     = "enforce"
+  title       = "The guest agent went silent, or its records cannot be trusted"
+  description = "What is not seen is not safe. False positives: a guest that is stopped in a debugger, and hosts so busy that guests starve."
+  severity    = "high"
+  attack      = ["T1562.001"]
+  mode        = "enforce"
 
   on        = ["agent.heartbeat_lost", "agent.sequence_gap", "agent.signature_invalid", "agent.rollback"]
   condition = event.origin == "host" && !contains(["shutoff", "crashed", "paused"], vm.state)
@@ -22,10 +21,11 @@ policy "agent_silenced" {
 }
 
 policy "observations_lost" {
-  title    = "Observations were lost"
-  severity = "medium"
-  attack   = ["T1562.001"]
-  mode     = "enforce"
+  title       = "Observations were lost"
+  description = "A guest that does too much at once, or one that floods its agent on purpose. False positives: storms of honest work, such as builds on a small guest."
+  severity    = "medium"
+  attack      = ["T1562.001"]
+  mode        = "enforce"
 
   on        = ["agent.dropped"]
   condition = lost.count > 0

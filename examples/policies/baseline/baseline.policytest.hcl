@@ -150,6 +150,22 @@ test "by the file that was asked for" {
   }
 }
 
+test "a name alone, and the name of a file alone" {
+  policy = "known_malicious_process"
+
+  event "process.exec" {
+    process = { executable = "/usr/bin/perl", filename = "/usr/bin/perl", name = "Kinsing" }
+  }
+
+  event "process.exec" {
+    process = { executable = "/tmp/mirai", filename = "/proc/self/fd/3", name = "3" }
+  }
+
+  expect {
+    verdicts = 2
+  }
+}
+
 test "nginx is none of them" {
   policy = "known_malicious_process"
 

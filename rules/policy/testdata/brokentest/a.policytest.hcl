@@ -95,3 +95,27 @@ test "misspelt" {
     matched = true
   }
 }
+
+test "approved by nobody" {
+  policy = "etc_changed"
+
+  approval "CHG-1" {
+    group = "security-team"
+    until = "next week"
+    uses  = 3
+  }
+
+  approval "CHG-2" {
+    group = "security-team"
+    until = "1h"
+  }
+
+  event "file.modify" {
+    file = { path = "/etc/passwd" }
+  }
+
+  expect {
+    matched  = true
+    approved = "CHG-2"
+  }
+}
