@@ -142,7 +142,11 @@ func (c *checker) decided(x hclsyntax.Expression, val cty.Value) {
 		}
 		return
 	}
-	for _, k := range c.on.Classes() {
+	classes := c.on.Classes()
+	if c.env.scope.some && slices.ContainsFunc(classes, c.possible) {
+		classes = slices.DeleteFunc(classes, func(k record.Class) bool { return !c.possible(k) })
+	}
+	for _, k := range classes {
 		v, diags := c.oracle.unknown(k)
 		if diags.HasErrors() {
 			at := x.Range()
@@ -160,6 +164,13 @@ func (c *checker) decided(x hclsyntax.Expression, val cty.Value) {
 					strings.Join(c.absent(k), ", "), k, k, strings.Join(rootsOf(k), ", ")))
 		}
 	}
+}
+
+// possible reports whether the condition can be true of events of class k, or
+// an error.
+func (c *checker) possible(k record.Class) bool {
+	v, diags := c.oracle.unknown(k)
+	return diags.HasErrors() || !v.IsKnown() || !v.False()
 }
 
 // absent returns the fields which the expression reads and events of class k

@@ -78,6 +78,9 @@ func (l *loader) fieldValue(x hclsyntax.Expression, name string, on event.ClassS
 }
 
 func (l *loader) exceptions(v *env, pb *hclsyntax.Block, p *Policy, on event.ClassSet) {
+	sc := v.scope
+	sc.some = true // an exception may be of one of the policy's types only
+	v = v.within(sc)
 	seen := make(map[string]bool)
 	for i, b := range blocksOf(pb.Body, "exception") {
 		if !l.shapeOf(b, exceptionShape) {

@@ -49,6 +49,8 @@ func TestRefused(t *testing.T) {
 		{"deep templates", pol(strings.Repeat(`"${`, 5000)), "POL022"},
 		{"many conditionals", pol(strings.Repeat("true ? true : ", 5000) + "true"), "POL022"},
 		{"macros that double", double, "POL022"},
+		{"exception of one type", strings.Replace(strings.Replace(pol(`has(event.type)`), `"process.exec"`, `"process.exec", "file.modify"`, 1), "action", "exception \"x\" {\n condition = file.path == \"/x\"\n }\n action", 1), ""},
+		{"exception of no type", strings.Replace(strings.Replace(pol(`has(event.type)`), `"process.exec"`, `"process.exec", "file.modify"`, 1), "action", "exception \"x\" {\n condition = file.target_path == \"/x\"\n }\n action", 1), "POL012"},
 		{"bad constant hides nothing", pol(`process.nosuch == 1 && false`), "POL011"},
 		{"cross-type in a macro", head + "macro \"m\" {\n condition = process.pid == \"1\"\n}\n" + strings.TrimPrefix(pol("macro.m"), head), "POL014"},
 		{"same mistake in two policies", head + "macro \"m\" {\n condition = list.x\n}\npolicy \"a\" {\n on = [\"process.exec\"]\n condition = macro.m\n action \"pause\" {}\n}\npolicy \"b\" {\n on = [\"process.exec\"]\n condition = macro.m\n action \"pause\" {}\n}\n", "POL020"},

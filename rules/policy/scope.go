@@ -16,6 +16,7 @@ type scope struct {
 	policy *Policy
 	steps  []*Step // the steps that came before, in order
 	counts bool    // threshold.*
+	some   bool    // the condition need not be able to hold of every type
 }
 
 // within returns v for expressions that may read s.
