@@ -43,10 +43,11 @@ const (
 	CodeNoEffect      Code = "POL034"
 	CodeAlways        Code = "POL035"
 	CodeExpired       Code = "POL036"
+	CodeAttack        Code = "POL037"
 )
 
 // allCodes lists every code; docs/policy-reference.md must explain each.
-var allCodes = []Code{CodeSyntax, CodeFile, CodeUnknownBlock, CodeUnknownArg, CodeMissing, CodeBadValue, CodeDuplicate, CodeUnsupported, CodeBundle, CodeEventType, CodeUnknownField, CodeNeverPresent, CodeNeverTrue, CodeCrossType, CodeRegexp, CodeAddress, CodeConstant, CodeUnknownFunc, CodeFuncArgument, CodeUnknownName, CodeCycle, CodeTooComplex, CodeNull, CodeType, CodeUnused, CodeSiblingPrefix, CodeMissingIsTrue, CodeNotLoaded, CodeNoEffect, CodeAlways, CodeExpired}
+var allCodes = []Code{CodeSyntax, CodeFile, CodeUnknownBlock, CodeUnknownArg, CodeMissing, CodeBadValue, CodeDuplicate, CodeUnsupported, CodeBundle, CodeEventType, CodeUnknownField, CodeNeverPresent, CodeNeverTrue, CodeCrossType, CodeRegexp, CodeAddress, CodeConstant, CodeUnknownFunc, CodeFuncArgument, CodeUnknownName, CodeCycle, CodeTooComplex, CodeNull, CodeType, CodeUnused, CodeSiblingPrefix, CodeMissingIsTrue, CodeNotLoaded, CodeNoEffect, CodeAlways, CodeExpired, CodeAttack}
 
 // Detail is what a diagnostic of this package carries besides hcl's fields,
 // in its Extra.

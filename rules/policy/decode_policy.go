@@ -147,6 +147,8 @@ func (l *loader) describe(v *env, body *hclsyntax.Body, p *Policy) {
 	for i, id := range ids {
 		if !attackID.MatchString(id) {
 			l.rep.err(CodeBadValue, ranges[i], "Invalid ATT&CK id", fmt.Sprintf("%q is not the id of a technique, such as T1059 or T1059.004.", id))
+		} else if !attackTechniques[id] {
+			l.rep.warn(CodeAttack, ranges[i], "Unknown ATT&CK technique", fmt.Sprintf("ATT&CK %s has no technique %s. It may be misspelt, revoked, or of a later version.", AttackVersion, id))
 		}
 	}
 	p.Attack = ids

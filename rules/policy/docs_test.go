@@ -23,7 +23,7 @@ var codeTexts = map[Code]string{
 	CodeFuncArgument: "Wrong argument of a function", CodeUnknownName: "Unknown list, local or macro", CodeCycle: "A definition that leads back to itself",
 	CodeTooComplex: "Too large, too deep, or quadratic in what a guest sends", CodeNull: "Null where a value is needed", CodeType: "HCL's own type errors",
 	CodeUnused: "Warning: a list, local or macro without a use", CodeSiblingPrefix: "Warning: a path prefix that matches siblings", CodeMissingIsTrue: "Warning: `!=` on a field that some types lack",
-	CodeNotLoaded: "Warning: a file that is not part of the bundle", CodeNoEffect: "Warning: something without effect", CodeAlways: "Warning: a condition that is always true", CodeExpired: "Warning: an exception that has ended, or soon will",
+	CodeNotLoaded: "Warning: a file that is not part of the bundle", CodeNoEffect: "Warning: something without effect", CodeAlways: "Warning: a condition that is always true", CodeExpired: "Warning: an exception that has ended, or soon will", CodeAttack: "Warning: a technique that ATT&CK does not have",
 }
 
 func docFunctions() string {

@@ -5,6 +5,7 @@ policy "warnings" {
 
 policy "always" {
   on        = ["file.modify"]
+  attack    = ["T1059.004", "T1059.099", "T9999"]
   condition = 1 == 1
   target {}
 }
