@@ -79,8 +79,10 @@ type story struct {
 	whole bool
 }
 
-func newStory(t testing.TB) *story {
-	s := &story{t: t, e: engine(t, load(t, approvalPolicies), Options{}), f: &feed{}}
+func newStory(t testing.TB) *story { return storyOf(t, approvalPolicies) }
+
+func storyOf(t testing.TB, policies string) *story {
+	s := &story{t: t, e: engine(t, load(t, policies), Options{}), f: &feed{}}
 	s.st = &State{Recall: s.f.recall}
 	s.f.genesis(t, "")
 	s.step()
@@ -336,4 +338,56 @@ func TestApprovalLateFromMemory(t *testing.T) {
 	if s.step(); len(s.st.approvals.late) != 0 || s.st.approvals.bytes != 0 {
 		t.Errorf("%d verdicts still wait with %d bytes", len(s.st.approvals.late), s.st.approvals.bytes)
 	}
+}
+
+// TestApprovalBeforeMemory: what is approved takes no part in thresholds, sequences
+// and cooldowns.
+func TestApprovalBeforeMemory(t *testing.T) {
+	s := storyOf(t, `
+policy "etc" {
+  on        = ["file.modify"]
+  condition = under(file.path, "/etc")
+  approval {
+    group = "security-team"
+  }
+  threshold {
+    count  = 2
+    window = "1h"
+  }
+  cooldown {
+    period = "1h"
+  }
+}
+policy "boot" {
+  sequence {
+    within = "1h"
+    step "first" {
+      on        = ["file.modify"]
+      condition = file.path == "/boot/a"
+    }
+    step "second" {
+      on        = ["file.modify"]
+      condition = file.path == "/boot/b"
+    }
+  }
+  approval {
+    group = "security-team"
+  }
+}
+`)
+	s.load(approve(t, s.f, "CHG-1", func(a *approval.Statement) {
+		a.Scope.Condition = `file.path == "/etc/a" || file.path == "/boot/b"`
+	}))
+	s.f.modify(t, "/etc/a")
+	s.f.modify(t, "/etc/a")
+	s.f.modify(t, "/etc/b")
+	s.want("what is approved does not count", "etc CHG-1 used 1/3", "etc CHG-1 used 2/3")
+	s.f.modify(t, "/etc/c")
+	s.want("two that nobody has approved", "etc verdict")
+	s.f.modify(t, "/boot/a")
+	s.f.modify(t, "/boot/b")
+	s.want("the end of a sequence", "boot CHG-1 used 3/3")
+	s.f.modify(t, "/boot/a")
+	s.f.modify(t, "/boot/b")
+	s.want("used up", "boot CHG-1 exceeded 3/3")
 }
