@@ -25,11 +25,18 @@ const maxHex = 64
 // noLogin is the audit subsystem's "nobody logged in".
 const noLogin = 1<<32 - 1
 
-// payloadTypes is what record.NewPayload makes for each subject.
-var payloadTypes = func() map[record.Class]reflect.Type {
-	m := make(map[record.Class]reflect.Type, len(subjects))
+// kind is what all events of one class have in common.
+type kind struct {
+	name, category, action string
+	payload                reflect.Type // what record.NewPayload makes
+}
+
+var kinds = func() map[record.Class]*kind {
+	m := make(map[record.Class]*kind, len(subjects))
 	for _, c := range subjects {
-		m[c] = reflect.TypeOf(record.NewPayload(c))
+		k := &kind{name: c.String(), payload: reflect.TypeOf(record.NewPayload(c))}
+		k.category, k.action, _ = strings.Cut(k.name, ".")
+		m[c] = k
 	}
 	return m
 }()
@@ -43,11 +50,11 @@ func (e *Event) Load(leaf *record.Leaf, payload record.Message, vm *VM) error {
 	if payload == nil {
 		return fmt.Errorf("load %s entry %d: %w: %w", class, leaf.Index, ErrNoPayload, record.ErrReject)
 	}
-	e.loadCommon(leaf, vm)
-	if reflect.TypeOf(payload) != payloadTypes[class] {
-		e.Reset()
+	k := kinds[class]
+	if k == nil || reflect.TypeOf(payload) != k.payload {
 		return fmt.Errorf("load %s entry %d: payload is a %T: %w", class, leaf.Index, payload, record.ErrReject)
 	}
+	e.loadCommon(k, leaf, vm)
 	switch p := payload.(type) {
 	case *record.Event:
 		e.loadEvent(class, p)
@@ -97,19 +104,20 @@ func (e *Event) Load(leaf *record.Leaf, payload record.Message, vm *VM) error {
 	return nil
 }
 
-func (e *Event) loadCommon(leaf *record.Leaf, vm *VM) {
-	name := leaf.Header.Class.String()
-	category, action, _ := strings.Cut(name, ".")
-	e.SetString(EventType, name)
-	e.SetString(EventCategory, category)
-	e.SetString(EventAction, action)
-	e.SetString(EventOrigin, leaf.Origin.String())
+func (e *Event) loadCommon(k *kind, leaf *record.Leaf, vm *VM) {
+	e.plain(EventType, k.name)
+	e.plain(EventCategory, k.category)
+	e.plain(EventAction, k.action)
+	e.plain(EventOrigin, leaf.Origin.String())
 	e.wall = leaf.Wall
 	e.deferred(EventTime)
 	e.SetNumber(EventIndex, leaf.Index)
 	e.SetNumber(EventSequence, leaf.Header.Sequence)
 	e.loadVM(vm)
 }
+
+// plain sets a string that needs no normalising.
+func (e *Event) plain(f Field, s string) { e.str[f] = s; e.set(f) }
 
 func (e *Event) loadVM(vm *VM) {
 	if vm == nil {
