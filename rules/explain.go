@@ -156,6 +156,8 @@ func (x *Explanation) why(p *policy.Policy) string {
 		return fmt.Sprintf("its sequence has reached the step %q, which is not the last", x.Detail)
 	case EndSeen:
 		return "its condition is true, and these values have been seen before, or are still being learnt"
+	case EndError:
+		return "it could not be decided, and its on_error ignores that: " + policy.Safe(x.Detail)
 	case EndCooldown:
 		return "it matches, and its cooldown swallows the repeat"
 	}

@@ -170,7 +170,7 @@ func (j *judgement) lendCount(p *policy.Policy, h *policy.Threshold, n uint64, e
 		case policy.CaptureCount:
 			ev.Bound[i] = event.Bound{Present: true, Num: n}
 		case policy.CaptureWindow:
-			ev.Bound[i] = event.Bound{Present: true, Str: h.Window.String()}
+			ev.Bound[i] = event.Bound{Present: true, Str: policy.FormatPeriod(h.Window)}
 		}
 	}
 }

@@ -247,7 +247,7 @@ func (l *loader) duration(v *env, body *hclsyntax.Body, name string, low, high t
 	d, err := parsePeriod(text)
 	if err != nil || d < low || d > high {
 		l.rep.err(CodeBadValue, rng, "Invalid duration",
-			fmt.Sprintf("%q is not a duration between %s and %s, such as \"90s\", \"5m\", \"12h\" or \"7d\".", text, formatPeriod(low), formatPeriod(high)))
+			fmt.Sprintf("%q is not a duration between %s and %s, such as \"90s\", \"5m\", \"12h\" or \"7d\".", text, FormatPeriod(low), FormatPeriod(high)))
 		return 0
 	}
 	return d
@@ -282,8 +282,8 @@ func parsePeriod(s string) (time.Duration, error) {
 	return d, nil
 }
 
-// formatPeriod writes a duration as policies do, in its largest whole unit.
-func formatPeriod(d time.Duration) string {
+// FormatPeriod writes a duration as policies do, in its largest whole unit.
+func FormatPeriod(d time.Duration) string {
 	for _, u := range []struct {
 		size time.Duration
 		name string
