@@ -58,7 +58,7 @@ func TestPolicyExplainServed(t *testing.T) {
 			if code != exitOK || !strings.Contains(out, want) || strings.Contains(out, "\x1b") {
 				t.Errorf("provost %v: exit %d, want %q\n%s%s", args, code, want, out, errs)
 			}
-			if index == "3" && !strings.Contains(out, `under(file.path, "/srv/www")  file.path = "/srv/www/\x1b[2J\"x"`) {
+			if index == "3" && !strings.Contains(out, `under(file.path, "/srv/www")  file.path = "/srv/www/\x1b[2J\u009b\u202e\"x"`) {
 				t.Errorf("the value is not shown, or not safe:\n%s", out)
 			}
 		}
