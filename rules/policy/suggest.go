@@ -20,7 +20,7 @@ var aliases = map[string]string{
 	"parentcommandline": "process.parent.command_line", "process.cwd": "process.working_directory",
 	"proc.cwd": "process.working_directory", "cwd": "process.working_directory",
 	"currentdirectory": "process.working_directory", "process.sha256": "process.hash.sha256",
-	"hashes": "process.hash.sha256", "hash": "process.hash.sha256", "logonid": "process.session_id",
+	"hashes": "process.hash.sha256", "hash": "process.hash.sha256", "logonid": "user.id",
 	"process.hash": "process.hash.sha256", "process.parent_name": "process.parent.name",
 	"fd.name": "file.path", "filename": "file.path", "targetfilename": "file.path", "file": "file.path",
 	"file.target": "file.target_path", "file.new_path": "file.target_path", "file.newpath": "file.target_path",
