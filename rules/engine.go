@@ -214,9 +214,12 @@ func (j *judgement) retarget() {
 	}
 	if st.engine != e {
 		st.lost = true // found out by reportLost
+		st.openExceptions(e)
 	}
-	st.openWindows(e)
-	st.openExceptions(e)
+	if st.engine != e || st.unopened {
+		st.openWindows(e)
+	}
+	st.nextEnd = st.findEnd(e)
 	st.engine, st.stale = e, false
 }
 

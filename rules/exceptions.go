@@ -62,8 +62,7 @@ func (st *State) exempt(id exceptionID) *exempt {
 	return st.exempts[id]
 }
 
-// openExceptions forgets the exceptions of no policy and finds when the next
-// one ends.
+// openExceptions forgets the exceptions of no policy.
 func (st *State) openExceptions(e *Engine) {
 	kept := make(map[exceptionID]*exempt)
 	for _, p := range e.bundle.Policies {
@@ -75,7 +74,6 @@ func (st *State) openExceptions(e *Engine) {
 		}
 	}
 	st.exempts = kept
-	st.nextEnd = st.findEnd(e)
 }
 
 // findEnd returns when the next exception ends that was not told of.

@@ -73,6 +73,7 @@ type State struct {
 
 	windows     []windows // by number of the policy
 	windowBytes int
+	unopened    bool  // a first_seen has not begun, because its policy is off
 	lost        bool  // a window has given up keys that were not reported
 	nextEnd     int64 // wall time at which the next exception ends
 	lent        []event.Bound

@@ -305,7 +305,7 @@ func (st *State) openWindows(e *Engine) {
 	old := st.tables
 	st.tables = make(map[policy.Digest]*table)
 	st.windows = make([]windows, len(e.bundle.Policies))
-	st.windowBytes = 0
+	st.windowBytes, st.unopened = 0, false
 	for i, p := range e.bundle.Policies {
 		open := func(id policy.Digest, keys int, span time.Duration, words bool) *table {
 			t := old[id]
@@ -313,6 +313,7 @@ func (st *State) openWindows(e *Engine) {
 				t = newTable(id, p.Name)
 				if p.FirstSeen != nil && id == p.FirstSeen.StateDigest {
 					if st.modes[i] == policy.ModeOff {
+						st.unopened = true
 						return nil // learning begins when the policy does
 					}
 					t.seen, t.since = true, st.mono
