@@ -40,7 +40,8 @@
 // A State belongs to one VM log and to one goroutine at a time. It holds what
 // the log said about the domain, the windows, and the cooldowns, at most MaxKeys of
 // them: beyond that the one longest not used is given up, which is reported. Its
-// saved form, version 2, all integers big-endian, strings and lists preceded by
+// saved form, version 2 (version 1, which lacks wall time, exceptions, windows and
+// approvals, is read, too), all integers big-endian, strings and lists preceded by
 // a length of 4 bytes, flags one byte:
 //
 //	magic and version "PVRS" 0x02

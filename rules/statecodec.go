@@ -13,6 +13,10 @@ import (
 // stateMagic starts the saved form. Part of the format.
 const stateMagic = "PVRS\x02"
 
+// stateMagic1 starts the form that an earlier version has written: without wall
+// time, exceptions, windows and approvals, of which that version knew nothing.
+const stateMagic1 = "PVRS\x01"
+
 // maxText bounds each string of a saved state.
 const maxText = 4096
 
@@ -64,14 +68,18 @@ func appendText(b []byte, s string) []byte {
 	return append(b, s...)
 }
 
-// UnmarshalBinary replaces st by a saved state. An error wraps
+// UnmarshalBinary replaces st by a saved state, of this version or the one before. An error wraps
 // record.ErrReject and leaves st as it was.
 func (st *State) UnmarshalBinary(data []byte) error {
 	r := reader{data: data}
-	if string(r.take(len(stateMagic))) != stateMagic {
-		return fmt.Errorf("decode rules state: want magic and version %q: %w", stateMagic, record.ErrReject)
+	magic := string(r.take(len(stateMagic)))
+	if magic != stateMagic && magic != stateMagic1 {
+		return fmt.Errorf("decode rules state: want magic and version %q or %q: %w", stateMagic, stateMagic1, record.ErrReject)
 	}
-	n := State{next: r.uint64(), mono: int64(r.uint64()), wall: int64(r.uint64()), stale: true, Recall: st.Recall}
+	n := State{next: r.uint64(), mono: int64(r.uint64()), stale: true, Recall: st.Recall}
+	if magic == stateMagic {
+		n.wall = int64(r.uint64())
+	}
 	n.vm = VM{UUID: r.text(), Name: r.text(), State: r.text()}
 	for range r.count(maxFacts) {
 		n.vm.Tags = append(n.vm.Tags, r.text())
@@ -91,11 +99,13 @@ func (st *State) UnmarshalBinary(data []byte) error {
 	for range r.count(MaxKeys) {
 		r.cooldown(&n)
 	}
-	r.exempts(&n)
-	r.windows(&n)
-	r.approvals(&n.approvals)
+	if magic == stateMagic {
+		r.exempts(&n)
+		r.windows(&n)
+		r.approvals(&n.approvals)
+	}
 	if r.bad || len(r.data) != 0 {
-		return fmt.Errorf("decode rules state: %d bytes are not a state of version 2: %w", len(data), record.ErrReject)
+		return fmt.Errorf("decode rules state: %d bytes are not a state of version %d: %w", len(data), magic[len(magic)-1], record.ErrReject)
 	}
 	*st = n
 	st.relink()
