@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -109,7 +110,12 @@ func (h *host) verdict(kinds ...string) uint64 {
 	for _, k := range kinds {
 		v.Actions = append(v.Actions, &record.Action{Kind: k})
 	}
-	e, err := h.store.Draft(record.OriginPolicy, record.ClassPolicyVerdict, v)
+	return h.seal(record.ClassPolicyVerdict, v)
+}
+
+func (h *host) seal(c record.Class, v *record.Verdict) uint64 {
+	h.t.Helper()
+	e, err := h.store.Draft(record.OriginPolicy, c, v)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -257,18 +263,31 @@ func TestAuditActsOnNothing(t *testing.T) {
 	h := newHost(t)
 	a := &actor{state: domain.Running}
 	v := &record.Verdict{Policy: "p", Mode: "audit", WouldHave: true, Actions: []*record.Action{{Kind: "pause"}}}
-	e, err := h.store.Draft(record.OriginPolicy, record.ClassPolicyVerdict, v)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := h.store.Append(t.Context(), chain.Batch{Log: h.log, Entries: []chain.Entry{e}}); err != nil {
-		t.Fatal(err)
-	}
+	h.seal(record.ClassPolicyVerdict, v)
 	stop := h.enforce(a, nil)
 	h.verdict("alert") // behind it: once it is done, the first was passed over
 	h.outcomes(1)
 	stop()
 	if a.pauses != 0 {
 		t.Errorf("%d pauses for a verdict of mode audit", a.pauses)
+	}
+}
+
+// TestFindingsAlert holds that somebody hears of a policy that cannot be
+// decided, or is decided wrongly.
+func TestFindingsAlert(t *testing.T) {
+	h := newHost(t)
+	var alerts []string
+	stop := h.enforce(&actor{state: domain.Running}, func(_ context.Context, a Alert) error {
+		alerts = append(alerts, a.Message)
+		return nil
+	})
+	for _, c := range []record.Class{record.ClassPolicyError, record.ClassPolicyMismatch} {
+		h.seal(c, &record.Verdict{Policy: "p", Mode: "enforce", Error: "x", Actions: []*record.Action{{Kind: "alert", Message: c.String()}}})
+	}
+	h.outcomes(2)
+	stop()
+	if strings.Join(alerts, " ") != "policy.error policy.engine_mismatch" {
+		t.Errorf("alerts %q", alerts)
 	}
 }
