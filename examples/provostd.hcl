@@ -26,7 +26,8 @@ host_id = "kvm1.example.net"
 
 # Directory of the policy bundle, an absolute path. Default: no policies; the
 # history is kept all the same. A bundle that does not load keeps the daemon
-# from starting. A changed bundle takes effect at the next start.
+# from starting. A changed bundle comes in force at SIGHUP or the next start; provost
+# policy apply brings one in force without it.
 policies = "/etc/provost/policies"
 
 # The strongest mode that any policy has on this host: "off" (not evaluated),

@@ -202,7 +202,7 @@ func TestErasureOvertakesTheJudge(t *testing.T) {
 	cause := p.modified(l, "/home/a")
 	p.verdictOn(l, cause)
 
-	j := NewJudge(JudgeConfig{Store: p.store, Engine: p.engine, Log: slog.New(slog.DiscardHandler)})
+	j := NewJudge(JudgeConfig{Store: p.store, Engine: p.find, Log: slog.New(slog.DiscardHandler)})
 	f, err := p.store.Follow("another judge")
 	if err != nil {
 		t.Fatal(err)
@@ -212,7 +212,7 @@ func TestErasureOvertakesTheJudge(t *testing.T) {
 	// The states are those of a fresh judge: the one of the pipe has saved its own.
 	read := func() {
 		t.Helper()
-		j.states[l.ID()] = &rules.State{}
+		j.states[l.ID()] = &judged{State: &rules.State{}, engine: j.nothing}
 		for {
 			it, ok, err := f.TryNext()
 			if err != nil {

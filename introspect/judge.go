@@ -1,6 +1,7 @@
 package introspect
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"github.com/provostd/provost/chain"
 	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/rules"
+	"github.com/provostd/provost/rules/policy"
 )
 
 // JudgeName is the name under which the judge's position is kept.
@@ -19,8 +21,10 @@ const JudgeName = "rules"
 
 // JudgeConfig is what a Judge needs.
 type JudgeConfig struct {
-	Store  *chain.Store
-	Engine *rules.Engine
+	Store *chain.Store
+	// Engine returns what judges behind an activation of a VM log. Beside an error,
+	// which says why that cannot be had, it returns what judges in its place.
+	Engine func(a *record.BundleActivation) (*rules.Engine, error)
 	Log    *slog.Logger
 	// Count is told of every verdict sealed, and of what became of approvals, for the
 	// metrics.
@@ -31,9 +35,12 @@ type JudgeConfig struct {
 // the verdicts. A policy sees an entry only after it is durable (invariant I1);
 // a verdict, the position behind its cause and the states it was reached with
 // become durable together, so that no restart repeats or forgets one (I2, I5).
+// Which policies judge an entry is what the last activation ahead of it in its log
+// says, also where that was replaced before the entry's turn came.
 type Judge struct {
 	cfg     JudgeConfig
-	states  map[chain.LogID]*rules.State
+	nothing *rules.Engine // judges ahead of a log's first activation
+	states  map[chain.LogID]*judged
 	dirty   map[chain.LogID]bool
 	unsaved int
 	read    chain.Position // behind the newest entry judged
@@ -51,7 +58,20 @@ type Judge struct {
 
 // NewJudge returns a Judge that does nothing until Run.
 func NewJudge(cfg JudgeConfig) *Judge {
-	return &Judge{cfg: cfg, states: map[chain.LogID]*rules.State{}, dirty: map[chain.LogID]bool{}}
+	nothing, err := rules.New(&policy.Bundle{Name: "none"}, rules.Options{})
+	if err != nil {
+		panic(err) // there is nothing in it to refuse
+	}
+	return &Judge{cfg: cfg, nothing: nothing, states: map[chain.LogID]*judged{}, dirty: map[chain.LogID]bool{}}
+}
+
+// judged is what is remembered of one log.
+type judged struct {
+	*rules.State
+	engine     *rules.Engine
+	activation []byte // payload of the activation that is in force
+	unsaved    bool   // activation is
+	missing    error  // its bundle is; until that is sealed
 }
 
 // Judged returns the newest commit whose entries have been judged, how many
@@ -153,9 +173,17 @@ func (j *Judge) judge(it *chain.Item) error {
 	payload, derr := decode(it)
 	var verdicts []*record.Verdict
 	if it.Unreadable == nil {
-		if verdicts, err = j.cfg.Engine.Eval(st, it.Leaf, it.LeafHash, payload); err != nil && !errors.Is(err, rules.ErrNoPayload) {
+		if verdicts, err = st.engine.Eval(st.State, it.Leaf, it.LeafHash, payload); err != nil && !errors.Is(err, rules.ErrNoPayload) {
 			return err
 		}
+	}
+	if a, ok := payload.(*record.BundleActivation); ok && it.Leaf.Origin == record.OriginHost {
+		st.activation, st.unsaved = bytes.Clone(it.Payload), true
+		st.engine, st.missing = j.cfg.Engine(a)
+	}
+	if st.missing != nil {
+		verdicts = append(verdicts, undecided(it, fmt.Errorf("what follows is judged by bundle %s: %w", st.engine.Bundle().Digest, st.missing)))
+		st.missing = nil
 	}
 	if derr != nil {
 		verdicts = append(verdicts, undecided(it, derr))
@@ -287,6 +315,11 @@ func (j *Judge) save(ctx context.Context, f *chain.Follower) error {
 }
 
 func (j *Judge) saved() {
+	for id := range j.dirty {
+		if st := j.states[id]; st != nil {
+			st.unsaved = false
+		}
+	}
 	clear(j.dirty)
 	j.unsaved = 0
 }
@@ -296,12 +329,18 @@ func StateKey(id chain.LogID) string {
 	return "rules/" + string(binary.BigEndian.AppendUint32(nil, uint32(id)))
 }
 
+// ActivationKey is where the activation is kept that is in force for a log, at the
+// place that the judge has come to.
+func ActivationKey(id chain.LogID) string {
+	return "rules-activation/" + string(binary.BigEndian.AppendUint32(nil, uint32(id)))
+}
+
 // state returns the evaluation state of a log, as it was saved.
-func (j *Judge) state(l *chain.Log) (*rules.State, error) {
+func (j *Judge) state(l *chain.Log) (*judged, error) {
 	if st := j.states[l.ID()]; st != nil {
 		return st, nil
 	}
-	st := &rules.State{Recall: recall(l)}
+	st := &judged{State: &rules.State{Recall: recall(l)}, engine: j.nothing}
 	b, ok, err := j.cfg.Store.Meta(StateKey(l.ID()))
 	if err != nil {
 		return nil, fmt.Errorf("read state: %w", err)
@@ -311,6 +350,17 @@ func (j *Judge) state(l *chain.Log) (*rules.State, error) {
 			return nil, fmt.Errorf("read state: %w: %w", err, record.ErrFatal)
 		}
 	}
+	if st.activation, ok, err = j.cfg.Store.Meta(ActivationKey(l.ID())); err != nil {
+		return nil, fmt.Errorf("read activation: %w", err)
+	}
+	if ok {
+		m, err := record.Decode(record.ClassPolicyLoaded, st.activation)
+		a, is := m.(*record.BundleActivation)
+		if err != nil || !is {
+			return nil, fmt.Errorf("read activation: %w: %w", err, record.ErrFatal)
+		}
+		st.engine, st.missing = j.cfg.Engine(a)
+	}
 	j.states[l.ID()] = st
 	return st, nil
 }
@@ -319,11 +369,15 @@ func (j *Judge) state(l *chain.Log) (*rules.State, error) {
 func (j *Judge) rows() ([]chain.MetaWrite, error) {
 	rows := make([]chain.MetaWrite, 0, len(j.dirty))
 	for id := range j.dirty {
-		b, err := j.states[id].MarshalBinary()
+		st := j.states[id]
+		b, err := st.MarshalBinary()
 		if err != nil {
 			return nil, fmt.Errorf("save state: %w", err)
 		}
 		rows = append(rows, chain.MetaWrite{Key: StateKey(id), Value: b})
+		if st.unsaved {
+			rows = append(rows, chain.MetaWrite{Key: ActivationKey(id), Value: st.activation})
+		}
 	}
 	return rows, nil
 }

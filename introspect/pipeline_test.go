@@ -1,6 +1,7 @@
 package introspect
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -25,7 +26,8 @@ import (
 type pipe struct {
 	t        *testing.T
 	cfg      chain.Config
-	engine   *rules.Engine
+	engine   *rules.Engine   // in force
+	known    []*rules.Engine // of what was in force, too
 	store    *chain.Store
 	registry *Registry
 	stop     func()
@@ -71,7 +73,7 @@ func newPipeWith(t *testing.T, bundle string) *pipe {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &pipe{t: t, engine: engine, cfg: chain.Config{Dir: filepath.Join(dir, "db"), Anchor: filepath.Join(dir, "anchor"), HostID: "test.host", Keys: k}}
+	p := &pipe{t: t, engine: engine, known: []*rules.Engine{engine}, cfg: chain.Config{Dir: filepath.Join(dir, "db"), Anchor: filepath.Join(dir, "anchor"), HostID: "test.host", Keys: k}}
 	s, err := chain.Create(p.cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -89,11 +91,11 @@ func (p *pipe) run(s *chain.Store) {
 	jctx, jcancel := context.WithCancel(context.Background())
 	done, judged := make(chan error, 1), make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
-	j := NewJudge(JudgeConfig{Store: s, Engine: p.engine, Log: log})
+	j := NewJudge(JudgeConfig{Store: s, Engine: p.find, Log: log})
 	go func() { judged <- j.Run(jctx) }()
 	var err error
 	p.registry, err = NewRegistry(RegistryConfig{Store: s, Sessions: guest.New(guest.Config{Store: s, Log: log}), HostID: "test.host",
-		Activation: p.engine.ActivationFor, Log: log,
+		Activation: func(uuid string) *record.BundleActivation { return p.engine.ActivationFor(uuid) }, Log: log,
 		Inspect: func(context.Context, domain.UUID) (virt.Snapshot, error) { return p.facts, nil }})
 	if err != nil {
 		p.t.Fatal(err)
@@ -108,14 +110,20 @@ func (p *pipe) run(s *chain.Store) {
 	}
 }
 
+// find returns the engine of an activation.
+func (p *pipe) find(a *record.BundleActivation) (*rules.Engine, error) {
+	for _, e := range p.known {
+		if bytes.Equal(a.Digest, e.Bundle().Digest[:]) {
+			return e.For(a)
+		}
+	}
+	return p.known[0], errors.New("its bundle is gone")
+}
+
 func (p *pipe) restart() {
 	p.t.Helper()
 	p.stop()
-	s, err := chain.Open(p.cfg)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	p.run(s)
+	p.restartFrom()
 }
 
 var vm = domain.UUID{1, 2, 3}

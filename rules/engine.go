@@ -29,6 +29,9 @@ type Options struct {
 	VMModes map[string]policy.Mode
 	// Channels are the names of the alert channels of this host.
 	Channels []string
+	// Recorded says that entries are judged again which a host has judged: what it
+	// could honour was decided there, and nothing is refused.
+	Recorded bool
 	// Actions is what this host can do: kinds of action, and the Capabilities
 	// below. Nil means everything, for tests and replay.
 	Actions []string
@@ -46,8 +49,9 @@ type Engine struct {
 	// finds those which may be true of an entry.
 	parts    []part
 	index    *index.Index
-	watchers map[string]bool // policies that judge policy.* entries
-	sample   uint64          // of how many entries one is judged twice; 0: as sampleEvery says
+	watchers map[string]bool        // policies that judge policy.* entries
+	sample   uint64                 // of how many entries one is judged twice; 0: as sampleEvery says
+	modes    map[string]policy.Mode // of an activation; nil: what opts allow
 }
 
 // New returns an engine for the bundle. It refuses what this host could not
@@ -67,7 +71,7 @@ func New(b *policy.Bundle, opts Options) (*Engine, error) {
 			e.parts = append(e.parts, partsOf(i, p)...)
 		}
 	}
-	if len(problems) > 0 {
+	if len(problems) > 0 && !opts.Recorded {
 		return nil, fmt.Errorf("use bundle %q: %w: %w", b.Name, errors.Join(problems...), record.ErrReject)
 	}
 	e.index = newIndex(e.parts)
@@ -80,6 +84,9 @@ func (e *Engine) Bundle() *policy.Bundle { return e.bundle }
 // Mode returns the effective mode of a policy on the VM with this UUID: the
 // weakest of policy, bundle, VM and host. An empty UUID leaves the VM out.
 func (e *Engine) Mode(p *policy.Policy, uuid string) policy.Mode {
+	if e.modes != nil {
+		return e.modes[p.Name]
+	}
 	m := min(p.Mode, e.opts.HostMode)
 	if e.bundle.Mode != policy.ModeUnset {
 		m = min(m, e.bundle.Mode)

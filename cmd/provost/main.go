@@ -74,6 +74,9 @@ var commands = []command{
 	{"policy docs", "DIR", "write a catalogue of a bundle in Markdown", [2]int{1, 1}, policyDocsCommand},
 	{"policy lsp", "", "serve an editor as language server for policies, on standard input and output", [2]int{0, 0}, policyLSPCommand},
 	{"policy convert sigma", "FILE|DIR", "make a policy bundle of Sigma rules", [2]int{1, 1}, policyConvertSigmaCommand},
+	{"policy active", "", "show which policies are in force, in which mode for which domain", [2]int{0, 0}, policyActiveCommand},
+	{"policy apply", "DIR", "check a bundle and bring it in force on a running daemon", [2]int{1, 1}, policyApplyCommand},
+	{"policy rollback", "", "bring the bundle in force that was before", [2]int{0, 0}, policyRollbackCommand},
 	{"version", "", "print the version", [2]int{0, 0}, versionCommand},
 }
 

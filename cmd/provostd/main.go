@@ -214,7 +214,7 @@ func runDaemon(ctx context.Context, cfg *daemon.Config, log *slog.Logger, _ io.W
 	return errors.Join(err, d.Close())
 }
 
-// reloadOn has certificates, tokens and approvers read at each SIGHUP, until the daemon
+// reloadOn has certificates, tokens, policies and approvers read at each SIGHUP, until the daemon
 // has ended.
 func reloadOn(ctx context.Context, hangups <-chan os.Signal, ended <-chan struct{}, d *daemon.Daemon, log *slog.Logger) {
 	for {
@@ -223,7 +223,7 @@ func reloadOn(ctx context.Context, hangups <-chan os.Signal, ended <-chan struct
 			return
 		case <-hangups:
 			if err := d.Reload(ctx); err == nil { // a failure is logged where it is found
-				log.InfoContext(ctx, "certificates, tokens and approvers are read")
+				log.InfoContext(ctx, "certificates, tokens, policies and approvers are read")
 			}
 		}
 	}

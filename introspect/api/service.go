@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"time"
@@ -45,6 +46,13 @@ type Service struct {
 	DropShard func(ctx context.Context, l *chain.Log, archive, reason, requester string) (*client.Dropped, error)
 	// Approvals takes signed approvals, and shows them.
 	Approvals Approver
+	// Policies tells which policies are in force.
+	Policies func(ctx context.Context) (*client.Policies, error)
+	// ApplyPolicies brings a bundle in force, a tar archive of its files, for the one
+	// who asks; dry: it is only looked at.
+	ApplyPolicies func(ctx context.Context, requester string, bundle io.Reader, dry bool) (*client.Applied, error)
+	// RollBack brings the bundle in force that was before, for the one who asks.
+	RollBack func(ctx context.Context, requester string) (*client.Applied, error)
 	// Find returns the newest log of a domain, or an error which wraps
 	// ErrNotFound.
 	Find func(nameOrUUID string) (*chain.Log, error)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -205,6 +206,22 @@ func newWorld(t *testing.T) *world {
 	}
 	w.service.DropShard = func(_ context.Context, l *chain.Log, _, _, _ string) (*client.Dropped, error) {
 		return &client.Dropped{Log: l.Origin(), Entry: 7, SHA256: fmt.Sprintf("%064x", 8)}, nil
+	}
+	bundle := &client.Bundle{Name: "baseline", Version: "1", Digest: fmt.Sprintf("%064x", 5), Policies: 1, Mode: "enforce"}
+	entry := uint64(9)
+	domains := []client.DomainPolicies{{UUID: webUUID, Name: "web", Log: second.Origin(), Entry: &entry, Modes: map[string]int{"audit": 1}, Other: map[string]string{"p": "audit"}}}
+	w.service.Policies = func(context.Context) (*client.Policies, error) {
+		return &client.Policies{Bundle: bundle, Policies: []client.ActivePolicy{{Name: "p", Title: "P", Severity: "high", Mode: "enforce", Actions: []string{"alert"}}}, Domains: domains, Previous: []string{}}, nil
+	}
+	w.service.ApplyPolicies = func(_ context.Context, requester string, body io.Reader, dry bool) (*client.Applied, error) {
+		b, err := io.ReadAll(body)
+		if err != nil || requester == "" {
+			return nil, errors.Join(err, record.ErrReject)
+		}
+		return &client.Applied{Applied: !dry, Reason: string(b), Bundle: bundle, Diagnostics: []byte(`[{"code":"POL001"}]`), Entry: 8, Domains: domains}, nil
+	}
+	w.service.RollBack = func(context.Context, string) (*client.Applied, error) {
+		return &client.Applied{Applied: true, Bundle: bundle, Was: bundle, Diagnostics: []byte("[]"), Entry: 8, Domains: domains}, nil
 	}
 	w.handler = w.service.Handler()
 	return w

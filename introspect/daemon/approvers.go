@@ -81,10 +81,7 @@ func (r approverReload) Reload(ctx context.Context) error {
 		d.log.ErrorContext(ctx, "the approvers stay as they are: the configuration cannot be read", "file", d.cfg.path, "error", diags.Error())
 		return fmt.Errorf("read %s: %w", d.cfg.path, diags)
 	}
-	err := d.engine.CheckApprovers(cfg.approvers.Groups())
-	if err == nil {
-		err = d.approvals.Replace(ctx, cfg.approvers)
-	}
+	err := d.policies.changeApprovers(cfg.approvers.Groups(), func() error { return d.approvals.Replace(ctx, cfg.approvers) })
 	if err != nil {
 		d.log.ErrorContext(ctx, "the approvers stay as they are", "file", d.cfg.path, "error", err)
 	}

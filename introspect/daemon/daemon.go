@@ -25,7 +25,6 @@ import (
 	"github.com/provostd/provost/introspect/enforce"
 	"github.com/provostd/provost/introspect/guest"
 	"github.com/provostd/provost/introspect/virt"
-	"github.com/provostd/provost/rules"
 	"github.com/provostd/provost/rules/policy"
 )
 
@@ -39,8 +38,7 @@ type Daemon struct {
 	store     *chain.Store
 	index     *index.Index
 	keys      *keys.Keys
-	bundle    *policy.Bundle // nil: no policies
-	engine    *rules.Engine
+	policies  *policies
 	host      *virt.Host
 	sessions  *guest.Sessions
 	registry  *introspect.Registry
@@ -109,7 +107,7 @@ func New(cfg *Config, version string, log *slog.Logger) (_ *Daemon, err error) {
 	if d.keys, err = keys.Open(cfg.keysDir()); err != nil {
 		return nil, fmt.Errorf("open keys: %w", err)
 	}
-	if err := d.loadPolicies(); err != nil {
+	if d.policies, err = openPolicies(cfg, log); err != nil {
 		return nil, err
 	}
 	ledger := cfg.chain(d.keys, log)
@@ -140,7 +138,7 @@ func New(cfg *Config, version string, log *slog.Logger) (_ *Daemon, err error) {
 	})
 	d.registry, err = introspect.NewRegistry(introspect.RegistryConfig{
 		Store: d.store, Sessions: d.sessions, HostID: cfg.HostID, Software: "provostd " + version,
-		Activation: d.engine.ActivationFor, Log: log, ShardEntries: cfg.Shards.Entries, ShardAge: cfg.Shards.age,
+		Activation: d.policies.activation, Log: log, ShardEntries: cfg.Shards.Entries, ShardAge: cfg.Shards.age,
 		Inspect: func(ctx context.Context, id domain.UUID) (virt.Snapshot, error) { return d.host.Inspect(ctx, id) },
 	})
 	if err != nil {
@@ -155,13 +153,13 @@ func New(cfg *Config, version string, log *slog.Logger) (_ *Daemon, err error) {
 	}
 	d.approvals, err = introspect.NewApprovals(introspect.ApprovalsConfig{
 		Store: d.store, Registry: d.registry, HostID: cfg.HostID, Roots: cfg.approvers, Now: time.Now, Log: log,
-		Policies: func() []*policy.Policy { return d.engine.Bundle().Policies },
+		Policies: func() []*policy.Policy { e, _ := d.policies.current(); return e.Bundle().Policies },
 	})
 	if err != nil {
 		return nil, err
 	}
 	d.reloads = []reloader{approverReload{d}}
-	d.judge = introspect.NewJudge(introspect.JudgeConfig{Store: d.store, Engine: d.engine, Log: log, Count: d.metrics.triggered})
+	d.judge = introspect.NewJudge(introspect.JudgeConfig{Store: d.store, Engine: d.policies.judge, Log: log, Count: d.metrics.triggered})
 	d.enforcer = enforce.New(enforce.Config{
 		Store: d.store, Actor: d.host, Alert: d.alert, Current: d.registry.Current, Log: log, Now: time.Now, Count: d.metrics.acted,
 	})
@@ -174,29 +172,6 @@ func New(cfg *Config, version string, log *slog.Logger) (_ *Daemon, err error) {
 	d.metrics.access(d.door, d.sealer)
 	d.metrics.retention(d.store.RetentionStats())
 	return d, nil
-}
-
-// loadPolicies builds the engine. Without a bundle it has no policies: the
-// history is kept all the same.
-func (d *Daemon) loadPolicies() error {
-	b := &policy.Bundle{Name: "none"}
-	if dir := d.cfg.Policies; dir != "" {
-		loaded, diags := policy.Load(dir)
-		if diags.HasErrors() {
-			return &PolicyError{Dir: dir, Diags: diags}
-		}
-		b = loaded
-		d.bundle = loaded
-	}
-	opts := rules.Options{HostMode: mode(d.cfg.Mode), VMModes: map[string]policy.Mode{}, Approvers: d.cfg.approvers.Groups(), Actions: []string{"alert", "pause"}}
-	for _, dom := range d.cfg.Domains {
-		opts.VMModes[dom.id.String()] = mode(dom.Mode)
-	}
-	var err error
-	if d.engine, err = rules.New(b, opts); err != nil {
-		return fmt.Errorf("build policy engine: %w", err)
-	}
-	return nil
 }
 
 // lastSealed is when an earlier run was surely still listening: the newest
@@ -307,9 +282,14 @@ func start(ctx context.Context, fail context.CancelCauseFunc, p part) func() err
 	}
 }
 
-// sealStart seals that the daemon begins, and with which configuration.
+// sealStart seals that the daemon begins, with which configuration and which policies.
 func (d *Daemon) sealStart(ctx context.Context) error {
-	return d.seal(ctx, record.ClassHostStart, "start")
+	if err := d.seal(ctx, record.ClassHostStart, "start"); err != nil {
+		return err
+	}
+	e, _ := d.policies.current()
+	_, err := d.sealPolicies(ctx, e, "at the start of the daemon")
+	return err
 }
 
 func (d *Daemon) seal(ctx context.Context, c record.Class, what string) error {
@@ -326,8 +306,8 @@ func (d *Daemon) seal(ctx context.Context, c record.Class, what string) error {
 	sum = sha256.Sum256(fmt.Appendf(sum[:], " %+v %+v", d.cfg.Retention.keep, d.cfg.Retention.domains)) // fmt prints maps in order
 	sum = sha256.Sum256(fmt.Appendf(sum[:], " %s", d.cfg.approvers.Text()))
 	m := &record.Daemon{What: what, Version: d.version, Pid: uint32(os.Getpid()), Session: d.store.RunID(), ConfigurationSha256: sum[:]}
-	if d.bundle != nil {
-		m.Detail = "policy bundle " + d.bundle.Name + " " + d.bundle.Version + " " + hex.EncodeToString(d.bundle.Digest[:])
+	if b := d.policies.bundle(); b != nil {
+		m.Detail = "policy bundle " + b.Name + " " + b.Version + " " + hex.EncodeToString(b.Digest[:])
 	}
 	e, err := d.store.Draft(record.OriginHost, c, m)
 	if err != nil {

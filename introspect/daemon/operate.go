@@ -109,9 +109,7 @@ func (d *Daemon) status(context.Context) (*client.Status, error) {
 		Backlog: backlog(d.store, d.judge), Enforcements: d.enforcer.InFlight(),
 		Witnesses: witnessStatus(d.store),
 	}
-	if b := d.bundle; b != nil {
-		s.Bundle = &client.Bundle{Name: b.Name, Version: b.Version, Digest: hex.EncodeToString(b.Digest[:]), Policies: len(b.Policies), Mode: d.cfg.Mode}
-	}
+	s.Bundle = d.bundleInfo(d.policies.bundle())
 	agents := map[domain.UUID]string{}
 	silent := map[domain.UUID]bool{}
 	for _, st := range d.sessions.Status() {

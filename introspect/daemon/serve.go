@@ -45,7 +45,7 @@ func (d *Daemon) listen() (_ *servers, err error) {
 	s := &servers{guard: access.NewGuard(access.GuardConfig{
 		Limits: access.Limits{RequestsPerSecond: d.cfg.API.RequestsPerSecond, Expensive: d.cfg.API.ExpensiveRequests, ExpensiveAll: d.cfg.API.ExpensiveRequestsAll,
 			Running: (d.cfg.API.Connections + 3) / 4}, // as Connections.PerAddress; 0: the default
-		Expensive: expensive, Cheap: cheap, Stats: d.door, Log: d.log, Now: time.Now,
+		Expensive: expensive, Cheap: cheap, Body: api.Body, Stats: d.door, Log: d.log, Now: time.Now,
 	})}
 	defer func() {
 		if err != nil {
@@ -139,7 +139,8 @@ func (d *Daemon) listenTLS(s *servers, c *ListenerConfig, tokens *access.Tokens,
 // routes are what every listener with identities serves.
 func (d *Daemon) routes() http.Handler {
 	s := &api.Service{Store: d.store, Index: d.index, Log: d.log, Discloser: d.sealer, Secret: d.keys.Secret("api tokens"),
-		Status: d.status, Enroll: d.enroll, StopAgent: d.stopAgent, Rotate: d.rotate, Backup: d.backup, ExportShard: d.exportShard, DropShard: d.dropShard, Find: d.find, Name: d.name,
+		Status: d.status, Enroll: d.enroll, StopAgent: d.stopAgent, Rotate: d.rotate, Backup: d.backup, ExportShard: d.exportShard, DropShard: d.dropShard,
+		Policies: d.activePolicies, ApplyPolicies: d.applyPolicies, RollBack: d.rollBack, Find: d.find, Name: d.name,
 		Approvals: approver{d}}
 	return s.Handler()
 }
@@ -155,7 +156,7 @@ func (d *Daemon) public() http.Handler {
 // expensive tells the requests that may take long.
 func expensive(r *http.Request) bool {
 	switch p := r.URL.Path; p {
-	case "/v1/export", "/v1/query", "/v1/lineage":
+	case "/v1/export", "/v1/query", "/v1/lineage", "/v1/policies/apply":
 		return true
 	default:
 		return strings.HasSuffix(p, "/chain") || strings.HasSuffix(p, "/window")
@@ -299,9 +300,13 @@ func (s *servers) run(ctx context.Context) error {
 }
 
 // Reload reads certificates, CAs and tokens anew, as each request and handshake
-// does by itself, and the approver groups of the configuration. What cannot be used is logged, and told.
+// does by itself, the configured policies and the approver groups of the configuration. What
+// cannot be used is logged, told, and leaves what was in force.
 func (d *Daemon) Reload(ctx context.Context) error {
-	var err error
+	err := d.reloadPolicies(ctx)
+	if err != nil {
+		d.log.ErrorContext(ctx, "policies are not read anew; those in force stay", "error", err)
+	}
 	for _, r := range d.reloads {
 		err = errors.Join(err, r.Reload(ctx))
 	}

@@ -52,7 +52,7 @@ const (
 )
 
 const (
-	// bodyTimeout ends the reading of a body, which no route needs.
+	// bodyTimeout ends the reading of a body, which few routes need.
 	bodyTimeout = 10 * time.Second
 	// answerTimeout ends an answer whose route sets no deadline of its own.
 	answerTimeout = time.Minute
@@ -64,9 +64,12 @@ type GuardConfig struct {
 	Limits    Limits
 	Expensive func(*http.Request) bool // nil: none is
 	Cheap     func(*http.Request) bool // nil: none is
-	Stats     *Stats
-	Log       *slog.Logger
-	Now       func() time.Time
+	// Body returns how long a body a request may have and how long its reading may
+	// take, beyond what all may; nil: none is.
+	Body  func(*http.Request) (int64, time.Duration)
+	Stats *Stats
+	Log   *slog.Logger
+	Now   func() time.Time
 
 	private struct { // for tests
 		body, answer time.Duration
@@ -369,8 +372,14 @@ func (g *Guard) Contain(next http.Handler) http.Handler {
 		c := http.NewResponseController(w)
 		_ = c.SetWriteDeadline(time.Now().Add(g.cfg.private.answer))
 		if r.ContentLength != 0 {
-			_ = c.SetReadDeadline(time.Now().Add(g.cfg.private.body))
-			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+			limit, patience := int64(maxBody), g.cfg.private.body
+			if g.cfg.Body != nil {
+				if n, d := g.cfg.Body(r); n > limit {
+					limit, patience = n, d
+				}
+			}
+			_ = c.SetReadDeadline(time.Now().Add(patience))
+			r.Body = http.MaxBytesReader(w, r.Body, limit)
 		}
 		s := &started{ResponseWriter: w}
 		defer func() {

@@ -1,0 +1,218 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/provostd/provost/chain/record"
+	"github.com/provostd/provost/introspect/api/client"
+)
+
+func bundleText(version, mode string) string {
+	return fmt.Sprintf("bundle {\n  name = \"b\"\n  version = %q\n  language = 1\n}\npolicy \"p\" {\n  on = [\"vm.stop\"]\n  mode = %q\n  action \"alert\" {\n    message = \"x\"\n  }\n}\n", version, mode)
+}
+
+func writeBundle(t *testing.T, dir, text string) {
+	t.Helper()
+	if err := errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(filepath.Join(dir, "a.policy.hcl"), []byte(text), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// choose opens the policies of a host as a start does, and ends with which version
+// is in force.
+func choose(t *testing.T, cfg *Config, want string) *policies {
+	t.Helper()
+	p, err := openPolicies(cfg, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := p.engine.Bundle().Version; got != want {
+		t.Errorf("version %q is in force, want %q", got, want)
+	}
+	return p
+}
+
+// TestTheNewestChoiceIsInForce follows what a start takes: the directory, what was
+// applied since, and the directory again once it has changed.
+func TestTheNewestChoiceIsInForce(t *testing.T) {
+	dir := t.TempDir()
+	writeBundle(t, dir, bundleText("1", "audit"))
+	cfg := testConfig(t, fmt.Sprintf("policies = %q\n", dir))
+	choose(t, cfg, "1")
+	p := choose(t, cfg, "1")
+	if len(p.now.Previous) != 0 {
+		t.Errorf("a start alone is a change: %v", p.now)
+	}
+	applied := t.TempDir()
+	writeBundle(t, applied, bundleText("2", "audit"))
+	p.from = applied
+	b, err := p.configured()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(p.shelf.keep(b), p.shelf.setActive(p.now.to(b.Digest.String()))); err != nil {
+		t.Fatal(err)
+	}
+	p = choose(t, cfg, "2") // although the directory still holds 1
+	if len(p.now.Previous) != 1 {
+		t.Errorf("before it were %v", p.now.Previous)
+	}
+	writeBundle(t, dir, bundleText("3", "audit"))
+	choose(t, cfg, "3")
+	p = choose(t, cfg, "3")
+	if len(p.now.Previous) != 2 {
+		t.Errorf("before it were %v", p.now.Previous)
+	}
+	// What was activated once is found by its digest, whatever is in force.
+	for _, digest := range p.now.Previous {
+		if _, err := p.shelf.load(digest); err != nil {
+			t.Error(err)
+		}
+	}
+	cfg.Policies = ""
+	choose(t, cfg, "")
+}
+
+// TestAShelfThatWasChangedIsNotBelieved changes a bundle that is kept, and what says
+// which is in force.
+func TestAShelfThatWasChangedIsNotBelieved(t *testing.T) {
+	dir := t.TempDir()
+	writeBundle(t, dir, bundleText("1", "audit"))
+	cfg := testConfig(t, fmt.Sprintf("policies = %q\n", dir))
+	p := choose(t, cfg, "1")
+	digest := p.now.Active
+	other := strings.Repeat("a", 64)
+	if err := p.shelf.setActive(active{Active: other, Directory: digest}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openPolicies(cfg, quiet); !errors.Is(err, record.ErrReject) {
+		t.Errorf("a bundle that is not kept comes in force: %v", err)
+	}
+	if err := os.WriteFile(p.shelf.activeFile(), []byte("{\"active\":\"../x\"}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openPolicies(cfg, quiet); !errors.Is(err, record.ErrReject) {
+		t.Errorf("a path is taken for a digest: %v", err)
+	}
+	writeBundle(t, p.shelf.place(digest), bundleText("1", "enforce"))
+	if _, err := p.shelf.load(digest); !errors.Is(err, record.ErrReject) {
+		t.Errorf("a bundle that was changed is loaded: %v", err)
+	}
+	if err := os.Remove(p.shelf.activeFile()); err != nil {
+		t.Fatal(err)
+	}
+	p = choose(t, cfg, "1")
+	if _, err := p.shelf.load(digest); err != nil {
+		t.Errorf("the start does not keep it anew: %v", err)
+	}
+}
+
+// TestReceivedNames holds that what is sent stays in its directory and its bounds.
+func TestReceivedNames(t *testing.T) {
+	s, err := openShelf(filepath.Join(t.TempDir(), "policies"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := s.incoming()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"", ".", "..", "../x", "/x", "a/../x", "a//b", "a/b/c/d/e", "a\\b", "a\x00"} {
+		if err := in.add(name, strings.NewReader("x"), 1); !errors.Is(err, record.ErrReject) {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	if err := errors.Join(in.add("lists/a", strings.NewReader("x"), 1), in.add("a.policy.hcl", strings.NewReader("xy"), 1)); err != nil {
+		t.Error(err)
+	}
+	for name, size := range map[string]int64{"a.policy.hcl": 1, "short": 9, "huge": maxReceived, "below": -1} {
+		if err := in.add(name, strings.NewReader("x"), size); !errors.Is(err, record.ErrReject) {
+			t.Errorf("%s of %d bytes: %v", name, size, err)
+		}
+	}
+	if _, err := openShelf(s.dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(in.dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what was being received stays: %v", err)
+	}
+	in.discard()
+}
+
+// TestApply brings bundles in force on a daemon that runs, by its socket, and holds
+// what is sealed, what is refused and what a restart finds.
+func TestApply(t *testing.T) {
+	v := serve(t, "")
+	c := client.New(v.cfg.API.Socket)
+	defer c.Close()
+	apply := func(text string, dry bool) *client.Applied {
+		t.Helper()
+		a, err := c.ApplyPolicies(t.Context(), map[string][]byte{"a.policy.hcl": []byte(text), "a.policytest.hcl": []byte("# none\n")}, dry)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	inForce := func(want string) {
+		t.Helper()
+		got := "none"
+		if s, err := c.Status(t.Context()); err != nil {
+			t.Error(err)
+		} else if s.Bundle != nil {
+			got = s.Bundle.Version
+		}
+		if got != want {
+			t.Errorf("version %s is in force, want %s", got, want)
+		}
+	}
+	size := v.store.HostLog().Size()
+	if a := apply("policy {\n", false); a.Applied || a.Bundle != nil || !strings.Contains(string(a.Diagnostics), "POL") {
+		t.Errorf("a broken bundle: %+v", a)
+	}
+	if a := apply(strings.Replace(bundleText("1", "audit"), "message = \"x\"", "message = \"x\"\n channels = [\"none\"]", 1), false); a.Applied || !strings.Contains(a.Reason, "no alert channel") {
+		t.Errorf("a bundle which this host cannot honour: %+v", a)
+	}
+	if a := apply(bundleText("1", "audit"), true); a.Applied || a.Bundle == nil {
+		t.Errorf("a trial: %+v", a)
+	}
+	if _, err := c.RollBackPolicies(t.Context()); err == nil {
+		t.Error("a rollback to nothing succeeds")
+	}
+	if got := v.store.HostLog().Size(); got != size {
+		t.Errorf("what was refused has sealed %d entries", got-size)
+	}
+	inForce("none")
+	first := apply(bundleText("1", "audit"), false)
+	inForce("1")
+	apply(bundleText("2", "enforce"), false)
+	inForce("2")
+	item, err := v.store.HostLog().Item(first.Entry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := item.Decode()
+	if b, ok := m.(*record.BundleActivation); err != nil || !ok || b.Version != "1" || len(b.Policies) != 1 || b.Policies[0].Mode != "audit" {
+		t.Errorf("the host log says %v (%v)", m, err)
+	}
+	back, err := c.RollBackPolicies(t.Context())
+	if err != nil || !back.Applied || back.Bundle.Version != "1" || back.Was.Version != "2" {
+		t.Errorf("a rollback: %+v, %v", back, err)
+	}
+	inForce("1")
+	p, err := c.Policies(t.Context())
+	if err != nil || len(p.Policies) != 1 || p.Policies[0].Mode != "audit" || len(p.Previous) != 1 {
+		t.Errorf("%+v, %v", p, err)
+	}
+	again, err := openPolicies(v.cfg, quiet)
+	if err != nil || again.engine.Bundle().Version != "1" {
+		t.Errorf("the next start: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(again.shelf.place(first.Bundle.Digest), "a.policytest.hcl")); err != nil {
+		t.Errorf("the tests are not kept: %v", err)
+	}
+}
