@@ -3,10 +3,26 @@ package rules
 import (
 	"bytes"
 	"fmt"
+	"slices"
 
 	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/rules/policy"
 )
+
+// Judging returns the policies that are asked about entries of a class on the VM that
+// st is of, as the engine found at the last entry; nil where it has not judged any.
+func (e *Engine) Judging(st *State, c record.Class) []*policy.Policy {
+	if st.engine != e {
+		return nil
+	}
+	var all []*policy.Policy
+	for i, p := range e.bundle.Policies {
+		if st.modes[i] != policy.ModeOff && slices.Contains(p.Classes(), c) {
+			all = append(all, p)
+		}
+	}
+	return all
+}
 
 // For returns the engine of an activation: the same policies, each in the mode that
 // stands there. What is judged behind an activation so follows from the log alone

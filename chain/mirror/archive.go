@@ -223,7 +223,7 @@ type evidence struct {
 
 // VerifyArchive verifies the archive of a shard with the verifier key of its host log:
 // that the host log quotes its checkpoint, under a certified key, and then every entry as
-// Verify does. Of opts Frame, Policy, Workers and Progress count. An empty key is taken from
+// Verify does. Of opts Frame, Policy, Workers, Entry and Progress count. An empty key is taken from
 // the policy. Errors are those of Verify.
 func VerifyArchive(ctx context.Context, a *Archive, hostKey string, opts Options) (*Report, error) {
 	r := &Report{Logs: []LogReport{}}
@@ -268,7 +268,7 @@ func VerifyArchive(ctx context.Context, a *Archive, hostKey string, opts Options
 		}
 		return nil, fmt.Errorf("verify archive: %w", err)
 	}
-	opts = Options{Frame: opts.Frame, Policy: opts.Policy, OneLog: true, Window: opts.Window, Workers: opts.Workers, Progress: opts.Progress}
+	opts = Options{Frame: opts.Frame, Policy: opts.Policy, OneLog: true, Window: opts.Window, Workers: opts.Workers, Entry: opts.Entry, Progress: opts.Progress}
 	return verify(ctx, a, b.VMKey, opts, e)
 }
 

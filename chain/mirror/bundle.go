@@ -34,6 +34,7 @@ type bundle struct {
 	root   record.Hash   // over them; of a full bundle only
 	leaves []record.Leaf // zero where a leaf cannot be read; none of a foreign log
 	opened []opened      // what verification looks into, by place
+	texts  [][]byte      // all payloads, by place, where Options.Entry wants them
 	match  int           // payloads that are what the leaf commits to
 	bare   bool          // there is no opening bundle
 	none   *missing      // why; nil: none was asked for
@@ -212,6 +213,12 @@ func (c *logCheck) opening(b *bundle, at int, opening []byte) {
 		return
 	}
 	b.match++
+	if c.v.opts.Entry != nil {
+		if b.texts == nil {
+			b.texts = make([][]byte, b.width)
+		}
+		b.texts[at] = payload
+	}
 	if leaf.Origin != record.OriginHost || !looked(leaf.Header.Class) && !c.covers(leaf.Header.Class) {
 		return
 	}

@@ -44,8 +44,21 @@ type Options struct {
 	// Window asks whether anything else happened in a time than what the VM logs
 	// tell. Both its ends must be set.
 	Window Window
+	// Entry is called with every entry of every VM log, in the order of each log, one
+	// log behind the other. What it is given is proved once Verify succeeds, and not
+	// before. An error ends the verification and is returned. With it payloads are
+	// held in memory for as long as their bundle is on its way. Default: nobody is told.
+	Entry func(e Entry) error
 	// Progress is called behind each bundle. Default: nobody is told.
 	Progress func(origin string, done, total uint64)
+}
+
+// Entry is one entry of a VM log.
+type Entry struct {
+	Origin  string // of the log
+	Leaf    record.Leaf
+	Hash    record.Hash // of the leaf
+	Payload []byte      // nil where it is not given; not to be kept
 }
 
 // maxCheckpoint bounds a checkpoint with its cosignatures, in bytes.

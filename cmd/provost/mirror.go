@@ -30,7 +30,7 @@ func (a *app) verifyMirror(ctx context.Context, f *verifyFlags, place string, is
 		}
 		vkey = policy.Logs[0].Key
 	}
-	opts := mirror.Options{Frame: attest.Frame, Policy: policy, WithoutPayloads: f.bare, OneLog: f.one, Window: f.window, Progress: a.progress(f.progress)}
+	opts := mirror.Options{Frame: attest.Frame, Policy: policy, WithoutPayloads: f.bare, OneLog: f.one, Window: f.window, Entry: f.replay.entry(), Progress: a.progress(f.progress)}
 	if f.logs != "" {
 		opts.Logs = strings.Split(f.logs, ",")
 	}
@@ -72,7 +72,7 @@ func (a *app) verifyMirror(ctx context.Context, f *verifyFlags, place string, is
 			return fmt.Errorf("remember the checkpoint: %w", err)
 		}
 	}
-	return a.verdict(r, r.WriteText, invalid != nil)
+	return f.replay.verdict(a, r, r.WriteText, invalid != nil)
 }
 
 // source opens the place of the logs.

@@ -22,6 +22,7 @@ type verifyFlags struct {
 	bare, one, progress            bool
 	since, until                   string
 	window                         mirror.Window
+	replay                         replayFlags
 	to                             remote // of a URL
 }
 
@@ -33,7 +34,7 @@ func verifyCommand(a *app) func(context.Context, []string) error {
 	a.flags.StringVar(&f.logs, "logs", "", "`ORIGINS` of VM logs to read, separated by commas; default: all that the host log quotes")
 	a.flags.BoolVar(&f.one, "one-log", false, "the place is that of the one log that the key is of; of VM logs that it quotes nothing is claimed")
 	a.flags.BoolVar(&f.bare, "without-payloads", false, "accept logs whose place has no payloads at all; what stands in them is not claimed")
-	a.flags.StringVar(&f.since, "since", "", "say whether anything else happened from this `TIME` on, of whole logs and archives; with --until")
+	a.flags.StringVar(&f.since, "since", "", "say whether anything else happened from this `TIME` on, of whole logs and archives, with --until; --replay: count and compare what was sealed from then on")
 	a.flags.StringVar(&f.until, "until", "", "up to this `TIME`")
 	a.flags.StringVar(&f.save, "save", "", "`DIR` to keep what is read from a URL in, to be verified again without it")
 	a.flags.StringVar(&f.to.token, "token-file", "", "`FILE` that holds the token for a URL")
@@ -41,7 +42,11 @@ func verifyCommand(a *app) func(context.Context, []string) error {
 	a.flags.StringVar(&f.to.key, "tls-key", "", "`FILE` with the key of --tls-cert (PEM)")
 	a.flags.StringVar(&f.to.ca, "ca", "", "`FILE` with the certificates (PEM) that sign the server's; default: those of the system")
 	a.flags.BoolVar(&f.progress, "progress", false, "show progress on standard error also where that is no terminal")
+	f.replay.declare(a)
 	return func(ctx context.Context, args []string) error {
+		if err := f.replay.begin(a, f.since, f.until); err != nil {
+			return err
+		}
 		if f.key == "" && f.policy == "" {
 			return &usageError{"name the verifier key of the host with --key; provostd init printed it, provost status shows it"}
 		}
@@ -83,7 +88,7 @@ func verifyCommand(a *app) func(context.Context, []string) error {
 
 // readWindow reads the time that is asked for.
 func (f *verifyFlags) readWindow(now time.Time) error {
-	if f.since+f.until == "" {
+	if f.since+f.until == "" || f.replay.on && (f.since == "" || f.until == "") {
 		return nil
 	}
 	since, err := when("since", f.since, now)
@@ -123,8 +128,8 @@ func (a *app) verifyFile(ctx context.Context, f *verifyFlags, name, vkey string,
 	if mirror.IsArchive(file) {
 		return a.verifyArchive(ctx, f, file, st.Size(), vkey, policy)
 	}
-	if f.since != "" {
-		return &usageError{"--since and --until are for whole logs and archives; a bundle of a time says itself what it covers: provost export --since --until"}
+	if f.since != "" && !f.replay.on {
+		return &usageError{"--since and --until are for whole logs, archives and --replay; a bundle of a time says itself what it covers: provost export --since --until"}
 	}
 	b, err := proof.ReadBundle(file, st.Size(), proof.Limits{})
 	if err != nil {
@@ -143,7 +148,12 @@ func (a *app) verifyFile(ctx context.Context, f *verifyFlags, name, vkey string,
 	if err != nil && !errors.As(err, &invalid) {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	return a.verdict(r, r.WriteText, invalid != nil)
+	if invalid == nil {
+		if err := f.replay.evidence(b); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return f.replay.verdict(a, r, r.WriteText, invalid != nil)
 }
 
 // verifyArchive verifies the archive of a shard, without unpacking it.
@@ -152,7 +162,7 @@ func (a *app) verifyArchive(ctx context.Context, f *verifyFlags, file *os.File, 
 	if err != nil {
 		return fmt.Errorf("%s: %w", file.Name(), err)
 	}
-	r, err := mirror.VerifyArchive(ctx, archive, vkey, mirror.Options{Frame: attest.Frame, Policy: policy, Window: f.window, Progress: a.progress(f.progress)})
+	r, err := mirror.VerifyArchive(ctx, archive, vkey, mirror.Options{Frame: attest.Frame, Policy: policy, Window: f.window, Entry: f.replay.entry(), Progress: a.progress(f.progress)})
 	if ctx.Err() != nil {
 		return fmt.Errorf("%s: interrupted, nothing is proved", file.Name())
 	}
@@ -160,7 +170,7 @@ func (a *app) verifyArchive(ctx context.Context, f *verifyFlags, file *os.File, 
 	if err != nil && !errors.As(err, &invalid) {
 		return fmt.Errorf("%s: %w", file.Name(), err)
 	}
-	return a.verdict(r, r.WriteText, invalid != nil)
+	return f.replay.verdict(a, r, r.WriteText, invalid != nil)
 }
 
 // verdict shows a report.

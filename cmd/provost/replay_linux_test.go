@@ -1,0 +1,127 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/provostd/provost/chain"
+	"github.com/provostd/provost/chain/proof"
+	"github.com/provostd/provost/chain/record"
+	"github.com/provostd/provost/rules"
+	"github.com/provostd/provost/rules/policy"
+)
+
+const replayed = `bundle {
+  name     = "b"
+  version  = "7"
+  language = 1
+}
+policy "stopped" {
+  on   = ["vm.stop"]
+  mode = "enforce"
+  action "alert" {
+    message = "${vm.name}"
+  }
+}
+`
+
+// TestVerifyReplay evaluates policies again over evidence of a real ledger: an honest
+// one, one whose verdict was weakened before it was sealed, and without the bundle.
+func TestVerifyReplay(t *testing.T) {
+	dir := t.TempDir()
+	bundles := filepath.Join(dir, "bundles")
+	one := filepath.Join(bundles, "one")
+	if err := os.MkdirAll(one, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(one, "a.policy.hcl"), []byte(replayed), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b, diags := policy.Load(one)
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	engine, err := rules.New(b, rules.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, l, _ := logsOf(t, 1)
+	add := func(o record.Origin, c record.Class, m record.Message) {
+		t.Helper()
+		e, err := s.Draft(o, c, m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Append(t.Context(), chain.Batch{Log: l, Entries: []chain.Entry{e}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add(record.OriginHost, record.ClassPolicyLoaded, engine.ActivationFor(""))
+	// judge seals what the policies say of the newest entry.
+	judge := func(change func(*record.Verdict)) {
+		t.Helper()
+		add(record.OriginHost, record.ClassVMStop, &record.Event{Vm: &record.VM{Name: "web"}})
+		item, err := l.Item(l.Size() - 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := item.Decode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		verdicts, err := engine.Eval(&rules.State{}, item.Leaf, item.LeafHash, m)
+		if err != nil || len(verdicts) != 1 {
+			t.Fatalf("%v, %v", verdicts, err)
+		}
+		change(verdicts[0])
+		add(record.OriginPolicy, rules.ClassOf(verdicts[0]), verdicts[0])
+	}
+	export := func(from uint64) string {
+		t.Helper()
+		if err := s.CheckpointNow(t.Context(), l); err != nil {
+			t.Fatal(err)
+		}
+		name := filepath.Join(dir, "evidence.zip")
+		var out bytes.Buffer
+		if err := chain.Export(t.Context(), s, l, chain.Selection{Range: &proof.Range{First: from, Last: l.Size() - 1}}, &out); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, out.Bytes(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	verify := func(code int, words, file string, args ...string) string {
+		t.Helper()
+		got, out, errs := call(t, append([]string{"verify", "--key", s.HostLog().VerifierKey(), file}, args...)...)
+		if got != code || !strings.Contains(out+errs, words) {
+			t.Errorf("verify %v: exit %d, want %d with %q\n%s%s", args, got, code, words, out, errs)
+		}
+		return out
+	}
+	judge(func(*record.Verdict) {})
+	good := export(0)
+	verify(exitOK, "every verdict is sealed that the policies in force give", good, "--replay", "--bundle", one)
+	verify(exitOK, "policy stopped: 1 records judged, 1 verdicts", good, "--replay", "--bundle", bundles)
+	verify(exitOK, "0 entries, 0 judged", good, "--replay", "--bundle", one, "--since", "2126-01-01")
+	verify(exitInvalid, "digest "+b.Digest.String()+" was in force and is not given", good, "--replay")
+	verify(exitUsage, "--bundle is for --replay", good, "--bundle", one)
+	verify(exitUsage, "holds no policy bundle", good, "--replay", "--bundle", dir)
+	var report struct {
+		Valid    bool
+		Policies struct {
+			Valid bool
+			Logs  []struct{ Verdicts int }
+		}
+	}
+	if err := json.Unmarshal([]byte(verify(exitOK, "", good, "--replay", "--bundle", one, "--output", "json")), &report); err != nil || !report.Valid || !report.Policies.Valid || report.Policies.Logs[0].Verdicts != 1 {
+		t.Errorf("%+v, %v", report, err)
+	}
+	judge(func(v *record.Verdict) { v.Mode, v.WouldHave = "audit", true })
+	verify(exitInvalid, "differs: verdict of stopped on entry 5 in entry 6: it says mode audit, want enforce", export(0), "--replay", "--bundle", one)
+	verify(exitOK, "VALID", good) // whose signatures are as good as ever
+}
