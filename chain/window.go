@@ -91,6 +91,15 @@ func (l *Log) Window(ctx context.Context, since, until int64) (*Window, error) {
 	return w, nil
 }
 
+// FirstAt returns the first entry that is kept and was sealed at a host monotone time
+// or later; Size where there is none.
+func (l *Log) FirstAt(mono int64) (uint64, error) {
+	if err := l.Gone(); err != nil {
+		return 0, err
+	}
+	return l.firstAt(l.Size(), mono)
+}
+
 // firstAt returns the first entry that is kept and was sealed at a time or
 // later; size where there is none. One whose leaf cannot be read is taken for its
 // neighbour.

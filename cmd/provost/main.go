@@ -76,6 +76,7 @@ var commands = []command{
 	{"policy convert sigma", "FILE|DIR", "make a policy bundle of Sigma rules", [2]int{1, 1}, policyConvertSigmaCommand},
 	{"policy active", "", "show which policies are in force, in which mode for which domain", [2]int{0, 0}, policyActiveCommand},
 	{"policy apply", "DIR", "check a bundle and bring it in force on a running daemon", [2]int{1, 1}, policyApplyCommand},
+	{"policy replay", "DIR", "judge recorded entries by a bundle, beside the one in force", [2]int{1, 1}, policyReplayCommand},
 	{"policy rollback", "", "bring the bundle in force that was before", [2]int{0, 0}, policyRollbackCommand},
 	{"version", "", "print the version", [2]int{0, 0}, versionCommand},
 }

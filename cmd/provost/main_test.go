@@ -85,6 +85,8 @@ func TestCalls(t *testing.T) {
 		{"policy fmt " + junk, exitUsage, "is named neither"},
 		{"policy diff ../../examples/policies/baseline ../../examples/policies/baseline --exit-code", exitOK, "They mean the same."},
 		{"policy diff ../../examples/policies/baseline " + broken, exitInvalid, "cannot be loaded"},
+		{"policy check --cost ../../examples/policies/baseline", exitOK, "asks first: under(file.path, \"/etc\")"},
+		{"policy check --cost " + broken, exitInvalid, "onn"},
 		{"policy docs ../../examples/policies/baseline", exitOK, "| Execution | [T1059.004 Unix Shell]"},
 		{"version", exitOK, "provost "},
 	}

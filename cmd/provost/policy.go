@@ -7,10 +7,12 @@ import (
 	"os"
 	"time"
 
+	"github.com/provostd/provost/rules/author"
 	"github.com/provostd/provost/rules/policy"
 )
 
 func policyCheckCommand(a *app) func(context.Context, []string) error {
+	cost := a.flags.Bool("cost", false, "say what conditions cost: what the index asks first, and what is slow")
 	return func(_ context.Context, args []string) error {
 		dir := args[0]
 		if st, err := os.Stat(dir); err != nil {
@@ -21,6 +23,15 @@ func policyCheckCommand(a *app) func(context.Context, []string) error {
 		b, diags := policy.Load(dir)
 		if b != nil {
 			diags = append(diags, b.Expiring(time.Now())...)
+		}
+		if *cost && b != nil && !diags.HasErrors() {
+			if len(diags) > 0 {
+				if err := policy.WriteDiagnostics(a.stderr, diags, policy.Sources(dir, diags), 100, false); err != nil {
+					return fmt.Errorf("write diagnostics: %w", err)
+				}
+			}
+			c := author.CostOf(b)
+			return a.verdict(c, c.WriteText, false)
 		}
 		if a.output == "json" {
 			out, err := policy.DiagnosticsJSON(diags)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/provostd/provost/introspect/api/client"
 	"github.com/provostd/provost/rules/policy"
@@ -40,8 +42,19 @@ func policyActiveCommand(a *app) func(context.Context, []string) error {
 
 func policyApplyCommand(a *app) func(context.Context, []string) error {
 	dial := a.daemon()
-	dry := a.flags.Bool("dry-run", false, "have the daemon look at the bundle and change nothing")
+	q := client.ApplyQuery{}
+	a.flags.BoolVar(&q.DryRun, "dry-run", false, "have the daemon look at the bundle and change nothing")
+	most := a.flags.Int64("max-actions", -1, "refuse the bundle if it would have wanted more than `N` actions since --since, alerts among them")
+	since := a.flags.String("since", "1d", "for --max-actions: replay what was sealed at this `TIME` or later, or so long ago")
 	return func(ctx context.Context, args []string) error {
+		if *most >= 0 {
+			n := uint64(*most)
+			q.MaxActions = &n
+			var err error
+			if q.Since, err = when("since", *since, time.Now()); err != nil {
+				return err
+			}
+		}
 		b, err := a.loadBundle(args[0])
 		if err != nil {
 			return err
@@ -52,11 +65,11 @@ func policyApplyCommand(a *app) func(context.Context, []string) error {
 		}
 		c := dial()
 		defer c.Close()
-		done, err := c.ApplyPolicies(ctx, files, *dry)
+		done, err := c.ApplyPolicies(ctx, files, q)
 		if err != nil {
 			return err
 		}
-		return a.applied(done, done.Applied || *dry && done.Bundle != nil)
+		return a.applied(done, done.Applied || q.DryRun && done.Reason == "")
 	}
 }
 
@@ -97,20 +110,15 @@ func (a *app) applied(done *client.Applied, good bool) error {
 	if err := a.show(done, func(w io.Writer) {
 		var diags []policy.JSONDiagnostic
 		if json.Unmarshal(done.Diagnostics, &diags) == nil {
-			for _, d := range diags {
-				at := d.File
-				if d.Start != nil {
-					at = fmt.Sprintf("%s:%d", d.File, d.Start.Line)
-				}
-				fmt.Fprintf(w, "%s %s: %s [%s]: %s\n", at, d.Severity, d.Summary, d.Code, d.Detail)
-			}
+			writeDiagnostics(w, diags)
 		}
 		if !done.Applied {
-			fmt.Fprintf(w, "nothing was changed: %s\n", done.Reason)
+			fmt.Fprintf(w, "nothing was changed: %s\n", cmp.Or(done.Reason, "it was a trial, and the bundle can come in force"))
 			return
 		}
 		fmt.Fprintf(w, "in force: %s; entry %d of the host log\n", bundleLine(done.Bundle), done.Entry)
 		fmt.Fprintf(w, "before:   %s\n", bundleLine(done.Was))
+		fmt.Fprintf(w, "tests:    %d passed\n", done.Tests)
 		writeDomains(w, done.Domains)
 	}); err != nil {
 		return err
@@ -119,6 +127,16 @@ func (a *app) applied(done *client.Applied, good bool) error {
 		return errInvalid
 	}
 	return nil
+}
+
+func writeDiagnostics(w io.Writer, all []policy.JSONDiagnostic) {
+	for _, d := range all {
+		at := d.File
+		if d.Start != nil {
+			at = fmt.Sprintf("%s:%d", d.File, d.Start.Line)
+		}
+		fmt.Fprintf(w, "%s %s: %s [%s]: %s\n", at, d.Severity, d.Summary, d.Code, d.Detail)
+	}
 }
 
 func bundleLine(b *client.Bundle) string {

@@ -80,7 +80,8 @@ func (s *Service) routes() []route {
 		{"POST", "/v1/approvals", access.Operator, false, quick, nil, s.approve},
 		{"POST", "/v1/revocations", access.Operator, false, quick, nil, s.revoke},
 		{"GET", "/v1/policies", access.Auditor, false, quick, nil, s.policies},
-		{"POST", "/v1/policies/apply", access.Operator, false, slow, []string{"dry_run"}, s.applyPolicies},
+		{"POST", "/v1/policies/apply", access.Operator, false, hours, []string{"dry_run", "since", "max_actions"}, s.applyPolicies},
+		{"POST", "/v1/policies/replay", access.Operator, true, hours, []string{"domain", "since"}, s.replayPolicies},
 		{"POST", "/v1/policies/rollback", access.Operator, false, slow, nil, s.rollBack},
 		{"POST", "/v1/backup", access.Operator, false, hours, []string{"dir", "payload_keys"}, s.backup},
 	}

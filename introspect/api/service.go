@@ -49,8 +49,11 @@ type Service struct {
 	// Policies tells which policies are in force.
 	Policies func(ctx context.Context) (*client.Policies, error)
 	// ApplyPolicies brings a bundle in force, a tar archive of its files, for the one
-	// who asks; dry: it is only looked at.
-	ApplyPolicies func(ctx context.Context, requester string, bundle io.Reader, dry bool) (*client.Applied, error)
+	// who asks.
+	ApplyPolicies func(ctx context.Context, requester string, bundle io.Reader, q client.ApplyQuery) (*client.Applied, error)
+	// ReplayPolicies judges what logs hold since a time by a bundle, a tar archive of
+	// its files, and tells how far it is.
+	ReplayPolicies func(ctx context.Context, bundle io.Reader, logs []*chain.Log, since time.Time, progress func(done, total uint64)) (*client.Replayed, error)
 	// RollBack brings the bundle in force that was before, for the one who asks.
 	RollBack func(ctx context.Context, requester string) (*client.Applied, error)
 	// Find returns the newest log of a domain, or an error which wraps

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/provostd/provost/chain"
 	"github.com/provostd/provost/chain/index"
@@ -213,12 +214,20 @@ func newWorld(t *testing.T) *world {
 	w.service.Policies = func(context.Context) (*client.Policies, error) {
 		return &client.Policies{Bundle: bundle, Policies: []client.ActivePolicy{{Name: "p", Title: "P", Severity: "high", Mode: "enforce", Actions: []string{"alert"}}}, Domains: domains, Previous: []string{}}, nil
 	}
-	w.service.ApplyPolicies = func(_ context.Context, requester string, body io.Reader, dry bool) (*client.Applied, error) {
+	w.service.ApplyPolicies = func(_ context.Context, requester string, body io.Reader, q client.ApplyQuery) (*client.Applied, error) {
 		b, err := io.ReadAll(body)
 		if err != nil || requester == "" {
 			return nil, errors.Join(err, record.ErrReject)
 		}
-		return &client.Applied{Applied: !dry, Reason: string(b), Bundle: bundle, Diagnostics: []byte(`[{"code":"POL001"}]`), Entry: 8, Domains: domains}, nil
+		return &client.Applied{Applied: !q.DryRun, Reason: string(b), Bundle: bundle, Diagnostics: []byte(`[{"code":"POL001"}]`), Entry: 8, Domains: domains}, nil
+	}
+	w.service.ReplayPolicies = func(_ context.Context, _ io.Reader, logs []*chain.Log, _ time.Time, progress func(done, total uint64)) (*client.Replayed, error) {
+		progress(1, 2)
+		out := &client.Replayed{Diagnostics: []byte("[]"), Report: []byte(`{"wanted":1}`), Read: []client.ReadLog{}}
+		for _, l := range logs {
+			out.Read = append(out.Read, client.ReadLog{Log: l.Origin(), Last: 1})
+		}
+		return out, nil
 	}
 	w.service.RollBack = func(context.Context, string) (*client.Applied, error) {
 		return &client.Applied{Applied: true, Bundle: bundle, Was: bundle, Diagnostics: []byte("[]"), Entry: 8, Domains: domains}, nil

@@ -14,6 +14,7 @@ import (
 	"github.com/provostd/provost/introspect/api/client"
 	"github.com/provostd/provost/rules"
 	"github.com/provostd/provost/rules/policy"
+	"github.com/provostd/provost/rules/policytest"
 )
 
 // receive unpacks a bundle that an operator sends and loads it. The bundle is nil
@@ -50,7 +51,7 @@ func (p *policies) receive(body io.Reader) (in *incoming, b *policy.Bundle, diag
 
 // applyPolicies brings a bundle that an operator sends in force, or says why not:
 // then nothing has changed.
-func (d *Daemon) applyPolicies(ctx context.Context, requester string, body io.Reader, dry bool) (*client.Applied, error) {
+func (d *Daemon) applyPolicies(ctx context.Context, requester string, body io.Reader, q client.ApplyQuery) (*client.Applied, error) {
 	p := d.policies
 	if !p.applying.TryLock() {
 		return nil, errBusy
@@ -72,9 +73,14 @@ func (d *Daemon) applyPolicies(ctx context.Context, requester string, body io.Re
 		out.Reason = err.Error()
 		return out, nil
 	}
-	if dry {
-		out.Reason = "it was asked for a trial only"
-		return out, nil
+	if out.Reason, err = tested(ctx, in.dir, b, out); err != nil || out.Reason != "" {
+		return out, err
+	}
+	if out.Reason, err = d.budget(ctx, b, q, out); err != nil || out.Reason != "" {
+		return out, err
+	}
+	if q.DryRun {
+		return out, nil // it could be applied
 	}
 	if !p.shelf.has(b.Digest.String()) {
 		if err := in.keepAs(b.Digest.String()); err != nil {
@@ -83,6 +89,28 @@ func (d *Daemon) applyPolicies(ctx context.Context, requester string, body io.Re
 	}
 	_, now := p.current()
 	return out, d.activate(ctx, engine, now.to(b.Digest.String()), "applied by "+requester, out)
+}
+
+// tested runs the tests that came with a bundle, and says why it must not come in
+// force; "" where it may. One without tests may.
+func tested(ctx context.Context, dir string, b *policy.Bundle, out *client.Applied) (string, error) {
+	tests, diags := policy.LoadTests(dir, b)
+	if tests == nil {
+		var err error
+		out.Diagnostics, err = policy.DiagnosticsJSON(diags)
+		return "its tests do not load", err
+	}
+	r, err := policytest.Run(ctx, b, tests, policytest.Options{})
+	if err != nil {
+		return "", fmt.Errorf("test policies: %w", err)
+	}
+	out.Tests = r.Passed + r.Failed
+	for _, t := range r.Tests {
+		if !t.Passed {
+			return fmt.Sprintf("%d of its %d tests fail, the first is %q of policy %s; provost policy test shows why", r.Failed, out.Tests, t.Name, t.Policy), nil
+		}
+	}
+	return "", nil
 }
 
 // rollBack brings the bundle in force that was before this one.

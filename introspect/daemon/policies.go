@@ -22,7 +22,9 @@ type policies struct {
 	from  string // the configured directory; empty: none
 	log   *slog.Logger
 
-	applying sync.Mutex // one change at a time
+	applying  sync.Mutex    // one change at a time
+	replaying sync.Mutex    // one replay at a time
+	nothing   *rules.Engine // judges nothing
 
 	mu      sync.Mutex // guards the rest
 	opts    rules.Options
@@ -49,6 +51,9 @@ func openPolicies(cfg *Config, log *slog.Logger) (*policies, error) {
 		p.opts.VMModes[dom.id.String()] = mode(dom.Mode)
 	}
 	var err error
+	if p.nothing, err = rules.New(none, rules.Options{}); err != nil {
+		return nil, err
+	}
 	if p.shelf, err = openShelf(cfg.policiesDir()); err != nil {
 		return nil, err
 	}

@@ -1,15 +1,20 @@
 package daemon
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/provostd/provost/chain"
+	"github.com/provostd/provost/chain/proof"
 	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/introspect/api/client"
+	"github.com/provostd/provost/rules/replay"
 )
 
 func bundleText(version, mode string) string {
@@ -152,7 +157,7 @@ func TestApply(t *testing.T) {
 	defer c.Close()
 	apply := func(text string, dry bool) *client.Applied {
 		t.Helper()
-		a, err := c.ApplyPolicies(t.Context(), map[string][]byte{"a.policy.hcl": []byte(text), "a.policytest.hcl": []byte("# none\n")}, dry)
+		a, err := c.ApplyPolicies(t.Context(), map[string][]byte{"a.policy.hcl": []byte(text), "a.policytest.hcl": []byte("# none\n")}, client.ApplyQuery{DryRun: dry})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -187,6 +192,11 @@ func TestApply(t *testing.T) {
 		t.Errorf("what was refused has sealed %d entries", got-size)
 	}
 	inForce("none")
+	failing := map[string][]byte{"a.policy.hcl": []byte(bundleText("1", "audit")), "a.policytest.hcl": []byte("vm \"v\" {\n  name = \"v\"\n}\ntest \"t\" {\n  policy = \"p\"\n  vm = \"v\"\n  event \"vm.stop\" {}\n  expect {\n    matched = false\n  }\n}\n")}
+	if a, err := c.ApplyPolicies(t.Context(), failing, client.ApplyQuery{}); err != nil || a.Applied || !strings.Contains(a.Reason, "1 of its 1 tests fail") {
+		t.Errorf("a bundle whose test fails: %+v, %v", a, err)
+	}
+	inForce("none")
 	first := apply(bundleText("1", "audit"), false)
 	inForce("1")
 	apply(bundleText("2", "enforce"), false)
@@ -214,5 +224,51 @@ func TestApply(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(again.shelf.place(first.Bundle.Digest), "a.policytest.hcl")); err != nil {
 		t.Errorf("the tests are not kept: %v", err)
+	}
+}
+
+// TestReplayAndBudget replays a candidate over what a real ledger holds, and has the
+// daemon refuse a bundle that would have wanted too much.
+func TestReplayAndBudget(t *testing.T) {
+	v := serve(t, "")
+	c := client.New(v.cfg.API.Socket)
+	defer c.Close()
+	l, err := v.store.CreateLog(t.Context(), proof.VMOrigin("test.host", "6a2f41a3-c54c-4f54-9d3b-0a6b6a1f0001", 1), &record.Genesis{DomainName: "web", DomainUuid: "6a2f41a3-c54c-4f54-9d3b-0a6b6a1f0001"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := chain.Batch{Log: l}
+	for range 3 {
+		e, err := v.store.Draft(record.OriginHost, record.ClassVMStop, &record.Event{Vm: &record.VM{Name: "web"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Entries = append(b.Entries, e)
+	}
+	if _, err := v.store.Append(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	files := map[string][]byte{"a.policy.hcl": []byte(bundleText("1", "audit"))}
+	since := time.Now().Add(-time.Hour)
+	given := v.store.HostLog().Size()
+	done, err := c.ReplayPolicies(t.Context(), files, client.ReplayQuery{Since: since}, func(uint64, uint64) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r replay.TrialReport
+	if err := json.Unmarshal(done.Report, &r); err != nil || r.Wanted != 3 || r.Entries != 4 || len(r.Policies) != 1 || r.Policies[0].New != 3 || len(done.Read) != 1 || done.Read[0].Last != 3 {
+		t.Errorf("%+v, %v, %+v", r, err, done.Read)
+	}
+	if got := v.store.HostLog().Size(); got != given+1 {
+		t.Errorf("what the answer quotes is disclosed in %d entries", got-given)
+	}
+	if done, err := c.ReplayPolicies(t.Context(), map[string][]byte{"a.policy.hcl": []byte("policy {\n")}, client.ReplayQuery{Since: since}, func(uint64, uint64) {}); err != nil || done.Report != nil || done.Reason == "" {
+		t.Errorf("a broken bundle: %+v, %v", done, err)
+	}
+	for most, applied := range map[uint64]bool{2: false, 3: true} {
+		a, err := c.ApplyPolicies(t.Context(), files, client.ApplyQuery{MaxActions: &most, Since: since})
+		if err != nil || a.Applied != applied || a.Replay == nil || strings.Contains(a.Reason, "3 actions") == applied {
+			t.Errorf("at most %d: %+v, %v", most, a, err)
+		}
 	}
 }

@@ -140,7 +140,7 @@ func (d *Daemon) listenTLS(s *servers, c *ListenerConfig, tokens *access.Tokens,
 func (d *Daemon) routes() http.Handler {
 	s := &api.Service{Store: d.store, Index: d.index, Log: d.log, Discloser: d.sealer, Secret: d.keys.Secret("api tokens"),
 		Status: d.status, Enroll: d.enroll, StopAgent: d.stopAgent, Rotate: d.rotate, Backup: d.backup, ExportShard: d.exportShard, DropShard: d.dropShard,
-		Policies: d.activePolicies, ApplyPolicies: d.applyPolicies, RollBack: d.rollBack, Find: d.find, Name: d.name,
+		Policies: d.activePolicies, ApplyPolicies: d.applyPolicies, ReplayPolicies: d.replayPolicies, RollBack: d.rollBack, Find: d.find, Name: d.name,
 		Approvals: approver{d}}
 	return s.Handler()
 }
@@ -156,7 +156,7 @@ func (d *Daemon) public() http.Handler {
 // expensive tells the requests that may take long.
 func expensive(r *http.Request) bool {
 	switch p := r.URL.Path; p {
-	case "/v1/export", "/v1/query", "/v1/lineage", "/v1/policies/apply":
+	case "/v1/export", "/v1/query", "/v1/lineage", "/v1/policies/apply", "/v1/policies/replay":
 		return true
 	default:
 		return strings.HasSuffix(p, "/chain") || strings.HasSuffix(p, "/window")

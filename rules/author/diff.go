@@ -195,7 +195,7 @@ func comparePolicy(name string, before, after *policy.Policy, oldMode, newMode p
 		return d
 	}
 	d.OldMode = capped(before, oldMode)
-	d.Forgets = before.StateDigest != after.StateDigest
+	d.Forgets = forgets(before, after)
 	if before.Digest == after.Digest {
 		return d
 	}

@@ -18,4 +18,10 @@
 //
 // Verdicts without a policy are the engine's and the host's own: that an entry could
 // not be read, or that memory was given up. They are counted and not compared.
+//
+// # Trial: what another bundle would say
+//
+// A Trial judges recorded entries by a candidate and by the bundle in force, both in
+// the modes of now and from the same empty memory, which begins as far ahead of what
+// is counted as any policy of the two remembers.
 package replay

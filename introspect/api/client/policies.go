@@ -6,11 +6,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
+	"time"
 )
 
 // Policies are the policies in force.
@@ -50,8 +52,48 @@ type Applied struct {
 	Bundle      *Bundle          `json:"bundle,omitempty"`
 	Was         *Bundle          `json:"was,omitempty"`
 	Diagnostics json.RawMessage  `json:"diagnostics"`
+	Tests       int              `json:"tests"`           // that came with it and were run
 	Entry       uint64           `json:"entry,omitempty"` // of the host log, which says so
 	Domains     []DomainPolicies `json:"domains"`
+	// Replay is what a replay said, as rules/replay.TrialReport, where one was asked for.
+	Replay json.RawMessage `json:"replay,omitempty"`
+}
+
+// ApplyQuery is how a bundle comes in force.
+type ApplyQuery struct {
+	DryRun bool // it is only looked at
+	// MaxActions refuses a bundle that would have wanted more actions since Since, in
+	// a replay; nil: there is none.
+	MaxActions *uint64
+	Since      time.Time
+}
+
+// ReplayQuery is what a bundle is replayed over.
+type ReplayQuery struct {
+	Domain string // name or UUID; empty: all
+	Since  time.Time
+}
+
+// ReplayLine is one line of the answer: how far it is, or its end.
+type ReplayLine struct {
+	Done  uint64    `json:"done,omitempty"`
+	Total uint64    `json:"total,omitempty"` // entries
+	End   *Replayed `json:"end,omitempty"`
+}
+
+// Replayed is what came of a replay.
+type Replayed struct {
+	Reason      string          `json:"reason,omitempty"` // why there is no report
+	Diagnostics json.RawMessage `json:"diagnostics"`
+	Report      json.RawMessage `json:"report,omitempty"` // as rules/replay.TrialReport
+	Read        []ReadLog       `json:"read"`
+}
+
+// ReadLog is what was read of a log.
+type ReadLog struct {
+	Log   string `json:"log"` // origin
+	First uint64 `json:"first"`
+	Last  uint64 `json:"last"`
 }
 
 // Policies asks which policies are in force.
@@ -60,15 +102,48 @@ func (c *Client) Policies(ctx context.Context) (*Policies, error) {
 	return &p, c.call(ctx, http.MethodGet, "/v1/policies", nil, &p)
 }
 
-// ApplyPolicies has the daemon bring a bundle in force, given by its files; dry: it
-// is only looked at. One that is refused is no error.
-func (c *Client) ApplyPolicies(ctx context.Context, files map[string][]byte, dry bool) (*Applied, error) {
+// ReplayPolicies has the daemon judge recorded entries by a bundle, given by its files,
+// beside the one in force. progress is told how far it is.
+func (c *Client) ReplayPolicies(ctx context.Context, files map[string][]byte, q ReplayQuery, progress func(done, total uint64)) (*Replayed, error) {
+	body, err := pack(files)
+	if err != nil {
+		return nil, err
+	}
+	v := url.Values{"since": {q.Since.UTC().Format(time.RFC3339Nano)}}
+	if q.Domain != "" {
+		v.Set("domain", q.Domain)
+	}
+	answer, err := c.openWith(ctx, http.MethodPost, "/v1/policies/replay", v, nil, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	defer answer.Close()
+	for d := json.NewDecoder(io.LimitReader(answer, maxAnswer)); ; {
+		var l ReplayLine
+		if err := d.Decode(&l); err != nil {
+			return nil, fmt.Errorf("read answer of %s: it ends too early: %w", c.name, err)
+		}
+		if l.End != nil {
+			return l.End, nil
+		}
+		progress(l.Done, l.Total)
+	}
+}
+
+// ApplyPolicies has the daemon bring a bundle in force, given by its files. One that
+// is refused is no error.
+func (c *Client) ApplyPolicies(ctx context.Context, files map[string][]byte, q ApplyQuery) (*Applied, error) {
 	body, err := pack(files)
 	if err != nil {
 		return nil, err
 	}
 	var a Applied
-	return &a, c.callWith(ctx, http.MethodPost, "/v1/policies/apply", url.Values{"dry_run": {strconv.FormatBool(dry)}}, bytes.NewReader(body), &a)
+	v := url.Values{"dry_run": {strconv.FormatBool(q.DryRun)}}
+	if q.MaxActions != nil {
+		v.Set("max_actions", strconv.FormatUint(*q.MaxActions, 10))
+		v.Set("since", q.Since.UTC().Format(time.RFC3339Nano))
+	}
+	return &a, c.callWith(ctx, http.MethodPost, "/v1/policies/apply", v, bytes.NewReader(body), &a)
 }
 
 // RollBackPolicies has the daemon bring the bundle in force that was before.
