@@ -39,8 +39,8 @@ type logCheck struct {
 	unopened []uint64        // sealed verdicts whose payload is not given, newest last; only the newest one counts
 	unread   []span          // records that were not given
 	counts   map[string]*PolicyReport
-	causes   causes                            // that an approval may still cover
-	byClass  map[record.Class][]*policy.Policy // as candidates found
+	causes   causes // that an approval may still cover
+	byClass  map[record.Class]*candidates
 }
 
 // expected is a verdict that policies gave and that must be sealed.
@@ -57,7 +57,7 @@ type span struct{ first, last uint64 }
 
 func newLogCheck(c *Check, origin string) *logCheck {
 	l := &logCheck{c: c, r: &LogReport{Origin: origin, Activations: []*Activation{}, Differences: []Difference{}}, state: &rules.State{}, engine: c.nothing,
-		blindOf: map[string]bool{}, counts: map[string]*PolicyReport{}, byClass: map[record.Class][]*policy.Policy{}}
+		blindOf: map[string]bool{}, counts: map[string]*PolicyReport{}, byClass: map[record.Class]*candidates{}}
 	l.state.Recall = l.causes.recall
 	return l
 }
@@ -148,9 +148,7 @@ func (l *logCheck) judged(leaf *record.Leaf, asked bool) {
 	}
 	l.r.Activations[len(l.r.Activations)-1].Judged++
 	l.r.Judged++
-	for _, p := range l.candidates(l.engine, leaf) {
-		l.count(p.Name).Judged++
-	}
+	l.candidates(l.engine, leaf).judged++
 }
 
 func (l *logCheck) count(name string) *PolicyReport {
@@ -164,16 +162,33 @@ func (l *logCheck) count(name string) *PolicyReport {
 
 // candidates are the policies which judge entries of a class on this domain. What is
 // known of the domain changes with entries of the host.
-func (l *logCheck) candidates(e *rules.Engine, leaf *record.Leaf) []*policy.Policy {
+func (l *logCheck) candidates(e *rules.Engine, leaf *record.Leaf) *candidates {
 	if leaf.Origin == record.OriginHost {
-		clear(l.byClass)
+		l.settle()
 	}
-	all, known := l.byClass[leaf.Header.Class]
-	if !known {
-		all = e.Judging(l.state, leaf.Header.Class)
+	all := l.byClass[leaf.Header.Class]
+	if all == nil {
+		all = &candidates{policies: e.Judging(l.state, leaf.Header.Class)}
 		l.byClass[leaf.Header.Class] = all
 	}
 	return all
+}
+
+// candidates are the policies that judge a class, and how many entries they judged
+// that were not counted for each of them yet.
+type candidates struct {
+	policies []*policy.Policy
+	judged   uint64
+}
+
+// settle counts for each policy what was judged, and forgets which judge what.
+func (l *logCheck) settle() {
+	for _, c := range l.byClass {
+		for _, p := range c.policies {
+			l.count(p.Name).Judged += c.judged
+		}
+	}
+	clear(l.byClass)
 }
 
 // notGiven notes that policies could not be asked about an entry: what they would
@@ -184,7 +199,7 @@ func (l *logCheck) notGiven(leaf *record.Leaf, e *rules.Engine, asked bool) {
 	} else {
 		l.unread = append(l.unread, span{leaf.Index, leaf.Index})
 	}
-	concerned := l.candidates(e, leaf)
+	concerned := l.candidates(e, leaf).policies
 	for _, p := range concerned {
 		l.blindOf[p.Name] = true
 		if asked {
@@ -198,6 +213,7 @@ func (l *logCheck) notGiven(leaf *record.Leaf, e *rules.Engine, asked bool) {
 
 // activate takes what the log says of the policies that follow.
 func (l *logCheck) activate(leaf *record.Leaf, m record.Message) {
+	l.settle()
 	one := &Activation{Entry: leaf.Index, Wall: leaf.Wall}
 	l.r.Activations = append(l.r.Activations, one)
 	a, ok := m.(*record.BundleActivation)
@@ -214,7 +230,6 @@ func (l *logCheck) activate(leaf *record.Leaf, m record.Message) {
 		return
 	}
 	l.engine = e
-	clear(l.byClass)
 }
 
 // unsure reports whether a verdict depends on what is not known any more.
@@ -320,6 +335,7 @@ func (l *logCheck) differ(d Difference, asked bool) {
 }
 
 func (l *logCheck) end() {
+	l.settle()
 	for _, e := range l.expected {
 		l.lacks(e)
 	}
