@@ -135,7 +135,7 @@ func (p *logPart) read(ctx context.Context, t *replay.Trial, nothing *rules.Engi
 			if err != nil {
 				m = nil // erased, or it does not decode: nobody can judge it
 			}
-			if err := t.Entry(it.Leaf, it.LeafHash, it.Payload, m); err != nil {
+			if err := t.Entry(it.Leaf, it.LeafHash, m); err != nil {
 				return err
 			}
 			done()

@@ -40,7 +40,7 @@ func BenchmarkTrial(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if err := tr.Entry(p.leaves[at], p.hashes[at], p.payload[at], m); err != nil {
+		if err := tr.Entry(p.leaves[at], p.hashes[at], m); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -39,7 +39,6 @@ type logCheck struct {
 	unopened []uint64        // sealed verdicts whose payload is not given, newest last; only the newest one counts
 	unread   []span          // records that were not given
 	counts   map[string]*PolicyReport
-	causes   causes // that an approval may still cover
 	byClass  map[record.Class]*candidates
 }
 
@@ -56,10 +55,8 @@ type expected struct {
 type span struct{ first, last uint64 }
 
 func newLogCheck(c *Check, origin string) *logCheck {
-	l := &logCheck{c: c, r: &LogReport{Origin: origin, Activations: []*Activation{}, Differences: []Difference{}}, state: &rules.State{}, engine: c.nothing,
+	return &logCheck{c: c, r: &LogReport{Origin: origin, Activations: []*Activation{}, Differences: []Difference{}}, state: &rules.State{}, engine: c.nothing,
 		blindOf: map[string]bool{}, counts: map[string]*PolicyReport{}, byClass: map[record.Class]*candidates{}}
-	l.state.Recall = l.causes.recall
-	return l
 }
 
 func (l *logCheck) entry(leaf record.Leaf, hash record.Hash, payload []byte) error {
@@ -85,7 +82,7 @@ func (l *logCheck) entry(leaf record.Leaf, hash record.Hash, payload []byte) err
 	if leaf.Origin == record.OriginPolicy && sealsVerdict(leaf.Header.Class) {
 		l.sealed(&leaf, m, asked)
 	}
-	if err := l.judge(leaf, hash, m, payload, asked); err != nil {
+	if err := l.judge(leaf, hash, m, asked); err != nil {
 		return err
 	}
 	if leaf.Origin == record.OriginHost && leaf.Header.Class == record.ClassPolicyLoaded {
@@ -106,7 +103,7 @@ func sealsVerdict(c record.Class) bool {
 }
 
 // judge asks the policies in force about an entry.
-func (l *logCheck) judge(leaf record.Leaf, hash record.Hash, m record.Message, payload []byte, asked bool) error {
+func (l *logCheck) judge(leaf record.Leaf, hash record.Hash, m record.Message, asked bool) error {
 	engine := l.engine
 	if engine == nil {
 		engine = l.c.nothing
@@ -131,7 +128,6 @@ func (l *logCheck) judge(leaf record.Leaf, hash record.Hash, m record.Message, p
 		if err != nil {
 			return err
 		}
-		l.causes.add(engine, v, leaf, payload)
 		l.expected = append(l.expected, &expected{v: v, bytes: b, mono: leaf.Mono, unsure: l.unsure(v), asked: asked})
 	}
 	for len(l.expected) > maxExpected {

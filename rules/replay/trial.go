@@ -81,7 +81,6 @@ func memoryOf(p *policy.Policy) (d time.Duration) {
 type trialLog struct {
 	domain, name string
 	was, is      rules.State
-	causes       causes           // that an approval may still cover
 	hours        map[string]*hour // by kind of action
 }
 
@@ -95,7 +94,6 @@ type hour struct {
 // Begin goes on with the next log, that of a domain.
 func (t *Trial) Begin(domain, name string) {
 	t.log = &trialLog{domain: domain, name: name, hours: map[string]*hour{}}
-	t.log.was.Recall, t.log.is.Recall = t.log.causes.recall, t.log.causes.recall
 	t.r.Logs++
 }
 
@@ -114,7 +112,7 @@ const sampleEvery = 16
 
 // Entry judges the next entry of the log. m is its payload decoded, nil where that is
 // gone.
-func (t *Trial) Entry(leaf record.Leaf, hash record.Hash, payload []byte, m record.Message) error {
+func (t *Trial) Entry(leaf record.Leaf, hash record.Hash, m record.Message) error {
 	counted := leaf.Mono >= t.since
 	measure := t.clock != nil && counted && t.r.Entries%sampleEvery == 0
 	var begin time.Duration
@@ -138,12 +136,6 @@ func (t *Trial) Entry(leaf record.Leaf, hash record.Hash, payload []byte, m reco
 	was, err := t.active.Eval(&t.log.was, leaf, hash, m)
 	if err != nil && !errors.Is(err, rules.ErrNoPayload) {
 		return fmt.Errorf("replay: %w", err)
-	}
-	for _, v := range is {
-		t.log.causes.add(t.candidate, v, leaf, payload)
-	}
-	for _, v := range was {
-		t.log.causes.add(t.active, v, leaf, payload)
 	}
 	if counted {
 		t.r.Entries++

@@ -36,7 +36,7 @@ func TestTrial(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := tr.Entry(p.leaves[i], p.hashes[i], p.payload[i], m); err != nil {
+		if err := tr.Entry(p.leaves[i], p.hashes[i], m); err != nil {
 			t.Fatal(err)
 		}
 	}
