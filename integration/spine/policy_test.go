@@ -72,8 +72,12 @@ func TestPoliciesOnALiveHost(t *testing.T) {
 		}
 	}
 	provost("1 passed", "policy", "test", dir)
-	provost("0 actions that it would want", "policy", "replay", dir, "--since", "1h")
-	provost("in force: bundle gifts 1", "policy", "apply", dir, "--max-actions", "0", "--since", "1h")
+	// The directory itself was made before.
+	provost("\n1 actions that it would want", "policy", "replay", dir, "--since", "1h")
+	if out, err := l.Provost(ctx, "policy", "apply", dir, "--max-actions", "0", "--since", "1h", "--socket", l.Socket()); err == nil || !strings.Contains(out+err.Error(), "1 actions, more than the 0 allowed") {
+		t.Errorf("a bundle beyond its budget: %v\n%s", err, out)
+	}
+	provost("in force: bundle gifts 1", "policy", "apply", dir, "--max-actions", "1", "--since", "1h")
 	guestRun(t, ctx, l, "echo 1 >/srv/gift/one")
 	first := wait(t, ctx, l, "verdict of the second bundle", lab.Verdict("gift"))
 	wait(t, ctx, l, "outcome of its alert", lab.Outcome("gift", "alert"))
