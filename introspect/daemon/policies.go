@@ -72,6 +72,9 @@ func openPolicies(cfg *Config, log *slog.Logger) (*policies, error) {
 		}
 	}
 	engine, err := rules.New(chosen, p.opts)
+	if err != nil && chosen != there {
+		return nil, fmt.Errorf("the bundle that was applied cannot come in force again: %w; mend the configuration, or remove %s to go on with the policies that it names", err, p.shelf.activeFile())
+	}
 	if err != nil {
 		return nil, fmt.Errorf("build policy engine: %w", err)
 	}

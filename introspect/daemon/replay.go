@@ -64,7 +64,7 @@ func (d *Daemon) replay(ctx context.Context, b *policy.Bundle, logs []*chain.Log
 	read := []client.ReadLog{}
 	for _, p := range parts {
 		uuid := p.log.Name().Domain
-		t.Begin(uuid, d.name(uuid))
+		t.Begin(p.log.Origin(), uuid, d.name(uuid))
 		err := p.read(ctx, t, d.policies.nothing, func() {
 			if done++; done%progressEvery == 0 {
 				progress(done, total)

@@ -34,7 +34,7 @@ func BenchmarkTrial(b *testing.B) {
 	for i := 0; b.Loop(); i++ {
 		at := i % len(p.leaves)
 		if at == 0 {
-			tr.Begin("uuid", "web")
+			tr.Begin(origin, "uuid", "web")
 		}
 		m, err := record.Decode(p.leaves[at].Header.Class, p.payload[at])
 		if err != nil {

@@ -79,9 +79,9 @@ func memoryOf(p *policy.Policy) (d time.Duration) {
 
 // trialLog is the log that is read.
 type trialLog struct {
-	domain, name string
-	was, is      rules.State
-	hours        map[string]*hour // by kind of action
+	origin, domain, name string
+	was, is              rules.State
+	hours                map[string]*hour // by kind of action
 }
 
 // hour counts the actions of the hour that is read.
@@ -92,8 +92,8 @@ type hour struct {
 }
 
 // Begin goes on with the next log, that of a domain.
-func (t *Trial) Begin(domain, name string) {
-	t.log = &trialLog{domain: domain, name: name, hours: map[string]*hour{}}
+func (t *Trial) Begin(origin, domain, name string) {
+	t.log = &trialLog{origin: origin, domain: domain, name: name, hours: map[string]*hour{}}
 	t.r.Logs++
 }
 
@@ -160,7 +160,7 @@ func (t *Trial) compare(leaf *record.Leaf, was, is []*record.Verdict, m record.M
 		c.Matches++
 		if !slices.ContainsFunc(was, func(w *record.Verdict) bool { return w.Policy == v.Policy && matched(w) }) {
 			c.New++
-			c.NewExamples = example(c.NewExamples, t.log.domain, leaf.Index)
+			c.NewExamples = example(c.NewExamples, t.log.origin, leaf.Index)
 		}
 		for _, a := range v.Actions {
 			t.act(leaf, a.Kind)
@@ -175,7 +175,7 @@ func (t *Trial) compare(leaf *record.Leaf, was, is []*record.Verdict, m record.M
 		c.Was++
 		if !slices.ContainsFunc(is, func(w *record.Verdict) bool { return w.Policy == v.Policy && matched(w) }) {
 			c.Lost++
-			c.LostExamples = example(c.LostExamples, t.log.domain, leaf.Index)
+			c.LostExamples = example(c.LostExamples, t.log.origin, leaf.Index)
 		}
 	}
 }
@@ -188,11 +188,11 @@ func matched(v *record.Verdict) bool {
 // maxExamples bounds the entries that are named for each policy.
 const maxExamples = 3
 
-func example(all []Example, domain string, index uint64) []Example {
+func example(all []Example, origin string, index uint64) []Example {
 	if len(all) >= maxExamples {
 		return all
 	}
-	return append(all, Example{Domain: domain, Entry: index})
+	return append(all, Example{Log: origin, Entry: index})
 }
 
 func (t *Trial) count(name string) *TrialPolicy {

@@ -27,7 +27,7 @@ func TestTrial(t *testing.T) {
 	if w := tr.Window(); w != 5*time.Minute {
 		t.Errorf("the window is %s", w)
 	}
-	tr.Begin("uuid", "web")
+	tr.Begin(origin, "uuid", "web")
 	for i := range p.leaves {
 		var m record.Message
 		if p.payload[i] != nil {

@@ -44,8 +44,8 @@ type TrialPolicy struct {
 
 // Example is one entry, for a look at it.
 type Example struct {
-	Domain string `json:"domain"` // UUID
-	Entry  uint64 `json:"entry"`
+	Log   string `json:"log"` // origin
+	Entry uint64 `json:"entry"`
 }
 
 // TrialActions are the actions of one kind that the candidate wants on a domain.
@@ -87,10 +87,10 @@ func (r *TrialReport) WriteText(w io.Writer) error {
 		}
 		fmt.Fprintf(&b, "%-40s %10d %10d %10d %10d %10d\n", name, p.Matches, p.Was, p.New, p.Lost, p.Errors)
 		for _, e := range p.NewExamples {
-			fmt.Fprintf(&b, "    new on entry %d of %s\n", e.Entry, e.Domain)
+			fmt.Fprintf(&b, "    new on entry %d of %s\n", e.Entry, record.Printable([]byte(e.Log)))
 		}
 		for _, e := range p.LostExamples {
-			fmt.Fprintf(&b, "    lost on entry %d of %s\n", e.Entry, e.Domain)
+			fmt.Fprintf(&b, "    lost on entry %d of %s\n", e.Entry, record.Printable([]byte(e.Log)))
 		}
 	}
 	fmt.Fprintf(&b, "\n%d actions that it would want\n", r.Wanted)
