@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"reflect"
 	"strings"
@@ -251,7 +252,8 @@ func TestReadersWhilePacking(t *testing.T) {
 	}
 }
 
-// TestUnpackable damages rows before they are packed: they must stay.
+// TestUnpackable damages rows before they are packed: the packer passes over their
+// bundle, and each row of it stays as it was.
 func TestUnpackable(t *testing.T) {
 	for name, key := range map[string][]byte{"leaf": keySeq(tableEntry, 1, 9), "payload": keySeq(tablePayload, 1, 9), "tile": keyTile(1, 0, 0)} {
 		t.Run(name, func(t *testing.T) {
@@ -259,17 +261,33 @@ func TestUnpackable(t *testing.T) {
 			s := mustOpen(t, cfg)
 			flipRow(t, s.db, key, -1)
 			l, _ := s.LogByID(1)
-			if n, err := s.packSome(l, packBundles); err != nil || n != 0 {
-				t.Fatalf("%d bundles were packed, %v", n, err)
+			before := rowsOf(t, s.db, 1)
+			if n, err := s.packSome(l, packBundles); err != nil || n != 1 {
+				t.Fatalf("the packer has come on by %d bundles, %v", n, err)
 			}
-			if _, ok, err := get(s.db, keySeq(tablePayload, 1, 9)); err != nil || !ok {
-				t.Fatalf("the payload is gone: %v", err)
+			if after := rowsOf(t, s.db, 1); !maps.Equal(before, after) {
+				t.Fatalf("%d rows of the log were %d and others", len(after), len(before))
+			}
+			if _, ok, err := get(s.db, keySeq(tableBundle, 1, 0)); err != nil || ok {
+				t.Fatalf("the bundle is packed: %v", err)
 			}
 			if err := s.Close(); err != nil {
 				t.Fatal(err)
 			}
 		})
 	}
+}
+
+// rowsOf returns the leaves, payloads, bundles and tiles of a log.
+func rowsOf(t *testing.T, db *pebble.DB, id LogID) map[string]string {
+	t.Helper()
+	rows := map[string]string{}
+	for _, table := range []byte{tableEntry, tablePayload, tableBundle, tableTile} {
+		if err := scan(db, keyLog(table, id), func(key, value []byte) error { rows[string(key)] = string(value); return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return rows
 }
 
 // TestFsckFindsPackedRows damages a packed bundle and its surroundings.
