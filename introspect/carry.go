@@ -41,6 +41,9 @@ func (j *Judge) carry(l *chain.Log, g *record.Genesis) error {
 		return fmt.Errorf("carry approvals on: there is no log %s: %w", g.PreviousOrigin, record.ErrFatal)
 	}
 	st, err := j.state(last)
+	if err == nil {
+		err = j.catchUp(last, st, last.Size())
+	}
 	if err != nil {
 		return err
 	}

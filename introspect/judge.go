@@ -42,6 +42,7 @@ type Judge struct {
 	nothing *rules.Engine // judges ahead of a log's first activation
 	states  map[chain.LogID]*judged
 	dirty   map[chain.LogID]bool
+	written []chain.LogID // in the rows that are being saved
 	unsaved int
 	read    chain.Position // behind the newest entry judged
 
@@ -70,7 +71,9 @@ type judged struct {
 	*rules.State
 	engine     *rules.Engine
 	activation []byte // payload of the activation that is in force
-	unsaved    bool   // activation is
+	unsaved    bool   // it must be saved with the next run
+	entries    int    // judged since it was saved
+	rebuild    bool   // what was saved cannot be used
 	missing    error  // its bundle is; until that is sealed
 }
 
@@ -140,7 +143,7 @@ func (j *Judge) settle(ctx context.Context, f *chain.Follower) error {
 			return nil
 		}
 	case j.unsaved >= saveEvery:
-		err = j.save(context.WithoutCancel(ctx), f)
+		err = j.save(context.WithoutCancel(ctx), f, false)
 	}
 	if err == nil {
 		j.judged.Store(j.read.Commit)
@@ -154,7 +157,7 @@ func (j *Judge) stop(f *chain.Follower) error {
 	if j.waiting > 0 {
 		return nil
 	}
-	if err := j.save(context.Background(), f); err != nil {
+	if err := j.save(context.Background(), f, true); err != nil {
 		return fmt.Errorf("judge: %w", err)
 	}
 	return nil
@@ -170,16 +173,13 @@ func (j *Judge) judge(it *chain.Item) error {
 	if err != nil {
 		return err
 	}
-	payload, derr := decode(it)
-	var verdicts []*record.Verdict
-	if it.Unreadable == nil {
-		if verdicts, err = st.engine.Eval(st.State, it.Leaf, it.LeafHash, payload); err != nil && !errors.Is(err, rules.ErrNoPayload) {
-			return err
-		}
+	if err := j.catchUp(it.Log, st, it.Index); err != nil {
+		return err
 	}
-	if a, ok := payload.(*record.BundleActivation); ok && it.Leaf.Origin == record.OriginHost {
-		st.activation, st.unsaved = bytes.Clone(it.Payload), true
-		st.engine, st.missing = j.cfg.Engine(a)
+	payload, derr := decode(it)
+	verdicts, err := j.evaluate(st, it, payload)
+	if err != nil {
+		return err
 	}
 	if st.missing != nil {
 		verdicts = append(verdicts, undecided(it, fmt.Errorf("what follows is judged by bundle %s: %w", st.engine.Bundle().Digest, st.missing)))
@@ -204,6 +204,28 @@ func (j *Judge) judge(it *chain.Item) error {
 		j.keep(it.Log, e, v)
 	}
 	return nil
+}
+
+// evaluate has a state move past an entry.
+func (j *Judge) evaluate(st *judged, it *chain.Item, payload record.Message) ([]*record.Verdict, error) {
+	if it.Unreadable != nil {
+		return nil, nil
+	}
+	verdicts, err := st.engine.Eval(st.State, it.Leaf, it.LeafHash, payload)
+	if err != nil && !errors.Is(err, rules.ErrNoPayload) {
+		return nil, err
+	}
+	st.entries++
+	switch a := payload.(type) {
+	case *record.BundleActivation:
+		if it.Leaf.Origin == record.OriginHost {
+			st.activation, st.unsaved = bytes.Clone(it.Payload), true
+			st.engine, st.missing = j.cfg.Engine(a)
+		}
+	case *record.Erased:
+		st.unsaved = true // the saved state may hold words that are to go
+	}
+	return verdicts, nil
 }
 
 // keep adds an entry to its log's part of the commit to come; v is nil for one that is
@@ -262,14 +284,15 @@ func (j *Judge) again(f *chain.Follower) {
 	f.Seek(f.Position())
 	j.read = f.Position()
 	clear(j.states)
-	j.saved()
+	clear(j.dirty)
+	j.written, j.unsaved = nil, 0
 	j.batches, j.verdicts, j.waiting = nil, nil, 0
 }
 
 // seal appends the verdicts of a run, together with the position and the states
 // behind them.
 func (j *Judge) seal(ctx context.Context, f *chain.Follower) error {
-	rows, err := j.rows()
+	rows, err := j.rows(false)
 	if err != nil {
 		return err
 	}
@@ -301,9 +324,9 @@ func (j *Judge) seal(ctx context.Context, f *chain.Follower) error {
 	return nil
 }
 
-// save makes position and states durable without a verdict.
-func (j *Judge) save(ctx context.Context, f *chain.Follower) error {
-	rows, err := j.rows()
+// save makes the position and states durable without a verdict.
+func (j *Judge) save(ctx context.Context, f *chain.Follower, all bool) error {
+	rows, err := j.rows(all)
 	if err != nil {
 		return err
 	}
@@ -315,13 +338,13 @@ func (j *Judge) save(ctx context.Context, f *chain.Follower) error {
 }
 
 func (j *Judge) saved() {
-	for id := range j.dirty {
+	for _, id := range j.written {
 		if st := j.states[id]; st != nil {
-			st.unsaved = false
+			st.unsaved, st.entries = false, 0
 		}
+		delete(j.dirty, id)
 	}
-	clear(j.dirty)
-	j.unsaved = 0
+	j.written, j.unsaved = nil, 0
 }
 
 // StateKey is where it is kept what policies remember of a log.
@@ -347,7 +370,8 @@ func (j *Judge) state(l *chain.Log) (*judged, error) {
 	}
 	if ok {
 		if err := st.UnmarshalBinary(b); err != nil {
-			return nil, fmt.Errorf("read state: %w: %w", err, record.ErrFatal)
+			j.cfg.Log.Warn("what policies remember of a log cannot be used: the log is judged again from its beginning, and nothing is done about it", "log", l.Origin(), "error", err)
+			st.rebuild = true
 		}
 	}
 	if st.activation, ok, err = j.cfg.Store.Meta(ActivationKey(l.ID())); err != nil {
@@ -365,11 +389,17 @@ func (j *Judge) state(l *chain.Log) (*judged, error) {
 	return st, nil
 }
 
-// rows returns the meta rows of all states that changed since they were saved.
-func (j *Judge) rows() ([]chain.MetaWrite, error) {
+// rows returns the meta rows of states that changed since they were saved: of all,
+// or of those that must or need not wait.
+func (j *Judge) rows(all bool) ([]chain.MetaWrite, error) {
 	rows := make([]chain.MetaWrite, 0, len(j.dirty))
+	j.written = nil
 	for id := range j.dirty {
 		st := j.states[id]
+		if !all && !st.due() {
+			continue
+		}
+		j.written = append(j.written, id)
 		b, err := st.MarshalBinary()
 		if err != nil {
 			return nil, fmt.Errorf("save state: %w", err)

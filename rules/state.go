@@ -230,3 +230,6 @@ func (h *dueHeap) Pop() any {
 	c.due = -1
 	return c
 }
+
+// Size returns about how many bytes the saved form has.
+func (st *State) Size() int { return 4096 + len(st.byID)*160 + st.windowBytes }
