@@ -253,7 +253,7 @@ func check(_ context.Context, cfg *daemon.Config, _ *slog.Logger, stdout io.Writ
 	if diags.HasErrors() {
 		return &daemon.PolicyError{Dir: cfg.Policies, Diags: diags}
 	}
-	if err := daemon.CheckApprovers(cfg, b); err != nil {
+	if err := daemon.CheckPolicies(cfg, b); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintf(stdout, "configuration is valid; bundle %s %s has %d policies\n", b.Name, b.Version, len(b.Policies))

@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/provostd/provost/rules"
 	"github.com/provostd/provost/rules/approval"
-	"github.com/provostd/provost/rules/policy"
 )
 
 // ApproverGroupConfig names the people who may approve what policies with an
@@ -86,9 +84,4 @@ func (r approverReload) Reload(ctx context.Context) error {
 		d.log.ErrorContext(ctx, "the approvers stay as they are", "file", d.cfg.path, "error", err)
 	}
 	return err
-}
-
-// CheckApprovers refuses a bundle of which nobody could approve what wants approval.
-func CheckApprovers(c *Config, b *policy.Bundle) error {
-	return rules.CheckApprovers(b, c.approvers.Groups())
 }

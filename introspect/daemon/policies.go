@@ -43,13 +43,26 @@ const maxEngines = 64
 // none is in force where no bundle is: the history is kept all the same.
 var none = &policy.Bundle{Name: "none"}
 
+// engineOptions are what this host can do and what its configuration says about
+// policies.
+func engineOptions(cfg *Config) rules.Options {
+	opts := rules.Options{HostMode: mode(cfg.Mode), VMModes: map[string]policy.Mode{}, Approvers: cfg.approvers.Groups(), Actions: []string{"alert", "pause"}}
+	for _, dom := range cfg.Domains {
+		opts.VMModes[dom.id.String()] = mode(dom.Mode)
+	}
+	return opts
+}
+
+// CheckPolicies refuses a bundle that a daemon with this configuration would
+// refuse to bring into force (I10).
+func CheckPolicies(cfg *Config, b *policy.Bundle) error {
+	_, err := rules.New(b, engineOptions(cfg))
+	return err
+}
+
 // openPolicies finds the bundle in force and has it kept.
 func openPolicies(cfg *Config, log *slog.Logger) (*policies, error) {
-	p := &policies{from: cfg.Policies, log: log, engines: map[policy.Digest]*rules.Engine{}, judging: map[[sha256.Size]byte]*rules.Engine{}}
-	p.opts = rules.Options{HostMode: mode(cfg.Mode), VMModes: map[string]policy.Mode{}, Approvers: cfg.approvers.Groups(), Actions: []string{"alert", "pause"}}
-	for _, dom := range cfg.Domains {
-		p.opts.VMModes[dom.id.String()] = mode(dom.Mode)
-	}
+	p := &policies{from: cfg.Policies, log: log, opts: engineOptions(cfg), engines: map[policy.Digest]*rules.Engine{}, judging: map[[sha256.Size]byte]*rules.Engine{}}
 	var err error
 	if p.nothing, err = rules.New(none, rules.Options{}); err != nil {
 		return nil, err

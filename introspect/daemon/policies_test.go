@@ -8,12 +8,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/provostd/provost/chain"
 	"github.com/provostd/provost/chain/proof"
 	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/introspect/api/client"
+	"github.com/provostd/provost/rules/policy"
 	"github.com/provostd/provost/rules/replay"
 )
 
@@ -269,6 +271,28 @@ func TestReplayAndBudget(t *testing.T) {
 		a, err := c.ApplyPolicies(t.Context(), files, client.ApplyQuery{MaxActions: &most, Since: since})
 		if err != nil || a.Applied != applied || a.Replay == nil || strings.Contains(a.Reason, "3 actions") == applied {
 			t.Errorf("at most %d: %+v, %v", most, a, err)
+		}
+	}
+}
+
+// TestCheckPolicies has the check refuse what the daemon would: a bundle that
+// wants what this host cannot do.
+func TestCheckPolicies(t *testing.T) {
+	for block, want := range map[string]string{
+		"action \"pause\" {}":                               "",
+		"action \"snapshot\" {}":                            `cannot do the action "snapshot"`,
+		"action \"pause\" {\n resume_after = \"5m\"\n }":    `"pause" with arguments`,
+		"prevent \"egress\" {\n deny = [\"192.0.2.1\"]\n }": "cannot prevent egress",
+	} {
+		b, diags := policy.LoadFS(fstest.MapFS{"a.policy.hcl": {Data: []byte("bundle {\n name = \"t\"\n version = \"1\"\n language = 1\n}\npolicy \"p\" {\n on = [\"process.exec\"]\n " + block + "\n}\n")}})
+		if diags.HasErrors() {
+			t.Fatal(diags)
+		}
+		switch err := CheckPolicies(testConfig(t, ""), b); {
+		case want == "" && err != nil:
+			t.Errorf("%s: %v", block, err)
+		case want != "" && (!errors.Is(err, record.ErrReject) || !strings.Contains(err.Error(), want)):
+			t.Errorf("%s: %v, want %q", block, err, want)
 		}
 	}
 }
