@@ -1,6 +1,7 @@
 package introspect
 
 import (
+	"log/slog"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -162,4 +163,39 @@ func (p *pipe) restartFrom() {
 		p.t.Fatal(err)
 	}
 	p.run(s)
+}
+
+// TestStatesWithoutActivation goes on with a ledger whose judge did not keep which
+// policies are in force: what its logs say last is.
+func TestStatesWithoutActivation(t *testing.T) {
+	p := newPipe(t)
+	p.see("vm.start", "start", "booted", 10, domain.Running)
+	p.see("vm.stop", "stop", "shutdown", 0, domain.Shutoff)
+	l, _ := p.store.LogByOrigin("test.host/vm/" + vm.String() + "/1/1")
+	p.verdictOn(l, p.newest(l, record.ClassVMStop))
+	size := l.Size()
+	for _, next := range []uint64{size, 2} {
+		got, err := lastActivation(l, next)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := record.Decode(record.ClassPolicyLoaded, got)
+		if a, ok := m.(*record.BundleActivation); err != nil || !ok || string(a.Digest) != string(digestOf(p.engine)) {
+			t.Errorf("ahead of entry %d stands %v (%v)", next, m, err)
+		}
+	}
+	if got, err := lastActivation(l, 1); err != nil || got != nil {
+		t.Errorf("ahead of the first activation stands %q (%v)", got, err)
+	}
+	j := NewJudge(JudgeConfig{Store: p.store, Engine: p.find, Log: slog.New(slog.DiscardHandler)})
+	e, err := p.store.Draft(record.OriginHost, record.ClassTick, &record.Event{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.store.Append(t.Context(), chain.Batch{Log: l, Entries: []chain.Entry{e}, Meta: []chain.MetaWrite{{Key: ActivationKey(l.ID())}}}); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := j.state(l); err != nil || st.engine.Bundle() != p.engine.Bundle() || !st.unsaved {
+		t.Errorf("nothing judges the log: %v", err)
+	}
 }

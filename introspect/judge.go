@@ -374,8 +374,16 @@ func (j *Judge) state(l *chain.Log) (*judged, error) {
 			st.rebuild = true
 		}
 	}
+	known := ok
 	if st.activation, ok, err = j.cfg.Store.Meta(ActivationKey(l.ID())); err != nil {
 		return nil, fmt.Errorf("read activation: %w", err)
+	}
+	if known && !ok {
+		if st.activation, err = lastActivation(l, st.Next()); err != nil {
+			return nil, err
+		}
+		ok = st.activation != nil
+		st.unsaved = ok
 	}
 	if ok {
 		m, err := record.Decode(record.ClassPolicyLoaded, st.activation)
@@ -387,6 +395,22 @@ func (j *Judge) state(l *chain.Log) (*judged, error) {
 	}
 	j.states[l.ID()] = st
 	return st, nil
+}
+
+// lastActivation looks for the activation in force at an entry of a log whose state is
+// of a daemon that did not keep it: without one nothing would judge the log until the
+// policies change. nil: there is none.
+func lastActivation(l *chain.Log, next uint64) ([]byte, error) {
+	for i := min(next, l.Size()); i > l.Minimum(); i-- {
+		it, err := l.Look(i - 1)
+		if err != nil {
+			return nil, fmt.Errorf("look for the policies in force: %w", err)
+		}
+		if it.Leaf.Header.Class == record.ClassPolicyLoaded && it.Leaf.Origin == record.OriginHost && it.Payload != nil {
+			return it.Payload, nil
+		}
+	}
+	return nil, nil
 }
 
 // rows returns the meta rows of states that changed since they were saved: of all,
