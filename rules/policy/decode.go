@@ -46,7 +46,9 @@ var (
 	escalateShape  = shape{what: "escalate", labels: 1, blocks: []string{"threshold", "action"}}
 )
 
-// shapeOf reports everything in a block that does not belong there.
+// shapeOf reports everything in a block that does not belong there. It returns
+// false only where the labels are not what they should be: the rest of a block
+// with a misspelt argument is looked at all the same.
 func (l *loader) shapeOf(b *hclsyntax.Block, s shape) bool {
 	ok := true
 	if len(b.Labels) != s.labels {
@@ -57,16 +59,15 @@ func (l *loader) shapeOf(b *hclsyntax.Block, s shape) bool {
 			l.rep.err(CodeMissing, b.DefRange(), "Missing label", fmt.Sprintf("Write %s \"NAME\" { ... }, with one name.", b.Type))
 		}
 	}
-	return l.bodyShape(b.Body, s) && ok
+	l.bodyShape(b.Body, s)
+	return ok
 }
 
-func (l *loader) bodyShape(body *hclsyntax.Body, s shape) bool {
-	ok := true
+func (l *loader) bodyShape(body *hclsyntax.Body, s shape) {
 	for _, name := range keys(body.Attributes) {
 		if slices.Contains(s.attrs, name) {
 			continue
 		}
-		ok = false
 		rng := body.Attributes[name].NameRange
 		switch {
 		case slices.Contains(s.blocks, name):
@@ -79,7 +80,6 @@ func (l *loader) bodyShape(body *hclsyntax.Body, s shape) bool {
 		if slices.Contains(s.blocks, b.Type) {
 			continue
 		}
-		ok = false
 		switch {
 		case slices.Contains(s.attrs, b.Type):
 			l.rep.err(CodeUnknownBlock, b.TypeRange, "Not a block", fmt.Sprintf("%q is an argument: write %s = ...", b.Type, b.Type))
@@ -87,7 +87,6 @@ func (l *loader) bodyShape(body *hclsyntax.Body, s shape) bool {
 			l.unknown(CodeUnknownBlock, b.TypeRange, "block", b.Type, s, s.blocks)
 		}
 	}
-	return ok
 }
 
 func (l *loader) unsupported(rng hcl.Range, what string) {
@@ -215,6 +214,11 @@ func (l *loader) oneOf(v *env, body *hclsyntax.Body, name string, names []string
 func (l *loader) need(b *hclsyntax.Block, what, name, example string) bool {
 	if b.Body.Attributes[name] != nil {
 		return true
+	}
+	for other := range b.Body.Attributes {
+		if suggest(other, []string{name}) == name {
+			return false // it is there, misspelt, which shapeOf has said
+		}
 	}
 	l.rep.err(CodeMissing, b.DefRange(), "Missing argument", fmt.Sprintf("%s needs the argument %q, such as %s = %s.", what, name, name, example))
 	return false
