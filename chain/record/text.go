@@ -130,22 +130,9 @@ func Text(c Class, m Message) string {
 			useText(&b, m)
 			break
 		}
-		kinds := make([]string, len(m.Actions))
-		for i, a := range m.Actions {
-			kinds[i] = a.Kind
-		}
-		fmt.Fprintf(&b, "policy %s (%s, %s) on leaf %d %s: %s", m.Policy, m.Severity, m.Mode, m.CauseIndex, m.CauseClass, strings.Join(kinds, ", "))
-		if m.Error != "" {
-			fmt.Fprintf(&b, "; error: %s", Printable([]byte(m.Error)))
-		}
+		verdictText(&b, m)
 	case *Outcome:
-		fmt.Fprintf(&b, "%s for policy %s: %s", m.Kind, m.Policy, m.Result)
-		if m.StateBefore != "" || m.StateAfter != "" {
-			fmt.Fprintf(&b, ", %s -> %s", m.StateBefore, m.StateAfter)
-		}
-		if m.Error != "" {
-			fmt.Fprintf(&b, ": %s", Printable([]byte(m.Error)))
-		}
+		outcomeText(&b, m)
 	default:
 		fmt.Fprintf(&b, "%T", m)
 	}

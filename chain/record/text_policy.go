@@ -1,0 +1,60 @@
+package record
+
+import (
+	"fmt"
+	"strings"
+)
+
+// verdictText says what a policy decided and what that rests on.
+func verdictText(b *strings.Builder, m *Verdict) {
+	kinds := make([]string, len(m.Actions))
+	for i, a := range m.Actions {
+		kinds[i] = a.Kind
+	}
+	what := strings.Join(kinds, ", ")
+	switch {
+	case what == "":
+		what = "no action"
+	case m.WouldHave:
+		what = "would have done: " + what
+	}
+	fmt.Fprintf(b, "policy %s (%s, %s) on leaf %d %s: %s", m.Policy, m.Severity, m.Mode, m.CauseIndex, m.CauseClass, what)
+	if m.Escalation != "" {
+		fmt.Fprintf(b, "; escalation %s", Printable([]byte(m.Escalation)))
+	}
+	if m.Counted > 0 {
+		fmt.Fprintf(b, "; %d counted", m.Counted)
+	}
+	for _, s := range m.Steps {
+		fmt.Fprintf(b, "; step %s on leaf %d", s.Name, s.Index)
+		if s.Count > 1 {
+			fmt.Fprintf(b, ", the last of %d", s.Count)
+		}
+	}
+	if m.Limited != "" {
+		fmt.Fprintf(b, "; its limit leaves: %s", Printable([]byte(m.Limited)))
+	}
+	if a := m.Approval; a != nil {
+		fmt.Fprintf(b, "; approval %s of %s is %s", Printable([]byte(a.Id)), Printable([]byte(a.Group)), Printable([]byte(a.State)))
+	}
+	switch {
+	case m.Exception != "":
+		fmt.Fprintf(b, "; exception %s has ended, it covered %d", Printable([]byte(m.Exception)), m.Suppressed)
+	case m.Suppressed > 0:
+		fmt.Fprintf(b, "; %d swallowed by the cooldown", m.Suppressed)
+	}
+	if m.Error != "" {
+		fmt.Fprintf(b, "; error: %s", Printable([]byte(m.Error)))
+	}
+}
+
+// outcomeText says what an action did.
+func outcomeText(b *strings.Builder, m *Outcome) {
+	fmt.Fprintf(b, "%s for policy %s: %s", m.Kind, m.Policy, m.Result)
+	if m.StateBefore != "" || m.StateAfter != "" {
+		fmt.Fprintf(b, ", %s -> %s", m.StateBefore, m.StateAfter)
+	}
+	if m.Error != "" {
+		fmt.Fprintf(b, ": %s", Printable([]byte(m.Error)))
+	}
+}
