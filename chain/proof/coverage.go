@@ -44,6 +44,7 @@ type Coverage struct {
 
 	begun  bool
 	last   int64 // monotone time of the newest entry
+	before int64 // likewise of the newest one of an earlier commit: those of one commit have one time
 	state  state
 	dark   int64 // since when the guest ran unheard
 	isDark bool
@@ -78,7 +79,7 @@ var losses = map[record.Class]string{
 func (c *Coverage) Add(leaf *record.Leaf, m record.Message) {
 	first := !c.begun
 	if first {
-		c.begun, c.last = true, leaf.Mono
+		c.begun, c.last, c.before = true, leaf.Mono, leaf.Mono
 		if leaf.Mono > c.since {
 			c.gap(c.since, leaf.Mono, leaf.Index, "no entry stands before it")
 		}
@@ -86,13 +87,15 @@ func (c *Coverage) Add(leaf *record.Leaf, m record.Message) {
 	if leaf.Mono-c.last > int64(maxPause) {
 		c.gap(c.last, leaf.Mono, leaf.Index, fmt.Sprintf("no entry and no heartbeat for %s", time.Duration(leaf.Mono-c.last).Round(time.Second)))
 	}
+	if leaf.Mono > c.last {
+		c.before, c.last = c.last, leaf.Mono
+	}
 	host := leaf.Origin == record.OriginHost || leaf.Origin == record.OriginOperator
 	class := leaf.Header.Class
 	// What a guest says it lost counts; what it says of the host does not.
 	if why, ok := losses[class]; ok && (host || class.FromGuest()) {
-		c.gap(c.last, leaf.Mono, leaf.Index, why)
+		c.gap(c.before, leaf.Mono, leaf.Index, why)
 	}
-	c.last = leaf.Mono
 	if host {
 		c.state.turn(class, m)
 	}
@@ -121,13 +124,14 @@ func silence(class record.Class, m record.Message) int64 {
 }
 
 // AddUnreadable takes an entry whose leaf cannot be read: nothing is known of it
-// but that it stands here.
+// but that it stands here. It may have told that something before it was lost.
 func (c *Coverage) AddUnreadable(index uint64, why string) {
-	c.gap(c.last, c.last, index, why)
 	c.state = state{}
 	if !c.isDark {
-		c.isDark, c.dark = true, c.last
+		c.isDark, c.dark = true, c.before
+		c.gap(c.before, c.last, index, why)
 	}
+	c.dark = min(c.dark, c.before)
 }
 
 // turn is what an entry of the host changes.

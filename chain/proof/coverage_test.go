@@ -103,7 +103,11 @@ func TestCoverage(t *testing.T) {
 		"started":      {append([]tells{tick(60, "shutoff, none"), tick(120, "shutoff, none"), host(150, record.ClassVMStart), host(170, record.ClassAgentEnrolled)}, heard[2:]...), "150-170 the guest ran,;"},
 		"stopped":      {append(heard[:3:3], host(200, record.ClassVMStop), tick(300, "shutoff, none"), tick(420, "shutoff, none")), ""},
 		"lost records": {with(guest(200, record.ClassAgentDropped)), "180-200 the agent lost;"},
-		"blind":        {with(host(200, record.ClassVMGap)), "180-200 libvirt was not;"},
+		// All entries of one commit have one time: what is lost is told of the time before it.
+		"lost records behind others": {with(guest(200, record.ClassFileModify), guest(200, record.ClassAgentDropped), host(200, record.ClassAgentFrame)), "180-200 the agent lost;"},
+		"a gap between two frames": {with(guest(200, record.ClassFileModify), host(200, record.ClassAgentFrame), host(200, record.ClassAgentSequenceGap), guest(200, record.ClassFileModify), host(200, record.ClassAgentFrame)),
+			"180-200 records of the;"},
+		"blind": {with(host(200, record.ClassVMGap)), "180-200 libvirt was not;"},
 		// A guest cannot claim what is the host's to say.
 		"forged": {append([]tells{tick(60, "running, none")}, guest(120, record.ClassTick), guest(130, record.ClassAgentHeartbeatBack), guest(140, record.ClassVMStop), guest(270, record.ClassTick), guest(410, record.ClassVMGap)), "100-400 the guest ran,;"},
 	} {
@@ -120,8 +124,21 @@ func TestCoverage(t *testing.T) {
 		}
 		c.Add(&leaf, &record.Event{Vm: &record.VM{State: "running", Detail: AgentHeard}})
 	}
-	if gaps, _ := c.Gaps(); len(gaps) != 1 || gaps[0].From != 110*second || gaps[0].To != 150*second {
+	// It may have told of something lost before it, and have been sealed with the one at 110.
+	if gaps, _ := c.Gaps(); len(gaps) != 2 || gaps[0].From != 100*second || gaps[0].To != 110*second || gaps[1].From != 100*second || gaps[1].To != 150*second {
 		t.Errorf("an entry that cannot be read: %+v", gaps)
+	}
+	c = NewCoverage(100*second, 200*second)
+	for i, at := range []int64{90, 150, 150, 210, 360} {
+		leaf := record.Leaf{Index: uint64(i), Mono: at * second, Origin: record.OriginHost}
+		leaf.Header.Class = record.ClassTick
+		if i == 2 {
+			c.AddUnreadable(17, "fenced off")
+		}
+		c.Add(&leaf, &record.Event{Vm: &record.VM{State: "running", Detail: AgentHeard}})
+	}
+	if gaps, _ := c.Gaps(); len(gaps) != 2 || gaps[0].Index != 17 || gaps[1].From != 100*second || gaps[1].To != 150*second {
+		t.Errorf("an entry that cannot be read amid a commit: %+v", gaps)
 	}
 	var many []tells
 	for i := range int64(3000) {
