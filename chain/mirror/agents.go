@@ -38,6 +38,7 @@ type agents struct {
 	lossy   bool      // what stood in them of epochs is not known
 	torn    bool      // the first records of a frame may have been among them
 	keyless bool      // so may keys, until one is enrolled
+	bereft  bool      // likewise among what lacks and was not pruned
 	open    []suspect // frames that such a key may have signed
 }
 
@@ -100,7 +101,7 @@ func (a *agents) entry(c *logCheck, l *record.Leaf, index uint64, o *opened) {
 	}
 	switch m := o.message.(type) {
 	case *record.Enrolled:
-		a.keyless = false
+		a.keyless, a.bereft = false, false
 		a.enroll(c, m)
 	case *record.Epoch:
 		a.parents[string(m.Epoch)] = m.Parent
@@ -171,7 +172,7 @@ func (a *agents) frame(c *logCheck, index uint64, o *opened) {
 	k, f, err := a.signer(c, m, o)
 	n := uint64(len(a.records))
 	switch domain := strings.ReplaceAll(c.name.Domain, "-", ""); {
-	case k == nil && a.keyless && c.lost.count > 0:
+	case k == nil && a.bereft:
 		if c.lost.frames++; c.lost.frames == 1 {
 			c.lost.frame = index
 		}

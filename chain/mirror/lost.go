@@ -110,6 +110,7 @@ func (c *logCheck) lack(index uint64, what string) {
 	}
 	if c.agents != nil {
 		c.agents.cut()
+		c.agents.bereft = true
 	}
 	// Where there are too many the last one grows over what does not lack.
 	if n := len(p.ranges); n > 0 && (p.ranges[n-1].Last+1 == index || n == maxDamaged) {
