@@ -217,3 +217,17 @@ func TestNoAllocations(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// TestBaseNameOfNothing: the base name of an empty text is ".", which is not a part of
+// it.
+func TestBaseNameOfNothing(t *testing.T) {
+	p := parts(t, record.ClassProcessExec, `basename(argv(1)) == "."`)
+	e := new(event.Event)
+	e.SetStrings(event.ProcessArgs, []string{"a", ""})
+	if ok, err := p[0].Condition.Eval(e); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	if got := found(New(p), record.ClassProcessExec, e, new(Scratch)); !slices.Equal(got, []int{0}) {
+		t.Errorf("%v, want it named", got)
+	}
+}

@@ -245,8 +245,8 @@ func (o origin) texts(op Op, words ...string) []Guard {
 		if op == OpUnder {
 			w = canonical(w)
 		}
-		if w == "" || op == OpUnder && w == "/" {
-			return nil // says next to nothing
+		if w == "" || op == OpUnder && w == "/" || o.within && w == "." {
+			return nil // says next to nothing, or is the base name of nothing
 		}
 		g = append(g, Atom{Source: o.Source, Op: op, Text: w})
 	}
