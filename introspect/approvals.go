@@ -180,12 +180,13 @@ func (a *Approvals) admit(v *approval.Verified, at time.Time) error {
 	if id, used := a.nonces[s.Nonce]; used {
 		return fmt.Errorf("its nonce was used by %s; make a new one", id)
 	}
+	judging := a.cfg.Policies() // once: others may come in force meanwhile
 	for _, name := range s.Policies {
-		i := slices.IndexFunc(a.cfg.Policies(), func(p *policy.Policy) bool { return p.Name == name })
+		i := slices.IndexFunc(judging, func(p *policy.Policy) bool { return p.Name == name })
 		if i < 0 {
 			return fmt.Errorf("no policy %q judges here; provost status shows the bundle", name)
 		}
-		p := a.cfg.Policies()[i]
+		p := judging[i]
 		switch {
 		case p.Approval == nil:
 			return fmt.Errorf("policy %q has no approval block: nothing can be approved for it", name)

@@ -11,6 +11,7 @@ import (
 	"github.com/provostd/provost/introspect/domain"
 	"github.com/provostd/provost/introspect/virt"
 	"github.com/provostd/provost/rules/approval"
+	"github.com/provostd/provost/rules/policy"
 )
 
 const approvalBundle = `
@@ -94,5 +95,18 @@ func (p *pipe) waitFor(class record.Class, n int) record.Message {
 			}
 			return m
 		}
+	}
+}
+
+// TestAdmitOneBundle has another bundle come in force while an approval is admitted: it
+// is held against one of them, and not against the places of the one in the other.
+func TestAdmitOneBundle(t *testing.T) {
+	g := &policy.Approval{Group: "g", Require: 1}
+	bundles := [][]*policy.Policy{{{Name: "other"}, {Name: "paused", Approval: g}}, {{Name: "other"}}}
+	asked := 0
+	a := &Approvals{cfg: ApprovalsConfig{HostID: "h", Policies: func() []*policy.Policy { asked++; return bundles[min(asked, len(bundles))-1] }}}
+	s := &approval.Statement{ID: "CHG-1", Host: "h", Group: "g", Policies: []string{"paused"}}
+	if err := a.admit(&approval.Verified{Statement: s, Signers: []string{"alice"}}, time.Now()); err != nil {
+		t.Error(err)
 	}
 }

@@ -3,6 +3,7 @@ package approval
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/rules/event"
@@ -57,7 +58,19 @@ func (m *Matcher) Covers(class record.Class, e *event.Event) (bool, error) {
 			return false, nil
 		}
 	}
+	if m.condition != nil && slices.ContainsFunc(paths, func(f event.Field) bool { s, _ := e.Str(f); return climbs(s) }) {
+		return false, nil
+	}
 	return m.condition.Eval(e)
+}
+
+// paths are the names that an act itself may choose the spelling of.
+var paths = []event.Field{event.FilePath, event.FileTargetPath, event.ProcessExecutable}
+
+// climbs reports whether a path goes up by "..". Some paths are as a process passed
+// them, and /etc/nginx/../shadow starts as whoever signed "/etc/nginx/" has read.
+func climbs(path string) bool {
+	return strings.Contains(path, "..") && slices.Contains(strings.Split(path, "/"), "..")
 }
 
 // Names reports whether the approval is for a policy.

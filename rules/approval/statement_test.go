@@ -290,3 +290,42 @@ func FuzzSignatures(f *testing.F) {
 		}
 	})
 }
+
+// TestCoversNoWindingPaths: a process can pass any spelling of a path. One that climbs is
+// not below what the signers have read.
+func TestCoversNoWindingPaths(t *testing.T) {
+	s := &Statement{Scope: Scope{Condition: `startswith(file.path, "/etc/nginx/") || startswith(process.executable, "/opt/")`}}
+	m, err := s.Matcher()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := &Statement{}
+	whatever, err := all.Matcher()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]bool{
+		"/etc/nginx/a": true, "/etc/nginx/a..b/..c": true, "/etc/nginx/dir/": true, "/etc/nginx/./a": true,
+		"/etc/nginx/../shadow": false, "/etc/nginx/a/..": false, "/etc/shadow": false,
+	} {
+		e := new(event.Event)
+		e.SetString(event.FilePath, path)
+		if got, err := m.Covers(record.ClassFileModify, e); got != want || err != nil {
+			t.Errorf("%s: %v, %v", path, got, err)
+		}
+		if got, err := whatever.Covers(record.ClassFileModify, e); !got || err != nil {
+			t.Errorf("%s without a condition: %v, %v", path, got, err)
+		}
+	}
+	e := new(event.Event)
+	e.SetString(event.FilePath, "/etc/nginx/a")
+	e.SetString(event.FileTargetPath, "/etc/nginx/../shadow")
+	if got, _ := m.Covers(record.ClassFileRename, e); got {
+		t.Error("a rename to a winding path is covered")
+	}
+	e = new(event.Event)
+	e.SetString(event.ProcessExecutable, "/opt/../tmp/x")
+	if got, _ := m.Covers(record.ClassProcessExec, e); got {
+		t.Error("a winding executable is covered")
+	}
+}
