@@ -2,6 +2,7 @@ package rules
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/rules/approval"
@@ -30,6 +31,13 @@ func (as *approvals) append(b []byte) []byte {
 		b = binary.BigEndian.AppendUint64(append(b, 1), u.verdict)
 		b = append(b, u.verdictHash[:]...)
 	}
+	if len(as.revoked) == 0 {
+		return b
+	}
+	b = binary.BigEndian.AppendUint32(b, uint32(len(as.revoked)))
+	for _, id := range as.revoked {
+		b = appendText(b, id)
+	}
 	return b
 }
 
@@ -57,6 +65,16 @@ func (r *reader) approvals(as *approvals) {
 		as.late = append(as.late, u)
 	}
 	as.settle()
+	if len(r.data) == 0 {
+		return
+	}
+	n := r.count(maxRevoked)
+	r.bad = r.bad || n == 0 // one form for each state
+	for range n {
+		id := r.text()
+		r.bad = r.bad || slices.Contains(as.revoked, id)
+		as.revoked = append(as.revoked, id)
+	}
 }
 
 // approval reads one, and compiles its scope as loading it has.

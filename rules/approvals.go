@@ -24,6 +24,11 @@ const (
 	maxCauses     = 1 << 20
 )
 
+// maxRevoked bounds the revocations that are remembered of approvals which the log does
+// not have (yet): those that a new shard of a log may still be given are at most
+// MaxApprovals. Beyond it the oldest is forgotten.
+const maxRevoked = 4 * MaxApprovals
+
 // What an approval had to do with a decision: VerdictApproval.State.
 const (
 	ApprovalUsed     = "used"
@@ -79,6 +84,10 @@ type approvals struct {
 	ends   int64     // wall time at which the next one ends, where there is one
 	late   []*unapproved
 	bytes  int // of payloads in late
+	// revoked are ids that were revoked before they were loaded, the oldest first: the
+	// approvals of one shard are carried into the next when the judge comes there, and
+	// whoever revokes does not wait for it.
+	revoked []string
 }
 
 // authority reports whether an entry may load or revoke an approval: the daemon
@@ -118,7 +127,7 @@ func (j *judgement) learnApproval() error {
 			j.verdicts = append(j.verdicts, j.failure(nil, "a revocation has no effect: "+err.Error()))
 			return nil
 		}
-		st.approvals.drop(func(a *active) bool { return a.statement.ID == r.ID })
+		st.approvals.revoke(r.ID)
 	case *record.Erased:
 		if authority(leaf) {
 			st.approvals.forget(func(u *unapproved) bool {
@@ -151,6 +160,8 @@ func (as *approvals) load(index uint64, m *record.Approval, uuid string) string 
 		return "approval " + s.ID + " has no effect: " + err.Error()
 	case !slices.Contains(s.VMs, uuid):
 		return fmt.Sprintf("approval %s has no effect: it is not for the VM %s", s.ID, uuid)
+	case slices.Contains(as.revoked, s.ID):
+		return "approval " + s.ID + " has no effect: it was revoked before"
 	case slices.ContainsFunc(as.active, func(o *active) bool { return o.statement.ID == s.ID || o.statement.Nonce == s.Nonce }):
 		return "approval " + s.ID + " has no effect: it was loaded before"
 	case len(as.active) >= MaxApprovals:
@@ -174,6 +185,19 @@ func newActive(text []byte, s *approval.Statement) (*active, error) {
 func (as *approvals) drop(gone func(*active) bool) {
 	as.active = slices.DeleteFunc(as.active, gone)
 	as.settle()
+}
+
+// revoke ends an approval, also one that is yet to be loaded.
+func (as *approvals) revoke(id string) {
+	had := len(as.active)
+	as.drop(func(a *active) bool { return a.statement.ID == id })
+	if len(as.active) < had || slices.Contains(as.revoked, id) {
+		return
+	}
+	if len(as.revoked) == maxRevoked {
+		as.revoked = slices.Delete(as.revoked, 0, 1)
+	}
+	as.revoked = append(as.revoked, id)
 }
 
 // settle finds out when the next approval ends.

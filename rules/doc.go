@@ -95,6 +95,8 @@
 //	  cause: class                 2 bytes
 //	  end of the grace             8 bytes, host monotone time
 //	  1 and the verdict's index (8) and leaf hash (32), or 0: not sealed yet
+//	ids of approvals that were revoked and not loaded, list of strings, oldest first;
+//	left out where there are none
 //
 // # Approvals
 //

@@ -21,7 +21,7 @@ const maxCaptured = 4096
 // the next.
 func (j *judgement) sequence(p *policy.Policy, mode policy.Mode, ev *event.Event, may []int) {
 	q, class := p.Sequence, j.leaf.Header.Class
-	reached, fired := "", false
+	reached, fired, excused := "", false, false
 	if q.Reset != nil && q.Reset.Looks(class) && slices.Contains(may, len(q.Steps)) {
 		j.reset(p, mode, ev)
 	}
@@ -34,11 +34,16 @@ func (j *judgement) sequence(p *policy.Policy, mode policy.Mode, ev *event.Event
 			reached = q.Steps[i].Name
 		case stepLast:
 			fired = true
+		case stepExcused:
+			excused = true
 		}
 	}
 	if fired {
 		j.fire(p, mode, ev)
 		return
+	}
+	if excused {
+		return // by what is told
 	}
 	if reached != "" {
 		j.ended(p, EndSequence, reached)
@@ -53,20 +58,19 @@ type stepResult uint8
 const (
 	stepNone stepResult = iota
 	stepTaken
-	stepLast // the sequence is complete: judgement.complete holds it
+	stepLast    // the sequence is complete: judgement.complete holds it
+	stepExcused // it would be, but for an exception or an approval
 )
 
 // at returns how far a key has come when step i looks for the next event, or
-// nil where the steps before it are not done, or too old.
+// nil where the steps before it are not done, or too old. What is too old stays until its
+// slot goes: whether it was looked for must not change what the slot is accounted for.
 func (s *slot) at(i int, now int64, q *policy.Sequence) *progress {
 	if s == nil || i-1 >= len(s.steps) {
 		return nil
 	}
 	g := &s.steps[i-1]
-	if g.live && g.start <= now-int64(q.Within) {
-		*g = progress{}
-	}
-	if !g.live {
+	if !g.live || g.start <= now-int64(q.Within) {
 		return nil
 	}
 	return g
@@ -108,6 +112,14 @@ func (j *judgement) step(p *policy.Policy, mode policy.Mode, i int, ev *event.Ev
 	}
 	next.values = append(next.values, values...)
 	if i == len(q.Steps)-1 {
+		j.lendProgress(p, next, ev)
+		if j.excused(p, mode, ev) {
+			// No match, so it uses nothing up: a guest could else have what is excused
+			// stand before what is not.
+			g.taken = step.Count - 1
+			st.keep(t, s)
+			return stepExcused
+		}
 		j.complete = *next
 		st.drop(t, s)
 		return stepLast
@@ -201,7 +213,7 @@ func (j *judgement) fire(p *policy.Policy, mode policy.Mode, ev *event.Event) {
 	for i, d := range done.done[:len(done.done)-1] {
 		j.steps = append(j.steps, &record.VerdictStep{Name: p.Sequence.Steps[i].Name, Index: d.index, Count: d.count})
 	}
-	j.match(p, mode, ev)
+	j.matched(p, mode, ev)
 	j.steps = nil
 }
 

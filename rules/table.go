@@ -2,6 +2,7 @@ package rules
 
 import (
 	"bytes"
+	"math/bits"
 	"slices"
 	"time"
 	"unsafe"
@@ -20,6 +21,8 @@ const (
 	keyBytes = 512
 	// slotBytes is what a key takes without its contents.
 	slotBytes = int(unsafe.Sizeof(slot{})) + 48 // and in the map
+	// spareBytes is what a table may hold beyond four times what it accounts for.
+	spareBytes = 64 << 10
 )
 
 // instant is one thing that was counted.
@@ -71,6 +74,14 @@ func (r *ring) expire(until int64) {
 
 func (r *ring) clear() { r.head, r.n = 0, 0 }
 
+// places is how many places the smallest buffer has that holds n instants.
+func places(n int) int {
+	if n == 0 {
+		return 0
+	}
+	return 1 << bits.Len(uint(n-1))
+}
+
 // captured is a value of an earlier step.
 type captured struct {
 	number int // of the policy's Captures
@@ -101,12 +112,16 @@ type slot struct {
 	ring  ring
 	steps []progress // of a sequence: by number of steps done, less one
 	cost  int
+	room  int // places of the ring's buffer, as table.room has them
 
 	prev, next int32 // in order of use; -1 at the ends
 }
 
+// size is what the slot is accounted for. It decides what is given up, so it follows
+// from what is remembered alone: the buffer of a ring may be larger, by what was in it
+// before, and is not after the state was restored (I5). See table.tidy.
 func (s *slot) size() int {
-	n := slotBytes + len(s.ring.buf)*int(unsafe.Sizeof(instant{}))
+	n := slotBytes + places(s.ring.n)*int(unsafe.Sizeof(instant{}))
 	for i := range s.steps {
 		g := &s.steps[i]
 		n += int(unsafe.Sizeof(progress{})) + len(g.done)*int(unsafe.Sizeof(doneStep{})) + len(g.values)*int(unsafe.Sizeof(captured{}))
@@ -136,7 +151,8 @@ type table struct {
 	slots          []slot
 	free           []int32
 	oldest, newest int32
-	bytes          int
+	bytes          int // accounted for
+	room           int // places of all buffers, those of free slots too
 
 	givenUp  uint64 // since the last report
 	reported int64  // host monotone time of that report, 0 for never
@@ -179,7 +195,7 @@ func (t *table) add(k key) int32 {
 	}
 	s := &t.slots[i]
 	buf := s.ring.buf
-	*s = slot{key: k, ring: ring{buf: buf}}
+	*s = slot{key: k, ring: ring{buf: buf}, room: s.room}
 	t.byKey[k] = i // its size is accounted for when it is settled
 	return i
 }
@@ -196,8 +212,38 @@ func (t *table) drop(s *slot) {
 	if len(buf) > keptRing {
 		buf = nil
 	}
-	*s = slot{ring: ring{buf: buf}}
+	t.room += len(buf) - s.room
+	*s = slot{ring: ring{buf: buf}, room: len(buf)}
 	t.free = append(t.free, i)
+}
+
+// tidy makes the table anew where it holds much more than it accounts for: a guest
+// which fills one window after the other would else leave all of them at their
+// largest. No slot stays in place. It changes nothing of what is decided.
+func (t *table) tidy() {
+	if cap(t.slots)*slotBytes+t.room*int(unsafe.Sizeof(instant{})) <= 4*t.bytes+spareBytes {
+		return
+	}
+	slots := make([]slot, 0, len(t.byKey))
+	t.byKey, t.room = make(map[key]int32, len(t.byKey)), 0
+	t.each(func(s *slot) {
+		n := int32(len(slots))
+		t.byKey[s.key] = n
+		slots = append(slots, *s)
+		c := &slots[n]
+		c.prev, c.next = n-1, n+1
+		c.ring = ring{buf: make([]instant, places(s.ring.n)), n: s.ring.n}
+		for i := range s.ring.n {
+			c.ring.buf[i] = *s.ring.at(i)
+		}
+		c.room = len(c.ring.buf)
+		t.room += c.room
+	})
+	t.slots, t.free = slots, nil
+	t.oldest, t.newest = min(0, int32(len(slots))-1), int32(len(slots))-1
+	if t.newest >= 0 {
+		slots[t.newest].next = -1
+	}
 }
 
 func (t *table) unlink(i int32) {
@@ -230,6 +276,8 @@ func (t *table) account(s *slot) {
 	size := s.size()
 	t.bytes += size - s.cost
 	s.cost = size
+	t.room += len(s.ring.buf) - s.room
+	s.room = len(s.ring.buf)
 }
 
 // trim gives up the oldest keys where there are too many, and two that are over.
@@ -286,6 +334,7 @@ func (t *table) forget(erased func(uint64) bool) {
 			t.account(s)
 		}
 	})
+	t.tidy()
 }
 
 // windows are the tables of one policy, made ready for the engine.
@@ -344,7 +393,7 @@ func (st *State) openWindows(e *Engine) {
 
 func worded(h *policy.Threshold) bool { return len(h.By) > 0 || h.Distinct != nil }
 
-// keep accounts for a slot that was changed, and holds the window and all
+// keep accounts for a slot that was changed, which is not in its place any more then, and holds the window and all
 // windows of the VM within their bounds. Where they have too much, the largest
 // gives up its oldest keys, so that a guest which floods one policy takes
 // nothing from the others.
@@ -367,11 +416,15 @@ func (st *State) keep(t *table, s *slot) {
 		}
 		st.windowBytes += fattest.bytes - before
 		st.lost = st.lost || fattest.givenUp > 0
+		fattest.tidy()
 	}
+	t.tidy()
 }
 
-// drop gives up a slot that has nothing left to remember.
+// drop gives up a slot that has nothing left to remember. As behind keep, no slot of the
+// table is in its place any more.
 func (st *State) drop(t *table, s *slot) {
 	st.windowBytes -= s.cost
 	t.drop(s)
+	t.tidy()
 }

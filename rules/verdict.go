@@ -34,14 +34,20 @@ func (j *judgement) verdict(p *policy.Policy, mode policy.Mode) *record.Verdict 
 	return v
 }
 
-// match is called with what a policy's condition, or its sequence, found.
+// match is called with what a policy's condition found.
 func (j *judgement) match(p *policy.Policy, mode policy.Mode, ev *event.Event) {
-	if j.excepted(p, mode, ev) {
-		return
+	if !j.excused(p, mode, ev) {
+		j.matched(p, mode, ev)
 	}
-	if j.approved(p, mode, ev) {
-		return
-	}
+}
+
+// excused reports whether an exception or an approval covers what a policy found.
+func (j *judgement) excused(p *policy.Policy, mode policy.Mode, ev *event.Event) bool {
+	return j.excepted(p, mode, ev) || j.approved(p, mode, ev)
+}
+
+// matched is called with what a policy found and nothing covers.
+func (j *judgement) matched(p *policy.Policy, mode policy.Mode, ev *event.Event) {
 	if !j.remembered(p, ev) {
 		return
 	}
