@@ -3,6 +3,7 @@ package rules
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 
@@ -220,7 +221,7 @@ func (j *judgement) retarget() {
 		}
 	}
 	if st.engine != e {
-		st.lost = true // found out by reportLost
+		st.lost, st.lostDue = true, math.MinInt64 // found out by reportLost
 		st.openExceptions(e)
 	}
 	if st.engine != e || st.unopened {

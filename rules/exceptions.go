@@ -135,11 +135,25 @@ func (j *judgement) undecided(p *policy.Policy, mode policy.Mode, problem string
 // lostPeriod is how often what one window gave up is told.
 const lostPeriod = int64(time.Minute)
 
+// lose notes that a window has given up keys, and when that may be told.
+func (st *State) lose(t *table) {
+	if t.givenUp == 0 {
+		return
+	}
+	due := int64(math.MinInt64)
+	if t.reported != 0 {
+		due = t.reported + lostPeriod
+	}
+	if !st.lost || due < st.lostDue {
+		st.lost, st.lostDue = true, due
+	}
+}
+
 // reportLost tells of keys that windows gave up for want of room, at once and
 // then at most once a minute for each window.
 func (j *judgement) reportLost() {
 	st := j.state
-	if !st.lost {
+	if !st.lost || st.mono < st.lostDue {
 		return
 	}
 	st.lost = false
@@ -149,7 +163,7 @@ func (j *judgement) reportLost() {
 				continue
 			}
 			if t.reported != 0 && st.mono-t.reported < lostPeriod {
-				st.lost = true
+				st.lose(t)
 				continue
 			}
 			v := j.lost(p, t)

@@ -198,3 +198,39 @@ func TestWindowRoom(t *testing.T) {
 		t.Errorf("windows hold %d bytes and account for %d, want at most %d", held, st.windowBytes, most)
 	}
 }
+
+// TestOverflowIsCheap has a guest overflow one window of many: until that is told again,
+// entries must not cost a look at all of them.
+func TestOverflowIsCheap(t *testing.T) {
+	pol := ""
+	for i := range 300 {
+		pol += fmt.Sprintf("policy \"t%d\" {\n on = [\"file.modify\"]\n condition = process.name == \"p%d\"\n threshold {\n count = 9\n by = [file.path]\n window = \"1h\"\n max_keys = 2\n }\n}\n", i, i)
+	}
+	e, st := engine(t, load(t, pol), Options{}), &State{}
+	s := tell(t)
+	for i := range 5 {
+		s.modify(ms, fmt.Sprint("/", i), "p7", 1)
+	}
+	if v := run(t, e, st, s.feed); len(v) != 1 || v[0].Error == "" {
+		t.Fatalf("verdicts %v", v)
+	}
+	n := len(s.leaves)
+	s.exec(ms, "/bin/x", "x")
+	leaf := s.leaves[n]
+	if allocs := testing.AllocsPerRun(50, func() {
+		if _, err := e.Eval(st, leaf, s.hashes[n], s.payloads[n]); err != nil {
+			t.Fatal(err)
+		}
+		leaf.Index++
+	}); allocs > 2 {
+		t.Errorf("%v allocations for an entry that nobody judges", allocs)
+	}
+	leaf.Mono += lostPeriod
+	if v, err := e.Eval(st, leaf, s.hashes[n], s.payloads[n]); err != nil || len(v) != 1 || !strings.Contains(v[0].Error, "2 key(s) of policy t7") {
+		t.Errorf("a minute later: %v, %v", v, err)
+	}
+	leaf.Index, leaf.Mono = leaf.Index+1, leaf.Mono+lostPeriod
+	if v, err := e.Eval(st, leaf, s.hashes[n], s.payloads[n]); err != nil || len(v) != 0 {
+		t.Errorf("nothing more was lost: %v, %v", v, err)
+	}
+}

@@ -75,6 +75,7 @@ type State struct {
 	windowBytes int
 	unopened    bool  // a first_seen has not begun, because its policy is off
 	lost        bool  // a window has given up keys that were not reported
+	lostDue     int64 // host monotone time before which none of it may be
 	nextEnd     int64 // wall time at which the next exception ends
 	lent        []event.Bound
 }

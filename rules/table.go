@@ -402,7 +402,7 @@ func (st *State) keep(t *table, s *slot) {
 	t.account(s)
 	t.trim(st.mono)
 	st.windowBytes += t.bytes - before
-	st.lost = st.lost || t.givenUp > 0
+	st.lose(t)
 	for st.windowBytes > MaxWindowBytes {
 		fattest := t
 		for _, o := range st.tables {
@@ -415,7 +415,7 @@ func (st *State) keep(t *table, s *slot) {
 			fattest.giveUp(st.mono)
 		}
 		st.windowBytes += fattest.bytes - before
-		st.lost = st.lost || fattest.givenUp > 0
+		st.lose(fattest)
 		fattest.tidy()
 	}
 	t.tidy()
