@@ -73,8 +73,11 @@ func (v *verification) proved(c *logCheck, say func(string, ...any)) {
 	if c.r.Opened > 0 {
 		say("%d payloads of it are what their authors committed to.", c.r.Opened)
 	}
-	if c.r.Frames > 0 {
-		say("%d entries of the guest are signed by enrolled agents in %d frames; no frame lacks without an entry that says so.", c.r.Signed, c.r.Frames)
+	switch n := c.r.Frames - c.lost.frames; {
+	case n > 0 && c.lost.count > 0: // what lacks may have been frames
+		say("%d entries of the guest are signed by enrolled agents in %d frames.", c.r.Signed, n)
+	case n > 0:
+		say("%d entries of the guest are signed by enrolled agents in %d frames; no frame lacks without an entry that says so.", c.r.Signed, n)
 	}
 	if n := len(v.keys.Keys()); n > 0 {
 		say("It certifies %d keys of VM logs, each signed by the one before, and quotes %d checkpoints of %d VM logs, each signed with the key in force, none of them going back.", n, c.r.Quotes, len(v.logs))

@@ -137,7 +137,10 @@ func TestArchiveOfDamaged(t *testing.T) {
 	})
 	t.Run("key", func(t *testing.T) {
 		key, archive, lost := damagedShard(t, 40, false, damagedEntry{1, true})
-		lacks(t, archive, key, lost, "no known key verifies this frame, and 2 in all")
+		r := lacks(t, archive, key, lost, "no known key verifies this frame, and 2 in all")
+		if text := strings.Join(r.Rest, "\n"); strings.Contains(text, "signed by enrolled agents") {
+			t.Errorf("no frame was verified: %s", text)
+		}
 	})
 	t.Run("bundles", func(t *testing.T) {
 		key, archive, lost := damagedShard(t, 400, false, damagedEntry{300, true}, damagedEntry{790, true})
