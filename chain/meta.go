@@ -10,7 +10,9 @@ import (
 )
 
 // Meta returns a copy of a row that a batch wrote with MetaWrite. ok is false
-// where there is none. Only durable rows are seen.
+// where there is none. A row may be seen while its commit is on its way to the disk:
+// what is written on account of it is durable behind it only, and who tells others of
+// it waits for its batch.
 func (s *Store) Meta(key string) (value []byte, ok bool, err error) {
 	if key == "" {
 		return nil, false, fmt.Errorf("read meta: the key is empty: %w", record.ErrReject)
