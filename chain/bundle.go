@@ -320,7 +320,7 @@ func (l *Log) readHeader(index uint64) (record.Leaf, error) {
 func (l *Log) isErased(index uint64) (bool, error) {
 	row := func() (erased, ok bool, err error) {
 		row, ok, err := get(l.store.db, keySeq(tablePayload, l.id, index))
-		return ok && row[0] == payloadErased, ok, err
+		return ok && len(row) > 0 && row[0] == payloadErased, ok, err
 	}
 	ahead := index/tileWidth >= l.packed.Load() // of the packer
 	if ahead {

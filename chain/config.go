@@ -72,7 +72,8 @@ type Config struct {
 	// FS is where Dir and Anchor live. Default: the disk.
 	FS vfs.FS
 
-	unpacked bool // tests look at rows as the committer writes them
+	unpacked   bool // tests look at rows as the committer writes them
+	unretained bool // tests make the rounds of retention
 	// after is the clock between rounds of witnesses. Default: time.After.
 	after func(time.Duration) <-chan time.Time
 }

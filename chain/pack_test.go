@@ -278,6 +278,22 @@ func TestUnpackable(t *testing.T) {
 	}
 }
 
+// TestEmptyPayloadRow: a row that somebody emptied is no erased one, and no crash.
+func TestEmptyPayloadRow(t *testing.T) {
+	cfg, _ := closedStore(t, vfs.NewMem())
+	s := mustOpen(t, cfg)
+	if err := s.db.Set(keySeq(tablePayload, 1, 9), nil, pebble.Sync); err != nil {
+		t.Fatal(err)
+	}
+	l, _ := s.LogByID(1)
+	if gone, err := l.isErased(9); gone || err != nil {
+		t.Errorf("the entry is erased: %v, %v", gone, err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // rowsOf returns the leaves, payloads, bundles and tiles of a log.
 func rowsOf(t *testing.T, db *pebble.DB, id LogID) map[string]string {
 	t.Helper()

@@ -79,7 +79,7 @@ func (s *Store) retentionOf(l *Log) Retention {
 // retainLoop keeps what the retention says until ctx ends, one round after the
 // other. What fails is told, counted, and tried again in the next round.
 func (s *Store) retainLoop(ctx context.Context) {
-	if s.cfg.Retention == (Retention{}) && len(s.cfg.DomainRetention) == 0 {
+	if s.cfg.unretained || s.cfg.Retention == (Retention{}) && len(s.cfg.DomainRetention) == 0 {
 		return
 	}
 	next := time.NewTimer(min(retainSoon, s.cfg.RetainEvery))

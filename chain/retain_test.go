@@ -62,7 +62,7 @@ func newOldLog(t testing.TB, fs vfs.FS) *oldLog {
 func newLooseLog(t testing.TB, fs vfs.FS) *oldLog {
 	t.Helper()
 	o := &oldLog{cfg: testConfig(t, fs), now: time.Date(2026, 5, 1, 0, 30, 0, 0, time.UTC), roots: map[uint64]record.Hash{}}
-	o.cfg.unpacked = true
+	o.cfg.unpacked, o.cfg.unretained = true, true
 	o.cfg.Now = func() time.Time { return o.now }
 	o.cfg.Boot = func() time.Duration { return time.Duration(o.now.UnixNano()) }
 	o.cfg.Retention = Retention{Payloads: 2 * day, Leaves: 10 * day, Tiles: 100 * day}
