@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"math/bits"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -735,4 +736,11 @@ func FuzzRows(f *testing.F) {
 			t.Fatal("zone comes back otherwise")
 		}
 	})
+}
+
+func (p *places) count() (n int) {
+	for _, w := range p {
+		n += bits.OnesCount64(w)
+	}
+	return n
 }

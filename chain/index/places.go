@@ -38,13 +38,6 @@ func (p *places) fill(n int) {
 	}
 }
 
-func (p *places) count() (n int) {
-	for _, w := range p {
-		n += bits.OnesCount64(w)
-	}
-	return n
-}
-
 // next returns the smallest member that is at least from, or -1.
 func (p *places) next(from int) int {
 	for from < chunkSize {

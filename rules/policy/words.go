@@ -74,6 +74,3 @@ func AliasesOf(field string) []string {
 	slices.Sort(all)
 	return all
 }
-
-// ListTypes are the types of lists.
-func ListTypes() []string { return slices.Clone(listTypes) }
