@@ -109,6 +109,7 @@ bench-index: build ## queries over ten million entries
 
 bench-rules: build ## policies, beside cel-go, OPA, expr and HCL: conditions, evaluation, loading
 	$(BENCH) -v -run '^TestResults$$' ./rules -args -results
+	$(BENCH) -run '^$$' -bench '^BenchmarkNeighbour$$' -benchtime 3x ./introspect
 
 # SCAP_OPEN=PATH of Falco's scap-open puts it beside the agent; its lines are left out without.
 bench-probe: build ## the agent in a guest: overhead, programs, loss (as root)

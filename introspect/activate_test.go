@@ -14,7 +14,7 @@ import (
 )
 
 // engineOf makes an engine of a bundle's text.
-func engineOf(t *testing.T, text string) *rules.Engine {
+func engineOf(t testing.TB, text string) *rules.Engine {
 	t.Helper()
 	b, diags := policy.LoadFS(fstest.MapFS{"a.policy.hcl": {Data: []byte(text)}})
 	if diags.HasErrors() {

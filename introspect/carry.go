@@ -42,7 +42,7 @@ func (j *Judge) carry(l *chain.Log, g *record.Genesis) error {
 	}
 	st, err := j.state(last)
 	if err == nil {
-		err = j.catchUp(last, st, last.Size())
+		err = j.catchUp(last, st, j.wholly(last, st))
 	}
 	if err != nil {
 		return err

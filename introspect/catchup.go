@@ -1,10 +1,10 @@
 package introspect
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/provostd/provost/chain"
+	"github.com/provostd/provost/rules"
 )
 
 // A guest decides how much its policies remember. So a large state is not written
@@ -24,34 +24,55 @@ func (s *judged) due() bool {
 	return s.unsaved || size <= smallState || s.entries*savedBytes >= size
 }
 
+// behind is what a state needs that follows its log to where that is judged.
+type behind struct {
+	next uint64 // entry
+	// What is in force where nothing on the way says so.
+	engine     *rules.Engine
+	activation []byte
+	missing    error
+}
+
 // catchUp has the state of a log follow the entries before one, where it was saved
 // before them. Their verdicts are sealed already and are dropped.
 func (j *Judge) catchUp(l *chain.Log, st *judged, before uint64) error {
-	if st.Next() >= before && !st.rebuild {
-		return nil
-	}
-	last, activation, missing := st.engine, st.activation, st.missing
-	st.activation = nil
-	if st.rebuild {
-		st.engine = j.nothing
-	}
-	for i := st.Next(); i < before; i++ {
-		it, err := l.Look(i)
-		if errors.Is(err, chain.ErrPruned) {
-			i = max(i+1, l.Minimum()) - 1
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("judge entry %d again: %w", i, err)
-		}
-		payload, _ := decode(&it) // what does not decode was told
-		if _, err := j.evaluate(st, &it, payload); err != nil {
-			return fmt.Errorf("judge entry %d again: %w", i, err)
+	for {
+		if done, err := j.catchUpOne(l, st, before); done || err != nil {
+			return err
 		}
 	}
-	if st.activation == nil { // it stands further ahead, or was pruned
-		st.engine, st.activation = last, activation
+}
+
+// catchUpOne does one entry of it, so that others have their turn meanwhile, and
+// reports whether there was none left.
+func (j *Judge) catchUpOne(l *chain.Log, st *judged, before uint64) (bool, error) {
+	if st.behind == nil {
+		if st.Next() >= before && !st.rebuild {
+			return true, nil
+		}
+		st.behind = &behind{st.Next(), st.engine, st.activation, st.missing}
+		st.activation = nil
+		if st.rebuild {
+			st.engine = j.nothing
+		}
 	}
-	st.missing, st.rebuild = missing, false
-	return nil
+	b := st.behind
+	it, ok, err := l.From(b.next, before)
+	if err != nil {
+		return false, fmt.Errorf("judge entry %d again: %w", b.next, err)
+	}
+	if !ok {
+		if st.activation == nil { // it stands further ahead, or was pruned
+			st.engine, st.activation = b.engine, b.activation
+		}
+		st.missing, st.rebuild, st.behind = b.missing, false, nil
+		st.upTo = max(st.upTo, before)
+		return true, nil
+	}
+	payload, _ := decode(&it) // what does not decode was told
+	if _, err := j.evaluate(st, &it, payload); err != nil {
+		return false, fmt.Errorf("judge entry %d again: %w", it.Index, err)
+	}
+	b.next = it.Index + 1
+	return false, nil
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	"github.com/provostd/provost/chain"
 	"github.com/provostd/provost/chain/record"
@@ -29,29 +30,35 @@ type JudgeConfig struct {
 	// Count is told of every verdict sealed, and of what became of approvals, for the
 	// metrics.
 	Count func(v *record.Verdict)
+	// Clock says how long the judge runs, by which logs get fair shares of it. It decides
+	// nothing else. Nil: the time since it was made.
+	Clock func() time.Duration
 }
 
 // Judge follows the ledger, evaluates every entry of every VM log and seals
 // the verdicts. A policy sees an entry only after it is durable (invariant I1);
-// a verdict, the position behind its cause and the states it was reached with
+// a verdict, how far its log is judged and the states it was reached with
 // become durable together, so that no restart repeats or forgets one (I2, I5).
+// Entries of one log are judged in their order; logs get fair shares (I8).
 // Which policies judge an entry is what the last activation ahead of it in its log
 // says, also where that was replaced before the entry's turn came.
 type Judge struct {
 	cfg     JudgeConfig
 	nothing *rules.Engine // judges ahead of a log's first activation
 	states  map[chain.LogID]*judged
-	dirty   map[chain.LogID]bool
-	written []chain.LogID // in the rows that are being saved
+	dirty   map[chain.LogID]bool // states are not saved
+	moved   map[chain.LogID]bool // how far they are judged is not
+	written []chain.LogID        // in the rows that are being saved
 	unsaved int
-	read    chain.Position // behind the newest entry judged
+	turns   turns
 
 	erasures uint64 // sealed before the run's first entry was read
 
 	batches  []chain.Batch // verdicts of the run that are not sealed yet
 	verdicts []*record.Verdict
 	waiting  int
-	judged   atomic.Uint64 // newest commit judged
+	room     room
+	judged   atomic.Uint64 // commit before the next one in which anything is left
 	entries  atomic.Uint64
 	failed   atomic.Uint64
 	differ   atomic.Uint64
@@ -63,7 +70,11 @@ func NewJudge(cfg JudgeConfig) *Judge {
 	if err != nil {
 		panic(err) // there is nothing in it to refuse
 	}
-	return &Judge{cfg: cfg, nothing: nothing, states: map[chain.LogID]*judged{}, dirty: map[chain.LogID]bool{}}
+	if cfg.Clock == nil {
+		made := time.Now()
+		cfg.Clock = func() time.Duration { return time.Since(made) }
+	}
+	return &Judge{cfg: cfg, nothing: nothing, states: map[chain.LogID]*judged{}, dirty: map[chain.LogID]bool{}, moved: map[chain.LogID]bool{}}
 }
 
 // judged is what is remembered of one log.
@@ -75,9 +86,13 @@ type judged struct {
 	entries    int    // judged since it was saved
 	rebuild    bool   // what was saved cannot be used
 	missing    error  // its bundle is; until that is sealed
+	// upTo is the first entry whose verdicts are neither sealed nor wait to be.
+	upTo   uint64
+	taken  bool    // by a step of this judge: upTo is not less than what lies before its position
+	behind *behind // the state follows the log to upTo; nil: it is there
 }
 
-// Judged returns the newest commit whose entries have been judged, how many
+// Judged returns the newest commit up to which all entries have been judged, how many
 // entries were, and how many could not be decided.
 func (j *Judge) Judged() (commit, entries, failed uint64) {
 	return j.judged.Load(), j.entries.Load(), j.failed.Load()
@@ -86,86 +101,8 @@ func (j *Judge) Judged() (commit, entries, failed uint64) {
 // Mismatches returns how often two ways to evaluate a policy disagreed.
 func (j *Judge) Mismatches() uint64 { return j.differ.Load() }
 
-// saveEvery is how many entries may be judged without a verdict before the
-// position is made durable. They are judged again after a crash, from the
-// saved states, with the same result.
-const saveEvery = 4096
-
-// Run judges until ctx ends or the ledger fails.
-func (j *Judge) Run(ctx context.Context) error {
-	f, err := j.cfg.Store.Follow(JudgeName)
-	if err != nil {
-		return fmt.Errorf("judge: %w", err)
-	}
-	defer f.Close()
-	j.read = f.Position()
-	j.judged.Store(j.read.Commit)
-	for {
-		j.erasures = j.cfg.Store.Erasures()
-		it, err := f.Next(ctx)
-		for n, ok := 0, true; ok && err == nil; n++ {
-			if err := j.judge(&it); err != nil {
-				return fmt.Errorf("judge entry %d of %s: %w", it.Index, it.Log.Origin(), err)
-			}
-			if n+1 >= runLength || j.waiting >= runVerdicts {
-				break
-			}
-			it, ok, err = f.TryNext()
-		}
-		if err == nil {
-			err = j.settle(ctx, f)
-		}
-		if ctx.Err() != nil {
-			return j.stop(f)
-		}
-		if err != nil {
-			return fmt.Errorf("judge: %w", err)
-		}
-	}
-}
-
-// The judge takes entries in runs and seals their verdicts in one commit, so
-// that a flood of one domain costs the others one run and not one sync for each
-// verdict (invariant I8).
-const (
-	runLength   = 512 // entries
-	runVerdicts = 256 // more than the reports of one entry may come on top
-)
-
-// settle ends a run: its verdicts are sealed, or its position is saved now and
-// then.
-func (j *Judge) settle(ctx context.Context, f *chain.Follower) error {
-	var err error
-	switch {
-	case j.waiting > 0:
-		if err = j.seal(ctx, f); errors.Is(err, errErased) {
-			j.again(f)
-			return nil
-		}
-	case j.unsaved >= saveEvery:
-		err = j.save(context.WithoutCancel(ctx), f, false)
-	}
-	if err == nil {
-		j.judged.Store(j.read.Commit)
-	}
-	return err
-}
-
-// stop saves where the judge is, so that the next start has nothing to repeat.
-// A run that was cut short is judged again: its states are not saved.
-func (j *Judge) stop(f *chain.Follower) error {
-	if j.waiting > 0 {
-		return nil
-	}
-	if err := j.save(context.Background(), f, true); err != nil {
-		return fmt.Errorf("judge: %w", err)
-	}
-	return nil
-}
-
 // judge evaluates one entry and keeps its verdicts for the end of the run.
 func (j *Judge) judge(it *chain.Item) error {
-	j.read = it.Pos
 	if it.Log.Name().IsHost() {
 		return nil
 	}
@@ -194,7 +131,8 @@ func (j *Judge) judge(it *chain.Item) error {
 		}
 	}
 	j.entries.Add(1)
-	j.dirty[it.Log.ID()] = true
+	st.upTo = it.Index + 1
+	j.dirty[it.Log.ID()], j.moved[it.Log.ID()] = true, true
 	j.unsaved++
 	for _, v := range verdicts {
 		e, err := j.cfg.Store.Draft(record.OriginPolicy, rules.ClassOf(v), v)
@@ -282,9 +220,10 @@ func (j *Judge) unquoted(chain.Head) error {
 // again has the run judged anew from what was saved last.
 func (j *Judge) again(f *chain.Follower) {
 	f.Seek(f.Position())
-	j.read = f.Position()
+	j.turns = turns{}
 	clear(j.states)
 	clear(j.dirty)
+	clear(j.moved)
 	j.written, j.unsaved = nil, 0
 	j.batches, j.verdicts, j.waiting = nil, nil, 0
 }
@@ -296,12 +235,13 @@ func (j *Judge) seal(ctx context.Context, f *chain.Follower) error {
 	if err != nil {
 		return err
 	}
-	j.batches[0].Position, j.batches[0].Meta = f.At(j.read, nil), rows
+	low := j.turns.low(f.Reached())
+	j.batches[0].Position, j.batches[0].Meta = f.At(low, nil), rows
 	j.batches[0].Check = j.unquoted
 	if _, err := j.cfg.Store.AppendAll(context.WithoutCancel(ctx), j.batches); err != nil {
 		return fmt.Errorf("seal verdicts: %w", err)
 	}
-	f.Saved(j.read, nil)
+	f.Saved(low, nil)
 	j.saved()
 	for _, v := range j.verdicts {
 		switch {
@@ -330,7 +270,7 @@ func (j *Judge) save(ctx context.Context, f *chain.Follower, all bool) error {
 	if err != nil {
 		return err
 	}
-	if err := f.SaveWith(ctx, j.read, nil, rows); err != nil {
+	if err := f.SaveWith(ctx, j.turns.low(f.Reached()), nil, rows); err != nil {
 		return fmt.Errorf("save position: %w", err)
 	}
 	j.saved()
@@ -344,6 +284,7 @@ func (j *Judge) saved() {
 		}
 		delete(j.dirty, id)
 	}
+	clear(j.moved)
 	j.written, j.unsaved = nil, 0
 }
 
@@ -356,6 +297,12 @@ func StateKey(id chain.LogID) string {
 // place that the judge has come to.
 func ActivationKey(id chain.LogID) string {
 	return "rules-activation/" + string(binary.BigEndian.AppendUint32(nil, uint32(id)))
+}
+
+// JudgedKey is where it is kept up to which entry a log is judged: it may be ahead of
+// the judge's position, and of the state.
+func JudgedKey(id chain.LogID) string {
+	return "rules-judged/" + string(binary.BigEndian.AppendUint32(nil, uint32(id)))
 }
 
 // state returns the evaluation state of a log, as it was saved.
@@ -375,6 +322,10 @@ func (j *Judge) state(l *chain.Log) (*judged, error) {
 		}
 	}
 	known := ok
+	if st.upTo, err = j.judgedUpTo(l); err != nil {
+		return nil, err
+	}
+	st.upTo = max(st.upTo, st.Next())
 	if st.activation, ok, err = j.cfg.Store.Meta(ActivationKey(l.ID())); err != nil {
 		return nil, fmt.Errorf("read activation: %w", err)
 	}
@@ -397,6 +348,19 @@ func (j *Judge) state(l *chain.Log) (*judged, error) {
 	return st, nil
 }
 
+// judgedUpTo returns the first entry of a log whose verdicts were not sealed with
+// others of its log; 0 where no such were.
+func (j *Judge) judgedUpTo(l *chain.Log) (uint64, error) {
+	b, ok, err := j.cfg.Store.Meta(JudgedKey(l.ID()))
+	if err != nil || !ok {
+		return 0, err
+	}
+	if len(b) != 8 {
+		return 0, fmt.Errorf("read up to where %s is judged: the row has %d bytes, want 8: %w", l.Origin(), len(b), record.ErrFatal)
+	}
+	return binary.BigEndian.Uint64(b), nil
+}
+
 // lastActivation looks for the activation in force at an entry of a log whose state is
 // of a daemon that did not keep it: without one nothing would judge the log until the
 // policies change. nil: there is none.
@@ -416,11 +380,14 @@ func lastActivation(l *chain.Log, next uint64) ([]byte, error) {
 // rows returns the meta rows of states that changed since they were saved: of all,
 // or of those that must or need not wait.
 func (j *Judge) rows(all bool) ([]chain.MetaWrite, error) {
-	rows := make([]chain.MetaWrite, 0, len(j.dirty))
+	rows := make([]chain.MetaWrite, 0, len(j.dirty)+len(j.moved))
+	for id := range j.moved {
+		rows = append(rows, chain.MetaWrite{Key: JudgedKey(id), Value: binary.BigEndian.AppendUint64(nil, j.states[id].upTo)})
+	}
 	j.written = nil
 	for id := range j.dirty {
 		st := j.states[id]
-		if !all && !st.due() {
+		if st.behind != nil || !all && !st.due() {
 			continue
 		}
 		j.written = append(j.written, id)

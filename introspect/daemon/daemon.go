@@ -133,6 +133,9 @@ func New(cfg *Config, version string, log *slog.Logger) (_ *Daemon, err error) {
 	stats := &guest.Stats{}
 	d.sessions = guest.New(guest.Config{
 		Store: d.store, Log: log, Now: time.Now, Stats: stats, Commands: d.keys,
+		Room: func(ctx context.Context, l *chain.Log, sealed <-chan struct{}) error {
+			return d.judge.Room(ctx, l, sealed)
+		},
 		RecordsPerSecond: cfg.Guest.RecordsPerSecond, BytesPerSecond: cfg.Guest.BytesPerSecond,
 		SilentAfter: cfg.Guest.silentAfter, BootGrace: cfg.Guest.bootGrace,
 	})

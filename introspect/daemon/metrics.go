@@ -114,6 +114,7 @@ func (m *metrics) ledger(s *chain.Store, j *introspect.Judge, e *enforce.Enforce
 	m.gauge("ledger_fenced_entries", "Entries whose rows were damaged and are fenced off.", func() float64 { return float64(s.Fenced()) })
 	m.count("ledger_unreadable_entries_total", "Entries come to that could not be read: payload key lost, or fenced.", s.Unreadable)
 	m.count("rules_entries_judged_total", "Entries evaluated.", func() uint64 { _, n, _ := j.Judged(); return n })
+	m.count("rules_held_frames_total", "Frames that waited until policies had judged what their guest has sent before.", j.Held)
 	m.count("rules_errors_total", "Entries a policy could not be decided for; each is sealed.", func() uint64 { _, _, n := j.Judged(); return n })
 	m.count("rules_mismatches_total", "Times two ways to evaluate a policy disagreed; each is sealed.", j.Mismatches)
 	m.gauge("rules_backlog_commits", "Commits not judged yet.", func() float64 { return float64(backlog(s, j)) })

@@ -211,7 +211,7 @@ func dropShard(ctx context.Context, s *chain.Store, l *chain.Log, archive, reaso
 	}
 	index, err := s.Drop(ctx, l, chain.DropOptions{
 		Reason: reason, Requester: requester, Note: note, SHA256: sum, Bytes: uint64(size),
-		Forget: []string{introspect.StateKey(l.ID()), introspect.ActivationKey(l.ID()), guest.ProgressKey(l)},
+		Forget: []string{introspect.StateKey(l.ID()), introspect.ActivationKey(l.ID()), introspect.JudgedKey(l.ID()), guest.ProgressKey(l)},
 	})
 	if err != nil {
 		return nil, err

@@ -174,7 +174,26 @@ func (s *session) submit(ctx context.Context, d *Domain, entries []chain.Entry, 
 	s.prog = next
 	s.recent[next.Frame] = next.FrameHash
 	delete(s.recent, next.Frame-wire.WindowFrames)
+	s.last = p
 	return &inflight{pending: p}, nil
+}
+
+// room waits until policies have come near what the guest has sent before. Meanwhile
+// nothing is read, and that the agent is not heard is not its silence.
+func (s *session) room(ctx context.Context, d *Domain) error {
+	if s.cfg.Room == nil {
+		return nil
+	}
+	var sealed <-chan struct{}
+	if s.last != nil {
+		sealed = s.last.Done()
+	}
+	s.held.Store(true)
+	defer s.held.Store(false)
+	if err := s.cfg.Room(ctx, d.Log, sealed); err != nil {
+		return fmt.Errorf("wait for policies: %w: %w", err, errAgain)
+	}
+	return nil
 }
 
 // pay waits until one of the domain's quotas has room (invariant I8). Meanwhile

@@ -32,9 +32,11 @@ type session struct {
 
 	prog   progress
 	recent map[uint64]record.Hash // newest frames of the session, by number
+	last   *chain.Pending         // the newest batch
 	// What the guest may cost (invariant I8).
 	records, bytes, greetings *rate.Limiter
 	status                    atomic.Pointer[Status]
+	held                      atomic.Bool // nothing is read: policies have not come so far
 }
 
 // errAgain ends a connection without blame: the peer went away, or the domain
@@ -273,6 +275,9 @@ func (s *session) read(ctx context.Context, l *link, d *Domain, pending chan<- *
 		}
 		switch e.Type {
 		case wire.TypeFrame:
+			if err := s.room(ctx, d); err != nil {
+				return err
+			}
 			// The frame is still on its way to the disk when the next message
 			// is read into the same buffer: it needs bytes of its own.
 			in, err := s.frame(ctx, d, bytes.Clone(e.Body))

@@ -37,6 +37,10 @@ type Config struct {
 	BytesPerSecond   int // quota of a domain, 16 MiB; burst of the same
 	MaxRefusals      int // refused frames before a connection ends, 8
 
+	// Room waits until policies have judged most of what was sent for a log (invariant
+	// I8). sealed is closed when all of that is sealed; nil: it is. Nil: nobody waits.
+	Room func(ctx context.Context, l *chain.Log, sealed <-chan struct{}) error
+
 	// Commands signs what agents are told to do. Nil: they are told nothing.
 	Commands CommandKey
 

@@ -155,7 +155,7 @@ func (s *session) watch(ctx context.Context) error {
 		case <-tick.C:
 		}
 		d := s.dom.Load()
-		if d.Paused {
+		if d.Paused || s.held.Load() {
 			s.alive.restart(s.cfg.Now())
 			continue
 		}
