@@ -98,6 +98,8 @@ func TestNarrow(t *testing.T) {
 			switch {
 			case own(i) == "bpf" && p.rel() != "guestagent/probe" && p.rel() != "introspect/egress":
 				t.Errorf("%s imports bpf: only guestagent/probe and introspect/egress load kernel programs", p.rel())
+			case own(i) == "bpf/egress" && p.rel() != "introspect/egress":
+				t.Errorf("%s imports bpf/egress: only introspect/egress guards taps", p.rel())
 			case folder(p.rel()) == "introspect" && folder(own(i)) == "guestagent" && own(i) != "guestagent/wire" && own(i) != "guestagent/attest":
 				t.Errorf("%s imports %s: the host shares the protocol with the guest (guestagent/wire, guestagent/attest), and no code that runs in it", p.rel(), own(i))
 			case own(i) == "chain/keys" && !slices.Contains([]string{"chain", "introspect/daemon"}, p.rel()) && folder(p.rel()) != "integration":
@@ -121,7 +123,7 @@ var heavy = []struct {
 	// The tiles endpoint takes the paths of tiles from it.
 	{"filippo.io/torchwood", "C2SP formats belong to the evidence packages and to the endpoint that serves them", []string{"chain/proof", "introspect/api"}},
 	{"github.com/cockroachdb/pebble", "the store is reached through the ledger only", []string{"chain", "chain/index", "chain/chaintest"}},
-	{"github.com/cilium/ebpf", "kernel programs are loaded in two places", []string{"bpf", "guestagent/probe", "introspect/egress"}},
+	{"github.com/cilium/ebpf", "kernel programs are loaded in two places", []string{"bpf", "bpf/egress", "guestagent/probe", "introspect/egress"}},
 	// The daemon's configuration is HCL too, and its program prints the diagnostics. The language server reads the tokens of texts that do not parse.
 	{"github.com/hashicorp/hcl", "policies are compiled in one place; the engine sees closures only", []string{"rules/policy", "rules/lsp", "introspect/daemon", "cmd/provostd"}},
 	{"github.com/zclconf/go-cty", "policies are compiled in one place; the engine sees closures only", []string{"rules/policy"}},

@@ -96,8 +96,20 @@ func entropy(s string) float64 {
 	return h
 }
 
-var privatePrefixes = mustRanges("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "127.0.0.0/8", "169.254.0.0/16",
-	"100.64.0.0/10", "fc00::/7", "fe80::/10", "::1/128")
+var privateTexts = []string{"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "127.0.0.0/8", "169.254.0.0/16",
+	"100.64.0.0/10", "fc00::/7", "fe80::/10", "::1/128"}
+
+var privatePrefixes = mustRanges(privateTexts...)
+
+// Internal are the addresses for which is_external does not hold, for filters of
+// packets that look for prefixes.
+func Internal() []netip.Prefix {
+	var all []netip.Prefix
+	for _, s := range append([]string{"224.0.0.0/4", "ff00::/8", "0.0.0.0/32", "::/128", "255.255.255.255/32"}, privateTexts...) {
+		all = append(all, netip.MustParsePrefix(s))
+	}
+	return all
+}
 
 // isPrivate: RFC 1918, loopback, link-local, shared (RFC 6598) and unique
 // local addresses.
