@@ -20,6 +20,8 @@ type ArchiveOptions struct {
 	// Begin is told how many entries the archive will have, before the first byte is
 	// written. Its error ends the archive. Nil: nobody is told.
 	Begin func(size uint64) error
+	// Policies gives the texts of policy bundles, as in a Selection.
+	Policies func(ctx context.Context, digest record.Hash) (files map[string][]byte, lacks string, err error)
 }
 
 // Archived is an archive that was written whole.
@@ -53,7 +55,7 @@ func (s *Store) archive(ctx context.Context, l *Log, w io.Writer, o ArchiveOptio
 	s.retainMu.Lock()
 	defer s.retainMu.Unlock()
 	var evidence bytes.Buffer
-	if err := Export(ctx, s, l, Selection{Indexes: []uint64{index}, Withhold: o.Withhold}, &evidence); err != nil {
+	if err := s.archiveEvidence(ctx, l, index, o, &evidence); err != nil {
 		return nil, err
 	}
 	// What the evidence is for: the checkpoint that the bundle holds.

@@ -41,6 +41,10 @@ type Selection struct {
 	// before anything of the bundle is held in memory: it waits until it may be, and
 	// returns what is called behind that. Nil: at once.
 	Turn func(ctx context.Context) (leave func(), err error)
+	// Policies returns the files of the policy bundle with a digest that opened entries
+	// name, or one of the words proof.Lacks* for why they are not given. Nil: evidence says
+	// nothing of policies.
+	Policies func(ctx context.Context, digest record.Hash) (files map[string][]byte, lacks string, err error)
 	// MaxBytes bounds the bundle, and with it the memory of the export; 0
 	// means DefaultExportBytes. Whatever it is, a bundle that proof.ReadBundle
 	// would refuse is not written.
@@ -73,7 +77,7 @@ func Export(ctx context.Context, s *Store, l *Log, sel Selection, w io.Writer) e
 		}
 		defer leave()
 	}
-	e := &exporter{store: s, log: l, sel: sel, quote: q, items: map[uint64]*Item{}, roles: map[uint64]string{}, enrolled: map[uint64]uint64{}, frameOf: map[uint64]uint64{}}
+	e := &exporter{store: s, log: l, sel: sel, quote: q, items: map[uint64]*Item{}, roles: map[uint64]string{}, enrolled: map[uint64]uint64{}, frameOf: map[uint64]uint64{}, bundles: map[record.Hash]bool{}}
 	if e.room = sel.MaxBytes; e.room == 0 {
 		e.room = DefaultExportBytes
 	}
@@ -102,6 +106,8 @@ type exporter struct {
 	tree     *frameTree        // of the frame used last: entries come in order
 	size     uint64            // of the VM checkpoint
 	room     int64             // bytes the bundle may still grow by
+
+	bundles map[record.Hash]bool // of policies, that opened entries name
 }
 
 // charge takes n bytes of the bundle's room. It comes before they are kept.
@@ -147,10 +153,14 @@ func (e *exporter) bundle(ctx context.Context) (*proof.Bundle, error) {
 		if entry.Opening != nil && e.sel.Opened != nil {
 			e.sel.Opened(e.items[i], e.roles[i] == proof.RoleChosen)
 		}
+		if entry.Opening != nil {
+			e.notePolicies(e.items[i])
+		}
 		delete(e.items, i) // the bundle has its own copy of the payload
 		b.Entries = append(b.Entries, entry)
 	}
-	return b, nil
+	b.Policies, err = e.policies(ctx)
+	return b, err
 }
 
 // heads fills in the checkpoints and the two entries of the host log.
@@ -405,7 +415,7 @@ func (e *exporter) findEnrolment(before, session uint64, newest bool) (index uin
 // entry makes the bundle's form of an entry.
 func (e *exporter) entry(index uint64, note []byte) (proof.Entry, error) {
 	item, role := e.items[index], e.roles[index]
-	open := !e.sel.Withhold || role != proof.RoleChosen && (role != proof.RoleLink || item.Leaf.Header.Class == record.ClassErased)
+	open := !e.sel.Withhold || index == 0 || OpensItself(&item.Leaf) || item.Leaf.Header.Class == record.ClassErased || role != proof.RoleChosen && role != proof.RoleLink
 	s, err := e.sealed(item, e.size, note, open)
 	if err != nil {
 		return proof.Entry{}, err

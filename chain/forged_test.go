@@ -31,7 +31,7 @@ func TestForgedBundle(t *testing.T) {
 	story(t, s, another)
 	key := s.HostLog().VerifierKey()
 	if *rewrite {
-		writeVector(t, exported(t, s, l, Selection{Indexes: []uint64{outcome}}), key)
+		writeVector(t, exported(t, s, l, Selection{Indexes: []uint64{outcome}, Policies: giveText}), key)
 	}
 	read := func(archive []byte) *proof.Bundle {
 		b, err := proof.ReadBundle(bytes.NewReader(archive), int64(len(archive)), proof.Limits{})
@@ -40,7 +40,7 @@ func TestForgedBundle(t *testing.T) {
 		}
 		return b
 	}
-	whole := exported(t, s, l, Selection{Range: &proof.Range{First: 1, Last: outcome}})
+	whole := exported(t, s, l, Selection{Range: &proof.Range{First: 1, Last: outcome}, Policies: giveText})
 	at := func(b *proof.Bundle, index uint64) *proof.Entry {
 		return &b.Entries[slices.IndexFunc(b.Entries, func(e proof.Entry) bool { return e.Index == index })]
 	}
@@ -56,6 +56,20 @@ func TestForgedBundle(t *testing.T) {
 		forge func(b *proof.Bundle)
 		words string // of some failure
 	}{
+		"change a policy": {func(b *proof.Bundle) { b.Policies[0].Files["etc.policy.hcl"] = []byte("policy \"etd\" {}\n") }, "was changed: its digest is"},
+		"drop a list":     {func(b *proof.Bundle) { delete(b.Policies[0].Files, "lists/hosts.txt") }, "was changed: its digest is"},
+		"rename a policy": {func(b *proof.Bundle) {
+			p := b.Policies[0].Files
+			p["x.policy.hcl"] = p["etc.policy.hcl"]
+			delete(p, "etc.policy.hcl")
+		}, "was changed: its digest is"},
+		"add other policies": {func(b *proof.Bundle) {
+			p := map[string][]byte{"x.policy.hcl": {}}
+			b.Policies = []proof.PolicyText{{Digest: record.BundleDigest(p), Files: p}}
+		}, "no entry of the evidence names this policy bundle"},
+		"policies that lack": {func(b *proof.Bundle) {
+			b.Policies = []proof.PolicyText{{Digest: record.Hash{1}, Lacks: proof.LacksKept}}
+		}, "no entry of the evidence names this policy bundle"},
 		"drop an event":        {func(b *proof.Bundle) { drop(b, event) }, "missing"},
 		"drop the tail":        {func(b *proof.Bundle) { drop(b, outcome) }, "missing"},
 		"drop an unlinked one": {func(b *proof.Bundle) { drop(b, 2) }, "missing"},

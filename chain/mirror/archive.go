@@ -29,6 +29,8 @@ const (
 	MaxArchive = 1 << 25
 	// MaxArchiveDamage bounds the entries of the host log in it that tell of damage.
 	MaxArchiveDamage = 4096
+	// MaxEvidence bounds the evidence bundle in an archive, in bytes.
+	MaxEvidence = 64 << 20
 )
 
 const (
@@ -36,7 +38,6 @@ const (
 	// at most 70 bytes each in its directory, and there are three for each bundle.
 	maxDirectory = 32 << 20
 	maxManifest  = 4<<10 + MaxArchiveDamage*32 // an index has 20 digits at most
-	maxEvidence  = 64 << 20
 )
 
 // Manifest says what an archive is. It proves nothing.
@@ -62,8 +63,8 @@ func NewArchiveWriter(w io.Writer, m Manifest, evidence []byte) (*ArchiveWriter,
 	if m.Size > MaxArchive {
 		return nil, fmt.Errorf("write archive of %s: %d entries, and an archive holds %d at most: %w", m.Origin, m.Size, MaxArchive, record.ErrReject)
 	}
-	if len(evidence) > maxEvidence {
-		return nil, fmt.Errorf("write archive of %s: its evidence has %d bytes, limit %d: %w", m.Origin, len(evidence), maxEvidence, record.ErrReject)
+	if len(evidence) > MaxEvidence {
+		return nil, fmt.Errorf("write archive of %s: its evidence has %d bytes, limit %d: %w", m.Origin, len(evidence), MaxEvidence, record.ErrReject)
 	}
 	if m.Format, m.Version = archiveFormat, archiveVersion; len(m.Damage) > 0 {
 		m.Version = damagedVersion
@@ -223,7 +224,7 @@ type evidence struct {
 
 // VerifyArchive verifies the archive of a shard with the verifier key of its host log:
 // that the host log quotes its checkpoint, under a certified key, and then every entry as
-// Verify does. Of opts Frame, Policy, Workers, Entry and Progress count. An empty key is taken from
+// Verify does. Of opts Frame, Policy, Workers, Entry, Evidence and Progress count. An empty key is taken from
 // the policy. Errors are those of Verify.
 func VerifyArchive(ctx context.Context, a *Archive, hostKey string, opts Options) (*Report, error) {
 	r := &Report{Logs: []LogReport{}}
@@ -231,7 +232,7 @@ func VerifyArchive(ctx context.Context, a *Archive, hostKey string, opts Options
 		r.fail(KindEntry, a.Origin, nil, "%s: %v", archiveEvidence, err)
 		return r, &InvalidError{r}
 	}
-	text, err := a.Fetch(ctx, archiveEvidence, maxEvidence)
+	text, err := a.Fetch(ctx, archiveEvidence, MaxEvidence)
 	if errors.Is(err, fs.ErrNotExist) || unusable(err) {
 		return invalid(err)
 	}
@@ -267,6 +268,11 @@ func VerifyArchive(ctx context.Context, a *Archive, hostKey string, opts Options
 			return r, &InvalidError{r}
 		}
 		return nil, fmt.Errorf("verify archive: %w", err)
+	}
+	if opts.Evidence != nil {
+		if err := opts.Evidence(b); err != nil {
+			return nil, err
+		}
 	}
 	opts = Options{Frame: opts.Frame, Policy: opts.Policy, OneLog: true, Window: opts.Window, Workers: opts.Workers, Entry: opts.Entry, Progress: opts.Progress}
 	return verify(ctx, a, b.VMKey, opts, e)

@@ -3,8 +3,10 @@ package mirror_test
 import (
 	"archive/zip"
 	"bytes"
+	"context"
 	"errors"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -288,4 +290,63 @@ func FuzzArchive(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestArchiveHasPolicies: an archive holds the texts of the policies that were in force,
+// which whoever verifies it is told of ahead of the entries.
+func TestArchiveHasPolicies(t *testing.T) {
+	h := newHost(t, newKeys(t))
+	l := h.log(1, 1, nil)
+	texts := map[string][]byte{"a.policy.hcl": []byte("policy \"a\" {}\n")}
+	kept, gone := record.BundleDigest(texts), record.Hash{1}
+	for _, digest := range []record.Hash{kept, gone, kept} {
+		e, err := h.Draft(record.OriginHost, record.ClassPolicyLoaded, &record.BundleActivation{Name: "b", Digest: digest[:]})
+		h.must(err)
+		h.append(l, e)
+	}
+	h.agent(l, 1, nil).frame(300)
+	h.must(h.CloseLog(t.Context(), l, "it is large", ""))
+	give := func(_ context.Context, digest record.Hash) (map[string][]byte, string, error) {
+		if digest != kept {
+			return nil, proof.LacksKept, nil
+		}
+		return texts, "", nil
+	}
+	for withhold, want := range map[bool]map[record.Hash]string{false: {kept: "", gone: proof.LacksKept}, true: {}} {
+		var b bytes.Buffer
+		_, err := h.Archive(t.Context(), l, &b, chain.ArchiveOptions{Withhold: withhold, Policies: give})
+		h.must(err)
+		got, entries := map[record.Hash]string{}, 0
+		r, err := verifyArchive(t, b.Bytes(), h.HostLog().VerifierKey(), mirror.Options{
+			Evidence: func(e *proof.Bundle) error {
+				for _, p := range e.Policies {
+					got[p.Digest] = p.Lacks
+				}
+				if entries > 0 {
+					t.Error("policies come behind entries")
+				}
+				return nil
+			},
+			Entry: func(mirror.Entry) error { entries++; return nil },
+		})
+		if err != nil || r.Entries != l.Size() || !maps.Equal(got, want) {
+			t.Errorf("withheld %t: policies %v, want %v: %+v, %v", withhold, got, want, r, err)
+		}
+	}
+	// What does not fit is left out, and the archive is made all the same.
+	large := map[string][]byte{"a.policy.hcl": texts["a.policy.hcl"], "l.txt": make([]byte, mirror.MaxEvidence)}
+	big := record.BundleDigest(large)
+	l2 := h.log(2, 1, nil)
+	e, err := h.Draft(record.OriginHost, record.ClassPolicyLoaded, &record.BundleActivation{Name: "b", Digest: big[:]})
+	h.must(err)
+	h.append(l2, e)
+	h.must(h.CloseLog(t.Context(), l2, "it is large", ""))
+	var b bytes.Buffer
+	_, err = h.Archive(t.Context(), l2, &b, chain.ArchiveOptions{Policies: func(context.Context, record.Hash) (map[string][]byte, string, error) { return large, "", nil }})
+	h.must(err)
+	lacks := ""
+	_, err = verifyArchive(t, b.Bytes(), h.HostLog().VerifierKey(), mirror.Options{Evidence: func(e *proof.Bundle) error { lacks = e.Policies[0].Lacks; return nil }})
+	if err != nil || lacks != proof.LacksRoom {
+		t.Errorf("a large text: %q, %v", lacks, err)
+	}
 }

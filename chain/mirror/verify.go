@@ -49,6 +49,9 @@ type Options struct {
 	// before. An error ends the verification and is returned. With it payloads are
 	// held in memory for as long as their bundle is on its way. Default: nobody is told.
 	Entry func(e Entry) error
+	// Evidence is told the evidence bundle of an archive, once it is verified and ahead of
+	// the first entry. Default: nobody is told.
+	Evidence func(b *proof.Bundle) error
 	// Progress is called behind each bundle. Default: nobody is told.
 	Progress func(origin string, done, total uint64)
 }

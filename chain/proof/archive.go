@@ -236,6 +236,7 @@ func (b *Bundle) fill(files map[string][]byte) error {
 		}
 		b.Entries = append(b.Entries, Entry{Index: e.Index, Role: e.Role, Frame: place, Sealed: sealed(e.File, e.Open)})
 	}
+	b.fillPolicies(&m, take)
 	if got := take(readmeFile); !bytes.Equal(got, readme(b)) {
 		b.fault(readmeFile, "is not the one that belongs to this bundle")
 	}

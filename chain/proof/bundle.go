@@ -17,7 +17,7 @@ import (
 // Format of the manifest. Part of the format.
 const (
 	bundleFormat  = "provost-evidence"
-	bundleVersion = 3 // that is written; those of scripts are read
+	bundleVersion = 4 // that is written; those of scripts are read
 )
 
 // Fixed names of members. Part of the format.
@@ -69,6 +69,8 @@ type Bundle struct {
 	// Certificates are those of the keys before, from the first one on.
 	Certificates []Sealed
 	Entries      []Entry
+	// Policies are the texts of the policy bundles that the entries name, by digest.
+	Policies []PolicyText
 
 	version int       // it was read with; 0: the newest
 	faults  []Failure // found while reading
@@ -110,6 +112,8 @@ type manifest struct {
 	Range   *Range          `json:"range,omitempty"`
 	Keys    int             `json:"earlier_keys,omitempty"`
 	Entries []manifestEntry `json:"entries"`
+	// Policies are in order of their digests; from version 4 on.
+	Policies []manifestPolicy `json:"policies,omitempty"`
 }
 
 type manifestEntry struct {
@@ -171,6 +175,14 @@ func (b *Bundle) members() ([]member, error) {
 		m.Entries = append(m.Entries, me)
 		add(me.File, &e.Sealed)
 	}
+	for i := range b.Policies {
+		p, texts, err := manifestOf(&b.Policies[i])
+		if err != nil {
+			return nil, err
+		}
+		m.Policies = append(m.Policies, p)
+		files = append(files, texts...)
+	}
 	text, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("write manifest: %w", err)
@@ -200,6 +212,9 @@ func parseManifest(text []byte) (manifest, error) {
 	}
 	if m.Keys < 0 || m.Keys > maxKeys {
 		return bad("%d earlier keys, limit %d", m.Keys, maxKeys)
+	}
+	if err := m.checkPolicies(); err != nil {
+		return bad("%v", err)
 	}
 	for i, e := range m.Entries {
 		switch e.Role {

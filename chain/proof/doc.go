@@ -17,7 +17,7 @@
 // A bundle is a zip archive. Its members are stored, sorted by name, without
 // times, so the same content always has the same bytes; a reader compares.
 //
-//	manifest.json            JSON: format "provost-evidence", version 3, origins,
+//	manifest.json            JSON: format "provost-evidence", version 4, origins,
 //	                         range claim, and for each entry its index, role,
 //	                         files, and its place in the agent's frame
 //	README.txt               what it is, and the commands of stock tools
@@ -31,6 +31,7 @@
 //	vm-checkpoint.*          entry of the host log that quotes vm.checkpoint
 //	events/NNNNNNNN.*        entry N of the VM log
 //	frames/NNNNNNNN.*        likewise, where it is a guest agent's signed statement
+//	policies/DIGEST/FILE     file of the policy bundle that entries name by this digest
 //
 // and of each entry:
 //
@@ -49,6 +50,7 @@
 // chain between neighbours and, for a range, that nothing is missing; the
 // genesis against the origin; for each entry of a guest the agent's signature
 // over it and the enrolment of the key, with the epoch as far as the bundle
-// can decide it; and that verdicts and outcomes name
-// what they follow by the right hash.
+// can decide it; that verdicts and outcomes name
+// what they follow by the right hash; and that texts of policies have the digests that
+// activations and verdicts name.
 package proof

@@ -40,7 +40,7 @@ func vector(t testing.TB, version string) (archive []byte, key string) {
 // TestEvidenceVector holds the bundle format to a committed archive of each
 // version: it must verify for ever and be written again to the same bytes.
 func TestEvidenceVector(t *testing.T) {
-	for version, n := range map[string]int{"": bundleVersion, "-2": 2} {
+	for version, n := range map[string]int{"": bundleVersion, "-2": 2, "-3": 3} {
 		archive, key := vector(t, version)
 		testVector(t, archive, key, n)
 	}
@@ -70,7 +70,7 @@ func TestScriptOfAnotherVersion(t *testing.T) {
 	if err != nil || len(b.faults) != 1 || b.faults[0].File != scriptFile {
 		t.Errorf("%v, faults %+v", err, b)
 	}
-	if _, err := parseManifest([]byte(`{"format":"provost-evidence","version":4}`)); err == nil || !strings.Contains(err.Error(), "versions 2 to 3") {
+	if _, err := parseManifest([]byte(`{"format":"provost-evidence","version":5}`)); err == nil || !strings.Contains(err.Error(), "versions 2 to 4") {
 		t.Errorf("a later version: %v", err)
 	}
 }

@@ -7,14 +7,15 @@ import (
 
 // verify.sh verifies an entry with openssl and a shell. It is part of the format: a
 // reader compares, so another text of it is another version. The one of version 2
-// did not look at the classes of the entries that it relied on.
+// did not look at the classes of the entries that it relied on. Version 4 brings texts of policies,
+// of which the script knows nothing.
 var (
 	//go:embed verify-2.sh
 	script2 []byte
 	//go:embed verify.sh
 	script3 []byte
 
-	scripts = map[int][]byte{2: script2, 3: script3}
+	scripts = map[int][]byte{2: script2, 3: script3, 4: script3}
 )
 
 // readme returns README.txt: how to verify the bundle with tools that were
@@ -23,6 +24,16 @@ func readme(b *Bundle) []byte {
 	earlier := ""
 	if len(b.Certificates) > 0 {
 		earlier = "    vm-keys/N.*              likewise for key N, which was replaced; each signs the next\n"
+	}
+	texts := ""
+	if len(b.Policies) > 0 {
+		texts = `
+The directory policies holds the text of each policy bundle that the entries name, below
+its digest, as far as manifest.json does not say why it lacks. With it the verdicts can
+be computed again, where the evidence begins at entry 0:
+
+    provost verify --key trusted.vkey --replay BUNDLE.zip
+`
 	}
 	return fmt.Appendf(nil, `Evidence from a Provost ledger
 
@@ -82,5 +93,5 @@ What is in it:
                  SHA-256("provost/commitment/v1" || 0x00 || salt || payload)
     .tlog-proof  inclusion proof, c2sp.org/tlog-proof@v1
     .leaf.spicy  the same for spicy
-`, b.VMOrigin, b.HostOrigin, earlier)
+%s`, b.VMOrigin, b.HostOrigin, earlier, texts)
 }

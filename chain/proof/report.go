@@ -62,6 +62,15 @@ type Report struct {
 	// Unreadable counts payloads of guests which match and are no record.
 	Unreadable int `json:"payloads_unreadable"`
 	Withheld   int `json:"payloads_withheld"`
+	// Policies are the texts of policy bundles that the entries name.
+	Policies []ReportPolicy `json:"policies_given,omitempty"`
+}
+
+// ReportPolicy is the text of a policy bundle, which is the one that its digest names.
+type ReportPolicy struct {
+	Digest string `json:"digest"`
+	Files  int    `json:"files"`
+	Lacks  string `json:"lacks,omitempty"` // why it is not there
 }
 
 // ReportCosignature is a verified cosignature.

@@ -87,6 +87,7 @@ func Verify(b *Bundle, hostKey string, opts Options) (*Report, error) {
 	v.genesis()
 	v.frames()
 	v.links()
+	v.policies()
 	if len(r.Failures) > 0 {
 		return r, &InvalidError{r}
 	}
@@ -427,6 +428,7 @@ func (v *verification) conclude() {
 	}
 	v.concludeAgents(say)
 	v.concludeLinks(say)
+	v.concludePolicies(say)
 }
 
 func stamp(nanoseconds int64) string { return time.Unix(0, nanoseconds).UTC().Format(time.RFC3339Nano) }

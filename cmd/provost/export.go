@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/provostd/provost/chain/proof"
 	"github.com/provostd/provost/introspect/api/client"
 )
 
@@ -17,9 +18,10 @@ func exportCommand(a *app) func(context.Context, []string) error {
 	entries := a.flags.String("entries", "", "`RANGE` of leaves, such as 12 or 12-40 or 12-; default: all")
 	since, until := a.flags.String("since", "", "entries sealed at this `TIME` or later, with what tells whether anything else happened"), a.flags.String("until", "", "entries sealed at this `TIME` or earlier, likewise")
 	withhold := a.flags.Bool("withhold", false, "leave out the payloads that verification does not need")
+	bare := a.flags.Bool("without-policies", false, "leave out the texts of policies, as for a tenant: they may name what is others'; auditors and operators get them else")
 	out := a.flags.String("o", "", "`FILE` to write; must not exist")
 	return func(ctx context.Context, args []string) error {
-		q := client.ExportQuery{Domain: args[0], To: client.AllEntries, Withhold: *withhold}
+		q := client.ExportQuery{Domain: args[0], To: client.AllEntries, Withhold: *withhold, WithoutPolicies: *bare}
 		if err := parseRange(*entries, &q); err != nil {
 			return err
 		}
@@ -42,8 +44,37 @@ func exportCommand(a *app) func(context.Context, []string) error {
 		if err != nil {
 			return err
 		}
-		return a.show(map[string]any{"file": *out, "bytes": n}, func(w io.Writer) { fmt.Fprintf(w, "wrote %s, %d bytes\n", *out, n) })
+		texts, err := policiesIn(*out)
+		if err != nil {
+			return err
+		}
+		return a.show(map[string]any{"file": *out, "bytes": n, "policies": texts}, func(w io.Writer) {
+			fmt.Fprintf(w, "wrote %s, %d bytes\n", *out, n)
+			for _, p := range texts {
+				if p.Lacks != "" {
+					fmt.Fprintf(w, "without the text of policy bundle %s: %s\n", p.Digest, proof.LackText(p.Lacks))
+				}
+			}
+		})
 	}
+}
+
+// policiesIn says which texts of policies the evidence in a file has, and which lack.
+func policiesIn(name string) ([]proof.ReportPolicy, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	all, err := proof.ReadPolicies(f, st.Size(), proof.Limits{})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return all, nil
 }
 
 func parseRange(s string, q *client.ExportQuery) error {

@@ -32,7 +32,7 @@ func (d *dirList) Set(s string) error { *d = append(*d, s); return nil }
 
 func (f *replayFlags) declare(a *app) {
 	a.flags.BoolVar(&f.on, "replay", false, "evaluate the policies again over the sealed records, and compare with the sealed verdicts")
-	a.flags.Var(&f.dirs, "bundle", "`DIR` of a policy bundle that was in force, or of several, for --replay; once for each")
+	a.flags.Var(&f.dirs, "bundle", "`DIR` of a policy bundle that was in force, or of several, for --replay, where the evidence has no text of it; once for each")
 }
 
 // begin reads the bundles. What was sealed from since on and before until is counted.
@@ -98,10 +98,35 @@ func (f *replayFlags) entry() func(mirror.Entry) error {
 	return func(e mirror.Entry) error { return f.check.Entry(e.Origin, e.Leaf, e.Hash, e.Payload) }
 }
 
+// given takes the texts of policies that verified evidence brings, whose digests were
+// compared. Those of --bundle come first.
+func (f *replayFlags) given(b *proof.Bundle) error {
+	if f.check == nil {
+		return nil
+	}
+	for i := range b.Policies {
+		p := &b.Policies[i]
+		if p.Lacks != "" {
+			f.check.Lacks(p.Digest, "of bundle "+p.Digest.String()+" "+proof.LackText(p.Lacks)+"; name its directory with --bundle")
+			continue
+		}
+		loaded, diags := policy.LoadFS(policy.Overlay(nil, p.Files))
+		if diags.HasErrors() {
+			f.check.Lacks(p.Digest, "bundle "+p.Digest.String()+" of the evidence does not load here, was it written for another version? "+diags.Error())
+			continue
+		}
+		f.check.Give(loaded)
+	}
+	return nil
+}
+
 // evidence goes through the entries of a bundle that has been verified.
 func (f *replayFlags) evidence(b *proof.Bundle) error {
 	if f.check == nil {
 		return nil
+	}
+	if err := f.given(b); err != nil {
+		return err
 	}
 	for i := range b.Entries {
 		e := &b.Entries[i]

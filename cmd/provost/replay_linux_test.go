@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -80,14 +81,24 @@ func TestVerifyReplay(t *testing.T) {
 		change(verdicts[0])
 		add(record.OriginPolicy, rules.ClassOf(verdicts[0]), verdicts[0])
 	}
+	var texts map[record.Hash]map[string][]byte
 	export := func(from uint64) string {
 		t.Helper()
 		if err := s.CheckpointNow(t.Context(), l); err != nil {
 			t.Fatal(err)
 		}
-		name := filepath.Join(dir, "evidence.zip")
+		name := filepath.Join(t.TempDir(), "evidence.zip")
 		var out bytes.Buffer
-		if err := chain.Export(t.Context(), s, l, chain.Selection{Range: &proof.Range{First: from, Last: l.Size() - 1}}, &out); err != nil {
+		sel := chain.Selection{Range: &proof.Range{First: from, Last: l.Size() - 1}}
+		if texts != nil {
+			sel.Policies = func(_ context.Context, d record.Hash) (map[string][]byte, string, error) {
+				if texts[d] == nil {
+					return nil, proof.LacksKept, nil
+				}
+				return texts[d], "", nil
+			}
+		}
+		if err := chain.Export(t.Context(), s, l, sel, &out); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.WriteFile(name, out.Bytes(), 0o600); err != nil {
@@ -109,6 +120,15 @@ func TestVerifyReplay(t *testing.T) {
 	verify(exitOK, "policy stopped: 1 records judged, 1 verdicts", good, "--replay", "--bundle", bundles)
 	verify(exitOK, "0 entries, 0 judged", good, "--replay", "--bundle", one, "--since", "2126-01-01")
 	verify(exitInvalid, "digest "+b.Digest.String()+" was in force and is not given", good, "--replay")
+	// With the text in the evidence nothing else is needed.
+	texts = map[record.Hash]map[string][]byte{b.Digest: b.Files}
+	verify(exitOK, "policy stopped: 1 records judged, 1 verdicts", export(0), "--replay")
+	texts = map[record.Hash]map[string][]byte{}
+	lacking := export(0)
+	verify(exitOK, "is not in the evidence: the host had it no more", lacking)
+	verify(exitInvalid, "not re-evaluable, no text: of bundle "+b.Digest.String()+" the host had it no more", lacking, "--replay")
+	verify(exitOK, "policy stopped: 1 records judged, 1 verdicts", lacking, "--replay", "--bundle", one)
+	texts = nil
 	verify(exitUsage, "--bundle is for --replay", good, "--bundle", one)
 	verify(exitUsage, "holds no policy bundle", good, "--replay", "--bundle", dir)
 	var report struct {

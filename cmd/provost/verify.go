@@ -162,7 +162,7 @@ func (a *app) verifyArchive(ctx context.Context, f *verifyFlags, file *os.File, 
 	if err != nil {
 		return fmt.Errorf("%s: %w", file.Name(), err)
 	}
-	r, err := mirror.VerifyArchive(ctx, archive, vkey, mirror.Options{Frame: attest.Frame, Policy: policy, Window: f.window, Entry: f.replay.entry(), Progress: a.progress(f.progress)})
+	r, err := mirror.VerifyArchive(ctx, archive, vkey, mirror.Options{Frame: attest.Frame, Policy: policy, Window: f.window, Entry: f.replay.entry(), Evidence: f.replay.given, Progress: a.progress(f.progress)})
 	if ctx.Err() != nil {
 		return fmt.Errorf("%s: interrupted, nothing is proved", file.Name())
 	}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -43,6 +44,9 @@ func (s *Service) export(c *call) error {
 		return err
 	}
 	defer f.Close()
+	if sel.Policies, err = c.policyTexts(); err != nil {
+		return err
+	}
 	given := opened{}
 	sel.Opened = given.add
 	sel.Turn = func(ctx context.Context) (func(), error) { return s.builders.take(ctx, c.id) }
@@ -65,6 +69,31 @@ func (s *Service) export(c *call) error {
 		s.Log.DebugContext(c.ctx, "bundle not delivered", "error", err)
 	}
 	return nil
+}
+
+// policyTexts returns how a bundle gets the texts of policies. They are the host's: they
+// may name other tenants' machines and what the host looks for, and a digest covers all
+// files of a bundle, so that no part of them proves anything. So tenants get none by
+// themselves.
+func (c *call) policyTexts() (func(context.Context, record.Hash) (map[string][]byte, string, error), error) {
+	p := c.params()
+	give := p.boolean("policies", c.all())
+	if p.err != nil {
+		return nil, p.err
+	}
+	if give && !c.all() {
+		return nil, fmt.Errorf("texts of policies are for auditors and operators; leave the parameter policies out, and ask one of them for a bundle with the texts: %w", record.ErrReject)
+	}
+	return func(ctx context.Context, digest record.Hash) (map[string][]byte, string, error) {
+		if !give || c.s.PolicyText == nil {
+			return nil, proof.LacksWithheld, nil
+		}
+		files, err := c.s.PolicyText(ctx, digest)
+		if errors.Is(err, ErrNotFound) {
+			return nil, proof.LacksKept, nil
+		}
+		return files, "", err
+	}, nil
 }
 
 // opened counts the payloads that a bundle gives: those that were selected, and

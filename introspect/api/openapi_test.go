@@ -246,7 +246,7 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 		{"POST", "/v1/backup?dir=/backup", 200}, {"POST", "/v1/backup", 400},
 		{"POST", "/v1/shards/export?log=" + web + "&file=/archive", 200}, {"POST", "/v1/shards/export?log=" + web, 400}, {"POST", "/v1/shards/export?log=no&file=/archive", 404},
 		{"POST", "/v1/shards/drop?log=" + web + "&archive=/archive&reason=old", 200}, {"POST", "/v1/shards/drop?log=" + web + "&archive=/archive", 400}, {"POST", "/v1/shards/drop?log=no&archive=/a&reason=x", 404},
-		{"GET", "/v1/policies", 200}, {"GET", "/v1/policies?x=1", 400},
+		{"GET", "/v1/policies", 200}, {"GET", "/v1/policies?x=1", 400}, {"GET", "/v1/policies/" + worldDigest.String(), 200}, {"GET", "/v1/policies/" + dbUUID, 404}, {"GET", "/v1/policies/" + strings.Repeat("0", 64), 404},
 		{"POST", "/v1/policies/apply", 400}, {"POST", "/v1/policies/replay", 400}, // TestApplied has those that succeed
 		{"POST", "/v1/policies/rollback", 200}, {"POST", "/v1/policies/rollback?x=1", 400},
 		{"POST", "/v1/keys/rotate", 200}, {"POST", "/v1/keys/rotate?x=1", 400},

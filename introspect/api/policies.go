@@ -27,6 +27,33 @@ func Body(r *http.Request) (int64, time.Duration) {
 
 func (s *Service) policies(c *call) error { return c.answer(s.Policies(c.ctx)) }
 
+// policyText gives the text of a bundle that is or was in force, as a tar archive.
+func (s *Service) policyText(c *call) error {
+	digest, err := record.ParseHash(c.r.PathValue("digest"))
+	if err != nil {
+		return fmt.Errorf("%q is no digest of a policy bundle: %w", clip(c.r.PathValue("digest")), ErrNotFound)
+	}
+	leave, err := s.exports.enter(c.id, "exports", maxExports, maxAllExports) // it is held in memory too
+	if err != nil {
+		return err
+	}
+	defer leave()
+	files, err := s.PolicyText(c.ctx, digest)
+	if err != nil {
+		return err
+	}
+	body, err := client.Pack(files)
+	if err != nil {
+		return err
+	}
+	c.w.Header().Set("Content-Type", "application/x-tar")
+	c.w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	if _, err := c.w.Write(body); err != nil {
+		s.Log.DebugContext(c.ctx, "answer not delivered", "path", c.r.URL.Path, "error", err)
+	}
+	return nil
+}
+
 // applyPolicies brings a bundle in force. One that is refused is an answer: it says
 // why, with the diagnostics.
 func (s *Service) applyPolicies(c *call) error {

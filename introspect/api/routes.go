@@ -42,7 +42,7 @@ var (
 	queryParameters   = []string{"domain", "log", "class", "path", "exe", "name", "sha256", "address", "pid", "start", "user", "since", "until", "order", "limit", "after", "payload"}
 	lineageParameters = []string{"domain", "path", "pid", "start", "address", "direction", "depth", "nodes", "events", "since", "until"}
 	streamParameters  = []string{"domain", "log", "class", "last", "new", "follow", "after", "payload"}
-	exportParameters  = []string{"domain", "log", "index", "from", "to", "since", "until", "withhold"}
+	exportParameters  = []string{"domain", "log", "index", "from", "to", "since", "until", "withhold", "policies"}
 )
 
 // routes is the one table of what is served, to whom.
@@ -80,6 +80,7 @@ func (s *Service) routes() []route {
 		{"POST", "/v1/approvals", access.Operator, false, quick, nil, s.approve},
 		{"POST", "/v1/revocations", access.Operator, false, quick, nil, s.revoke},
 		{"GET", "/v1/policies", access.Auditor, false, quick, nil, s.policies},
+		{"GET", "/v1/policies/{digest}", access.Auditor, false, slow, nil, s.policyText},
 		{"POST", "/v1/policies/apply", access.Operator, false, hours, []string{"dry_run", "since", "max_actions"}, s.applyPolicies},
 		{"POST", "/v1/policies/replay", access.Operator, true, hours, []string{"domain", "since"}, s.replayPolicies},
 		{"POST", "/v1/policies/rollback", access.Operator, false, slow, nil, s.rollBack},

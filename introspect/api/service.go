@@ -10,6 +10,7 @@ import (
 
 	"github.com/provostd/provost/chain"
 	"github.com/provostd/provost/chain/index"
+	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/introspect/api/access"
 	"github.com/provostd/provost/introspect/api/client"
 )
@@ -48,6 +49,9 @@ type Service struct {
 	Approvals Approver
 	// Policies tells which policies are in force.
 	Policies func(ctx context.Context) (*client.Policies, error)
+	// PolicyText returns the files of a policy bundle that is or was in force, by its
+	// digest. One that is not kept is ErrNotFound.
+	PolicyText func(ctx context.Context, digest record.Hash) (map[string][]byte, error)
 	// ApplyPolicies brings a bundle in force, a tar archive of its files, for the one
 	// who asks.
 	ApplyPolicies func(ctx context.Context, requester string, bundle io.Reader, q client.ApplyQuery) (*client.Applied, error)

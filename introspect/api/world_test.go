@@ -66,6 +66,19 @@ func (d *ledger) take() []access.Disclosure {
 	return out
 }
 
+// worldPolicies is the text of the one policy bundle that is kept.
+var (
+	worldPolicies = map[string][]byte{"a.policy.hcl": []byte("policy \"a\" {}\n"), "lists/l.txt": []byte("db-team\n")}
+	worldDigest   = record.BundleDigest(worldPolicies)
+)
+
+func policyText(_ context.Context, digest record.Hash) (map[string][]byte, error) {
+	if digest != worldDigest {
+		return nil, fmt.Errorf("policy bundle %s: %w", digest, ErrNotFound)
+	}
+	return worldPolicies, nil
+}
+
 // serviceOf is a service of a store whose one domain is web.
 func serviceOf(s *chain.Store, l *chain.Log) *Service {
 	return &Service{
@@ -163,7 +176,7 @@ func newWorld(t *testing.T) *world {
 	logs := map[string]*chain.Log{"web": second, webUUID: second, "db": w.db, dbUUID: w.db}
 	names := map[string]string{webUUID: "web", dbUUID: "db"}
 	w.service = withIndex(t, &Service{
-		Store: s, Discloser: w.given, Secret: [32]byte{1},
+		Store: s, Discloser: w.given, Secret: [32]byte{1}, PolicyText: policyText,
 		Find: func(name string) (*chain.Log, error) {
 			if l, ok := logs[name]; ok {
 				return l, nil

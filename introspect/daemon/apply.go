@@ -9,8 +9,10 @@ import (
 	"io"
 
 	"github.com/provostd/provost/chain"
+	"github.com/provostd/provost/chain/proof"
 	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/introspect"
+	"github.com/provostd/provost/introspect/api"
 	"github.com/provostd/provost/introspect/api/client"
 	"github.com/provostd/provost/rules"
 	"github.com/provostd/provost/rules/policy"
@@ -258,4 +260,25 @@ func domainPolicies(a *introspect.Activated, e *rules.Engine) client.DomainPolic
 		}
 	}
 	return out
+}
+
+// policyText returns the text of a bundle that is or was in force, for who may see it.
+func (d *Daemon) policyText(ctx context.Context, digest record.Hash) (map[string][]byte, error) {
+	files, err := d.policies.text(digest)
+	if errors.Is(err, record.ErrReject) {
+		d.log.WarnContext(ctx, "the text of a policy bundle is asked for and not kept", "digest", digest, "error", err)
+		return nil, fmt.Errorf("policy bundle %s is not kept on this host: %w", digest, api.ErrNotFound)
+	}
+	return files, err
+}
+
+// textsFor gives texts of policies to an archive.
+func textsFor(text func(record.Hash) (map[string][]byte, error)) func(context.Context, record.Hash) (map[string][]byte, string, error) {
+	return func(_ context.Context, digest record.Hash) (map[string][]byte, string, error) {
+		files, err := text(digest)
+		if errors.Is(err, record.ErrReject) {
+			return nil, proof.LacksKept, nil
+		}
+		return files, "", err
+	}
 }

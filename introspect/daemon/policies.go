@@ -227,5 +227,17 @@ func (p *policies) find(digest []byte) (*rules.Engine, error) {
 	return e, nil
 }
 
+// text returns the files of a bundle that is or was in force. It reads them anew where
+// they are not at hand: engines are for judges.
+func (p *policies) text(digest policy.Digest) (map[string][]byte, error) {
+	p.mu.Lock()
+	e := p.engines[digest]
+	p.mu.Unlock()
+	if e != nil {
+		return e.Bundle().Files, nil
+	}
+	return p.shelf.text(digest)
+}
+
 // errBusy refuses a change of policies beside another.
 var errBusy = fmt.Errorf("policies are being changed by somebody else: %w", record.ErrRetry)

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -294,5 +295,52 @@ func TestCheckPolicies(t *testing.T) {
 		case want != "" && (!errors.Is(err, record.ErrReject) || !strings.Contains(err.Error(), want)):
 			t.Errorf("%s: %v, want %q", block, err, want)
 		}
+	}
+}
+
+// TestEvidenceBringsThePolicies has a daemon export evidence: it holds the text of the
+// bundle that the log names, and says that it has none of another one.
+func TestEvidenceBringsThePolicies(t *testing.T) {
+	v := serve(t, "")
+	l := v.logOf("11111111-2222-4333-8444-555555555555")
+	c := client.New(v.cfg.API.Socket)
+	defer c.Close()
+	files := map[string][]byte{"a.policy.hcl": []byte(bundleText("1", "audit"))}
+	if a, err := c.ApplyPolicies(t.Context(), files, client.ApplyQuery{}); err != nil || !a.Applied {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	digest := policy.DigestFiles(files)
+	for _, d := range []policy.Digest{digest, {1}} {
+		e, err := v.store.Draft(record.OriginHost, record.ClassPolicyLoaded, &record.BundleActivation{Name: "b", Digest: d[:]})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := v.store.Append(t.Context(), chain.Batch{Log: l, Entries: []chain.Entry{e}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var out bytes.Buffer
+	if err := c.Export(t.Context(), client.ExportQuery{Log: l.Origin(), To: client.AllEntries}, &out); err != nil {
+		t.Fatal(err)
+	}
+	b, err := proof.ReadBundle(bytes.NewReader(out.Bytes()), int64(out.Len()), proof.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := proof.Verify(b, v.store.HostLog().VerifierKey(), proof.Options{}); err != nil {
+		t.Error(err)
+	}
+	for _, p := range b.Policies {
+		if text := string(p.Files["a.policy.hcl"]); (p.Digest == digest) != (text == bundleText("1", "audit")) || (p.Digest == digest) != (p.Lacks == "") {
+			t.Errorf("%s: lacks %q, text %q", p.Digest, p.Lacks, text)
+		}
+	}
+	if len(b.Policies) != 2 {
+		t.Errorf("%d policies", len(b.Policies))
+	}
+	// One of before is read from the shelf, which is held against the digest.
+	writeBundle(t, v.policies.shelf.place(strings.Repeat("01", 32)), bundleText("2", "audit"))
+	if files, err := c.PolicyText(t.Context(), record.Hash(bytes.Repeat([]byte{1}, 32))); err == nil {
+		t.Errorf("a text with another digest is given: %v", files)
 	}
 }

@@ -67,7 +67,8 @@ func ExportShard(ctx context.Context, cfg *Config, log *slog.Logger, who, origin
 			return err
 		}
 		ctx = access.With(ctx, &access.Identity{Name: who, Role: access.Operator, How: "provostd shard export"})
-		a, err = exportShard(ctx, s, &access.Sealer{Store: s}, l, file, withhold)
+		shelf := &shelf{dir: cfg.policiesDir()}
+		a, err = exportShard(ctx, s, &access.Sealer{Store: s}, shelf.text, l, file, withhold)
 		return err
 	})
 	return a, err
@@ -130,7 +131,7 @@ func (d *Daemon) exportShard(ctx context.Context, l *chain.Log, file string, wit
 	if err := onHost(ctx, "an archive is written"); err != nil {
 		return nil, err
 	}
-	return exportShard(ctx, d.store, d.sealer, l, file, withhold)
+	return exportShard(ctx, d.store, d.sealer, d.policies.text, l, file, withhold)
 }
 
 // onHost refuses who is not on this host: what names files of it is done with the
@@ -145,7 +146,7 @@ func onHost(ctx context.Context, what string) error {
 // exportShard writes an archive. That its payloads are given is sealed before the
 // first byte of it. The file is whole and on disk when it has its name; a crash before
 // that leaves a file ".provost-shard-*" beside it, which may be deleted.
-func exportShard(ctx context.Context, s *chain.Store, to access.Discloser, l *chain.Log, file string, withhold bool) (_ *client.Archive, err error) {
+func exportShard(ctx context.Context, s *chain.Store, to access.Discloser, text func(record.Hash) (map[string][]byte, error), l *chain.Log, file string, withhold bool) (_ *client.Archive, err error) {
 	if !filepath.IsAbs(file) {
 		return nil, fmt.Errorf("name the file by its whole path, not %q: %w", file, record.ErrReject)
 	}
@@ -163,7 +164,7 @@ func exportShard(ctx context.Context, s *chain.Store, to access.Discloser, l *ch
 		}
 	}()
 	sum, buffer := sha256.New(), bufio.NewWriterSize(f, 1<<20)
-	a, err := s.Archive(ctx, l, io.MultiWriter(buffer, sum), chain.ArchiveOptions{Withhold: withhold, Begin: func(size uint64) error {
+	a, err := s.Archive(ctx, l, io.MultiWriter(buffer, sum), chain.ArchiveOptions{Withhold: withhold, Policies: textsFor(text), Begin: func(size uint64) error {
 		d := access.Disclosure{Origin: l.Origin(), Last: size - 1, What: "shard export"}
 		if withhold {
 			d.Last, d.Count = 0, 1 // the genesis

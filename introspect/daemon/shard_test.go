@@ -82,7 +82,7 @@ func TestExportShard(t *testing.T) {
 		t.Errorf("from elsewhere: %v", err)
 	}
 	// What cannot be disclosed is not given.
-	if _, err := exportShard(t.Context(), v.store, &access.Sealer{Store: v.store}, l, filepath.Join(dir, "nobody.zip"), false); err == nil {
+	if _, err := exportShard(t.Context(), v.store, &access.Sealer{Store: v.store}, nil, l, filepath.Join(dir, "nobody.zip"), false); err == nil {
 		t.Error("an archive for nobody")
 	}
 	if names, err := os.ReadDir(dir); err != nil || len(names) != 1 {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/provostd/provost/chain/proof"
 	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/rules/policy"
 )
@@ -138,6 +139,15 @@ func (s *shelf) load(digest string) (*policy.Bundle, error) {
 	return b, nil
 }
 
+// text returns the files of a bundle that is kept.
+func (s *shelf) text(digest policy.Digest) (map[string][]byte, error) {
+	b, err := s.load(digest.String())
+	if err != nil {
+		return nil, err
+	}
+	return b.Files, nil
+}
+
 // keep stores the files of a loaded bundle, durably.
 func (s *shelf) keep(b *policy.Bundle) error {
 	if b.Digest == none.Digest || s.has(b.Digest.String()) {
@@ -186,9 +196,8 @@ func (s *shelf) incoming() (*incoming, error) {
 
 // Bounds of what is received.
 const (
-	maxReceived      = 96 << 20 // bytes of all files
-	maxReceivedFiles = 2 * policy.MaxFiles
-	maxReceivedDepth = 4
+	maxReceived      = 96 << 20             // bytes of all files
+	maxReceivedFiles = proof.MaxPolicyFiles // policies and their tests
 )
 
 // add writes one file of the bundle. Names cannot lead out of it.
@@ -199,7 +208,7 @@ func (in *incoming) add(name string, r io.Reader, size int64) error {
 	in.files++
 	in.bytes += size
 	switch {
-	case !fs.ValidPath(name) || name == "." || strings.ContainsAny(name, "\\\x00") || strings.Count(name, "/") >= maxReceivedDepth || len(name) > 512:
+	case !proof.ValidPolicyFile(name):
 		return bad("its name is none of a file in a bundle")
 	case in.files > maxReceivedFiles:
 		return bad("it is one more than the %d that a bundle may have", maxReceivedFiles)

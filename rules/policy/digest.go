@@ -5,11 +5,12 @@ import (
 	"encoding/binary"
 	"hash"
 	"slices"
+
+	"github.com/provostd/provost/chain/record"
 )
 
 // Domain separators of the digests. Part of the format.
 const (
-	bundlePrefix = "provost/bundle/v1\x00"
 	policyPrefix = "provost/policy/v1\x00"
 	statePrefix  = "provost/policy-state/v1\x00"
 )
@@ -29,15 +30,7 @@ func sum(h hash.Hash) Digest {
 
 // DigestFiles returns the digest of a bundle made of these files, by name.
 // See the package comment.
-func DigestFiles(files map[string][]byte) Digest {
-	h := sha256.New()
-	h.Write([]byte(bundlePrefix))
-	for _, name := range keys(files) {
-		writeString(h, name)
-		writeString(h, string(files[name]))
-	}
-	return sum(h)
-}
+func DigestFiles(files map[string][]byte) Digest { return record.BundleDigest(files) }
 
 // stateDigest covers parts of a policy's memory.
 func stateDigest(name string, parts ...string) Digest {

@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -25,8 +26,9 @@ type Check struct {
 	opts    Options
 	bundles map[policy.Digest]*policy.Bundle
 	engines map[policy.Digest]*rules.Engine
-	nothing *rules.Engine // learns what logs say, and judges nothing
-	log     *logCheck     // the one that is read
+	lacks   map[policy.Digest]string // why the text of a bundle is not given, where that is known
+	nothing *rules.Engine            // learns what logs say, and judges nothing
+	log     *logCheck                // the one that is read
 	r       *Report
 }
 
@@ -36,12 +38,22 @@ func NewCheck(opts Options) (*Check, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Check{opts: opts, nothing: nothing, bundles: map[policy.Digest]*policy.Bundle{}, engines: map[policy.Digest]*rules.Engine{}, r: &Report{Logs: []*LogReport{}, Missing: []string{}}}
+	c := &Check{opts: opts, nothing: nothing, bundles: map[policy.Digest]*policy.Bundle{}, engines: map[policy.Digest]*rules.Engine{}, lacks: map[policy.Digest]string{}, r: &Report{Logs: []*LogReport{}, Missing: []string{}}}
 	for _, b := range opts.Bundles {
 		c.bundles[b.Digest] = b
 	}
 	return c, nil
 }
+
+// Give adds a bundle that was in force, where none with its digest was given.
+func (c *Check) Give(b *policy.Bundle) {
+	if c.bundles[b.Digest] == nil {
+		c.bundles[b.Digest] = b
+	}
+}
+
+// Lacks notes why the text of a bundle is not given.
+func (c *Check) Lacks(digest policy.Digest, why string) { c.lacks[digest] = why }
 
 // Entry takes the next entry of a log; those of one log come together, in order.
 // payload is nil where it is not given. An error says that the check cannot go on.
@@ -89,7 +101,7 @@ func (c *Check) engine(a *record.BundleActivation) (*rules.Engine, error) {
 			if text := d.String(); !slices.Contains(c.r.Missing, text) {
 				c.r.Missing = append(c.r.Missing, text)
 			}
-			return nil, fmt.Errorf("the text of its bundle, %s, is not given: %w", d, record.ErrReject)
+			return nil, fmt.Errorf("not re-evaluable, no text: %s: %w", cmp.Or(c.lacks[d], "bundle "+d.String()+" is not given"), record.ErrReject)
 		}
 		var err error
 		if e, err = rules.New(b, rules.Options{Recorded: true}); err != nil {

@@ -23,6 +23,9 @@ type ExportQuery struct {
 	Since    time.Time
 	Until    time.Time
 	Withhold bool // the payloads of the entries chosen
+	// WithoutPolicies leaves out the texts of policies, which auditors and operators get
+	// else.
+	WithoutPolicies bool
 }
 
 // AllEntries is the To of a range without an end.
@@ -53,6 +56,9 @@ func (c *Client) Export(ctx context.Context, q ExportQuery, w io.Writer) error {
 	}
 	if q.Withhold {
 		v.Set("withhold", "true")
+	}
+	if q.WithoutPolicies {
+		v.Set("policies", "false")
 	}
 	body, err := c.open(ctx, http.MethodPost, "/v1/export", v, nil)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -13,6 +14,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/provostd/provost/chain/record"
 )
 
 // Policies are the policies in force.
@@ -102,10 +105,43 @@ func (c *Client) Policies(ctx context.Context) (*Policies, error) {
 	return &p, c.call(ctx, http.MethodGet, "/v1/policies", nil, &p)
 }
 
+// maxText bounds the tar archive of a bundle, in bytes.
+const maxText = 100 << 20
+
+// PolicyText asks for the files of a policy bundle that is or was in force, and holds
+// them against their digest.
+func (c *Client) PolicyText(ctx context.Context, digest record.Hash) (map[string][]byte, error) {
+	body, err := c.open(ctx, http.MethodGet, "/v1/policies/"+digest.String(), nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	files, size := map[string][]byte{}, 0
+	for r := tar.NewReader(io.LimitReader(body, maxText)); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read policy bundle %s from %s: %w", digest, c.name, err)
+		}
+		if files[h.Name], err = io.ReadAll(r); err != nil {
+			return nil, fmt.Errorf("read policy bundle %s from %s: %s: %w", digest, c.name, h.Name, err)
+		}
+		if size += len(h.Name) + len(files[h.Name]); size > maxText {
+			return nil, fmt.Errorf("read policy bundle %s from %s: it has more than %d bytes: %w", digest, c.name, maxText, record.ErrReject)
+		}
+	}
+	if got := record.BundleDigest(files); got != digest {
+		return nil, fmt.Errorf("read policy bundle %s from %s: what came has digest %s: %w", digest, c.name, got, record.ErrReject)
+	}
+	return files, nil
+}
+
 // ReplayPolicies has the daemon judge recorded entries by a bundle, given by its files,
 // beside the one in force. progress is told how far it is.
 func (c *Client) ReplayPolicies(ctx context.Context, files map[string][]byte, q ReplayQuery, progress func(done, total uint64)) (*Replayed, error) {
-	body, err := pack(files)
+	body, err := Pack(files)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +169,7 @@ func (c *Client) ReplayPolicies(ctx context.Context, files map[string][]byte, q 
 // ApplyPolicies has the daemon bring a bundle in force, given by its files. One that
 // is refused is no error.
 func (c *Client) ApplyPolicies(ctx context.Context, files map[string][]byte, q ApplyQuery) (*Applied, error) {
-	body, err := pack(files)
+	body, err := Pack(files)
 	if err != nil {
 		return nil, err
 	}
@@ -152,8 +188,8 @@ func (c *Client) RollBackPolicies(ctx context.Context) (*Applied, error) {
 	return &a, c.call(ctx, http.MethodPost, "/v1/policies/rollback", nil, &a)
 }
 
-// pack makes a tar archive of files.
-func pack(files map[string][]byte) ([]byte, error) {
+// Pack makes a tar archive of files.
+func Pack(files map[string][]byte) ([]byte, error) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for _, name := range slices.Sorted(maps.Keys(files)) {
