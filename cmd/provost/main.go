@@ -92,16 +92,9 @@ var errInvalid = errors.New("not valid")
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	c, rest := find(args)
 	if c == nil {
-		usage(stderr)
-		if len(args) == 0 || slices.Contains([]string{"help", "-h", "-help", "--help"}, args[0]) {
-			return exitOK
-		}
-		fmt.Fprintf(stderr, "\nprovost: there is no command %q\n", strings.Join(args[:min(2, len(args))], " "))
-		return exitUsage
+		return noCommand(args, stdout, stderr)
 	}
-	a := &app{stdout: stdout, stderr: stderr, flags: flag.NewFlagSet("provost "+c.name, flag.ContinueOnError)}
-	a.flags.SetOutput(io.Discard)
-	a.flags.StringVar(&a.output, "output", "text", "text or json")
+	a := newApp(c, stdout, stderr)
 	do := c.declare(a)
 	positional, err := parse(a.flags, rest)
 	if errors.Is(err, flag.ErrHelp) {
@@ -120,6 +113,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		err = do(ctx, positional)
 	}
 	return a.exit(c, err)
+}
+
+func newApp(c *command, stdout, stderr io.Writer) *app {
+	a := &app{stdout: stdout, stderr: stderr, flags: flag.NewFlagSet("provost "+c.name, flag.ContinueOnError)}
+	a.flags.SetOutput(io.Discard)
+	a.flags.StringVar(&a.output, "output", "text", "text or json")
+	return a
 }
 
 // find returns the command that args begin with, and what follows it.
@@ -159,23 +159,9 @@ func (c *command) check(a *app, args []string) error {
 		return &usageError{fmt.Sprintf("--output is %q, want text or json", a.output)}
 	}
 	if len(args) < c.nargs[0] || len(args) > c.nargs[1] {
-		return &usageError{fmt.Sprintf("%d arguments, want: %s %s", len(args), c.name, c.args)}
+		return &usageError{fmt.Sprintf("%d arguments, want: provost %s", len(args), strings.TrimSpace(c.name+" "+c.args))}
 	}
 	return nil
-}
-
-func usage(w io.Writer) {
-	fmt.Fprint(w, "usage: provost COMMAND [flags] [arguments]\n\ncommands:\n")
-	for _, c := range commands {
-		fmt.Fprintf(w, "  %-24s %s\n", strings.TrimSpace(c.name+" "+c.args), c.short)
-	}
-	fmt.Fprint(w, "\nprovost COMMAND -h explains a command.\n")
-}
-
-func (a *app) help(c *command) {
-	fmt.Fprintf(a.stdout, "usage: provost %s [flags] %s\n\n%s\n\nflags:\n", c.name, c.args, c.short)
-	a.flags.SetOutput(a.stdout)
-	a.flags.PrintDefaults()
 }
 
 // exit reports an error and chooses the code.

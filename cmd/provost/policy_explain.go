@@ -22,20 +22,21 @@ import (
 func policyExplainCommand(a *app) func(context.Context, []string) error {
 	a.asJSON()
 	dial := a.daemon()
-	dir := a.flags.String("bundle", "/etc/provost/policies", "`DIR` of the bundle that holds the policy")
+	dir := a.flags.String("bundle", "", "`DIR` of the bundle that holds the policy; default: the bundle that judged the entry, from the daemon")
 	file := a.flags.String("entries", "", "`FILE` of entries as provost query --raw writes them, instead of a daemon")
 	return func(ctx context.Context, args []string) error {
 		log, index, err := parseEntryName(args[1])
 		if err != nil {
 			return err
 		}
-		b, err := a.loadBundle(*dir)
-		if err != nil {
-			return err
+		if *file != "" && *dir == "" {
+			return &usageError{"--entries asks no daemon: name the bundle with --bundle"}
 		}
-		x := &explainer{app: a, bundle: b, policy: args[0]}
-		if x.find() == nil {
-			return &usageError{fmt.Sprintf("bundle %s in %s has no policy %q; it has: %s", b.Name, *dir, args[0], strings.Join(policyNames(b), ", "))}
+		x := &explainer{app: a, policy: args[0]}
+		if *dir != "" { // before a daemon is asked
+			if err := x.load(*dir); err != nil {
+				return err
+			}
 		}
 		var src *entrySource
 		if *file != "" {
@@ -43,7 +44,9 @@ func policyExplainCommand(a *app) func(context.Context, []string) error {
 		} else {
 			c := dial()
 			defer c.Close()
-			src, err = daemonEntries(ctx, c, log, index)
+			if src, err = daemonEntries(ctx, c, log, index); err == nil && *dir == "" {
+				err = x.fetch(ctx, c, src)
+			}
 		}
 		if err != nil {
 			return err
@@ -92,6 +95,9 @@ type entrySource struct {
 	// those after since, which policies may remember.
 	each   func(since func(target record.Leaf) time.Time, yield func(rules.Entry) error) error
 	recall rules.Recall
+	// judgedBy returns the digest of the bundle in force ahead of the entry; zero: the log
+	// names none. Nil for entries of a file.
+	judgedBy func() (record.Hash, error)
 }
 
 // explainer explains what one policy makes of one entry.
@@ -99,6 +105,53 @@ type explainer struct {
 	app    *app
 	bundle *policy.Bundle
 	policy string
+}
+
+// load takes the bundle of a directory.
+func (x *explainer) load(dir string) (err error) {
+	if x.bundle, err = x.app.loadBundle(dir); err != nil {
+		return err
+	}
+	return x.has("in " + dir)
+}
+
+// fetch takes the bundle that judged the entry: the one that its log names ahead of it,
+// or the one in force where it names none.
+func (x *explainer) fetch(ctx context.Context, c *client.Client, src *entrySource) error {
+	digest, err := src.judgedBy()
+	if err != nil {
+		return err
+	}
+	if digest.IsZero() {
+		p, err := c.Policies(ctx)
+		if err != nil {
+			return err
+		}
+		if p.Bundle == nil {
+			return errors.New("no policies are in force, and none judged the entry; name a bundle with --bundle")
+		}
+		if digest, err = record.ParseHash(p.Bundle.Digest); err != nil {
+			return fmt.Errorf("read answer of provostd: %w", err)
+		}
+	}
+	files, err := c.PolicyText(ctx, digest)
+	if err != nil {
+		return fmt.Errorf("get the policies that judged the entry: %w; name their directory with --bundle", err)
+	}
+	b, diags := policy.LoadFS(policy.Overlay(nil, files))
+	if diags.HasErrors() {
+		return fmt.Errorf("the policies that judged the entry, bundle %s, do not load with this version: %w", digest, diags)
+	}
+	x.bundle = b
+	return x.has("which judged the entry, digest " + digest.String() + ",")
+}
+
+// has refuses a policy that the bundle does not have.
+func (x *explainer) has(which string) error {
+	if x.find() == nil {
+		return &usageError{fmt.Sprintf("bundle %s %s has no policy %q; it has: %s", x.bundle.Name, which, x.policy, strings.Join(policyNames(x.bundle), ", "))}
+	}
+	return nil
 }
 
 func (x *explainer) find() *policy.Policy {
@@ -241,6 +294,7 @@ func daemonEntries(ctx context.Context, c *client.Client, log string, index uint
 		}
 		return recalled(e)
 	}}
+	out.judgedBy = func() (record.Hash, error) { return l.judgedBy(index) }
 	out.each = func(since func(record.Leaf) time.Time, yield func(rules.Entry) error) error {
 		target, err := l.entry(index)
 		if err != nil {
@@ -282,6 +336,28 @@ func (l *daemonLog) query(q client.Query, yield func(rules.Entry) (bool, error))
 		}
 	}
 	return nil
+}
+
+// judgedBy returns the digest of the bundle that judges an entry.
+func (l *daemonLog) judgedBy(index uint64) (digest record.Hash, err error) {
+	target, err := l.entry(index)
+	if err != nil {
+		return digest, err
+	}
+	q := client.Query{Log: l.origin, Classes: []string{record.ClassPolicyLoaded.String()}, Until: time.Unix(0, target.Leaf.Wall)}
+	for e, err := range l.client.Query(l.ctx, q, nil) { // the newest first
+		if err != nil {
+			return digest, err
+		}
+		s, err := sealed(e)
+		if err != nil {
+			return digest, err
+		}
+		if a, ok := s.Payload.(*record.BundleActivation); ok && s.Leaf.Index < index && len(a.Digest) == len(digest) {
+			return record.Hash(a.Digest), nil
+		}
+	}
+	return digest, nil
 }
 
 // upTo gives what says what the domain is, all entries since a time, and the

@@ -63,6 +63,17 @@ func TestPolicyExplainServed(t *testing.T) {
 			}
 		}
 	}
+	// Without a directory the daemon gives the bundle: here that in force, the log names none.
+	code, out, errs := call(t, "policy", "explain", "--socket", socket, "defaced", log+":2")
+	if code != exitOK || !strings.Contains(out, "verdict: it matches\n") {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+	if code, _, errs := call(t, "policy", "explain", "--socket", socket, "nosuch", log+":2"); code != exitUsage || !strings.Contains(errs, `which judged the entry`) || !strings.Contains(errs, "it has: defaced") {
+		t.Errorf("exit %d %s", code, errs)
+	}
+	if code, _, errs := call(t, "policy", "explain", "--entries", file, "defaced", "2"); code != exitUsage || !strings.Contains(errs, "--entries asks no daemon: name the bundle with --bundle") {
+		t.Errorf("exit %d %s", code, errs)
+	}
 	for ref, want := range map[string]string{"nobody:1": "not found", "7": "say of which domain", log + ":999": "999"} {
 		if code, out, errs := call(t, "policy", "explain", "--bundle", dir, "--socket", socket, "defaced", ref); code == exitOK || !strings.Contains(errs, want) {
 			t.Errorf("%s: exit %d, want %q\n%s%s", ref, code, want, out, errs)

@@ -19,6 +19,7 @@ import (
 	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/introspect/api"
 	"github.com/provostd/provost/introspect/api/access"
+	"github.com/provostd/provost/introspect/api/client"
 )
 
 // served is a ledger with its index behind a socket, as the daemon serves them.
@@ -79,7 +80,17 @@ func served(t *testing.T) (socket string) {
 	if _, err := s.Append(t.Context(), b); err != nil {
 		t.Fatal(err)
 	}
+	www := map[string][]byte{"a.policy.hcl": []byte(servedPolicy)}
 	c := &api.Service{Store: s, Index: x, Discloser: &access.Sealer{Store: s}, Name: func(string) string { return "web" },
+		Policies: func(context.Context) (*client.Policies, error) {
+			return &client.Policies{Bundle: &client.Bundle{Digest: record.BundleDigest(www).String()}}, nil
+		},
+		PolicyText: func(_ context.Context, digest record.Hash) (map[string][]byte, error) {
+			if digest != record.BundleDigest(www) {
+				return nil, fmt.Errorf("policy bundle %s is not kept on this host: %w", digest, api.ErrNotFound)
+			}
+			return www, nil
+		},
 		Find: func(name string) (*chain.Log, error) {
 			if name == "web" {
 				return l, nil

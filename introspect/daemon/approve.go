@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/provostd/provost/chain"
 	"github.com/provostd/provost/introspect"
 	"github.com/provostd/provost/introspect/api"
 	"github.com/provostd/provost/introspect/api/client"
@@ -37,7 +38,7 @@ func (a approver) take(ctx context.Context, take func(context.Context, []byte, [
 	if err != nil {
 		return nil, err
 	}
-	return a.describe(t, true)
+	return a.describe(t, a.d.approvals.Uses, true)
 }
 
 func (a approver) List() ([]client.Approval, error) {
@@ -45,9 +46,19 @@ func (a approver) List() ([]client.Approval, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The state of a VM is decoded once, however many approvals are for it.
+	known := map[chain.LogID]map[string]uint64{}
+	uses := func(l *chain.Log) (map[string]uint64, error) {
+		if u, ok := known[l.ID()]; ok {
+			return u, nil
+		}
+		u, err := a.d.approvals.Uses(l)
+		known[l.ID()] = u
+		return u, err
+	}
 	all := make([]client.Approval, 0, len(taken))
 	for _, t := range taken {
-		one, err := a.describe(t, false)
+		one, err := a.describe(t, uses, false)
 		if err != nil {
 			return nil, err
 		}
@@ -64,10 +75,12 @@ func (a approver) Show(id string) (*client.Approval, error) {
 	if err != nil {
 		return nil, err
 	}
-	return a.describe(t, true)
+	return a.describe(t, a.d.approvals.Uses, true)
 }
 
-func (a approver) describe(t *introspect.TakenApproval, whole bool) (*client.Approval, error) {
+// describe tells of an approval. uses reads how often those of a VM were used; of one that
+// has ended nothing is read unless all of it is wanted.
+func (a approver) describe(t *introspect.TakenApproval, uses func(*chain.Log) (map[string]uint64, error), whole bool) (*client.Approval, error) {
 	s := t.Parsed
 	out := &client.Approval{ID: s.ID, Group: s.Group, State: t.State(time.Now()), Policies: s.Policies, NotBefore: s.NotBefore.String(), NotAfter: s.NotAfter.String(),
 		MaxUses: s.MaxUses, RequestedBy: s.RequestedBy, Reason: s.Reason, Signers: t.Signers, Submitter: t.Submitter, Taken: approval.At(time.Unix(0, t.Taken)).String()}
@@ -78,12 +91,14 @@ func (a approver) describe(t *introspect.TakenApproval, whole bool) (*client.App
 		}
 		if m, err := a.d.registry.Find(uuid); err == nil {
 			vm.Log = m.Log.Origin()
-			uses, err := a.d.approvals.Uses(m.Log)
-			if err != nil {
-				return nil, err
-			}
-			if n, ok := uses[s.ID]; ok {
-				vm.Uses = &n
+			if whole || out.State == "valid" {
+				used, err := uses(m.Log)
+				if err != nil {
+					return nil, err
+				}
+				if n, ok := used[s.ID]; ok {
+					vm.Uses = &n
+				}
 			}
 		}
 		out.VMs = append(out.VMs, vm)

@@ -45,6 +45,10 @@ var aliases = map[string]string{
 	"process.capabilities": "process.thread.capabilities.effective", "caps": "process.thread.capabilities.effective",
 }
 
+// Suggest returns the member of names that a person who wrote word most likely meant, or
+// "", as diagnostics do.
+func Suggest(word string, names []string) string { return suggest(word, names) }
+
 // suggest returns the member of names that a person who wrote word most likely
 // meant, or "". An alias of another tool wins over a common beginning, and that
 // over the smallest edit distance.
