@@ -94,8 +94,8 @@ demo-end: .cache/env.mk ## end what make demo KEEP=1 has left running
 # Run one at a time on a machine that does nothing else.
 BENCH = $(GO) test -tags $(TAGS) -count=1 -timeout 75m
 
-.PHONY: bench bench-wire bench-chain bench-index bench-rules bench-probe
-bench: bench-wire bench-chain bench-index bench-rules bench-probe ## all benchmarks, one after the other
+.PHONY: bench bench-wire bench-chain bench-index bench-rules bench-probe bench-host
+bench: bench-wire bench-chain bench-index bench-rules bench-probe bench-host ## all benchmarks, one after the other
 
 bench-wire: build ## frames: encode, decode, sign, verify
 	$(BENCH) -run '^$$' -bench . ./guestagent/wire
@@ -115,6 +115,9 @@ bench-rules: build ## policies, beside cel-go, OPA, expr and HCL: conditions, ev
 bench-probe: build ## the agent in a guest: overhead, programs, loss (as root)
 	hack/setup.sh postmark
 	$(BENCH) -v -run '^TestResults$$' ./integration/bench -args -results
+
+bench-host: build ## the host: whole path, neighbours of a flood, a pause by libvirt (as root)
+	$(BENCH) -v -run '^TestResults$$' ./integration/hostbench -args -results
 
 # --- generated code and lint ----------------------------------------------------------------------
 

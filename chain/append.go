@@ -28,7 +28,7 @@ type Entry struct {
 	// (this run), sequence (contiguous in this log and run), lane (none) and
 	// time (monotone) as it seals them.
 	Header  record.Header
-	Payload []byte // must not be changed until the batch is sealed
+	Payload []byte // the ledger keeps it: it must not be changed any more
 	// A guest's entry comes with its commitment, already verified, and with
 	// either its salt or, which is stored in less, the seed that its salt is
 	// derived from with its sequence. For all others the three are zero: the

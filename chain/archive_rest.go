@@ -71,7 +71,7 @@ func (s *Store) damages(ctx context.Context, l *Log, note []byte) (all []sealedD
 			return nil, err
 		}
 		p := proof.Inclusion{Index: i, Note: note, Path: fromPath(path)}
-		all = append(all, sealedDamage{i, proof.Sealed{Leaf: item.LeafBytes, Opening: append(item.Salt[:len(item.Salt):len(item.Salt)], item.Payload...), Proof: p.Format()}})
+		all = append(all, sealedDamage{i, proof.Sealed{Leaf: item.LeafBytes, Opening: item.opening(), Proof: p.Format()}})
 	}
 	return all, nil
 }

@@ -100,7 +100,7 @@ func (l *Log) entry(b *bundle, i int) (Item, error) {
 		item.Erased, item.ErasedBy = true, o.erased
 		return item, nil
 	}
-	item.Payload, item.Salt = append([]byte{}, o.payload...), o.salt(&leaf.Header)
+	item.Payload, item.secret, item.seeded = append([]byte{}, o.payload...), o.secret, o.kind == kindSeed
 	return item, nil
 }
 
@@ -265,7 +265,7 @@ func (l *Log) readRows(index uint64) (item Item, ok bool, err error) {
 		item.Erased, item.ErasedBy = true, o.erased
 		return item, true, nil
 	}
-	item.Payload, item.Salt = o.payload, o.salt(&item.Leaf.Header)
+	item.Payload, item.secret, item.seeded = o.payload, o.secret, o.kind == kindSeed
 	return item, true, nil
 }
 

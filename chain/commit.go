@@ -103,6 +103,7 @@ type commitWork struct {
 	spans    []span
 	logs     []*Log
 	states   []*logState // of logs, once they are sealed
+	runs     []recentRun // of logs
 	mono     int64
 	wall     int64
 	n        uint64
@@ -264,7 +265,8 @@ func (s *Store) sealBatch(w *commitWork, b *Batch, sealed *Sealed) error {
 	}
 	if !l.touched {
 		l.touched, l.pending = true, l.work.size
-		w.logs = append(w.logs, l)
+		l.run = len(w.logs)
+		w.logs, w.runs = append(w.logs, l), append(w.runs, recentRun{})
 	}
 	// Clocks are the same for the whole commit, and never step back in a log.
 	l.work.mono = max(l.work.mono, w.mono)
@@ -287,7 +289,7 @@ func (s *Store) sealBatch(w *commitWork, b *Batch, sealed *Sealed) error {
 	}
 	w.payloads.add(p)
 	for i := range b.Entries {
-		if err := s.sealLeaf(w.batch, l, &b.Entries[i]); err != nil {
+		if err := s.sealLeaf(w, l, &b.Entries[i]); err != nil {
 			return err
 		}
 	}
@@ -311,7 +313,7 @@ func (s *Store) sealBatch(w *commitWork, b *Batch, sealed *Sealed) error {
 }
 
 // sealLeaf writes the leaf of an entry and every tile that it fills.
-func (s *Store) sealLeaf(batch *pebble.Batch, l *Log, e *Entry) error {
+func (s *Store) sealLeaf(w *commitWork, l *Log, e *Entry) error {
 	leaf := record.Leaf{
 		Origin: e.Origin, Index: l.work.size, Mono: l.work.mono, Wall: l.work.wall,
 		Prev: l.work.last, Header: e.Header, Commitment: e.Commitment,
@@ -324,15 +326,16 @@ func (s *Store) sealLeaf(batch *pebble.Batch, l *Log, e *Entry) error {
 		salt := e.Seed.Salt(leaf.Header.Sequence)
 		leaf.Commitment = record.Commit(&salt, e.Payload)
 	}
-	op := batch.SetDeferred(keySeqSize, record.LeafSize)
+	op := w.batch.SetDeferred(keySeqSize, record.LeafSize)
 	putKeySeq(op.Key, tableEntry, l.id, leaf.Index)
 	leaf.AppendBinary(op.Value[:0])
 	hash := record.LeafHash(op.Value)
+	w.runs[l.run].add(op.Value, hash, e)
 	if err := op.Finish(); err != nil {
 		return err
 	}
 	var err error
-	l.work.push(hash, func(t fullTile) { err = errors.Join(err, writeTile(batch, l.id, t)) })
+	l.work.push(hash, func(t fullTile) { err = errors.Join(err, writeTile(w.batch, l.id, t)) })
 	l.work.last = hash
 	return err
 }
@@ -375,6 +378,7 @@ func (s *Store) publishCommit(w *commitWork) {
 	for i, l := range w.logs {
 		l.state.Store(w.states[i])
 	}
+	s.recent.add(w.n, w.spans, w.runs)
 	s.durable.Store(w.n)
 	s.wakeMu.Lock()
 	close(s.wake)

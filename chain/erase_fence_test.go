@@ -75,7 +75,7 @@ func TestUnfinishedErasureFenced(t *testing.T) {
 					held++
 				}
 				var e *UnreadableError
-				if hold != (errors.As(item.Unreadable, &e) && e.heldBy == index) || hold && (item.Payload != nil || item.Salt != record.Salt{}) {
+				if hold != (errors.As(item.Unreadable, &e) && e.heldBy == index) || hold && (item.Payload != nil || item.Salt() != record.Salt{}) {
 					t.Errorf("entry %d: held back %v, want %v", i, item.Unreadable, hold)
 				}
 				if _, err := l.Item(i); hold != (errors.Is(err, ErrUnreadable) && i != index) {

@@ -94,10 +94,10 @@ func checkErasure(t testing.TB, l *Log, before []Item, erased func(*Item) bool, 
 		_, err := now.Decode()
 		var gone *ErasedError
 		if erased(old) {
-			if !errors.Is(err, ErrErased) || !errors.As(err, &gone) || gone.Index != by || now.Payload != nil || now.Salt != (record.Salt{}) {
+			if !errors.Is(err, ErrErased) || !errors.As(err, &gone) || gone.Index != by || now.Payload != nil || now.Salt() != (record.Salt{}) {
 				t.Fatalf("entry %d was erased: %v, %d bytes", i, err, len(now.Payload))
 			}
-		} else if err != nil || !bytes.Equal(old.Payload, now.Payload) || old.Salt != now.Salt {
+		} else if err != nil || !bytes.Equal(old.Payload, now.Payload) || old.Salt() != now.Salt() {
 			t.Fatalf("entry %d was not erased and differs: %v", i, err)
 		}
 	}
@@ -143,13 +143,13 @@ func eraseRange(t *testing.T, encrypted, packed bool, r proof.Range) {
 		item := &before[i]
 		if quotes(item, r) {
 			quoted++
-			texts = append(texts, string(item.Payload), string(item.Salt[:]))
+			texts = append(texts, string(item.Payload), salted(item))
 		}
 		if selected(item) {
 			records++
 			// Payloads end there, and so do the seeds that the salts follow from.
 			seed := record.Seed{byte(frameFirst(before, i)), 1, 1}
-			texts = append(texts, string(item.Payload), string(seed[:]), string(item.Salt[:]))
+			texts = append(texts, string(item.Payload), string(seed[:]), salted(item))
 		}
 	}
 	if !encrypted && !packed && records > 50 && filesWith(t, cfg.FS, cfg.Dir, texts...) == nil {
@@ -339,7 +339,7 @@ func afterCrash(t *testing.T, cfg Config, before []Item, selected func(*Item) bo
 			var texts []string
 			for i := range before {
 				if selected(&before[i]) {
-					texts = append(texts, string(before[i].Payload), string(before[i].Salt[:]))
+					texts = append(texts, string(before[i].Payload), salted(&before[i]))
 				}
 			}
 			untilGone(t, cfg, texts)
@@ -367,3 +367,6 @@ func TestFsckFindsTakenPayload(t *testing.T) {
 	}
 	t.Error("fsck does not name a payload that was taken away by hand")
 }
+
+// salted is the salt of an item as text.
+func salted(i *Item) string { s := i.Salt(); return string(s[:]) }

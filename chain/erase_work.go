@@ -120,6 +120,7 @@ func (s *Store) sealErasure(ctx context.Context, l *Log, m *record.Erased) (*era
 			p.retired = append(p.retired, retiredKey{hour, generation})
 		}
 		l.erase(p)
+		s.recent.clear()
 		s.erasures.Add(1)
 		return b.Set(keyErasure(l.id, p.index), p.row(), nil)
 	}
@@ -201,7 +202,7 @@ func (l *Log) mask(item *Item) error {
 		return nil
 	}
 	if p := l.masks(&item.Leaf); p != nil {
-		item.Erased, item.ErasedBy, item.Payload, item.Salt = true, p.index, nil, record.Salt{}
+		item.Erased, item.ErasedBy, item.Payload, item.secret, item.seeded = true, p.index, nil, record.Salt{}, false
 		return nil
 	}
 	if p := l.holds(&item.Leaf); p != nil {

@@ -230,7 +230,7 @@ func (e *exporter) sealed(item *Item, size uint64, note []byte, open bool) (proo
 	p := proof.Inclusion{Index: item.Index, Note: note, Path: fromPath(path)}
 	s := proof.Sealed{Leaf: item.LeafBytes, Proof: p.Format()}
 	if open && !item.Erased {
-		s.Opening = append(item.Salt[:len(item.Salt):len(item.Salt)], item.Payload...)
+		s.Opening = item.opening()
 	}
 	return s, nil
 }
@@ -281,7 +281,7 @@ func (e *exporter) add(index uint64, role string) error {
 	if item.Leaf.Header.Class == record.ClassAgentFrame {
 		role = proof.RoleFrame // where its files stand depends on what it is
 	}
-	if err := e.charge(index, len(item.LeafBytes)+len(item.Salt)+len(item.Payload)); err != nil {
+	if err := e.charge(index, len(item.LeafBytes)+len(item.secret)+len(item.Payload)); err != nil {
 		return err
 	}
 	e.items[index], e.roles[index] = &item, role

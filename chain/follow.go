@@ -39,8 +39,7 @@ type Item struct {
 	Leaf      record.Leaf
 	LeafBytes []byte
 	LeafHash  record.Hash
-	Payload   []byte // nil where it was erased
-	Salt      record.Salt
+	Payload   []byte // nil where it was erased; it must not be changed
 	// Erased says that payload and salt were taken away, and ErasedBy which
 	// entry of this log says so.
 	Erased   bool
@@ -52,6 +51,24 @@ type Item struct {
 	// Pos is the position right behind this item: what to save once the item
 	// is dealt with. It is zero outside of followers.
 	Pos Position
+
+	secret [32]byte // the payload's salt, or the seed of it
+	seeded bool
+}
+
+// Salt returns the salt of the payload's commitment; it is zero where there is
+// no payload.
+func (i *Item) Salt() record.Salt {
+	if i.seeded {
+		return (*record.Seed)(&i.secret).Salt(i.Leaf.Header.Sequence)
+	}
+	return i.secret
+}
+
+// opening returns what opens the item's commitment: salt and payload.
+func (i *Item) opening() []byte {
+	salt := i.Salt()
+	return append(salt[:len(salt):len(salt)], i.Payload...)
 }
 
 // Decode parses the item's payload. Where it was erased the error is an
@@ -108,7 +125,8 @@ type Follower struct {
 	saved Position
 	next  Position // of the next item
 
-	spans []span // of commit next.Commit; nil where they are not loaded
+	spans  []span        // of commit next.Commit; nil where they are not loaded
+	recent *recentCommit // the same commit, nil where its rows are read
 }
 
 const maxFollowerName = 128
@@ -180,7 +198,7 @@ func (f *Follower) Position() Position { return f.saved }
 func (f *Follower) State() []byte { return f.state }
 
 // Seek moves the follower without saving.
-func (f *Follower) Seek(p Position) { f.next, f.spans = p, nil }
+func (f *Follower) Seek(p Position) { f.next, f.spans, f.recent = p, nil, nil }
 
 // Next returns the next durable entry and moves behind it; it waits until
 // there is one (invariant I1: nobody sees an entry before it is durable).
@@ -235,7 +253,7 @@ next:
 			}
 		}
 		end := uint32(0) // of the span, in the commit
-		for _, sp := range f.spans {
+		for n, sp := range f.spans {
 			begin := end
 			if end += sp.count; f.next.Offset >= end {
 				continue
@@ -254,7 +272,7 @@ next:
 				commits++
 				continue next
 			}
-			item, err := l.Look(at)
+			item, err := f.look(l, n, at)
 			if errors.Is(err, ErrPruned) && l.nextKept(at) != at {
 				commits++
 				continue next // it went a moment ago
@@ -266,18 +284,35 @@ next:
 			item.Pos = f.next
 			return item, ScanFound, nil
 		}
-		f.next, f.spans = Position{Commit: f.next.Commit + 1}, nil
+		f.next, f.spans, f.recent = Position{Commit: f.next.Commit + 1}, nil, nil
 	}
 }
 
 // Reached returns the position of the entry that would be next.
 func (f *Follower) Reached() Position { return f.next }
 
+// look returns an entry of a log in span n of the commit: what is remembered of it,
+// or what its rows say.
+func (f *Follower) look(l *Log, n int, index uint64) (Item, error) {
+	if f.recent == nil || !f.store.recent.holds(f.recent) || l.Gone() != nil {
+		return l.Look(index)
+	}
+	item, err := f.recent.runs[n].item(l, int(index-f.spans[n].first))
+	if err == nil && l.mask(&item) != nil {
+		return l.Look(index) // which says what it is held back for
+	}
+	return item, err
+}
+
 func (f *Follower) load() error {
 	select {
 	case <-f.store.closed:
 		return ErrClosed
 	default:
+	}
+	if f.recent = f.store.recent.at(f.next.Commit); f.recent != nil {
+		f.spans = f.recent.spans
+		return nil
 	}
 	row, ok, err := get(f.store.db, keyCommit(f.next.Commit))
 	if err != nil {

@@ -92,7 +92,8 @@ func (c *logCheck) prunedRows(first uint64) (done bool, err error) {
 			return item, errors.New("its leaf, or its payload, is missing")
 		case item.LeafHash != hashes[index-first]:
 			return item, fmt.Errorf("its leaf has hash %s, the tree has %s", item.LeafHash, hashes[index-first])
-		case !item.Erased && record.Commit(&item.Salt, item.Payload) != item.Leaf.Commitment:
+		}
+		if salt := item.Salt(); !item.Erased && record.Commit(&salt, item.Payload) != item.Leaf.Commitment {
 			return item, errors.New("salt and payload are not what its leaf commits to")
 		}
 		return item, nil

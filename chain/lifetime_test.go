@@ -68,6 +68,7 @@ func TestAbandonedCreateLog(t *testing.T) {
 // its payload collected.
 func TestPendingLetsGo(t *testing.T) {
 	s := mustCreate(t, testConfig(t, vfs.NewMem()))
+	s.recent.limit = 0 // which would keep it for followers
 	stop := run(t, s)
 	defer shutdown(t, s, stop)
 	l := mustCreateLog(t, s, 1)

@@ -41,6 +41,7 @@ type Log struct {
 	sequence uint64                      // of the next entry that the host makes in this run
 	touched  bool                        // in the commit being made
 	pending  uint64                      // first index of this log in the commit being made
+	run      int                         // its run in that commit
 	dropping bool                        // an entry of the host log drops it, durable or in that commit
 	seeds    [keyErasable + 1]bundleSeed // a seed has one key, like what it opens
 

@@ -39,7 +39,7 @@ func sameBut(t testing.TB, l *Log, want []Item, lost map[uint64]bool) {
 			t.Errorf("entry %d: unreadable %v", i, got.Unreadable)
 		case got.LeafHash != w.LeafHash:
 			t.Errorf("entry %d has another hash", i)
-		case !lost[uint64(i)] && (!bytes.Equal(got.LeafBytes, w.LeafBytes) || !bytes.Equal(got.Payload, w.Payload) || got.Salt != w.Salt || got.Erased != w.Erased):
+		case !lost[uint64(i)] && (!bytes.Equal(got.LeafBytes, w.LeafBytes) || !bytes.Equal(got.Payload, w.Payload) || got.Salt() != w.Salt() || got.Erased != w.Erased):
 			t.Errorf("entry %d is another: %+v", i, got)
 		}
 	}

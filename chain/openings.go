@@ -42,9 +42,8 @@ func (l *Log) openings(ctx context.Context, index uint64, width int, open func(*
 			data = binary.BigEndian.AppendUint32(data, 0)
 			continue
 		}
-		data = binary.BigEndian.AppendUint32(data, uint32(len(item.Salt)+len(item.Payload)))
-		data = append(data, item.Salt[:]...)
-		data = append(data, item.Payload...)
+		data = binary.BigEndian.AppendUint32(data, uint32(len(item.secret)+len(item.Payload)))
+		data = append(data, item.opening()...)
 	}
 	return data, nil
 }

@@ -79,7 +79,7 @@ func TestPayloadsAreEncrypted(t *testing.T) {
 		s = mustOpen(t, cfg) // another run, with subkeys of its own
 		l, _ = s.LogByID(1)
 		for i, item := range contents(t, l) {
-			if !bytes.Equal(item.Payload, before[i].Payload) || item.Salt != before[i].Salt {
+			if !bytes.Equal(item.Payload, before[i].Payload) || item.Salt() != before[i].Salt() {
 				t.Fatalf("entry %d differs after opening", i)
 			}
 		}

@@ -89,7 +89,7 @@ func (o *original) holds(t *testing.T, cfg Config, name string) (fenced int) {
 				fenced++
 				continue
 			}
-			if !bytes.Equal(got.LeafBytes, want.LeafBytes) || !bytes.Equal(got.Payload, want.Payload) || got.Salt != want.Salt {
+			if !bytes.Equal(got.LeafBytes, want.LeafBytes) || !bytes.Equal(got.Payload, want.Payload) || got.Salt() != want.Salt() {
 				t.Fatalf("%s: entry %d of %s is another", name, i, origin)
 			}
 		}

@@ -71,6 +71,7 @@ type Store struct {
 
 	eraseMu    sync.Mutex // one erasure at a time; guards unfinished
 	unfinished []*erasure // left by a crash
+	recent     recent
 	erasures   atomic.Uint64
 	background context.Context // of work that goes on when nobody waits for it any more
 	retreat    context.CancelFunc
@@ -163,6 +164,7 @@ func newStore(cfg Config, db *pebble.DB) *Store {
 		logs:      map[LogID]*Log{},
 		origin:    map[string]*Log{},
 		wake:      make(chan struct{}),
+		recent:    recent{limit: recentBytes},
 		closed:    make(chan struct{}),
 		following: map[string]bool{},
 	}

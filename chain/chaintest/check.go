@@ -28,6 +28,7 @@ func (c *logCheck) add(item *chain.Item) error {
 	if n > 0 {
 		last = c.leaves[n-1]
 	}
+	salt := item.Salt()
 	switch {
 	case item.Unreadable != nil:
 		return c.fail("entry %d: %v", item.Index, item.Unreadable)
@@ -37,7 +38,7 @@ func (c *logCheck) add(item *chain.Item) error {
 		return c.fail("leaf %d does not follow the one before it", n)
 	case item.Leaf.Mono < c.mono:
 		return c.fail("time steps back at leaf %d", n)
-	case !item.Erased && record.Commit(&item.Salt, item.Payload) != item.Leaf.Commitment:
+	case !item.Erased && record.Commit(&salt, item.Payload) != item.Leaf.Commitment:
 		return c.fail("payload %d is not what its leaf commits to", n)
 	}
 	hash := record.LeafHash(item.LeafBytes)

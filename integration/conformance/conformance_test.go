@@ -304,7 +304,8 @@ func sealedAs(t *testing.T, s *chain.Store, class record.Class, payload []byte) 
 	for _, h := range path {
 		p.Path = append(p.Path, record.Hash(h))
 	}
-	return map[string][]byte{".leaf": item.LeafBytes, ".payload": append(item.Salt[:len(item.Salt):len(item.Salt)], item.Payload...), ".tlog-proof": p.Format()}
+	salt := item.Salt()
+	return map[string][]byte{".leaf": item.LeafBytes, ".payload": append(salt[:], item.Payload...), ".tlog-proof": p.Format()}
 }
 
 // TestWholeLogs verifies the real pipeline's logs as provost verify does, with the

@@ -95,7 +95,8 @@ func (s *Service) wire(i *chain.Item, payload bool) *client.Entry {
 	} else if i.Erased {
 		e.ErasedBy = &i.ErasedBy
 	} else if payload {
-		e.Payload, e.Salt = i.Payload, i.Salt[:]
+		salt := i.Salt()
+		e.Payload, e.Salt = i.Payload, salt[:]
 	}
 	if o := i.Log.Name(); !o.IsHost() {
 		e.Domain = s.Name(o.Domain)

@@ -78,7 +78,8 @@ func TestFramesInFlightKeepTheirBytes(t *testing.T) {
 		t.Fatalf("%d records are sealed, want %d", len(got), frames*records)
 	}
 	for _, i := range got {
-		if c := record.Commit(&i.Salt, i.Payload); c != i.Leaf.Commitment {
+		salt := i.Salt()
+		if c := record.Commit(&salt, i.Payload); c != i.Leaf.Commitment {
 			t.Fatalf("payload of leaf %d is not what was committed to", i.Index)
 		}
 	}
