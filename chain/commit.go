@@ -102,8 +102,8 @@ type commitWork struct {
 	payloads payloadRows
 	spans    []span
 	logs     []*Log
-	states   []*logState // of logs, once they are sealed
-	runs     []recentRun // of logs
+	states   []*logState  // of logs, once they are sealed
+	runs     []*recentRun // of logs
 	mono     int64
 	wall     int64
 	n        uint64
@@ -266,7 +266,7 @@ func (s *Store) sealBatch(w *commitWork, b *Batch, sealed *Sealed) error {
 	if !l.touched {
 		l.touched, l.pending = true, l.work.size
 		l.run = len(w.logs)
-		w.logs, w.runs = append(w.logs, l), append(w.runs, recentRun{})
+		w.logs, w.runs = append(w.logs, l), append(w.runs, &recentRun{})
 	}
 	// Clocks are the same for the whole commit, and never step back in a log.
 	l.work.mono = max(l.work.mono, w.mono)

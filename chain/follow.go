@@ -125,8 +125,7 @@ type Follower struct {
 	saved Position
 	next  Position // of the next item
 
-	spans  []span        // of commit next.Commit; nil where they are not loaded
-	recent *recentCommit // the same commit, nil where its rows are read
+	spans []span // of commit next.Commit; nil where they are not loaded
 }
 
 const maxFollowerName = 128
@@ -198,7 +197,7 @@ func (f *Follower) Position() Position { return f.saved }
 func (f *Follower) State() []byte { return f.state }
 
 // Seek moves the follower without saving.
-func (f *Follower) Seek(p Position) { f.next, f.spans, f.recent = p, nil, nil }
+func (f *Follower) Seek(p Position) { f.next, f.spans = p, nil }
 
 // Next returns the next durable entry and moves behind it; it waits until
 // there is one (invariant I1: nobody sees an entry before it is durable).
@@ -253,7 +252,7 @@ next:
 			}
 		}
 		end := uint32(0) // of the span, in the commit
-		for n, sp := range f.spans {
+		for _, sp := range f.spans {
 			begin := end
 			if end += sp.count; f.next.Offset >= end {
 				continue
@@ -272,7 +271,7 @@ next:
 				commits++
 				continue next
 			}
-			item, err := f.look(l, n, at)
+			item, err := l.Look(at)
 			if errors.Is(err, ErrPruned) && l.nextKept(at) != at {
 				commits++
 				continue next // it went a moment ago
@@ -284,25 +283,12 @@ next:
 			item.Pos = f.next
 			return item, ScanFound, nil
 		}
-		f.next, f.spans, f.recent = Position{Commit: f.next.Commit + 1}, nil, nil
+		f.next, f.spans = Position{Commit: f.next.Commit + 1}, nil
 	}
 }
 
 // Reached returns the position of the entry that would be next.
 func (f *Follower) Reached() Position { return f.next }
-
-// look returns an entry of a log in span n of the commit: what is remembered of it,
-// or what its rows say.
-func (f *Follower) look(l *Log, n int, index uint64) (Item, error) {
-	if f.recent == nil || !f.store.recent.holds(f.recent) || l.Gone() != nil {
-		return l.Look(index)
-	}
-	item, err := f.recent.runs[n].item(l, int(index-f.spans[n].first))
-	if err == nil && l.mask(&item) != nil {
-		return l.Look(index) // which says what it is held back for
-	}
-	return item, err
-}
 
 func (f *Follower) load() error {
 	select {
@@ -310,8 +296,8 @@ func (f *Follower) load() error {
 		return ErrClosed
 	default:
 	}
-	if f.recent = f.store.recent.at(f.next.Commit); f.recent != nil {
-		f.spans = f.recent.spans
+	if spans, ok := f.store.recent.spans(f.next.Commit); ok {
+		f.spans = spans
 		return nil
 	}
 	row, ok, err := get(f.store.db, keyCommit(f.next.Commit))

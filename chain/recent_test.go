@@ -88,42 +88,36 @@ func TestRecentIsWhatTheRowsSay(t *testing.T) {
 	}
 }
 
-// TestRecentForgetsErased has followers in the middle of a commit that is
-// remembered, and of one that is not any more, while entries of it are erased: none
-// is shown them.
+// TestRecentForgetsErased erases entries that are remembered: nobody is shown them,
+// and a reader who was in the middle of it reads the rows.
 func TestRecentForgetsErased(t *testing.T) {
 	s := mustCreate(t, testConfig(t, vfs.NewMem()))
 	stop := run(t, s)
 	defer shutdown(t, s, stop)
 	l := mustCreateLog(t, s, 1)
 	sealed := mustAppend(t, s, Batch{Log: l, Entries: guestEntries(t, 1, 0, 20)})
-	in := func() *Follower {
-		f := s.Tail(Position{Commit: sealed.Commit})
-		if i, err := f.Next(t.Context()); err != nil || i.Payload == nil || f.recent == nil {
-			t.Fatalf("first entry: %v, remembered %v", err, f.recent != nil)
-		}
-		return f
-	}
-	old := in()
-	// Push that commit out: the follower that stands in it goes on all the same.
-	s.recent.mu.Lock()
-	s.recent.limit = 1
-	s.recent.mu.Unlock()
-	mustAppend(t, s, Batch{Log: l, Entries: []Entry{hostEntry(t, s, "x")}})
-	if s.remembered() != 0 {
-		t.Fatal("a commit is remembered beyond the limit")
+	if i, ok, err := l.lookRecent(sealed.First); !ok || err != nil || i.Payload == nil {
+		t.Fatalf("the first entry is not remembered: %v", err)
 	}
 	if _, err := s.Erase(t.Context(), EraseSelection{Log: l, Range: &proof.Range{First: sealed.First + 5, Last: sealed.First + 9}}, "r", "a"); err != nil {
 		t.Fatal(err)
 	}
-	for n := uint64(1); n < 20; n++ {
-		i, err := old.Next(t.Context())
+	if _, ok, _ := l.lookRecent(sealed.First); ok {
+		t.Error("what was sealed before an erasure is remembered")
+	}
+	f := s.Tail(Position{Commit: sealed.Commit})
+	for n := range uint64(20) {
+		i, err := f.Next(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		if want := n >= 5 && n <= 9; i.Erased != want || (i.Payload == nil) != want {
 			t.Errorf("entry %d: erased %v, payload %q", n, i.Erased, i.Payload)
 		}
+	}
+	later := mustAppend(t, s, Batch{Log: l, Entries: guestEntries(t, 1, 20, 2)})
+	if i, ok, _ := l.lookRecent(later.First); !ok || i.Payload == nil {
+		t.Error("what was sealed behind an erasure is not remembered")
 	}
 }
 
@@ -139,6 +133,9 @@ func TestRecentWhileErasing(t *testing.T) {
 	p.unread = true // nobody knows what it names: all of it is held back
 	l.erase(p)
 	f := s.Tail(Position{Commit: sealed.Commit})
+	if _, ok, _ := l.lookRecent(sealed.First); ok {
+		t.Error("what is remembered is shown")
+	}
 	i, err := f.Next(t.Context())
 	if err != nil || i.Unreadable == nil || i.Payload != nil {
 		t.Errorf("held back: %v, payload %q, %v", i.Unreadable, i.Payload, err)

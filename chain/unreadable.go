@@ -217,7 +217,11 @@ func (s *Store) unread(e *UnreadableError) {
 // be read what is known of it, with Unreadable set: for those who go through a log
 // and must not stop there.
 func (l *Log) Look(index uint64) (Item, error) {
-	item, err := l.Item(index)
+	item, ok, err := l.lookRecent(index)
+	if ok || err != nil {
+		return item, err
+	}
+	item, err = l.Item(index)
 	var e *UnreadableError
 	if !errors.As(err, &e) {
 		return item, err
