@@ -56,7 +56,7 @@ func OpensItself(l *record.Leaf) bool {
 		return false
 	}
 	switch l.Header.Class {
-	case record.ClassKeyCertificate, record.ClassVMCheckpoint, record.ClassAgentFrame, record.ClassAgentEnrolled, record.ClassVMEpoch, record.ClassPruned, record.ClassDropped, record.ClassDamage:
+	case record.ClassKeyCertificate, record.ClassVMCheckpoint, record.ClassAgentFrame, record.ClassAgentEnrolled, record.ClassVMEpoch, record.ClassVMHandover, record.ClassAgentArrived, record.ClassPruned, record.ClassDropped, record.ClassDamage:
 		return true
 	}
 	return false

@@ -3,6 +3,7 @@ package guestagent
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/guestagent/wire"
@@ -24,7 +25,7 @@ type hostClock struct {
 // has come to another host or was defined anew, and that is told as well.
 type pin struct {
 	key         [32]byte // zero: none yet
-	incarnation uint64
+	incarnation string   // log of the domain, without its shard
 	refused     bool     // the newest Hello named another key for the same incarnation
 	told        [32]byte // which one: a Hello that repeats it is not told again
 }
@@ -33,19 +34,20 @@ type pin struct {
 // it, if anything. The lock is held.
 func (a *Agent) pinKey(h *wire.Hello) *record.Tamper {
 	p := &a.pin
+	now := incarnation(h)
 	none := [32]byte{}
 	if h.CommandKey == none {
 		p.refused = false // there is nothing that could be believed
 		return nil
 	}
 	if p.key == none || h.CommandKey == p.key {
-		p.key, p.incarnation, p.refused = h.CommandKey, h.Incarnation, false
+		p.key, p.incarnation, p.refused = h.CommandKey, now, false
 		return nil
 	}
-	if h.Incarnation != p.incarnation {
+	if now != p.incarnation {
 		t := &record.Tamper{Kind: "command_key",
-			Detail: fmt.Sprintf("command key %x of incarnation %d is replaced by %x of incarnation %d", p.key, p.incarnation, h.CommandKey, h.Incarnation)}
-		*p = pin{key: h.CommandKey, incarnation: h.Incarnation}
+			Detail: fmt.Sprintf("command key %x of incarnation %s is replaced by %x of incarnation %s", p.key, p.incarnation, h.CommandKey, now)}
+		*p = pin{key: h.CommandKey, incarnation: now}
 		return t
 	}
 	p.refused = true
@@ -54,7 +56,17 @@ func (a *Agent) pinKey(h *wire.Hello) *record.Tamper {
 	}
 	p.told = h.CommandKey
 	return &record.Tamper{Kind: "command_key", Refused: true,
-		Detail: fmt.Sprintf("a host names command key %x for incarnation %d, this run goes by %x", h.CommandKey, h.Incarnation, p.key)}
+		Detail: fmt.Sprintf("a host names command key %x for incarnation %s, this run goes by %x", h.CommandKey, now, p.key)}
+}
+
+// incarnation names the domain's stay on a host: its log, whichever shard. Numbers of
+// incarnations begin anew on each host.
+func incarnation(h *wire.Hello) string {
+	name := h.Origin
+	if i := strings.LastIndexByte(name, '/'); i >= 0 {
+		name = name[:i]
+	}
+	return fmt.Sprintf("%s (%d)", name, h.Incarnation)
 }
 
 // command carries out a command of the host, or says why not. The answer waits

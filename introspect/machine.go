@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/provostd/provost/chain"
 	"github.com/provostd/provost/chain/record"
@@ -24,7 +25,9 @@ type machine struct {
 	Ended        bool         `json:"ended,omitempty"` // undefined, or gone
 	Epoch        epochID      `json:"epoch"`
 	Parent       epochID      `json:"parent"`
-	EpochIndex   uint64       `json:"epoch_index"` // leaf that opened the epoch
+	EpochAfter   uint64       `json:"epoch_after"`        // the leaf that opened the epoch stands here or behind
+	Reverted     string       `json:"reverted,omitempty"` // a revert has opened the epoch, and libvirt may tell of it once more
+	From         *source      `json:"from,omitempty"`     // log that the agent's memory comes from, where it is another one
 	QEMU         virt.Process `json:"qemu"`
 	GenerationID string       `json:"generation_id,omitempty"`
 	State        domain.State `json:"state"`
@@ -39,6 +42,12 @@ type machine struct {
 	Unread bool `json:"unread,omitempty"`
 
 	log *chain.Log
+}
+
+// source is where memory that came with a marker ran before.
+type source struct {
+	Origin string  `json:"origin"`
+	Epoch  epochID `json:"epoch"`
 }
 
 type epochID [16]byte
@@ -74,29 +83,27 @@ func parseMachine(b []byte) (*machine, error) {
 	return m, nil
 }
 
-// openEpoch starts another uninterrupted execution of guest memory and returns
-// the entry that says so.
-func (m *machine) openEpoch(s *chain.Store, cause string, o *virt.Observation) (chain.Entry, error) {
+// newEpoch takes m to its next epoch and returns what is sealed of it.
+func (m *machine) newEpoch(cause string, o *virt.Observation, b *branch) *record.Epoch {
 	var next epochID
 	_, _ = rand.Read(next[:]) // never fails
 	e := &record.Epoch{
 		Epoch: next[:], Cause: cause, QemuPid: uint32(m.QEMU.Pid), QemuStart: m.QEMU.Start,
-		GenerationId: m.GenerationID, LibvirtId: int64(o.Domain.ID),
+		GenerationId: m.GenerationID, LibvirtId: int64(o.Domain.ID), Image: b.image, ImageUses: b.uses, Presumed: b.presumed,
+		ParentOrigin: b.at.Origin, ParentIndex: b.at.Index, ParentHash: b.at.hash(),
 	}
-	if m.Epoch != (epochID{}) {
-		e.Parent = m.Epoch[:]
+	if b.parent != (epochID{}) {
+		e.Parent = slices.Clone(b.parent[:])
+	}
+	if now := head(m.log); b.abandoned {
+		e.Abandoned, e.AbandonedIndex, e.AbandonedHash = slices.Clone(m.Epoch[:]), now.Index, now.hash()
 	}
 	if o.Snapshot != nil {
 		d := digest(o.Snapshot.LiveXML)
 		e.DomainXmlSha256 = d[:]
 	}
-	entry, err := s.Draft(record.OriginHost, record.ClassVMEpoch, e)
-	if err != nil {
-		return chain.Entry{}, fmt.Errorf("open epoch of %s: %w", m.Name, err)
-	}
-	// Only now: the parent in e aliases m.Epoch.
-	m.Parent, m.Epoch = m.Epoch, next
-	return entry, nil
+	m.Parent, m.Epoch, m.EpochAfter = b.parent, next, m.log.Size()
+	return e
 }
 
 // session returns what the guest sessions must know of m, or false where there
@@ -108,6 +115,9 @@ func (m *machine) session() (*guest.Domain, bool) {
 	d := &guest.Domain{
 		UUID: m.UUID, Name: m.Name, Socket: m.Channel, QEMU: guest.QEMU{Pid: m.QEMU.Pid, Start: m.QEMU.Start},
 		Log: m.log, Incarnation: m.Incarnation, Epoch: m.Epoch, ParentEpoch: m.Parent, Paused: m.State != domain.Running,
+	}
+	if m.From != nil && m.From.Epoch == m.Parent {
+		d.From = m.From.Origin
 	}
 	if g, err := domain.ParseUUID(m.GenerationID); err == nil {
 		d.GenerationID = g

@@ -34,7 +34,10 @@ type Registry struct {
 
 	mu       sync.Mutex // guards the rest
 	machines map[domain.UUID]*machine
-	hearing  bool // libvirt
+	marks    map[domain.UUID]marking // of the epochs of those that run
+	hearing  bool                    // libvirt
+
+	kick chan struct{} // cap 1: an epoch may want its marker
 }
 
 // RegistryConfig is what a Registry needs.
@@ -53,7 +56,12 @@ type RegistryConfig struct {
 	Now          func() time.Time // default: time.Now
 	// Inspect reads the facts of a domain now.
 	Inspect func(ctx context.Context, id domain.UUID) (virt.Snapshot, error)
-	Log     *slog.Logger
+	// Reverted says which snapshot a domain was reverted to last. Nil: nobody knows.
+	Reverted func(ctx context.Context, id domain.UUID) (*virt.Image, error)
+	// Mark writes the marker of an epoch into the live metadata of its domain. Nil:
+	// there are none, and where memory comes from is guessed.
+	Mark func(ctx context.Context, id domain.UUID, m *virt.Mark) error
+	Log  *slog.Logger
 }
 
 // NewRegistry reads what is known of the host's domains from the ledger.
@@ -68,7 +76,8 @@ func NewRegistry(cfg RegistryConfig) (*Registry, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	r := &Registry{cfg: cfg, store: store, sessions: cfg.Sessions, log: cfg.Log, machines: map[domain.UUID]*machine{}}
+	r := &Registry{cfg: cfg, store: store, sessions: cfg.Sessions, log: cfg.Log, machines: map[domain.UUID]*machine{},
+		marks: map[domain.UUID]marking{}, kick: make(chan struct{}, 1)}
 	for row, err := range store.MetaPrefix(machinePrefix) {
 		if err != nil {
 			return nil, fmt.Errorf("read domains from the ledger: %w", err)
@@ -220,22 +229,25 @@ func (r *Registry) observeDomain(ctx context.Context, o *virt.Observation, origi
 			return err
 		}
 	}
+	if departs(o) {
+		r.sessions.Remove(known.UUID) // how far its agent is sealed here is told below
+	}
 	m := *known // replaced when the batch is durable
 	m.Name = o.Domain.Name
-	entries, err := r.entries(&m, o, origin, fresh)
+	entries, rows, err := r.entries(ctx, &m, o, origin, fresh)
 	if err != nil {
 		return err
 	}
 	// A domain without a configuration is gone with its run: transient, or
 	// undefined meanwhile. One that migrated away has departed.
 	over := o.Word == "stop"
-	m.Ended = undefine && !m.State.Active() || over && (o.Reason == "migrated" || o.Snapshot == nil && o.SnapshotErr == nil)
+	m.Ended = undefine && !m.State.Active() || over && (departs(o) || o.Snapshot == nil && o.SnapshotErr == nil)
 	if len(entries) > 0 {
 		row, err := m.write()
 		if err != nil {
 			return err
 		}
-		b := chain.Batch{Log: m.log, Entries: entries, Meta: []chain.MetaWrite{row}}
+		b := chain.Batch{Log: m.log, Entries: entries, Meta: append(rows, row)}
 		if _, err := r.store.Append(ctx, b); err != nil {
 			return err
 		}
@@ -244,6 +256,7 @@ func (r *Registry) observeDomain(ctx context.Context, o *virt.Observation, origi
 	r.machines[m.UUID] = &m
 	r.mu.Unlock()
 	r.serve(&m)
+	r.noteMark(&m, o.Snapshot)
 	if m.Ended {
 		return r.store.CloseLog(ctx, m.log, closeReasonEnd, "")
 	}
@@ -253,6 +266,28 @@ func (r *Registry) observeDomain(ctx context.Context, o *virt.Observation, origi
 		}
 	}
 	return nil
+}
+
+// departs reports whether a domain has left by migration.
+func departs(o *virt.Observation) bool { return o.Word == "stop" && o.Reason == "migrated" }
+
+// handover says where the memory of a domain that has left was last, for the log that
+// it goes on in to be held against. Its session has ended before.
+func (r *Registry) handover(m *machine) (chain.Entry, error) {
+	p, err := guest.ProgressIn(r.store, m.log)
+	if err != nil {
+		return chain.Entry{}, err
+	}
+	size, root := m.log.Root()
+	last, err := m.log.LeafHash(size - 1)
+	if err != nil {
+		return chain.Entry{}, fmt.Errorf("seal departure: %w", err)
+	}
+	h := &record.Handover{What: "departed", Origin: m.log.Origin(), Epoch: m.Epoch[:], Index: size - 1, Hash: last[:], Root: root[:]}
+	if p.Session != 0 {
+		h.Key, h.Session, h.Frame, h.FrameHash, h.Sequence = p.Key, p.Session, p.Frame, p.FrameHash[:], p.Sequence
+	}
+	return r.store.Draft(record.OriginHost, record.ClassVMHandover, h)
 }
 
 // depart ends an incarnation whose domain arrives anew by migration.
@@ -304,6 +339,15 @@ func (r *Registry) begin(ctx context.Context, o *virt.Observation, last *machine
 		}
 		g.Disks = disks(s.Disks)
 	}
+	if s := o.Snapshot; s != nil && s.Mark != nil && (o.Reason == "migrated" || o.Reason == "restored") {
+		g.Source = &record.Handover{What: "marked", Origin: s.Mark.Origin, Epoch: s.Mark.Epoch[:], Index: s.Mark.Index, Hash: s.Mark.Hash[:], Note: s.Mark.Note}
+		if o.Reason == "restored" {
+			g.Cause = "restore"
+		}
+		if last == nil {
+			r.quoteSource(g, m.UUID)
+		}
+	}
 	origin := proof.VMOrigin(r.cfg.HostID, m.UUID.String(), m.Incarnation)
 	// A crash between the two steps below leaves a log without a domain row:
 	// the next start finds it by its origin and goes on with it.
@@ -316,6 +360,19 @@ func (r *Registry) begin(ctx context.Context, o *virt.Observation, last *machine
 	}
 	m.log = l
 	return m, nil
+}
+
+// quoteSource has the first log of a domain on this host continue the one that its
+// memory comes from, where the marker names such a log of another host.
+func (r *Registry) quoteSource(g *record.Genesis, id domain.UUID) {
+	name, err := proof.ParseOrigin(g.Source.Origin)
+	if err != nil || name.Domain != id.String() || name.HostID == r.cfg.HostID {
+		return
+	}
+	if c, err := proof.ParseCheckpoint(g.Source.Note); err != nil || c.Origin != g.Source.Origin || c.Size <= g.Source.Index {
+		return
+	}
+	g.PreviousOrigin, g.PreviousCheckpoint = g.Source.Origin, g.Source.Note
 }
 
 func disks(all []virt.Disk) []*record.Disk {
@@ -337,25 +394,27 @@ func disks(all []virt.Disk) []*record.Disk {
 }
 
 // entries updates m from the observation and returns what to seal of it.
-func (r *Registry) entries(m *machine, o *virt.Observation, origin record.Origin, fresh bool) ([]chain.Entry, error) {
-	var entries []chain.Entry
-	add := func(e chain.Entry, err error) error {
-		entries = append(entries, e)
-		return err
+func (r *Registry) entries(ctx context.Context, m *machine, o *virt.Observation, origin record.Origin, fresh bool) (entries []chain.Entry, rows []chain.MetaWrite, err error) {
+	if entries, err = r.activate(m); err != nil {
+		return nil, nil, err
 	}
-	act, err := r.activate(m)
-	if err != nil {
-		return nil, err
-	}
-	entries = append(entries, act...)
 	before := *m
 	if cause := m.absorb(o); cause != "" {
-		if err := add(m.openEpoch(r.store, cause, o)); err != nil {
-			return nil, err
+		epoch, row, err := r.openEpoch(ctx, m, cause, o)
+		if err != nil {
+			return nil, nil, err
 		}
+		entries, rows = append(entries, epoch...), row
 	}
 	if o.Kind == virt.KindResync && o.Word != "undefine" && (m.same(&before) || fresh && !m.State.Active()) {
-		return entries, nil // nothing happened to it: it is as we know it, or as its genesis says
+		return entries, rows, nil // nothing happened to it: it is as we know it, or as its genesis says
+	}
+	if departs(o) && before.Epoch != (epochID{}) {
+		e, err := r.handover(&before)
+		if err != nil {
+			return nil, nil, err
+		}
+		entries = append(entries, e)
 	}
 	class := m.class(o, &before)
 	v := &record.VM{
@@ -370,8 +429,24 @@ func (r *Registry) entries(m *machine, o *virt.Observation, origin record.Origin
 	for _, k := range slices.Sorted(maps.Keys(o.Data)) {
 		reason += " " + k + "=" + o.Data[k]
 	}
-	err = add(r.store.Draft(origin, class, &record.Event{Vm: v, Reason: reason}))
-	return entries, err
+	e, err := r.store.Draft(origin, class, &record.Event{Vm: v, Reason: reason})
+	if err != nil {
+		return nil, nil, err
+	}
+	entries = append(entries, e)
+	if o.Word == "stop" && o.Reason == "saved" && m.Epoch != (epochID{}) {
+		lin, err := r.lineage(m.UUID)
+		if err != nil {
+			return nil, nil, err
+		}
+		lin.saved(m)
+		row, err := lin.write(m.UUID)
+		if err != nil {
+			return nil, nil, err
+		}
+		rows = append(rows, row)
+	}
+	return entries, rows, nil
 }
 
 // activate returns the entry that says which policies judge what follows it,
@@ -412,8 +487,13 @@ func (m *machine) absorb(o *virt.Observation) (epoch string) {
 		m.GenerationID, m.LibvirtID, m.Persistent = s.GenerationID, s.Domain.ID, s.Domain.Persistent
 		m.ConfigDigest = s.Known().ConfigDigest
 		if s.QEMU.Pid != 0 && s.QEMU != m.QEMU {
-			m.QEMU = s.QEMU
-			return epochCause(o)
+			m.QEMU, m.Reverted = s.QEMU, ""
+			cause := epochCause(o)
+			if cause == "revert" {
+				m.Reverted = "start" // a pause or a resume for the same reason follows
+			}
+			m.From = from(m, s.Mark, cause)
+			return cause
 		}
 		if !m.State.Active() {
 			m.QEMU = virt.Process{}
@@ -425,7 +505,45 @@ func (m *machine) absorb(o *virt.Observation) (epoch string) {
 	if o.Kind == virt.KindReboot && !o.Repeat && m.QEMU.Pid != 0 {
 		return "reset"
 	}
+	if m.revertsInProcess(o) {
+		return "revert"
+	}
+	if o.Word == wordWentBack && m.QEMU.Pid != 0 {
+		return "rewound"
+	}
 	return ""
+}
+
+// revertsInProcess reports whether libvirt has taken the memory of a running QEMU
+// back to a snapshot. It tells of it by the reason of a pause, of a resume, or of
+// both; so it does behind the start of another process for a snapshot.
+func (m *machine) revertsInProcess(o *virt.Observation) bool {
+	if o.Kind != virt.KindLifecycle || o.Word != "pause" && o.Word != "resume" || m.QEMU.Pid == 0 {
+		return false
+	}
+	told := m.Reverted
+	m.Reverted = ""
+	if o.Reason != "from-snapshot" || told == "start" || told == "pause" && o.Word == "resume" {
+		return false
+	}
+	if o.Word == "pause" {
+		m.Reverted = "pause"
+	}
+	return true
+}
+
+// from is the log that memory comes from, where that is not one of the machine's own
+// incarnation.
+func from(m *machine, mark *virt.Mark, cause string) *source {
+	if mark == nil || cause != "arrival" && cause != "restore" {
+		return nil
+	}
+	name, err := proof.ParseOrigin(mark.Origin)
+	own := m.log.Name()
+	if err != nil || name.HostID == own.HostID && name.Domain == own.Domain && name.Incarnation == own.Incarnation {
+		return nil
+	}
+	return &source{Origin: mark.Origin, Epoch: mark.Epoch}
 }
 
 // follow takes over what an event without a snapshot says of the state.

@@ -102,7 +102,7 @@ func (r *Registry) nextShard(ctx context.Context, known *machine, reason string)
 			return nil, err
 		}
 	}
-	m.log, m.Bundle = l, ""
+	m.log, m.Bundle, m.EpochAfter = l, "", 0
 	entries, err := r.shardEntries(&m, known)
 	if err != nil {
 		return nil, err

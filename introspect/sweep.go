@@ -20,9 +20,22 @@ const beatsAtOnce = 1000
 const sweepEvery = 3 * time.Second
 
 // Run reads facts again that could not be read when they were due: a run whose
-// channel is unknown would never be heard (invariant I4). And it seals
-// heartbeats. It ends with ctx, or when the ledger fails.
+// channel is unknown would never be heard (invariant I4). It seals heartbeats, and
+// marks the epochs of domains for where their memory goes. It ends with ctx, or when the ledger fails.
 func (r *Registry) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	marked := make(chan error, 1)
+	go func() {
+		marked <- r.markEpochs(ctx)
+		cancel()
+	}()
+	err := r.sweep(ctx)
+	cancel()
+	return errors.Join(err, <-marked)
+}
+
+// sweep is Run without the markers.
+func (r *Registry) sweep(ctx context.Context) error {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	beat := time.NewTicker(proof.HeartbeatEvery)
@@ -44,6 +57,9 @@ func (r *Registry) Run(ctx context.Context) error {
 			}
 			continue
 		case <-tick.C:
+		}
+		if err := r.wentBack(ctx); err != nil && ctx.Err() == nil {
+			return err
 		}
 		for _, id := range r.unread() {
 			if err := r.reread(ctx, id); err != nil && ctx.Err() == nil {

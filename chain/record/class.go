@@ -97,6 +97,15 @@ const (
 	ClassVMGap          Class = 0x100e
 	ClassVMChange       Class = 0x100f
 
+	// What a domain is over its lifetime.
+	ClassVMHandover   Class = 0x1020
+	ClassVMFork       Class = 0x1021
+	ClassAgentRewound Class = 0x1022
+	ClassAgentForked  Class = 0x1023
+	ClassAgentStale   Class = 0x1024
+	ClassAgentCloned  Class = 0x1025
+	ClassAgentArrived Class = 0x1026
+
 	ClassAgentEnrolled         Class = 0x1101
 	ClassAgentFrame            Class = 0x1102
 	ClassAgentDropped          Class = 0x1103
@@ -237,6 +246,14 @@ var classes = map[Class]string{
 	ClassVMEpoch:        "vm.epoch",
 	ClassVMGap:          "vm.gap",
 	ClassVMChange:       "vm.change",
+
+	ClassVMHandover:   "vm.handover",
+	ClassVMFork:       "vm.fork",
+	ClassAgentRewound: "agent.rewound",
+	ClassAgentForked:  "agent.forked",
+	ClassAgentStale:   "agent.stale",
+	ClassAgentCloned:  "agent.cloned",
+	ClassAgentArrived: "agent.arrived",
 
 	ClassAgentEnrolled:         "agent.enrolled",
 	ClassAgentFrame:            "agent.frame",

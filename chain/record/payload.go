@@ -40,6 +40,8 @@ func NewPayload(c Class) Message {
 		return &Disclosed{}
 	case ClassVMEpoch:
 		return &Epoch{}
+	case ClassVMHandover, ClassAgentArrived:
+		return &Handover{}
 	case ClassVMGap, ClassHostGap:
 		return &Gap{}
 	case ClassAgentEnrolled:
@@ -51,7 +53,8 @@ func NewPayload(c Class) Message {
 	case ClassAgentHooks:
 		return &Hooks{}
 	case ClassAgentSequenceGap, ClassAgentHeartbeatLost, ClassAgentHeartbeatBack, ClassAgentSignatureInvalid,
-		ClassAgentRefused, ClassAgentConnected, ClassAgentDisconnected, ClassAgentRollback, ClassAgentThrottled:
+		ClassAgentRefused, ClassAgentConnected, ClassAgentDisconnected, ClassAgentRollback, ClassAgentThrottled,
+		ClassAgentRewound, ClassAgentForked, ClassAgentStale, ClassAgentCloned:
 		return &AgentState{}
 	case ClassAgentStopped:
 		return &AgentStopped{}

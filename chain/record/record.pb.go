@@ -2365,6 +2365,7 @@ type Genesis struct {
 	Cause              string                 `protobuf:"bytes,12,opt,name=cause,proto3" json:"cause,omitempty"` // first_seen, define, arrival, clone, create, shard
 	DomainName         string                 `protobuf:"bytes,13,opt,name=domain_name,json=domainName,proto3" json:"domain_name,omitempty"`
 	Software           string                 `protobuf:"bytes,14,opt,name=software,proto3" json:"software,omitempty"`
+	Source             *Handover              `protobuf:"bytes,15,opt,name=source,proto3" json:"source,omitempty"` // arrival, restore: what the memory's marker says of where it comes from
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -2497,6 +2498,13 @@ func (x *Genesis) GetSoftware() string {
 	return ""
 }
 
+func (x *Genesis) GetSource() *Handover {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
 type Disk struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Target        string                 `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
@@ -2616,6 +2624,15 @@ type Epoch struct {
 	GenerationId    string                 `protobuf:"bytes,6,opt,name=generation_id,json=generationId,proto3" json:"generation_id,omitempty"`
 	LibvirtId       int64                  `protobuf:"varint,8,opt,name=libvirt_id,json=libvirtId,proto3" json:"libvirt_id,omitempty"`
 	DomainXmlSha256 []byte                 `protobuf:"bytes,9,opt,name=domain_xml_sha256,json=domainXmlSha256,proto3" json:"domain_xml_sha256,omitempty"`
+	ParentOrigin    string                 `protobuf:"bytes,10,opt,name=parent_origin,json=parentOrigin,proto3" json:"parent_origin,omitempty"`        // log of the leaf that follows; empty: none is known
+	ParentIndex     uint64                 `protobuf:"varint,11,opt,name=parent_index,json=parentIndex,proto3" json:"parent_index,omitempty"`          // newest leaf that is known to stand before the branch
+	ParentHash      []byte                 `protobuf:"bytes,12,opt,name=parent_hash,json=parentHash,proto3" json:"parent_hash,omitempty"`              // its RFC 6962 leaf hash
+	Abandoned       []byte                 `protobuf:"bytes,13,opt,name=abandoned,proto3" json:"abandoned,omitempty"`                                  // epoch that this one takes the place of, where that is not the parent's own end
+	AbandonedIndex  uint64                 `protobuf:"varint,14,opt,name=abandoned_index,json=abandonedIndex,proto3" json:"abandoned_index,omitempty"` // newest leaf of this log by then
+	AbandonedHash   []byte                 `protobuf:"bytes,15,opt,name=abandoned_hash,json=abandonedHash,proto3" json:"abandoned_hash,omitempty"`
+	Image           string                 `protobuf:"bytes,16,opt,name=image,proto3" json:"image,omitempty"`                           // what memory was taken from: the save of an epoch, a snapshot
+	ImageUses       uint64                 `protobuf:"varint,17,opt,name=image_uses,json=imageUses,proto3" json:"image_uses,omitempty"` // how often memory was taken from it, with this time
+	Presumed        bool                   `protobuf:"varint,18,opt,name=presumed,proto3" json:"presumed,omitempty"`                    // libvirt does not say which image it was: the parent is the likely one
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -2706,6 +2723,210 @@ func (x *Epoch) GetDomainXmlSha256() []byte {
 	return nil
 }
 
+func (x *Epoch) GetParentOrigin() string {
+	if x != nil {
+		return x.ParentOrigin
+	}
+	return ""
+}
+
+func (x *Epoch) GetParentIndex() uint64 {
+	if x != nil {
+		return x.ParentIndex
+	}
+	return 0
+}
+
+func (x *Epoch) GetParentHash() []byte {
+	if x != nil {
+		return x.ParentHash
+	}
+	return nil
+}
+
+func (x *Epoch) GetAbandoned() []byte {
+	if x != nil {
+		return x.Abandoned
+	}
+	return nil
+}
+
+func (x *Epoch) GetAbandonedIndex() uint64 {
+	if x != nil {
+		return x.AbandonedIndex
+	}
+	return 0
+}
+
+func (x *Epoch) GetAbandonedHash() []byte {
+	if x != nil {
+		return x.AbandonedHash
+	}
+	return nil
+}
+
+func (x *Epoch) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *Epoch) GetImageUses() uint64 {
+	if x != nil {
+		return x.ImageUses
+	}
+	return 0
+}
+
+func (x *Epoch) GetPresumed() bool {
+	if x != nil {
+		return x.Presumed
+	}
+	return false
+}
+
+// Handover ties the epochs of one memory in two logs together.
+type Handover struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	What          string                 `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"`     // departed, arrived, marked
+	Origin        string                 `protobuf:"bytes,2,opt,name=origin,proto3" json:"origin,omitempty"` // of the log that memory comes from; departed: this one
+	Epoch         []byte                 `protobuf:"bytes,3,opt,name=epoch,proto3" json:"epoch,omitempty"`   // that memory had there
+	Index         uint64                 `protobuf:"varint,4,opt,name=index,proto3" json:"index,omitempty"`  // leaf there: departed: the newest; arrived: the agent's last acknowledgement; marked: the epoch's
+	Hash          []byte                 `protobuf:"bytes,5,opt,name=hash,proto3" json:"hash,omitempty"`     // its RFC 6962 leaf hash
+	Note          []byte                 `protobuf:"bytes,6,opt,name=note,proto3" json:"note,omitempty"`     // marked: signed checkpoint of that log which covers the leaf
+	Key           []byte                 `protobuf:"bytes,7,opt,name=key,proto3" json:"key,omitempty"`       // of the agent
+	Session       uint64                 `protobuf:"varint,8,opt,name=session,proto3" json:"session,omitempty"`
+	Frame         uint64                 `protobuf:"varint,9,opt,name=frame,proto3" json:"frame,omitempty"` // newest one that is sealed there
+	FrameHash     []byte                 `protobuf:"bytes,10,opt,name=frame_hash,json=frameHash,proto3" json:"frame_hash,omitempty"`
+	Sequence      uint64                 `protobuf:"varint,11,opt,name=sequence,proto3" json:"sequence,omitempty"`      // behind it
+	Destination   string                 `protobuf:"bytes,12,opt,name=destination,proto3" json:"destination,omitempty"` // where memory went, as far as it is known
+	Root          []byte                 `protobuf:"bytes,13,opt,name=root,proto3" json:"root,omitempty"`               // departed: of the index+1 leaves
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Handover) Reset() {
+	*x = Handover{}
+	mi := &file_record_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Handover) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Handover) ProtoMessage() {}
+
+func (x *Handover) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Handover.ProtoReflect.Descriptor instead.
+func (*Handover) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Handover) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *Handover) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
+func (x *Handover) GetEpoch() []byte {
+	if x != nil {
+		return x.Epoch
+	}
+	return nil
+}
+
+func (x *Handover) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Handover) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *Handover) GetNote() []byte {
+	if x != nil {
+		return x.Note
+	}
+	return nil
+}
+
+func (x *Handover) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *Handover) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+func (x *Handover) GetFrame() uint64 {
+	if x != nil {
+		return x.Frame
+	}
+	return 0
+}
+
+func (x *Handover) GetFrameHash() []byte {
+	if x != nil {
+		return x.FrameHash
+	}
+	return nil
+}
+
+func (x *Handover) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *Handover) GetDestination() string {
+	if x != nil {
+		return x.Destination
+	}
+	return ""
+}
+
+func (x *Handover) GetRoot() []byte {
+	if x != nil {
+		return x.Root
+	}
+	return nil
+}
+
 // Enrolled binds an agent's key to the channel of a domain.
 type Enrolled struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
@@ -2727,7 +2948,7 @@ type Enrolled struct {
 
 func (x *Enrolled) Reset() {
 	*x = Enrolled{}
-	mi := &file_record_proto_msgTypes[20]
+	mi := &file_record_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2739,7 +2960,7 @@ func (x *Enrolled) String() string {
 func (*Enrolled) ProtoMessage() {}
 
 func (x *Enrolled) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[20]
+	mi := &file_record_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2752,7 +2973,7 @@ func (x *Enrolled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Enrolled.ProtoReflect.Descriptor instead.
 func (*Enrolled) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{20}
+	return file_record_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Enrolled) GetKey() []byte {
@@ -2853,7 +3074,7 @@ type Hooks struct {
 
 func (x *Hooks) Reset() {
 	*x = Hooks{}
-	mi := &file_record_proto_msgTypes[21]
+	mi := &file_record_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2865,7 +3086,7 @@ func (x *Hooks) String() string {
 func (*Hooks) ProtoMessage() {}
 
 func (x *Hooks) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[21]
+	mi := &file_record_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2878,7 +3099,7 @@ func (x *Hooks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hooks.ProtoReflect.Descriptor instead.
 func (*Hooks) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{21}
+	return file_record_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Hooks) GetOs() string {
@@ -2928,7 +3149,7 @@ type Hook struct {
 
 func (x *Hook) Reset() {
 	*x = Hook{}
-	mi := &file_record_proto_msgTypes[22]
+	mi := &file_record_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2940,7 +3161,7 @@ func (x *Hook) String() string {
 func (*Hook) ProtoMessage() {}
 
 func (x *Hook) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[22]
+	mi := &file_record_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2953,7 +3174,7 @@ func (x *Hook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hook.ProtoReflect.Descriptor instead.
 func (*Hook) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{22}
+	return file_record_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Hook) GetClass() uint32 {
@@ -2997,7 +3218,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_record_proto_msgTypes[23]
+	mi := &file_record_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3009,7 +3230,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[23]
+	mi := &file_record_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3022,7 +3243,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{23}
+	return file_record_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Frame) GetStatement() []byte {
@@ -3060,7 +3281,7 @@ type Lost struct {
 
 func (x *Lost) Reset() {
 	*x = Lost{}
-	mi := &file_record_proto_msgTypes[24]
+	mi := &file_record_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3072,7 +3293,7 @@ func (x *Lost) String() string {
 func (*Lost) ProtoMessage() {}
 
 func (x *Lost) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[24]
+	mi := &file_record_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3085,7 +3306,7 @@ func (x *Lost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lost.ProtoReflect.Descriptor instead.
 func (*Lost) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{24}
+	return file_record_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Lost) GetCounts() []*LostCount {
@@ -3135,7 +3356,7 @@ type LostCount struct {
 
 func (x *LostCount) Reset() {
 	*x = LostCount{}
-	mi := &file_record_proto_msgTypes[25]
+	mi := &file_record_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3147,7 +3368,7 @@ func (x *LostCount) String() string {
 func (*LostCount) ProtoMessage() {}
 
 func (x *LostCount) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[25]
+	mi := &file_record_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3160,7 +3381,7 @@ func (x *LostCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LostCount.ProtoReflect.Descriptor instead.
 func (*LostCount) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{25}
+	return file_record_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *LostCount) GetClass() uint32 {
@@ -3210,7 +3431,7 @@ type AgentState struct {
 
 func (x *AgentState) Reset() {
 	*x = AgentState{}
-	mi := &file_record_proto_msgTypes[26]
+	mi := &file_record_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3222,7 +3443,7 @@ func (x *AgentState) String() string {
 func (*AgentState) ProtoMessage() {}
 
 func (x *AgentState) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[26]
+	mi := &file_record_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3235,7 +3456,7 @@ func (x *AgentState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentState.ProtoReflect.Descriptor instead.
 func (*AgentState) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{26}
+	return file_record_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AgentState) GetSession() uint64 {
@@ -3320,7 +3541,7 @@ type VMCheckpoint struct {
 
 func (x *VMCheckpoint) Reset() {
 	*x = VMCheckpoint{}
-	mi := &file_record_proto_msgTypes[27]
+	mi := &file_record_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3332,7 +3553,7 @@ func (x *VMCheckpoint) String() string {
 func (*VMCheckpoint) ProtoMessage() {}
 
 func (x *VMCheckpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[27]
+	mi := &file_record_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3345,7 +3566,7 @@ func (x *VMCheckpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VMCheckpoint.ProtoReflect.Descriptor instead.
 func (*VMCheckpoint) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{27}
+	return file_record_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *VMCheckpoint) GetOrigin() string {
@@ -3386,7 +3607,7 @@ type KeyCertificate struct {
 
 func (x *KeyCertificate) Reset() {
 	*x = KeyCertificate{}
-	mi := &file_record_proto_msgTypes[28]
+	mi := &file_record_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3398,7 +3619,7 @@ func (x *KeyCertificate) String() string {
 func (*KeyCertificate) ProtoMessage() {}
 
 func (x *KeyCertificate) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[28]
+	mi := &file_record_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3411,7 +3632,7 @@ func (x *KeyCertificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyCertificate.ProtoReflect.Descriptor instead.
 func (*KeyCertificate) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{28}
+	return file_record_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *KeyCertificate) GetUse() string {
@@ -3484,7 +3705,7 @@ type WitnessState struct {
 
 func (x *WitnessState) Reset() {
 	*x = WitnessState{}
-	mi := &file_record_proto_msgTypes[29]
+	mi := &file_record_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3496,7 +3717,7 @@ func (x *WitnessState) String() string {
 func (*WitnessState) ProtoMessage() {}
 
 func (x *WitnessState) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[29]
+	mi := &file_record_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3509,7 +3730,7 @@ func (x *WitnessState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WitnessState.ProtoReflect.Descriptor instead.
 func (*WitnessState) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{29}
+	return file_record_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *WitnessState) GetSize() uint64 {
@@ -3560,7 +3781,7 @@ type WitnessAnswer struct {
 
 func (x *WitnessAnswer) Reset() {
 	*x = WitnessAnswer{}
-	mi := &file_record_proto_msgTypes[30]
+	mi := &file_record_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3572,7 +3793,7 @@ func (x *WitnessAnswer) String() string {
 func (*WitnessAnswer) ProtoMessage() {}
 
 func (x *WitnessAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[30]
+	mi := &file_record_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3585,7 +3806,7 @@ func (x *WitnessAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WitnessAnswer.ProtoReflect.Descriptor instead.
 func (*WitnessAnswer) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{30}
+	return file_record_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *WitnessAnswer) GetName() string {
@@ -3638,7 +3859,7 @@ type Daemon struct {
 
 func (x *Daemon) Reset() {
 	*x = Daemon{}
-	mi := &file_record_proto_msgTypes[31]
+	mi := &file_record_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3650,7 +3871,7 @@ func (x *Daemon) String() string {
 func (*Daemon) ProtoMessage() {}
 
 func (x *Daemon) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[31]
+	mi := &file_record_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3663,7 +3884,7 @@ func (x *Daemon) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Daemon.ProtoReflect.Descriptor instead.
 func (*Daemon) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{31}
+	return file_record_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Daemon) GetWhat() string {
@@ -3721,7 +3942,7 @@ type Gap struct {
 
 func (x *Gap) Reset() {
 	*x = Gap{}
-	mi := &file_record_proto_msgTypes[32]
+	mi := &file_record_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3733,7 +3954,7 @@ func (x *Gap) String() string {
 func (*Gap) ProtoMessage() {}
 
 func (x *Gap) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[32]
+	mi := &file_record_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3746,7 +3967,7 @@ func (x *Gap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gap.ProtoReflect.Descriptor instead.
 func (*Gap) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{32}
+	return file_record_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Gap) GetFrom() int64 {
@@ -3790,7 +4011,7 @@ type BundleActivation struct {
 
 func (x *BundleActivation) Reset() {
 	*x = BundleActivation{}
-	mi := &file_record_proto_msgTypes[33]
+	mi := &file_record_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3802,7 +4023,7 @@ func (x *BundleActivation) String() string {
 func (*BundleActivation) ProtoMessage() {}
 
 func (x *BundleActivation) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[33]
+	mi := &file_record_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3815,7 +4036,7 @@ func (x *BundleActivation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BundleActivation.ProtoReflect.Descriptor instead.
 func (*BundleActivation) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{33}
+	return file_record_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *BundleActivation) GetName() string {
@@ -3857,7 +4078,7 @@ type ActivePolicy struct {
 
 func (x *ActivePolicy) Reset() {
 	*x = ActivePolicy{}
-	mi := &file_record_proto_msgTypes[34]
+	mi := &file_record_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3869,7 +4090,7 @@ func (x *ActivePolicy) String() string {
 func (*ActivePolicy) ProtoMessage() {}
 
 func (x *ActivePolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[34]
+	mi := &file_record_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3882,7 +4103,7 @@ func (x *ActivePolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivePolicy.ProtoReflect.Descriptor instead.
 func (*ActivePolicy) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{34}
+	return file_record_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ActivePolicy) GetName() string {
@@ -3935,7 +4156,7 @@ type Verdict struct {
 
 func (x *Verdict) Reset() {
 	*x = Verdict{}
-	mi := &file_record_proto_msgTypes[35]
+	mi := &file_record_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3947,7 +4168,7 @@ func (x *Verdict) String() string {
 func (*Verdict) ProtoMessage() {}
 
 func (x *Verdict) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[35]
+	mi := &file_record_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3960,7 +4181,7 @@ func (x *Verdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verdict.ProtoReflect.Descriptor instead.
 func (*Verdict) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{35}
+	return file_record_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Verdict) GetPolicy() string {
@@ -4115,7 +4336,7 @@ type VerdictStep struct {
 
 func (x *VerdictStep) Reset() {
 	*x = VerdictStep{}
-	mi := &file_record_proto_msgTypes[36]
+	mi := &file_record_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4127,7 +4348,7 @@ func (x *VerdictStep) String() string {
 func (*VerdictStep) ProtoMessage() {}
 
 func (x *VerdictStep) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[36]
+	mi := &file_record_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4140,7 +4361,7 @@ func (x *VerdictStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerdictStep.ProtoReflect.Descriptor instead.
 func (*VerdictStep) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{36}
+	return file_record_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *VerdictStep) GetName() string {
@@ -4182,7 +4403,7 @@ type VerdictApproval struct {
 
 func (x *VerdictApproval) Reset() {
 	*x = VerdictApproval{}
-	mi := &file_record_proto_msgTypes[37]
+	mi := &file_record_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4194,7 +4415,7 @@ func (x *VerdictApproval) String() string {
 func (*VerdictApproval) ProtoMessage() {}
 
 func (x *VerdictApproval) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[37]
+	mi := &file_record_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4207,7 +4428,7 @@ func (x *VerdictApproval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerdictApproval.ProtoReflect.Descriptor instead.
 func (*VerdictApproval) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{37}
+	return file_record_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *VerdictApproval) GetId() string {
@@ -4284,7 +4505,7 @@ type Approval struct {
 
 func (x *Approval) Reset() {
 	*x = Approval{}
-	mi := &file_record_proto_msgTypes[38]
+	mi := &file_record_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4296,7 +4517,7 @@ func (x *Approval) String() string {
 func (*Approval) ProtoMessage() {}
 
 func (x *Approval) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[38]
+	mi := &file_record_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4309,7 +4530,7 @@ func (x *Approval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Approval.ProtoReflect.Descriptor instead.
 func (*Approval) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{38}
+	return file_record_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Approval) GetStatement() []byte {
@@ -4382,7 +4603,7 @@ type Revocation struct {
 
 func (x *Revocation) Reset() {
 	*x = Revocation{}
-	mi := &file_record_proto_msgTypes[39]
+	mi := &file_record_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4394,7 +4615,7 @@ func (x *Revocation) String() string {
 func (*Revocation) ProtoMessage() {}
 
 func (x *Revocation) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[39]
+	mi := &file_record_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4407,7 +4628,7 @@ func (x *Revocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
 func (*Revocation) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{39}
+	return file_record_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Revocation) GetStatement() []byte {
@@ -4457,7 +4678,7 @@ type Approvers struct {
 
 func (x *Approvers) Reset() {
 	*x = Approvers{}
-	mi := &file_record_proto_msgTypes[40]
+	mi := &file_record_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4469,7 +4690,7 @@ func (x *Approvers) String() string {
 func (*Approvers) ProtoMessage() {}
 
 func (x *Approvers) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[40]
+	mi := &file_record_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4482,7 +4703,7 @@ func (x *Approvers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Approvers.ProtoReflect.Descriptor instead.
 func (*Approvers) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{40}
+	return file_record_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Approvers) GetText() []byte {
@@ -4510,7 +4731,7 @@ type Action struct {
 
 func (x *Action) Reset() {
 	*x = Action{}
-	mi := &file_record_proto_msgTypes[41]
+	mi := &file_record_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4522,7 +4743,7 @@ func (x *Action) String() string {
 func (*Action) ProtoMessage() {}
 
 func (x *Action) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[41]
+	mi := &file_record_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4535,7 +4756,7 @@ func (x *Action) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Action.ProtoReflect.Descriptor instead.
 func (*Action) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{41}
+	return file_record_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Action) GetKind() string {
@@ -4581,7 +4802,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_record_proto_msgTypes[42]
+	mi := &file_record_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4593,7 +4814,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[42]
+	mi := &file_record_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4606,7 +4827,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{42}
+	return file_record_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Outcome) GetVerdictIndex() uint64 {
@@ -4715,7 +4936,7 @@ type Erased struct {
 
 func (x *Erased) Reset() {
 	*x = Erased{}
-	mi := &file_record_proto_msgTypes[43]
+	mi := &file_record_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4727,7 +4948,7 @@ func (x *Erased) String() string {
 func (*Erased) ProtoMessage() {}
 
 func (x *Erased) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[43]
+	mi := &file_record_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4740,7 +4961,7 @@ func (x *Erased) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Erased.ProtoReflect.Descriptor instead.
 func (*Erased) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{43}
+	return file_record_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Erased) GetRanges() []*EntryRange {
@@ -4795,7 +5016,7 @@ type ErasedVerdicts struct {
 
 func (x *ErasedVerdicts) Reset() {
 	*x = ErasedVerdicts{}
-	mi := &file_record_proto_msgTypes[44]
+	mi := &file_record_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4807,7 +5028,7 @@ func (x *ErasedVerdicts) String() string {
 func (*ErasedVerdicts) ProtoMessage() {}
 
 func (x *ErasedVerdicts) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[44]
+	mi := &file_record_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4820,7 +5041,7 @@ func (x *ErasedVerdicts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErasedVerdicts.ProtoReflect.Descriptor instead.
 func (*ErasedVerdicts) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{44}
+	return file_record_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ErasedVerdicts) GetPolicy() string {
@@ -4888,7 +5109,7 @@ type Pruned struct {
 
 func (x *Pruned) Reset() {
 	*x = Pruned{}
-	mi := &file_record_proto_msgTypes[45]
+	mi := &file_record_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4900,7 +5121,7 @@ func (x *Pruned) String() string {
 func (*Pruned) ProtoMessage() {}
 
 func (x *Pruned) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[45]
+	mi := &file_record_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4913,7 +5134,7 @@ func (x *Pruned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pruned.ProtoReflect.Descriptor instead.
 func (*Pruned) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{45}
+	return file_record_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Pruned) GetWhat() string {
@@ -4969,7 +5190,7 @@ type Closed struct {
 
 func (x *Closed) Reset() {
 	*x = Closed{}
-	mi := &file_record_proto_msgTypes[46]
+	mi := &file_record_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4981,7 +5202,7 @@ func (x *Closed) String() string {
 func (*Closed) ProtoMessage() {}
 
 func (x *Closed) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[46]
+	mi := &file_record_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4994,7 +5215,7 @@ func (x *Closed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Closed.ProtoReflect.Descriptor instead.
 func (*Closed) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{46}
+	return file_record_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Closed) GetReason() string {
@@ -5028,7 +5249,7 @@ type Dropped struct {
 
 func (x *Dropped) Reset() {
 	*x = Dropped{}
-	mi := &file_record_proto_msgTypes[47]
+	mi := &file_record_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5040,7 +5261,7 @@ func (x *Dropped) String() string {
 func (*Dropped) ProtoMessage() {}
 
 func (x *Dropped) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[47]
+	mi := &file_record_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5053,7 +5274,7 @@ func (x *Dropped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dropped.ProtoReflect.Descriptor instead.
 func (*Dropped) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{47}
+	return file_record_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Dropped) GetOrigin() string {
@@ -5124,7 +5345,7 @@ type Disclosed struct {
 
 func (x *Disclosed) Reset() {
 	*x = Disclosed{}
-	mi := &file_record_proto_msgTypes[48]
+	mi := &file_record_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5136,7 +5357,7 @@ func (x *Disclosed) String() string {
 func (*Disclosed) ProtoMessage() {}
 
 func (x *Disclosed) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[48]
+	mi := &file_record_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5149,7 +5370,7 @@ func (x *Disclosed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disclosed.ProtoReflect.Descriptor instead.
 func (*Disclosed) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{48}
+	return file_record_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Disclosed) GetName() string {
@@ -5225,7 +5446,7 @@ type EntryRange struct {
 
 func (x *EntryRange) Reset() {
 	*x = EntryRange{}
-	mi := &file_record_proto_msgTypes[49]
+	mi := &file_record_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5237,7 +5458,7 @@ func (x *EntryRange) String() string {
 func (*EntryRange) ProtoMessage() {}
 
 func (x *EntryRange) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[49]
+	mi := &file_record_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5250,7 +5471,7 @@ func (x *EntryRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntryRange.ProtoReflect.Descriptor instead.
 func (*EntryRange) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{49}
+	return file_record_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *EntryRange) GetFirst() uint64 {
@@ -5280,7 +5501,7 @@ type Backup struct {
 
 func (x *Backup) Reset() {
 	*x = Backup{}
-	mi := &file_record_proto_msgTypes[50]
+	mi := &file_record_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5292,7 +5513,7 @@ func (x *Backup) String() string {
 func (*Backup) ProtoMessage() {}
 
 func (x *Backup) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[50]
+	mi := &file_record_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5305,7 +5526,7 @@ func (x *Backup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backup.ProtoReflect.Descriptor instead.
 func (*Backup) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{50}
+	return file_record_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Backup) GetRequester() string {
@@ -5347,7 +5568,7 @@ type Restore struct {
 
 func (x *Restore) Reset() {
 	*x = Restore{}
-	mi := &file_record_proto_msgTypes[51]
+	mi := &file_record_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5359,7 +5580,7 @@ func (x *Restore) String() string {
 func (*Restore) ProtoMessage() {}
 
 func (x *Restore) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[51]
+	mi := &file_record_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5372,7 +5593,7 @@ func (x *Restore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Restore.ProtoReflect.Descriptor instead.
 func (*Restore) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{51}
+	return file_record_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Restore) GetRequester() string {
@@ -5453,7 +5674,7 @@ type Damage struct {
 
 func (x *Damage) Reset() {
 	*x = Damage{}
-	mi := &file_record_proto_msgTypes[52]
+	mi := &file_record_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5465,7 +5686,7 @@ func (x *Damage) String() string {
 func (*Damage) ProtoMessage() {}
 
 func (x *Damage) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[52]
+	mi := &file_record_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5478,7 +5699,7 @@ func (x *Damage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Damage.ProtoReflect.Descriptor instead.
 func (*Damage) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{52}
+	return file_record_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Damage) GetOrigin() string {
@@ -5787,7 +6008,7 @@ const file_record_proto_rawDesc = "" +
 	" \x01(\tR\n" +
 	"connection\x12\x16\n" +
 	"\x06source\x18\v \x01(\tR\x06source\x12\x18\n" +
-	"\aarrived\x18\f \x01(\x03R\aarrived\"\xce\x03\n" +
+	"\aarrived\x18\f \x01(\x03R\aarrived\"\x83\x04\n" +
 	"\aGenesis\x12\x16\n" +
 	"\x06origin\x18\x01 \x01(\tR\x06origin\x12\x19\n" +
 	"\bstore_id\x18\x02 \x01(\fR\astoreId\x12\x17\n" +
@@ -5806,7 +6027,8 @@ const file_record_proto_rawDesc = "" +
 	"\x05cause\x18\f \x01(\tR\x05cause\x12\x1f\n" +
 	"\vdomain_name\x18\r \x01(\tR\n" +
 	"domainName\x12\x1a\n" +
-	"\bsoftware\x18\x0e \x01(\tR\bsoftware\"\xd3\x01\n" +
+	"\bsoftware\x18\x0e \x01(\tR\bsoftware\x123\n" +
+	"\x06source\x18\x0f \x01(\v2\x1b.provost.record.v1.HandoverR\x06source\"\xd3\x01\n" +
 	"\x04Disk\x12\x16\n" +
 	"\x06target\x18\x01 \x01(\tR\x06target\x12\x14\n" +
 	"\x05depth\x18\x02 \x01(\rR\x05depth\x12\x12\n" +
@@ -5816,7 +6038,7 @@ const file_record_proto_rawDesc = "" +
 	"\x05mtime\x18\x06 \x01(\x03R\x05mtime\x12\x16\n" +
 	"\x06format\x18\a \x01(\tR\x06format\x12\x1b\n" +
 	"\tread_only\x18\b \x01(\bR\breadOnly\x12\x14\n" +
-	"\x05error\x18\t \x01(\tR\x05error\"\xfb\x01\n" +
+	"\x05error\x18\t \x01(\tR\x05error\"\xa3\x04\n" +
 	"\x05Epoch\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\fR\x05epoch\x12\x16\n" +
 	"\x06parent\x18\x02 \x01(\fR\x06parent\x12\x14\n" +
@@ -5827,7 +6049,35 @@ const file_record_proto_rawDesc = "" +
 	"\rgeneration_id\x18\x06 \x01(\tR\fgenerationId\x12\x1d\n" +
 	"\n" +
 	"libvirt_id\x18\b \x01(\x03R\tlibvirtId\x12*\n" +
-	"\x11domain_xml_sha256\x18\t \x01(\fR\x0fdomainXmlSha256J\x04\b\a\x10\b\"\xd9\x02\n" +
+	"\x11domain_xml_sha256\x18\t \x01(\fR\x0fdomainXmlSha256\x12#\n" +
+	"\rparent_origin\x18\n" +
+	" \x01(\tR\fparentOrigin\x12!\n" +
+	"\fparent_index\x18\v \x01(\x04R\vparentIndex\x12\x1f\n" +
+	"\vparent_hash\x18\f \x01(\fR\n" +
+	"parentHash\x12\x1c\n" +
+	"\tabandoned\x18\r \x01(\fR\tabandoned\x12'\n" +
+	"\x0fabandoned_index\x18\x0e \x01(\x04R\x0eabandonedIndex\x12%\n" +
+	"\x0eabandoned_hash\x18\x0f \x01(\fR\rabandonedHash\x12\x14\n" +
+	"\x05image\x18\x10 \x01(\tR\x05image\x12\x1d\n" +
+	"\n" +
+	"image_uses\x18\x11 \x01(\x04R\timageUses\x12\x1a\n" +
+	"\bpresumed\x18\x12 \x01(\bR\bpresumedJ\x04\b\a\x10\b\"\xbd\x02\n" +
+	"\bHandover\x12\x12\n" +
+	"\x04what\x18\x01 \x01(\tR\x04what\x12\x16\n" +
+	"\x06origin\x18\x02 \x01(\tR\x06origin\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\fR\x05epoch\x12\x14\n" +
+	"\x05index\x18\x04 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04hash\x18\x05 \x01(\fR\x04hash\x12\x12\n" +
+	"\x04note\x18\x06 \x01(\fR\x04note\x12\x10\n" +
+	"\x03key\x18\a \x01(\fR\x03key\x12\x18\n" +
+	"\asession\x18\b \x01(\x04R\asession\x12\x14\n" +
+	"\x05frame\x18\t \x01(\x04R\x05frame\x12\x1d\n" +
+	"\n" +
+	"frame_hash\x18\n" +
+	" \x01(\fR\tframeHash\x12\x1a\n" +
+	"\bsequence\x18\v \x01(\x04R\bsequence\x12 \n" +
+	"\vdestination\x18\f \x01(\tR\vdestination\x12\x12\n" +
+	"\x04root\x18\r \x01(\fR\x04root\"\xd9\x02\n" +
 	"\bEnrolled\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x18\n" +
 	"\asession\x18\x02 \x01(\x04R\asession\x12\x14\n" +
@@ -6123,7 +6373,7 @@ func file_record_proto_rawDescGZIP() []byte {
 }
 
 var file_record_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_record_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
+var file_record_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
 var file_record_proto_goTypes = []any{
 	(LossReason)(0),          // 0: provost.record.v1.LossReason
 	(*Event)(nil),            // 1: provost.record.v1.Event
@@ -6146,40 +6396,41 @@ var file_record_proto_goTypes = []any{
 	(*Genesis)(nil),          // 18: provost.record.v1.Genesis
 	(*Disk)(nil),             // 19: provost.record.v1.Disk
 	(*Epoch)(nil),            // 20: provost.record.v1.Epoch
-	(*Enrolled)(nil),         // 21: provost.record.v1.Enrolled
-	(*Hooks)(nil),            // 22: provost.record.v1.Hooks
-	(*Hook)(nil),             // 23: provost.record.v1.Hook
-	(*Frame)(nil),            // 24: provost.record.v1.Frame
-	(*Lost)(nil),             // 25: provost.record.v1.Lost
-	(*LostCount)(nil),        // 26: provost.record.v1.LostCount
-	(*AgentState)(nil),       // 27: provost.record.v1.AgentState
-	(*VMCheckpoint)(nil),     // 28: provost.record.v1.VMCheckpoint
-	(*KeyCertificate)(nil),   // 29: provost.record.v1.KeyCertificate
-	(*WitnessState)(nil),     // 30: provost.record.v1.WitnessState
-	(*WitnessAnswer)(nil),    // 31: provost.record.v1.WitnessAnswer
-	(*Daemon)(nil),           // 32: provost.record.v1.Daemon
-	(*Gap)(nil),              // 33: provost.record.v1.Gap
-	(*BundleActivation)(nil), // 34: provost.record.v1.BundleActivation
-	(*ActivePolicy)(nil),     // 35: provost.record.v1.ActivePolicy
-	(*Verdict)(nil),          // 36: provost.record.v1.Verdict
-	(*VerdictStep)(nil),      // 37: provost.record.v1.VerdictStep
-	(*VerdictApproval)(nil),  // 38: provost.record.v1.VerdictApproval
-	(*Approval)(nil),         // 39: provost.record.v1.Approval
-	(*Revocation)(nil),       // 40: provost.record.v1.Revocation
-	(*Approvers)(nil),        // 41: provost.record.v1.Approvers
-	(*Action)(nil),           // 42: provost.record.v1.Action
-	(*Outcome)(nil),          // 43: provost.record.v1.Outcome
-	(*Erased)(nil),           // 44: provost.record.v1.Erased
-	(*ErasedVerdicts)(nil),   // 45: provost.record.v1.ErasedVerdicts
-	(*Pruned)(nil),           // 46: provost.record.v1.Pruned
-	(*Closed)(nil),           // 47: provost.record.v1.Closed
-	(*Dropped)(nil),          // 48: provost.record.v1.Dropped
-	(*Disclosed)(nil),        // 49: provost.record.v1.Disclosed
-	(*EntryRange)(nil),       // 50: provost.record.v1.EntryRange
-	(*Backup)(nil),           // 51: provost.record.v1.Backup
-	(*Restore)(nil),          // 52: provost.record.v1.Restore
-	(*Damage)(nil),           // 53: provost.record.v1.Damage
-	nil,                      // 54: provost.record.v1.Action.ParametersEntry
+	(*Handover)(nil),         // 21: provost.record.v1.Handover
+	(*Enrolled)(nil),         // 22: provost.record.v1.Enrolled
+	(*Hooks)(nil),            // 23: provost.record.v1.Hooks
+	(*Hook)(nil),             // 24: provost.record.v1.Hook
+	(*Frame)(nil),            // 25: provost.record.v1.Frame
+	(*Lost)(nil),             // 26: provost.record.v1.Lost
+	(*LostCount)(nil),        // 27: provost.record.v1.LostCount
+	(*AgentState)(nil),       // 28: provost.record.v1.AgentState
+	(*VMCheckpoint)(nil),     // 29: provost.record.v1.VMCheckpoint
+	(*KeyCertificate)(nil),   // 30: provost.record.v1.KeyCertificate
+	(*WitnessState)(nil),     // 31: provost.record.v1.WitnessState
+	(*WitnessAnswer)(nil),    // 32: provost.record.v1.WitnessAnswer
+	(*Daemon)(nil),           // 33: provost.record.v1.Daemon
+	(*Gap)(nil),              // 34: provost.record.v1.Gap
+	(*BundleActivation)(nil), // 35: provost.record.v1.BundleActivation
+	(*ActivePolicy)(nil),     // 36: provost.record.v1.ActivePolicy
+	(*Verdict)(nil),          // 37: provost.record.v1.Verdict
+	(*VerdictStep)(nil),      // 38: provost.record.v1.VerdictStep
+	(*VerdictApproval)(nil),  // 39: provost.record.v1.VerdictApproval
+	(*Approval)(nil),         // 40: provost.record.v1.Approval
+	(*Revocation)(nil),       // 41: provost.record.v1.Revocation
+	(*Approvers)(nil),        // 42: provost.record.v1.Approvers
+	(*Action)(nil),           // 43: provost.record.v1.Action
+	(*Outcome)(nil),          // 44: provost.record.v1.Outcome
+	(*Erased)(nil),           // 45: provost.record.v1.Erased
+	(*ErasedVerdicts)(nil),   // 46: provost.record.v1.ErasedVerdicts
+	(*Pruned)(nil),           // 47: provost.record.v1.Pruned
+	(*Closed)(nil),           // 48: provost.record.v1.Closed
+	(*Dropped)(nil),          // 49: provost.record.v1.Dropped
+	(*Disclosed)(nil),        // 50: provost.record.v1.Disclosed
+	(*EntryRange)(nil),       // 51: provost.record.v1.EntryRange
+	(*Backup)(nil),           // 52: provost.record.v1.Backup
+	(*Restore)(nil),          // 53: provost.record.v1.Restore
+	(*Damage)(nil),           // 54: provost.record.v1.Damage
+	nil,                      // 55: provost.record.v1.Action.ParametersEntry
 }
 var file_record_proto_depIdxs = []int32{
 	2,  // 0: provost.record.v1.Event.process:type_name -> provost.record.v1.Process
@@ -6202,23 +6453,24 @@ var file_record_proto_depIdxs = []int32{
 	13, // 17: provost.record.v1.Event.tamper:type_name -> provost.record.v1.Tamper
 	3,  // 18: provost.record.v1.Process.credentials:type_name -> provost.record.v1.Credentials
 	19, // 19: provost.record.v1.Genesis.disks:type_name -> provost.record.v1.Disk
-	23, // 20: provost.record.v1.Hooks.hooks:type_name -> provost.record.v1.Hook
-	26, // 21: provost.record.v1.Lost.counts:type_name -> provost.record.v1.LostCount
-	0,  // 22: provost.record.v1.LostCount.reason:type_name -> provost.record.v1.LossReason
-	31, // 23: provost.record.v1.WitnessState.answers:type_name -> provost.record.v1.WitnessAnswer
-	35, // 24: provost.record.v1.BundleActivation.policies:type_name -> provost.record.v1.ActivePolicy
-	42, // 25: provost.record.v1.Verdict.actions:type_name -> provost.record.v1.Action
-	38, // 26: provost.record.v1.Verdict.approval:type_name -> provost.record.v1.VerdictApproval
-	37, // 27: provost.record.v1.Verdict.steps:type_name -> provost.record.v1.VerdictStep
-	54, // 28: provost.record.v1.Action.parameters:type_name -> provost.record.v1.Action.ParametersEntry
-	50, // 29: provost.record.v1.Erased.ranges:type_name -> provost.record.v1.EntryRange
-	45, // 30: provost.record.v1.Erased.verdicts:type_name -> provost.record.v1.ErasedVerdicts
-	50, // 31: provost.record.v1.Pruned.range:type_name -> provost.record.v1.EntryRange
-	32, // [32:32] is the sub-list for method output_type
-	32, // [32:32] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	21, // 20: provost.record.v1.Genesis.source:type_name -> provost.record.v1.Handover
+	24, // 21: provost.record.v1.Hooks.hooks:type_name -> provost.record.v1.Hook
+	27, // 22: provost.record.v1.Lost.counts:type_name -> provost.record.v1.LostCount
+	0,  // 23: provost.record.v1.LostCount.reason:type_name -> provost.record.v1.LossReason
+	32, // 24: provost.record.v1.WitnessState.answers:type_name -> provost.record.v1.WitnessAnswer
+	36, // 25: provost.record.v1.BundleActivation.policies:type_name -> provost.record.v1.ActivePolicy
+	43, // 26: provost.record.v1.Verdict.actions:type_name -> provost.record.v1.Action
+	39, // 27: provost.record.v1.Verdict.approval:type_name -> provost.record.v1.VerdictApproval
+	38, // 28: provost.record.v1.Verdict.steps:type_name -> provost.record.v1.VerdictStep
+	55, // 29: provost.record.v1.Action.parameters:type_name -> provost.record.v1.Action.ParametersEntry
+	51, // 30: provost.record.v1.Erased.ranges:type_name -> provost.record.v1.EntryRange
+	46, // 31: provost.record.v1.Erased.verdicts:type_name -> provost.record.v1.ErasedVerdicts
+	51, // 32: provost.record.v1.Pruned.range:type_name -> provost.record.v1.EntryRange
+	33, // [33:33] is the sub-list for method output_type
+	33, // [33:33] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_record_proto_init() }
@@ -6232,7 +6484,7 @@ func file_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_record_proto_rawDesc), len(file_record_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   54,
+			NumMessages:   55,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -46,7 +46,9 @@ func Text(c Class, m Message) string {
 	case *Dropped:
 		fmt.Fprintf(&b, "log %s with %d entries dropped (%s), asked for by %s; archive of %d bytes, SHA-256 %x", m.Origin, m.Size, Printable([]byte(m.Reason)), Printable([]byte(m.Requester)), m.ArchiveBytes, m.ArchiveSha256)
 	case *Epoch:
-		fmt.Fprintf(&b, "epoch %x (%s), QEMU pid %d", m.Epoch, m.Cause, m.QemuPid)
+		epochText(&b, m)
+	case *Handover:
+		handoverText(&b, m)
 	case *Enrolled:
 		verb := "enrolled"
 		if m.Resumed {

@@ -143,6 +143,10 @@ func New(cfg *Config, version string, log *slog.Logger) (_ *Daemon, err error) {
 		Store: d.store, Sessions: d.sessions, HostID: cfg.HostID, Software: "provostd " + version,
 		Activation: d.policies.activation, Log: log, ShardEntries: cfg.Shards.Entries, ShardAge: cfg.Shards.age,
 		Inspect: func(ctx context.Context, id domain.UUID) (virt.Snapshot, error) { return d.host.Inspect(ctx, id) },
+		Mark:    func(ctx context.Context, id domain.UUID, m *virt.Mark) error { return d.host.SetMark(ctx, id, m) },
+		Reverted: func(ctx context.Context, id domain.UUID) (*virt.Image, error) {
+			return d.host.CurrentSnapshot(ctx, id)
+		},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("build registry: %w", err)

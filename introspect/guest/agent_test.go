@@ -130,6 +130,11 @@ func (p *peer) greet(change func(*wire.Ident)) (wire.Hello, wire.Welcome) {
 	raw := p.next(wire.TypeHello)
 	h, err := wire.ParseHello(raw)
 	p.must(err)
+	for h.Epoch != p.dom.Epoch { // of before a change of the epoch
+		raw = p.next(wire.TypeHello)
+		h, err = wire.ParseHello(raw)
+		p.must(err)
+	}
 	id := wire.Ident{Version: wire.Version, AgentVersion: "test", Session: p.session, Epoch: h.Epoch, Nonce: h.Nonce}
 	copy(id.Key[:], p.key.Public().(ed25519.PublicKey))
 	if change != nil {

@@ -31,12 +31,22 @@ func (s *session) frame(ctx context.Context, d *Domain, body []byte) (*inflight,
 	if err != nil {
 		return s.refuseFrame(ctx, d, &f, &st, hash, record.ClassAgentSignatureInvalid, err.Error())
 	}
+	if st.Epoch != d.Epoch && !s.prog.carriedOver(&st, d) {
+		// Signed with the right key: memory that was taken back sends again what it
+		// had on its way, or was sent for an epoch that is over.
+		in, err := s.refuseFrame(ctx, d, &f, &st, hash, record.ClassAgentStale,
+			fmt.Sprintf("stale: frame %d names epoch %x, the current one is %x", st.Frame, st.Epoch, d.Epoch))
+		if in != nil {
+			in.stale = true
+		}
+		return in, err
+	}
 	switch s.prog.place(&st, hash, s.recent) {
 	case placeDuplicate:
 		s.cfg.Stats.Duplicates.Add(1)
 		return &inflight{ack: wire.Ack{Session: st.Session, Frame: st.Frame}}, nil
 	case placeFork:
-		return s.refuseFrame(ctx, d, &f, &st, hash, record.ClassAgentRefused,
+		return s.refuseFrame(ctx, d, &f, &st, hash, record.ClassAgentForked,
 			fmt.Sprintf("frame %d does not follow frame %d that is sealed: the key signs two histories", st.Frame, s.prog.Frame))
 	}
 	for i := range opened {
@@ -56,8 +66,6 @@ func (s *session) unfit(d *Domain, st *wire.Statement) string {
 		return fmt.Sprintf("frame %d names session %x, this one is %x", st.Frame, st.Session, s.prog.Session)
 	case len(st.Lanes) > 0 && s.prog.lanesWith(st) > maxSessionLanes:
 		return fmt.Sprintf("frame %d makes the session name more than %d lanes", st.Frame, maxSessionLanes)
-	case st.Epoch != d.Epoch && !s.prog.carriedOver(st, d):
-		return fmt.Sprintf("stale: frame %d names epoch %x, the current one is %x", st.Frame, st.Epoch, d.Epoch)
 	}
 	return ""
 }

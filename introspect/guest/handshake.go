@@ -52,17 +52,20 @@ func (s *session) handshake(ctx context.Context, l *link, d *Domain) (wire.Hello
 	}
 	if id.Version != wire.Version || id.Session == 0 || id.Epoch != hello.Epoch || id.Nonce != hello.Nonce {
 		err := fmt.Errorf("agent chose version %d and session %x, and names epoch %x and nonce %x: %w", id.Version, id.Session, id.Epoch, id.Nonce, record.ErrReject)
-		return hello, s.refuse(ctx, l, d, err.Error(), raw, err)
+		return hello, s.refuse(ctx, l, d, record.ClassAgentRefused, err.Error(), raw, err)
 	}
 	if id.Session == s.prog.Session && !bytes.Equal(id.Key[:], s.prog.Key) {
 		err := fmt.Errorf("session %x is known with another key: %w", id.Session, record.ErrReject)
-		return hello, s.refuse(ctx, l, d, err.Error(), raw, err)
+		return hello, s.refuse(ctx, l, d, record.ClassAgentRefused, err.Error(), raw, err)
 	}
 	if s.prog.behind(&id) && id.Epoch == s.prog.Epoch {
 		s.cfg.Stats.Rollbacks.Add(1)
+		// Refused until the registry has opened another epoch: then it is memory
+		// that was taken back, and the agent goes on.
+		s.wentBack.Store(&hello.Epoch)
 		err := fmt.Errorf("agent is at frame %d, frame %d of this session and epoch is sealed: its memory was copied or restored unseen: %w",
 			id.Frame, s.prog.Frame, record.ErrReject)
-		return hello, s.refuse(ctx, l, d, err.Error(), raw, err)
+		return hello, s.refuse(ctx, l, d, record.ClassAgentForked, err.Error(), raw, err)
 	}
 	if err := s.enroll(ctx, d, &id, transcript, body, raw); err != nil {
 		return hello, err
@@ -150,10 +153,16 @@ func (s *session) enroll(ctx context.Context, d *Domain, id *wire.Ident, transcr
 	if !resumed {
 		m.RetiredKey = s.prog.Key
 		next.begin(id)
+		found, err := s.provenance(d, id, &next)
+		if err != nil {
+			return err
+		}
+		entries = append(entries, found...)
 	} else if s.prog.behind(id) {
-		e, err := s.cfg.Store.Draft(record.OriginHost, record.ClassAgentRollback, &record.AgentState{
+		e, err := s.cfg.Store.Draft(record.OriginHost, record.ClassAgentRewound, &record.AgentState{
 			Session: id.Session, Frame: id.Frame, Count: s.prog.Frame - min(id.Frame, s.prog.Frame),
-			Reason: fmt.Sprintf("restored memory: the agent goes on from frame %d in a new epoch, frame %d was sealed", id.Frame, s.prog.Frame),
+			Reason:       fmt.Sprintf("restored memory: the agent goes on from frame %d in a new epoch, frame %d was sealed", id.Frame, s.prog.Frame),
+			ClaimedIndex: id.AckedIndex, ClaimedHash: id.AckedHash[:],
 		})
 		if err != nil {
 			return fmt.Errorf("seal restored memory: %w", err)
@@ -183,8 +192,8 @@ func (s *session) rollback(d *Domain, id *wire.Ident) ([]chain.Entry, error) {
 	if id.AckedFrame == 0 || id.AckedHash.IsZero() {
 		return nil, nil
 	}
-	if s.inEarlierShard(d, id) {
-		return nil, nil
+	if s.inEarlierShard(d, id) || s.prog.arrivedWith(id) || s.arrives(d, id) {
+		return nil, nil // of a log that this host cannot hold it against: see provenance
 	}
 	reason := ""
 	if leaf, err := d.Log.LeafHash(id.AckedIndex); err != nil {
@@ -245,8 +254,8 @@ func progressKey(d *Domain) string { return ProgressKey(d.Log) }
 func ProgressKey(l *chain.Log) string { return "agent/" + l.Origin() }
 
 // refuse seals why an agent is turned away, and tells it.
-func (s *session) refuse(ctx context.Context, l *link, d *Domain, reason string, evidence []byte, cause error) error {
-	err := s.sealMisbehaviour(ctx, d, record.ClassAgentRefused, "handshake: "+reason, evidence, cause)
+func (s *session) refuse(ctx context.Context, l *link, d *Domain, c record.Class, reason string, evidence []byte, cause error) error {
+	err := s.sealMisbehaviour(ctx, d, c, "handshake: "+reason, evidence, cause)
 	w := wire.Welcome{Refused: true, Reason: reason}
 	// The refusal is sealed whether or not the agent hears of it.
 	_ = l.write(wire.TypeWelcome, w.AppendBinary(nil))

@@ -29,6 +29,9 @@ type progress struct {
 	// Stopped says that the session has answered a stop of the host. Another
 	// session, or another epoch, owes signs of life again.
 	Stopped *stopMark `json:"stopped,omitempty"`
+	// Arrived is the acknowledgement of another log that the session came with.
+	ArrivedIndex uint64      `json:"arrived_index,omitempty"`
+	ArrivedHash  record.Hash `json:"arrived_hash,omitzero"`
 }
 
 // stopMark is an authorised stop that the agent has begun. It is never changed.

@@ -29,6 +29,9 @@ type session struct {
 	ended  chan struct{}          // closed when serve has returned
 	alive  aliveness
 	orders orders
+	owners *owners // of all sessions
+	// wentBack is the epoch in which the agent was found behind its own frames.
+	wentBack atomic.Pointer[[16]byte]
 
 	prog   progress
 	recent map[uint64]record.Hash // newest frames of the session, by number
@@ -192,6 +195,7 @@ func cancel2(cancel context.CancelCauseFunc, l *link, err error) {
 type inflight struct {
 	pending *chain.Pending
 	ack     wire.Ack
+	stale   bool // refused because memory was taken back, which is no offence
 }
 
 // acknowledge answers frames in order, each after it is durable (invariant I7).
@@ -258,7 +262,7 @@ const envelopeCost = 64
 
 // read takes the agent's messages until the connection or the agent fails.
 func (s *session) read(ctx context.Context, l *link, d *Domain, pending chan<- *inflight) error {
-	refusals := 0
+	refusals, stale := 0, 0
 	for {
 		e, err := l.in.Read()
 		if errors.Is(err, wire.ErrGarbage) {
@@ -289,10 +293,14 @@ func (s *session) read(ctx context.Context, l *link, d *Domain, pending chan<- *
 			case <-ctx.Done():
 				return errors.Join(context.Cause(ctx), in.wait(ctx))
 			}
-			if in.ack.Refused {
-				if refusals++; refusals > s.cfg.MaxRefusals {
-					return fmt.Errorf("read channel: %d frames refused: %w", refusals, record.ErrReject)
-				}
+			switch {
+			case in.stale: // an honest agent has no more of them than one window
+				stale++
+			case in.ack.Refused:
+				refusals++
+			}
+			if refusals > s.cfg.MaxRefusals || stale > wire.WindowFrames {
+				return fmt.Errorf("read channel: %d frames refused, %d of an earlier epoch: %w", refusals, stale, record.ErrReject)
 			}
 		case wire.TypeHeartbeat:
 			h, err := wire.ParseHeartbeat(e.Body)

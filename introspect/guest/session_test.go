@@ -8,6 +8,7 @@ import (
 
 	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/guestagent/wire"
+	"github.com/provostd/provost/introspect/domain"
 )
 
 func reasonOf(t *testing.T, payload []byte) string {
@@ -127,12 +128,12 @@ func TestHostileFrames(t *testing.T) {
 	}{
 		{"another domain", record.ClassAgentRefused, "names domain", func(_ *wire.Frame, s *wire.Statement) { s.Domain[0]++ }, nil},
 		{"another session", record.ClassAgentRefused, "names session", func(_ *wire.Frame, s *wire.Statement) { s.Session++ }, nil},
-		{"another epoch", record.ClassAgentRefused, "stale", func(_ *wire.Frame, s *wire.Statement) { s.Epoch[3]++ }, nil},
+		{"another epoch", record.ClassAgentStale, "stale", func(_ *wire.Frame, s *wire.Statement) { s.Epoch[3]++ }, nil},
 		{"wrong root", record.ClassAgentSignatureInvalid, "root", func(_ *wire.Frame, s *wire.Statement) { s.Root[0]++ }, nil},
 		{"wrong signature", record.ClassAgentSignatureInvalid, "signature", nil, func(f *wire.Frame) { f.Signature[5]++ }},
 		{"swapped payload", record.ClassAgentSignatureInvalid, "root", nil, func(f *wire.Frame) { f.Records[0].Payload = f.Records[1].Payload }},
 		{"forged verdict", record.ClassAgentSignatureInvalid, "no guest may write", nil, func(f *wire.Frame) { f.Records[1].Header.Class = record.ClassPolicyVerdict }},
-		{"another history", record.ClassAgentRefused, "two histories", func(_ *wire.Frame, s *wire.Statement) { s.Prev[0]++ }, nil},
+		{"another history", record.ClassAgentForked, "two histories", func(_ *wire.Frame, s *wire.Statement) { s.Prev[0]++ }, nil},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -226,9 +227,101 @@ func TestCopiedMemory(t *testing.T) {
 	p.send(f1)
 	p.send(b.frame(2, wire.FrameHash(f1.Statement), 1, 1, nil))
 	p.conn.Close()
-	_, w := b.accept().greet(func(id *wire.Ident) { id.Frame, id.FrameHash = 1, wire.FrameHash(f1.Statement) })
+	back := func(id *wire.Ident) { id.Frame, id.FrameHash = 1, wire.FrameHash(f1.Statement) }
+	_, w := b.accept().greet(back)
 	if !w.Refused || !strings.Contains(w.Reason, "copied or restored") {
 		t.Errorf("welcome %+v", w)
+	}
+	if n := len(b.sealed()[record.ClassAgentForked]); n != 1 {
+		t.Errorf("%d alarms are sealed, want 1", n)
+	}
+	if s := b.sessions.Status(); len(s) != 1 || s[0].WentBack != b.dom.Epoch {
+		t.Fatalf("the status does not say that memory went back: %+v", s)
+	}
+	d := b.dom // what the registry makes of it
+	d.ParentEpoch, d.Epoch = d.Epoch, [16]byte{2}
+	b.sessions.Set(&d)
+	b.dom = d
+	for { // connections that were refused before may still be answered
+		if _, w := b.accept().greet(back); !w.Refused {
+			break
+		}
+	}
+	if n := len(b.sealed()[record.ClassAgentRewound]); n != 1 {
+		t.Errorf("%d rewound agents are sealed, want 1", n)
+	}
+}
+
+// TestArrivedMemory follows an agent that comes with frames of another log behind it:
+// its session goes on here, and what it says of the other log is sealed.
+func TestArrivedMemory(t *testing.T) {
+	b := newBench(t, nil)
+	p := b.accept()
+	source := [16]byte{9}
+	d := b.dom
+	d.ParentEpoch, d.Epoch, d.From = source, [16]byte{2}, "other.host/vm/"+d.UUID.String()+"/3/1"
+	b.sessions.Set(&d)
+	b.dom = d
+	acked := func(id *wire.Ident) {
+		id.Frame, id.AckedFrame, id.AckedIndex, id.AckedHash = 8, 7, 4711, record.Hash{1}
+	}
+	if _, w := p.greet(acked); w.Refused {
+		t.Fatalf("refused: %s", w.Reason)
+	}
+	p.conn.Close()
+	p = b.accept() // before anything is acknowledged here
+	h, w := p.greet(acked)
+	if w.Refused || h.LastFrame != 7 || h.LastSession != b.session {
+		t.Fatalf("the second hello knows session %x frame %d, welcome %+v", h.LastSession, h.LastFrame, w)
+	}
+	f8 := b.frame(8, record.Hash{5}, 100, 2, func(_ *wire.Frame, s *wire.Statement) { s.Epoch = source })
+	if a := p.send(f8); a.Refused {
+		t.Fatalf("the frame that was on its way is refused: %s", a.Reason)
+	}
+	if a := p.send(b.frame(9, wire.FrameHash(f8.Statement), 102, 1, nil)); a.Refused {
+		t.Fatalf("the next frame is refused: %s", a.Reason)
+	}
+	got := b.sealed()
+	for c, want := range map[record.Class]int{record.ClassAgentArrived: 1, record.ClassAgentRollback: 0, record.ClassAgentSequenceGap: 0, record.ClassProcessExec: 3} {
+		if len(got[c]) != want {
+			t.Errorf("%d entries of %s, want %d", len(got[c]), c, want)
+		}
+	}
+	m, err := got[record.ClassAgentArrived][0].Decode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a := m.(*record.Handover); a.Origin != d.From || a.Index != 4711 || a.Frame != 7 || string(a.Epoch) != string(source[:]) {
+		t.Errorf("sealed as %v", a)
+	}
+	if a := p.send(b.frame(8, record.Hash{5}, 100, 2, func(_ *wire.Frame, s *wire.Statement) { s.Epoch = source; s.Time = 1 })); !a.Refused {
+		t.Error("another frame of the epoch before is taken")
+	}
+	if n := len(b.sealed()[record.ClassAgentStale]); n != 1 {
+		t.Errorf("%d stale frames are sealed, want 1", n)
+	}
+}
+
+// TestCopiedKey shows one domain's agent with the key of another's.
+func TestCopiedKey(t *testing.T) {
+	o := &owners{keys: map[[32]byte]domain.UUID{}}
+	a, b := domain.UUID{1}, domain.UUID{2}
+	first, second := [32]byte{1}, [32]byte{2}
+	if _, ok := o.claim(first, nil, a); !ok {
+		t.Error("a new key is another's")
+	}
+	if other, ok := o.claim(first, nil, b); ok || other != a {
+		t.Error("the key of another domain is taken")
+	}
+	if _, ok := o.claim(second, first[:], a); !ok || len(o.keys) != 1 {
+		t.Errorf("%d keys behind a new one, want 1", len(o.keys))
+	}
+	bench := newBench(t, nil)
+	p := bench.accept()
+	bench.sessions.owners.claim([32]byte(bench.key.Public().(ed25519.PublicKey)), nil, a)
+	p.greet(nil)
+	if n := len(bench.sealed()[record.ClassAgentCloned]); n != 1 {
+		t.Errorf("%d copied keys are sealed, want 1", n)
 	}
 }
 
@@ -251,8 +344,8 @@ func TestRestoredMemory(t *testing.T) {
 		t.Errorf("first frame behind the restore refused: %s", a.Reason)
 	}
 	got := b.sealed()
-	if len(got[record.ClassAgentRollback]) != 1 || len(got[record.ClassAgentSequenceGap]) != 0 {
-		t.Errorf("%d rollbacks and %d gaps are sealed, want 1 and 0", len(got[record.ClassAgentRollback]), len(got[record.ClassAgentSequenceGap]))
+	if len(got[record.ClassAgentRewound]) != 1 || len(got[record.ClassAgentSequenceGap]) != 0 {
+		t.Errorf("%d rewound agents and %d gaps are sealed, want 1 and 0", len(got[record.ClassAgentRewound]), len(got[record.ClassAgentSequenceGap]))
 	}
 }
 

@@ -88,14 +88,17 @@ func (c *Config) defaults() {
 // Domain is what a session must know of a running domain. It is replaced
 // whole, never changed.
 type Domain struct {
-	UUID         domain.UUID
-	Name         string
-	Socket       string // from the live XML
-	QEMU         QEMU
-	Log          *chain.Log
-	Incarnation  uint64
-	Epoch        [16]byte
-	ParentEpoch  [16]byte
+	UUID        domain.UUID
+	Name        string
+	Socket      string // from the live XML
+	QEMU        QEMU
+	Log         *chain.Log
+	Incarnation uint64
+	Epoch       [16]byte
+	ParentEpoch [16]byte
+	// From is the log that the memory of the parent epoch was sealed in, where it is
+	// not of this incarnation: the agent's session goes on from there.
+	From         string
 	GenerationID [16]byte
 	Paused       bool
 }
@@ -113,6 +116,9 @@ type Status struct {
 	Session uint64
 	Frame   uint64
 	Silent  bool
+	// WentBack is the epoch in which the agent's memory was found to be an earlier one
+	// of its own, though nothing says that it was taken back. Zero: in none.
+	WentBack [16]byte
 }
 
 // Sessions runs one session for each domain it is told of. Its methods may be
@@ -124,6 +130,7 @@ type Sessions struct {
 	running map[domain.UUID]*running
 	ctx     context.Context // set by Run; nil before and after
 	failed  chan error      // cap 1: the first failure of the ledger
+	owners  *owners         // set by Run
 	wg      sync.WaitGroup
 }
 
@@ -144,13 +151,16 @@ func New(cfg Config) *Sessions {
 func (s *Sessions) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	known, err := readOwners(s.cfg.Store)
+	if err != nil {
+		return err
+	}
 	s.mu.Lock()
-	s.ctx = ctx
+	s.ctx, s.owners = ctx, known
 	for _, r := range s.running {
 		s.start(r)
 	}
 	s.mu.Unlock()
-	var err error
 	select {
 	case <-ctx.Done():
 	case err = <-s.failed:
@@ -216,6 +226,7 @@ func (s *Sessions) newSession(d *Domain) *session {
 func (s *Sessions) start(r *running) {
 	ctx, cancel := context.WithCancel(s.ctx)
 	r.stop, r.done = cancel, make(chan struct{})
+	r.session.owners = s.owners
 	s.wg.Go(func() {
 		defer close(r.done)
 		var wg sync.WaitGroup
@@ -256,6 +267,9 @@ func (s *Sessions) Status() []Status {
 	for _, r := range s.running {
 		st := *r.session.status.Load()
 		st.Silent = r.session.alive.isSilent()
+		if e := r.session.wentBack.Load(); e != nil {
+			st.WentBack = *e
+		}
 		if r.session.alive.isStopped() {
 			st.State = "stopped"
 		}

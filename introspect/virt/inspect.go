@@ -103,6 +103,10 @@ func (h *Host) inspect(dom *libvirt.Domain) (Snapshot, error) {
 		if def.GenID != nil {
 			s.GenerationID = def.GenID.Value
 		}
+		if active {
+			s.Mark, err = parseMark(&def)
+			note("marker of the epoch", err)
+		}
 		ch := findChannel(&def)
 		s.Enrolled = ch != nil
 		if active && ch != nil {

@@ -121,8 +121,10 @@ type Snapshot struct {
 	Enrolled bool
 	// GenerationID is the live VM generation id, empty if there is none.
 	GenerationID string
-	Disks        []Disk
-	Errors       []string
+	// Mark is the marker in the live metadata, nil if there is none.
+	Mark   *Mark
+	Disks  []Disk
+	Errors []string
 }
 
 // Known is the part of a snapshot that is remembered.

@@ -47,6 +47,9 @@ var subjects = []record.Class{
 	record.ClassAgentTamper, record.ClassAgentStopped, record.ClassAgentCommand, record.ClassAgentResult,
 	record.ClassAgentAggregating,
 
+	record.ClassVMHandover, record.ClassVMFork, record.ClassAgentRewound, record.ClassAgentForked,
+	record.ClassAgentStale, record.ClassAgentCloned, record.ClassAgentArrived,
+
 	record.ClassPolicyVerdict, record.ClassPolicyOutcome, record.ClassPolicyLoaded, record.ClassPolicyError,
 	record.ClassPolicyMismatch,
 	record.ClassPolicyExceptionExpired,
@@ -165,13 +168,13 @@ var (
 	setKernel  = group(record.ClassKernelBPF)
 	setAuth    = group(record.ClassAuthLogin)
 	setVM      = group(record.ClassVMDefine)
-	setDomain  = setVM.Minus(SetOf(record.ClassVMEpoch, record.ClassVMGap))
+	setDomain  = setVM.Minus(SetOf(record.ClassVMEpoch, record.ClassVMGap, record.ClassVMHandover))
 	setAgent   = group(record.ClassAgentEnrolled)
 	// what the agent itself observes, as it does a process or a file
 	setSelf    = SetOf(record.ClassAgentTamper, record.ClassAgentAggregating)
 	setCommand = SetOf(record.ClassAgentCommand, record.ClassAgentResult)
 	setFinding = setAgent.Minus(setSelf.Union(setCommand, SetOf(record.ClassAgentEnrolled, record.ClassAgentFrame,
-		record.ClassAgentDropped, record.ClassAgentHooks, record.ClassAgentStopped)))
+		record.ClassAgentDropped, record.ClassAgentHooks, record.ClassAgentStopped, record.ClassAgentArrived)))
 	setPolicy  = group(record.ClassPolicyVerdict)
 	setVerdict = SetOf(record.ClassPolicyVerdict, record.ClassPolicyError, record.ClassPolicyExceptionExpired, record.ClassPolicyMismatch)
 

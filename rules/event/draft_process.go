@@ -79,6 +79,8 @@ func (d *Draft) reason() *string {
 		return &p.Detail
 	case *record.Epoch:
 		return &p.Cause
+	case *record.Handover:
+		return &p.What
 	case *record.Gap:
 		return &p.Cause
 	case *record.Genesis:

@@ -69,6 +69,8 @@ func (e *Event) Load(leaf *record.Leaf, payload record.Message, vm *VM) error {
 	case *record.Epoch:
 		e.SetString(EventReason, p.Cause)
 		e.signed(LibvirtDomainID, p.LibvirtId)
+	case *record.Handover:
+		e.SetString(EventReason, p.What)
 	case *record.Gap:
 		e.SetString(EventReason, p.Cause)
 		e.signed(GapSeconds, (p.To-p.From)/1e9)

@@ -7,7 +7,7 @@ policy "agent_silenced" {
   attack      = ["T1562.001"]
   mode        = "enforce"
 
-  on        = ["agent.heartbeat_lost", "agent.sequence_gap", "agent.signature_invalid", "agent.rollback"]
+  on        = ["agent.heartbeat_lost", "agent.sequence_gap", "agent.signature_invalid", "agent.rollback", "agent.forked", "agent.cloned"]
   condition = event.origin == "host" && !contains(["shutoff", "crashed", "paused"], vm.state)
 
   cooldown {

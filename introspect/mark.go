@@ -1,0 +1,153 @@
+package introspect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/provostd/provost/chain/record"
+	"github.com/provostd/provost/introspect/domain"
+	"github.com/provostd/provost/introspect/virt"
+)
+
+const (
+	// markTimeout bounds one attempt to mark a domain: it waits for the domain's job,
+	// which a migration may hold for long.
+	markTimeout = 3 * time.Second
+	markPause   = 3 * time.Second // between rounds, and behind the first failure
+	markMax     = 5 * time.Minute // the longest pause behind failures
+)
+
+// marking is what became of the marker of a domain's epoch.
+type marking struct {
+	epoch  epochID
+	done   bool
+	failed int       // attempts
+	next   time.Time // attempt
+}
+
+// markEpochs writes the marker of each new epoch into the metadata of its domain, until
+// ctx ends or the ledger fails. It is no part of what is sealed: until it has come
+// about, a save or a migration leaves without it, and the next epoch's parent is
+// presumed.
+func (r *Registry) markEpochs(ctx context.Context) error {
+	if r.cfg.Mark == nil {
+		return nil
+	}
+	tick := time.NewTicker(markPause)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		case <-r.kick:
+		}
+		for _, m := range r.unmarked() {
+			if err := r.mark(ctx, m); err != nil && ctx.Err() == nil {
+				return fmt.Errorf("mark domain %s: %w", m.Name, err)
+			}
+		}
+	}
+}
+
+// unmarked returns the machines whose marker is due.
+func (r *Registry) unmarked() []*machine {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.cfg.Now()
+	var due []*machine
+	for id, m := range r.machines {
+		if m.Ended || m.QEMU.Pid == 0 || m.Epoch == (epochID{}) || !r.hearing {
+			delete(r.marks, id)
+			continue
+		}
+		if k := r.marks[id]; k.epoch != m.Epoch || !k.done && !now.Before(k.next) {
+			due = append(due, m)
+		}
+	}
+	return due
+}
+
+// mark writes one marker. Only a failure of the ledger is an error.
+func (r *Registry) mark(ctx context.Context, m *machine) error {
+	leaf, err := m.epochLeaf()
+	if err != nil {
+		if errors.Is(err, record.ErrReject) || m.log.Gone() != nil {
+			return nil // it goes on in another shard meanwhile
+		}
+		return err
+	}
+	c, ok := m.log.Checkpoint()
+	if !ok || c.Size <= leaf.Index {
+		if err := r.store.CheckpointNow(ctx, m.log); err != nil {
+			return err
+		}
+		c, _ = m.log.Checkpoint()
+	}
+	k := virt.Mark{Origin: leaf.Origin, Epoch: m.Epoch, Index: leaf.Index, Hash: record.Hash(leaf.hash()), Note: c.Note}
+	limited, cancel := context.WithTimeout(ctx, markTimeout)
+	defer cancel()
+	err = r.cfg.Mark(limited, m.UUID, &k)
+	if errors.Is(err, record.ErrFatal) {
+		return err
+	}
+	if err != nil {
+		r.log.DebugContext(ctx, "an epoch could not be marked, trying on", "domain", m.Name, "error", err)
+	}
+	r.marked(m.UUID, m.Epoch, err)
+	return nil
+}
+
+func (r *Registry) marked(id domain.UUID, epoch epochID, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	k := r.marks[id]
+	if k.epoch != epoch {
+		k = marking{epoch: epoch}
+	}
+	if k.done = err == nil; !k.done {
+		k.next = r.cfg.Now().Add(min(markPause<<min(k.failed, 10), markMax))
+		k.failed++
+	}
+	r.marks[id] = k
+}
+
+// noteMark takes over what a snapshot shows of the marker: after a restart of the
+// daemon it is there already.
+func (r *Registry) noteMark(m *machine, s *virt.Snapshot) {
+	if s != nil && s.Mark != nil && s.Mark.Epoch == m.Epoch && m.Epoch != (epochID{}) && s.Mark.Origin == m.log.Origin() {
+		r.marked(m.UUID, m.Epoch, nil)
+		return
+	}
+	select {
+	case r.kick <- struct{}{}:
+	default: // it will look anyway
+	}
+}
+
+// wentBack opens an epoch where an agent's memory was found to be an earlier one of its
+// own and libvirt has told of nothing: until then its agent is refused. The finding
+// stands in the log already.
+func (r *Registry) wentBack(ctx context.Context) error {
+	for _, s := range r.sessions.Status() {
+		m := r.get(s.UUID)
+		if m == nil || m.Ended || s.WentBack == [16]byte{} || m.Epoch != epochID(s.WentBack) {
+			continue
+		}
+		r.observing.Lock()
+		err := r.observeDomain(ctx, &virt.Observation{
+			Kind: virt.KindNotice, Type: record.ClassVMChange.String(), Word: wordWentBack, Reason: "the agent's memory is an earlier one",
+			Event: -1, Detail: -1, Domain: domain.Domain{UUID: m.UUID, Name: m.Name, ID: m.LibvirtID, State: m.State}, Time: r.cfg.Now(),
+		}, record.OriginHost)
+		r.observing.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wordWentBack is the word of an observation that no source makes but wentBack.
+const wordWentBack = "went-back"
