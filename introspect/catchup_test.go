@@ -69,8 +69,8 @@ func TestCatchUp(t *testing.T) {
 	for name, st := range map[string]*judged{"middle": middle, "older": older} {
 		engine := whole.engine
 		if name == "older" {
-			if err := older.UnmarshalBinary([]byte("PVRS\x03")); err == nil {
-				t.Fatal("a state of version 3 was read")
+			if err := older.UnmarshalBinary([]byte("PVRS\x7f")); err == nil {
+				t.Fatal("a state of an unknown version was read")
 			}
 			st.engine = engine // as the row of the activation says
 		}
@@ -116,7 +116,7 @@ func TestStateOfAnotherVersion(t *testing.T) {
 		t.Fatal(err)
 	}
 	l, _ = s.LogByOrigin(origin)
-	if err := f.SaveWith(ctx, f.Position(), nil, []chain.MetaWrite{{Key: StateKey(l.ID()), Value: []byte("PVRS\x03")}}); err != nil {
+	if err := f.SaveWith(ctx, f.Position(), nil, []chain.MetaWrite{{Key: StateKey(l.ID()), Value: []byte("PVRS\x7f")}}); err != nil {
 		t.Fatal(err)
 	}
 	f.Close()

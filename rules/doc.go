@@ -40,11 +40,10 @@
 // A State belongs to one VM log and to one goroutine at a time. It holds what
 // the log said about the domain, the windows, and the cooldowns, at most MaxKeys of
 // them: beyond that the one longest not used is given up, which is reported. Its
-// saved form, version 2 (version 1, which lacks wall time, exceptions, windows and
-// approvals, is read, too), all integers big-endian, strings and lists preceded by
+// saved form, version 3, all integers big-endian, strings and lists preceded by
 // a length of 4 bytes, flags one byte:
 //
-//	magic and version "PVRS" 0x02
+//	magic and version "PVRS" 0x03
 //	next leaf index     8 bytes
 //	host monotone time  8 bytes
 //	host wall time      8 bytes, the newest sealed
@@ -77,8 +76,8 @@
 //	    newest event: host monotone time, index   8 bytes each
 //	    events of a first step in a row           8 bytes
 //	    counted         list, oldest first: host monotone time 8, index 8, value 16
-//	    sequence        list, by number of steps done less one, each:
-//	      any              flag; if so:
+//	    sequence        list, by number of steps done less one, each a list of attempts,
+//	                    those that got there first first, each:
 //	      first event: host monotone time   8 bytes
 //	      events of the next step so far    8 bytes
 //	      values           list: number 8, as a number 8, string
@@ -97,6 +96,9 @@
 //	  1 and the verdict's index (8) and leaf hash (32), or 0: not sealed yet
 //	ids of approvals that were revoked and not loaded, list of strings, oldest first;
 //	left out where there are none
+//
+// Version 2, which has a flag and at most one attempt in place of each list of attempts,
+// and version 1, which lacks wall time, exceptions, windows and approvals, are read, too.
 //
 // # Approvals
 //

@@ -175,10 +175,13 @@ func (j *judgement) reportLost() {
 }
 
 func (j *judgement) lost(p *policy.Policy, t *table) *record.Verdict {
-	what := "what it counts may begin anew, so a match may be missed"
-	if t.seen {
+	things, held, what := "key(s)", "", "what it counts may begin anew, so a match may be missed"
+	switch {
+	case t.seen:
 		what = "what was seen before may look new"
+	case p.Sequence != nil && t == j.state.windows[p.Number].main:
+		things, held = "key(s) or attempt(s)", fmt.Sprintf(", %d attempts of a key that wait for one step,", MaxAttempts)
 	}
-	return j.failure(p, fmt.Sprintf("state overflow: %d key(s) of policy %s were given up, because of one VM it may hold %d keys and %d bytes, and all policies together %d bytes; %s",
-		t.givenUp, p.Name, t.limit, t.limit*keyBytes, MaxWindowBytes, what))
+	return j.failure(p, fmt.Sprintf("state overflow: %d %s of policy %s were given up, because of one VM it may hold %d keys%s and %d bytes, and all policies together %d bytes; %s",
+		t.givenUp, things, p.Name, t.limit, held, t.limit*keyBytes, MaxWindowBytes, what))
 }

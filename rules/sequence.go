@@ -62,38 +62,24 @@ const (
 	stepExcused // it would be, but for an exception or an approval
 )
 
-// at returns how far a key has come when step i looks for the next event, or
-// nil where the steps before it are not done, or too old. What is too old stays until its
-// slot goes: whether it was looked for must not change what the slot is accounted for.
-func (s *slot) at(i int, now int64, q *policy.Sequence) *progress {
-	if s == nil || i-1 >= len(s.steps) {
-		return nil
-	}
-	g := &s.steps[i-1]
-	if !g.live || g.start <= now-int64(q.Within) {
-		return nil
-	}
-	return g
-}
-
+// step has step i judge an event: the first begins an attempt, the others take every
+// attempt of their key a step further for which they hold.
 func (j *judgement) step(p *policy.Policy, mode policy.Mode, i int, ev *event.Event) stepResult {
+	if i == 0 {
+		return j.begin(p, mode, ev)
+	}
 	q, st := p.Sequence, j.state
 	step, t := q.Steps[i], st.windows[p.Number].main
-	var g *progress
-	var k key
-	if i > 0 {
-		k = hashKey('s', step.By, ev)
-		if g = t.find(k).at(i, st.mono, q); g == nil {
-			return stepNone
+	k := hashKey('s', step.By, ev)
+	var took attempts
+	if s := t.find(k); s != nil && len(s.steps) > 0 {
+		for n := range s.steps[i-1] {
+			if g := &s.steps[i-1][n]; g.within(st.mono, q) && j.holds(p, mode, step, g, ev) {
+				took |= 1 << n
+			}
 		}
 	}
-	j.lendProgress(p, g, ev)
-	j.asked(p, PartStep, step.Name, step.Condition, ev)
-	ok, err := step.Condition.Eval(ev)
-	if err != nil {
-		ok = j.undecided(p, mode, "step "+step.Name+": "+err.Error())
-	}
-	if !ok {
+	if took == 0 {
 		return stepNone
 	}
 	values, problem := capture(p, i, ev)
@@ -101,69 +87,144 @@ func (j *judgement) step(p *policy.Policy, mode policy.Mode, i int, ev *event.Ev
 		j.fail(p, mode, problem)
 		return stepNone
 	}
-	if i == 0 {
-		k = hashKey('s', step.By, ev)
-	}
 	s := t.take(k, st.mono, j.leaf.Index)
-	next := j.advance(s, g, q, i)
-	if next == nil {
-		st.keep(t, s)
-		return stepTaken
-	}
-	next.values = append(next.values, values...)
+	result := stepTaken
 	if i == len(q.Steps)-1 {
-		j.lendProgress(p, next, ev)
-		if j.excused(p, mode, ev) {
-			// No match, so it uses nothing up: a guest could else have what is excused
-			// stand before what is not.
-			g.taken = step.Count - 1
-			st.keep(t, s)
-			return stepExcused
+		result = j.end(p, mode, s, took, values, ev)
+	} else {
+		for n := range took.each() {
+			if g := &s.steps[i-1][n]; j.count1(g, step) {
+				j.reach(p, t, s, i, g.and(doneStep{j.leaf.Index, step.Count}, values))
+				g.taken = 0
+			}
 		}
-		j.complete = *next
+	}
+	if s.idle() {
 		st.drop(t, s)
-		return stepLast
+	} else {
+		st.keep(t, s)
 	}
-	if s.steps == nil {
-		s.steps = make([]progress, len(q.Steps)-1)
-	}
-	s.steps[i] = *next // the newest wins
-	st.keep(t, s)
-	return stepTaken
+	return result
 }
 
-// advance adds an event to step i and returns what is reached when the step is
-// done, or nil.
-func (j *judgement) advance(s *slot, g *progress, q *policy.Sequence, i int) *progress {
-	need, now := q.Steps[i].Count, j.state.mono
-	if i > 0 {
-		g.taken++
-		if g.taken < need {
-			return nil
-		}
-		next := &progress{live: true, start: g.start, values: slices.Clone(g.values)}
-		next.done = append(slices.Clone(g.done), doneStep{j.leaf.Index, g.taken})
-		g.taken = 0
-		return next
+// holds asks a step's condition, with the values of an attempt.
+func (j *judgement) holds(p *policy.Policy, mode policy.Mode, step *policy.Step, g *progress, ev *event.Event) bool {
+	j.lendProgress(p, g, ev)
+	j.asked(p, PartStep, step.Name, step.Condition, ev)
+	ok, err := step.Condition.Eval(ev)
+	if err != nil {
+		return j.undecided(p, mode, "step "+step.Name+": "+err.Error())
 	}
-	next := &progress{live: true, start: now}
-	count := uint64(1)
-	if need > 1 {
+	return ok
+}
+
+// count1 adds an event to the step that an attempt waits for, and reports whether that
+// is done.
+func (j *judgement) count1(g *progress, step *policy.Step) bool {
+	g.taken++
+	return g.taken >= step.Count
+}
+
+// begin has the first step judge an event.
+func (j *judgement) begin(p *policy.Policy, mode policy.Mode, ev *event.Event) stepResult {
+	q, st := p.Sequence, j.state
+	step, t := q.Steps[0], st.windows[p.Number].main
+	if !j.holds(p, mode, step, nil, ev) {
+		return stepNone
+	}
+	values, problem := capture(p, 0, ev)
+	if problem != "" {
+		j.fail(p, mode, problem)
+		return stepNone
+	}
+	s := t.take(hashKey('s', step.By, ev), st.mono, j.leaf.Index)
+	start, count := st.mono, uint64(1)
+	done := step.Count == 1
+	if !done {
 		// Of the first step the newest events count: those before slide out.
-		s.ring.expire(now - int64(q.Within))
+		s.ring.expire(st.mono - int64(q.Within))
 		if s.ring.n == 0 {
 			s.run = 0
 		}
 		s.run++
-		s.ring.push(instant{mono: now, index: j.leaf.Index})
-		if uint64(s.ring.n) < need {
-			return nil
+		s.ring.push(instant{mono: st.mono, index: j.leaf.Index})
+		if done = uint64(s.ring.n) >= step.Count; done {
+			start, count = s.ring.at(0).mono, s.run
+			s.ring.pop()
 		}
-		next.start, count = s.ring.at(0).mono, s.run
-		s.ring.pop()
 	}
-	next.done = []doneStep{{j.leaf.Index, count}}
-	return next
+	if done {
+		j.reach(p, t, s, 0, progress{start: start, values: values, done: []doneStep{{j.leaf.Index, count}}})
+	}
+	st.keep(t, s)
+	return stepTaken
+}
+
+// reach adds an attempt that has done step i, and waits for the next. One of which
+// everything to come would be the same, but that it ends sooner, makes room for it; where
+// there are too many all the same, the one that was there first is given up, which is told.
+func (j *judgement) reach(p *policy.Policy, t *table, s *slot, i int, g progress) {
+	q := p.Sequence
+	if s.steps == nil {
+		s.steps = make([][]progress, len(q.Steps)-1)
+	}
+	all := slices.DeleteFunc(s.steps[i], func(o progress) bool {
+		return !o.within(j.state.mono, q) || o.start <= g.start && o.like(&g, p)
+	})
+	if !slices.ContainsFunc(all, func(o progress) bool { return o.like(&g, p) }) {
+		if len(all) == MaxAttempts {
+			all = slices.Delete(all, 0, 1)
+			t.givenUp++
+		}
+		all = append(all, g)
+	}
+	s.steps[i] = all
+}
+
+// end has the last step take attempts. Those which it completes are used up, where
+// nothing covers the match; the newest of them is told. What an exception covers of one
+// attempt may be a match of another. What is covered uses nothing up: a guest could else
+// have what is excused stand before what is not.
+func (j *judgement) end(p *policy.Policy, mode policy.Mode, s *slot, took attempts, values []captured, ev *event.Event) stepResult {
+	i := len(p.Sequence.Steps) - 1
+	step, all := p.Sequence.Steps[i], s.steps[i-1]
+	var whole attempts
+	var newest *progress
+	covered := false
+	for n := len(all) - 1; n >= 0; n-- {
+		if took&(1<<n) == 0 || !j.count1(&all[n], step) {
+			continue
+		}
+		g := all[n].and(doneStep{j.leaf.Index, step.Count}, values)
+		j.lendProgress(p, &g, ev)
+		if j.excepted(p, mode, ev) {
+			covered = true
+			all[n].taken = step.Count - 1
+			continue
+		}
+		whole |= 1 << n
+		if newest == nil {
+			newest = &g
+		}
+	}
+	if newest == nil {
+		if covered {
+			return stepExcused
+		}
+		return stepTaken
+	}
+	j.lendProgress(p, newest, ev)
+	if j.approved(p, mode, ev) { // as what an approval covers is of the event alone, it is used once
+		for n := range whole.each() {
+			all[n].taken = step.Count - 1
+		}
+		return stepExcused
+	}
+	j.complete = *newest
+	n := -1
+	s.steps[i-1] = slices.DeleteFunc(all, func(progress) bool { n++; return whole&(1<<n) != 0 })
+	s.ring.clear()
+	return stepLast
 }
 
 // capture returns what expressions read of the event of step i. The values are
@@ -235,10 +296,8 @@ func (j *judgement) reset(p *policy.Policy, mode policy.Mode, ev *event.Event) {
 		}
 		return err == nil && ok
 	}
-	for i := 1; i < len(q.Steps); i++ {
-		if g := s.at(i, st.mono, q); g != nil && holds(g) {
-			*g = progress{}
-		}
+	for i := range s.steps {
+		s.steps[i] = slices.DeleteFunc(s.steps[i], func(g progress) bool { return g.within(st.mono, q) && holds(&g) })
 	}
 	if s.ring.n > 0 && holds(nil) {
 		s.ring.clear()

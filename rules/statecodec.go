@@ -11,11 +11,14 @@ import (
 )
 
 // stateMagic starts the saved form. Part of the format.
-const stateMagic = "PVRS\x02"
+const stateMagic = "PVRS\x03"
 
-// stateMagic1 starts the form that an earlier version has written: without wall
-// time, exceptions, windows and approvals, of which that version knew nothing.
-const stateMagic1 = "PVRS\x01"
+// Forms that earlier versions have written: the first is without wall time, exceptions,
+// windows and approvals, the second has one attempt for each step of a sequence.
+const (
+	stateMagic1 = "PVRS\x01"
+	stateMagic2 = "PVRS\x02"
+)
 
 // maxText bounds each string of a saved state.
 const maxText = 4096
@@ -73,11 +76,12 @@ func appendText(b []byte, s string) []byte {
 func (st *State) UnmarshalBinary(data []byte) error {
 	r := reader{data: data}
 	magic := string(r.take(len(stateMagic)))
-	if magic != stateMagic && magic != stateMagic1 {
-		return fmt.Errorf("decode rules state: want magic and version %q or %q: %w", stateMagic, stateMagic1, record.ErrReject)
+	if magic != stateMagic && magic != stateMagic1 && magic != stateMagic2 {
+		return fmt.Errorf("decode rules state: want magic and version %q, %q or %q: %w", stateMagic, stateMagic1, stateMagic2, record.ErrReject)
 	}
+	version := int(magic[len(magic)-1])
 	n := State{next: r.uint64(), mono: int64(r.uint64()), stale: true, Recall: st.Recall}
-	if magic == stateMagic {
+	if version >= 2 {
 		n.wall = int64(r.uint64())
 	}
 	n.vm = VM{UUID: r.text(), Name: r.text(), State: r.text()}
@@ -99,13 +103,13 @@ func (st *State) UnmarshalBinary(data []byte) error {
 	for range r.count(MaxKeys) {
 		r.cooldown(&n)
 	}
-	if magic == stateMagic {
+	if version >= 2 {
 		r.exempts(&n)
-		r.windows(&n)
+		r.windows(&n, version)
 		r.approvals(&n.approvals)
 	}
 	if r.bad || len(r.data) != 0 {
-		return fmt.Errorf("decode rules state: %d bytes are not a state of version %d: %w", len(data), magic[len(magic)-1], record.ErrReject)
+		return fmt.Errorf("decode rules state: %d bytes are not a state of version %d: %w", len(data), version, record.ErrReject)
 	}
 	*st = n
 	st.relink()

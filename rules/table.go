@@ -88,10 +88,12 @@ type captured struct {
 	value  event.Bound
 }
 
-// progress is how far a key has come in a sequence: its steps before some
-// step are done.
+// MaxAttempts bounds the attempts of one key that wait for the same step of a sequence.
+// It takes part in what is decided, so it is a constant.
+const MaxAttempts = 8
+
+// progress is an attempt at a sequence: its steps before some step are done.
 type progress struct {
-	live   bool
 	start  int64  // of the first event
 	taken  uint64 // events so far of the step that comes next
 	values []captured
@@ -110,7 +112,7 @@ type slot struct {
 	index uint64 // leaf of its newest event
 	run   uint64 // of a sequence: events of its first step in a row
 	ring  ring
-	steps []progress // of a sequence: by number of steps done, less one
+	steps [][]progress // of a sequence: by number of steps done, less one; each oldest first
 	cost  int
 	room  int // places of the ring's buffer, as table.room has them
 
@@ -122,11 +124,10 @@ type slot struct {
 // before, and is not after the state was restored (I5). See table.tidy.
 func (s *slot) size() int {
 	n := slotBytes + places(s.ring.n)*int(unsafe.Sizeof(instant{}))
-	for i := range s.steps {
-		g := &s.steps[i]
-		n += int(unsafe.Sizeof(progress{})) + len(g.done)*int(unsafe.Sizeof(doneStep{})) + len(g.values)*int(unsafe.Sizeof(captured{}))
-		for _, v := range g.values {
-			n += len(v.value.Str)
+	for _, all := range s.steps {
+		n += int(unsafe.Sizeof(all))
+		for i := range all {
+			n += all[i].size()
 		}
 	}
 	return n
@@ -134,7 +135,7 @@ func (s *slot) size() int {
 
 // idle reports whether the slot has no contents.
 func (s *slot) idle() bool {
-	return s.ring.n == 0 && !slices.ContainsFunc(s.steps, func(g progress) bool { return g.live })
+	return s.ring.n == 0 && !slices.ContainsFunc(s.steps, func(all []progress) bool { return len(all) > 0 })
 }
 
 // table is what one window remembers: for each key a slot, in order of use.
@@ -324,9 +325,9 @@ func (t *table) forget(erased func(uint64) bool) {
 			}
 		}
 		for i := range s.steps {
-			if slices.ContainsFunc(s.steps[i].done, func(d doneStep) bool { return erased(d.index) }) {
-				s.steps[i] = progress{}
-			}
+			s.steps[i] = slices.DeleteFunc(s.steps[i], func(g progress) bool {
+				return slices.ContainsFunc(g.done, func(d doneStep) bool { return erased(d.index) })
+			})
 		}
 		if s.idle() && (!t.seen || erased(s.index)) {
 			t.drop(s)

@@ -99,17 +99,16 @@ func (s *slot) append(b []byte) []byte {
 		b = append(b, x.value[:]...)
 	}
 	b = binary.BigEndian.AppendUint32(b, uint32(len(s.steps)))
-	for i := range s.steps {
-		b = s.steps[i].append(b)
+	for _, all := range s.steps {
+		b = binary.BigEndian.AppendUint32(b, uint32(len(all)))
+		for i := range all {
+			b = all[i].append(b)
+		}
 	}
 	return b
 }
 
 func (g *progress) append(b []byte) []byte {
-	b = appendFlag(b, g.live)
-	if !g.live {
-		return b
-	}
 	b = binary.BigEndian.AppendUint64(b, uint64(g.start))
 	b = binary.BigEndian.AppendUint64(b, g.taken)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(g.values)))
@@ -126,10 +125,10 @@ func (g *progress) append(b []byte) []byte {
 	return b
 }
 
-func (r *reader) windows(st *State) {
+func (r *reader) windows(st *State, version int) {
 	var last policy.Digest
 	for i := range r.count(maxTables) {
-		t := r.table()
+		t := r.table(version)
 		if i > 0 && bytes.Compare(last[:], t.id[:]) >= 0 || t.empty() {
 			r.bad = true
 		}
@@ -152,14 +151,14 @@ func (r *reader) flag() bool {
 	return b != nil && b[0] == 1
 }
 
-func (r *reader) table() *table {
+func (r *reader) table(version int) *table {
 	var id policy.Digest
 	copy(id[:], r.take(len(id)))
 	t := newTable(id, r.text())
 	t.seen = r.flag()
 	t.since, t.givenUp, t.reported = int64(r.uint64()), r.uint64(), int64(r.uint64())
 	for range r.count(maxKeys) {
-		r.slot(t)
+		r.slot(t, version)
 		if r.bad {
 			break
 		}
@@ -167,7 +166,7 @@ func (r *reader) table() *table {
 	return t
 }
 
-func (r *reader) slot(t *table) {
+func (r *reader) slot(t *table, version int) {
 	var k key
 	copy(k[:], r.take(len(k)))
 	if r.bad || t.find(k) != nil {
@@ -185,17 +184,27 @@ func (r *reader) slot(t *table) {
 		s.ring.push(x)
 	}
 	for range r.count(maxSteps) {
-		s.steps = append(s.steps, r.progress())
+		s.steps = append(s.steps, r.attempts(version))
 	}
 	t.account(s)
 }
 
-func (r *reader) progress() progress {
-	g := progress{live: r.flag()}
-	if !g.live {
-		return g
+// attempts reads those that wait for one step: version 2 had one, or none.
+func (r *reader) attempts(version int) (all []progress) {
+	n := 0
+	if version > 2 {
+		n = r.count(MaxAttempts)
+	} else if r.flag() {
+		n = 1
 	}
-	g.start, g.taken = int64(r.uint64()), r.uint64()
+	for range n {
+		all = append(all, r.progress())
+	}
+	return all
+}
+
+func (r *reader) progress() progress {
+	g := progress{start: int64(r.uint64()), taken: r.uint64()}
 	for range r.count(maxValues) {
 		n := r.uint64()
 		if n >= maxValues {

@@ -42,6 +42,10 @@ func (s *plot) delete(after time.Duration, path string) uint64 {
 	return uint64(s.add(s.t, after, record.OriginGuest, record.ClassFileDelete, &record.Event{Process: vim(), File: file(path)}))
 }
 
+func (s *plot) rename(after time.Duration, path string) uint64 {
+	return uint64(s.add(s.t, after, record.OriginGuest, record.ClassFileRename, &record.Event{Process: vim(), File: file(path), Target: file("/t")}))
+}
+
 // causes runs the story and returns which entries gave verdicts.
 func (s *plot) causes(policies string) string {
 	s.t.Helper()
@@ -243,10 +247,10 @@ func TestSequence(t *testing.T) {
 	s.delete(0, "/tmp/x") // reset
 	s.exec(0, "/tmp/x", "sh")
 	s.modify(0, "/tmp/x", "curl", 1)
-	s.modify(0, "/tmp/y", "wget", 1) // the newest wins
-	s.exec(0, "/tmp/x", "sh")
+	s.modify(0, "/tmp/y", "wget", 1)
+	other := s.exec(0, "/tmp/x", "sh")
 	at = s.exec(0, "/tmp/y", "sh")
-	s.want(download, fmt.Sprintf("%d:wget(1)/tmp/y", at))
+	s.want(download, fmt.Sprintf("%d:curl(1)/tmp/x %d:wget(1)/tmp/y", other, at))
 
 	// With keys of their own, one file does not hide the other.
 	own := strings.NewReplacer(`contains(["curl", "wget"], process.name)`, "contains([\"curl\", \"wget\"], process.name)\n by = [file.path]",

@@ -101,6 +101,9 @@ type Policy struct {
 	// Captures are the values that the policy's expressions read and that are
 	// not of the event being judged: number i is Event.Bound[i].
 	Captures []*Capture
+	// Deciding is how many of them conditions and exceptions read. They come first; the
+	// others only stand in messages.
+	Deciding int
 	// Watches says that the policy judges policy.* types, the policies' own
 	// output.
 	Watches bool

@@ -233,7 +233,12 @@ func (l *loader) stateDigests(v *env, b *hclsyntax.Block, p *Policy) {
 		e.Threshold.StateDigest = e.Threshold.digest(p.Name, "escalate "+e.Name, what)
 	}
 	if s := p.Sequence; s != nil {
-		s.StateDigest = stateDigest(p.Name, "sequence", string(what[:]))
+		// Values are kept by their numbers, and messages have some of them.
+		parts := []string{"sequence", string(what[:])}
+		for _, c := range p.Captures {
+			parts = append(parts, c.name)
+		}
+		s.StateDigest = stateDigest(p.Name, parts...)
 	}
 	if f := p.FirstSeen; f != nil {
 		f.StateDigest = stateDigest(p.Name, append([]string{"first_seen"}, names(f.By)...)...)

@@ -41,6 +41,7 @@ func (l *loader) policy(v *env, b *hclsyntax.Block) *Policy {
 	l.threshold(v, b, p, on)
 	l.firstSeen(v, b, p, on)
 	l.cooldown(v, b, p, on)
+	p.Deciding = len(p.Captures)
 	sc.counts = p.Threshold != nil
 	p.Actions = l.actions(v.within(sc), b, on)
 	l.escalates(v, b, p, on)
