@@ -117,7 +117,7 @@ func (j *judgement) learnApproval() error {
 			j.verdicts = append(j.verdicts, j.failure(nil, problem))
 			return nil
 		}
-		return j.closeLate()
+		return j.closeLate(func(u *unapproved) bool { return u.known })
 	case *record.Revocation:
 		if leaf.Header.Class != record.ClassApprovalRevoked || !authority(leaf) {
 			return nil
@@ -141,7 +141,7 @@ func (j *judgement) learnApproval() error {
 		for _, u := range st.approvals.late {
 			if !u.known && u.policy == p.Policy && u.cause == p.CauseIndex {
 				u.known, u.verdict, u.verdictHash = true, leaf.Index, j.hash
-				return j.closeLate()
+				return j.closeLate(func(o *unapproved) bool { return o == u })
 			}
 		}
 	}
@@ -302,12 +302,14 @@ func (j *judgement) unapproved(p *policy.Policy) {
 }
 
 // closeLate uses approvals that were loaded behind an entry for it, where its
-// verdict is sealed and the policy's grace is not over.
-func (j *judgement) closeLate() error {
+// verdict is sealed and the policy's grace is not over: when an approval is loaded, for all
+// verdicts, and when a verdict is sealed, for that one. So what a verdict is on is read
+// again once for each approval.
+func (j *judgement) closeLate(of func(*unapproved) bool) error {
 	var problems []error
 	as := &j.state.approvals
 	as.forget(func(u *unapproved) bool {
-		if !u.known {
+		if !of(u) {
 			return false
 		}
 		i := slices.IndexFunc(j.engine.bundle.Policies, func(p *policy.Policy) bool { return p.Name == u.policy })

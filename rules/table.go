@@ -107,14 +107,15 @@ type doneStep struct {
 
 // slot is what is held of one key.
 type slot struct {
-	key   key
-	mono  int64  // of its newest event
-	index uint64 // leaf of its newest event
-	run   uint64 // of a sequence: events of its first step in a row
-	ring  ring
-	steps [][]progress // of a sequence: by number of steps done, less one; each oldest first
-	cost  int
-	room  int // places of the ring's buffer, as table.room has them
+	key    key
+	mono   int64  // of its newest event
+	index  uint64 // leaf of its newest event
+	run    uint64 // of a sequence: events of its first step in a row
+	ring   ring
+	newest *newest      // of a threshold with distinct that has many values; nil: each stands once in ring
+	steps  [][]progress // of a sequence: by number of steps done, less one; each oldest first
+	cost   int
+	room   int // places of the ring's buffer, as table.room has them
 
 	prev, next int32 // in order of use; -1 at the ends
 }
@@ -123,7 +124,7 @@ type slot struct {
 // from what is remembered alone: the buffer of a ring may be larger, by what was in it
 // before, and is not after the state was restored (I5). See table.tidy.
 func (s *slot) size() int {
-	n := slotBytes + places(s.ring.n)*int(unsafe.Sizeof(instant{}))
+	n := slotBytes + places(s.counted())*int(unsafe.Sizeof(instant{}))
 	for _, all := range s.steps {
 		n += int(unsafe.Sizeof(all))
 		for i := range all {
@@ -228,6 +229,7 @@ func (t *table) tidy() {
 	slots := make([]slot, 0, len(t.byKey))
 	t.byKey, t.room = make(map[key]int32, len(t.byKey)), 0
 	t.each(func(s *slot) {
+		s.settle()
 		n := int32(len(slots))
 		t.byKey[s.key] = n
 		slots = append(slots, *s)
@@ -317,6 +319,7 @@ func (t *table) each(f func(*slot)) {
 // the words of all its entries, so it stays while one of them does.
 func (t *table) forget(erased func(uint64) bool) {
 	t.each(func(s *slot) {
+		s.settle()
 		for i := 0; i < s.ring.n; {
 			if erased(s.ring.at(i).index) {
 				s.ring.remove(i)

@@ -91,9 +91,12 @@ func (s *slot) append(b []byte) []byte {
 	for _, n := range []uint64{uint64(s.mono), s.index, s.run} {
 		b = binary.BigEndian.AppendUint64(b, n)
 	}
-	b = binary.BigEndian.AppendUint32(b, uint32(s.ring.n))
+	b = binary.BigEndian.AppendUint32(b, uint32(s.counted()))
 	for i := range s.ring.n {
 		x := s.ring.at(i)
+		if s.stale(i) {
+			continue
+		}
 		b = binary.BigEndian.AppendUint64(b, uint64(x.mono))
 		b = binary.BigEndian.AppendUint64(b, x.index)
 		b = append(b, x.value[:]...)

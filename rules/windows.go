@@ -38,19 +38,15 @@ func (j *judgement) count(t *table, h *policy.Threshold, ev *event.Event) (uint6
 		return 0, false
 	}
 	s := t.take(hashKey('t', h.By, ev), st.mono, j.leaf.Index)
-	s.ring.expire(st.mono - int64(h.Window))
+	s.expire(st.mono - int64(h.Window))
 	x := instant{mono: st.mono, index: j.leaf.Index}
 	if h.Distinct != nil {
 		x.value = hashValue(h.Distinct, ev)
-		for i := range s.ring.n {
-			if s.ring.at(i).value == x.value {
-				s.ring.remove(i)
-				break
-			}
-		}
+		s.pushDistinct(x)
+	} else {
+		s.ring.push(x)
 	}
-	s.ring.push(x)
-	n := uint64(s.ring.n)
+	n := uint64(s.counted())
 	if n >= h.Count {
 		st.drop(t, s)
 		return n, true
