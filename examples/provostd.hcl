@@ -223,6 +223,70 @@ witnessing {
 #   mode = "audit"
 # }
 
+# A block for each way to tell people of alerts, beside the daemon's log, which
+# gets all of them. Policies name channels in channels = [...]; an alert without
+# goes to all. "provost alerts test NAME" tries one.
+# alert_channel "pagers" {
+#   # webhook, alertmanager, journal, syslog or command
+#   type = "webhook"
+#
+#   # https://; http:// to this host only, unless cleartext = true
+#   url = "https://alerts.example.net/provost?team=security"
+#   cleartext = false
+#
+#   # Secret of the signatures, as of: echo whsec_$(openssl rand -base64 32)
+#   secret_file = "/etc/provost/webhook.secret"
+#
+#   # Bearer token that is sent along.
+#   token_file = "/etc/provost/webhook.token"
+#
+#   # Whom to believe (default: the system's CAs), and who we are. PEM files.
+#   ca = "/etc/provost/receiver-ca.pem"
+#   certificate = "/etc/provost/client.pem"
+#   key = "/etc/provost/client.key"
+#
+#   # One attempt, from "100ms" to "5m"; how long an alert is tried, from "1s" to
+#   # "720h"; how many alerts, of different domains, at once, 1 to 64.
+#   timeout = "10s"
+#   give_up = "24h"
+#   concurrency = 1
+# }
+
+# alert_channel "prometheus" {
+#   # url, token_file, ca, certificate, key and cleartext as above.
+#   type = "alertmanager"
+#   url = "http://127.0.0.1:9093"
+#
+#   # How long an alert fires behind the newest verdict.
+#   hold = "1h"
+# }
+
+# alert_channel "journal" {
+#   type = "journal"
+#   socket = "/run/systemd/journal/socket"
+# }
+
+# alert_channel "siem" {
+#   # ca, certificate and key as above, for tls://.
+#   type = "syslog"
+#
+#   # unix:///dev/log, udp://HOST:514, tcp://HOST:601 or tls://HOST:6514
+#   address = "tls://siem.example.net:6514"
+#
+#   # auth, authpriv, audit, daemon, user or local0 to local7
+#   facility = "auth"
+# }
+
+# alert_channel "program" {
+#   type = "command"
+#
+#   # A program by its path, and its arguments. There is no shell.
+#   command = ["/usr/local/lib/provost/page", "--team", "security"]
+#
+#   # Who it runs as; default: the daemon's user.
+#   user = "nobody"
+# }
+
 # A block for each group of people who may approve, ahead of time or within a policy's
 # grace, what policies with an approval block of this group would report. Their SSH
 # keys sign: keys in files, in agents, in hardware. It stands here and not in the

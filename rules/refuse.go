@@ -29,7 +29,11 @@ func (e *Engine) refuse(p *policy.Policy) []error {
 		}
 		for _, ch := range a.Channels {
 			if !slices.Contains(e.opts.Channels, ch) {
-				problems = append(problems, fmt.Errorf("policy %q: this host has no alert channel %q", p.Name, ch))
+				hint := "alert_channel blocks of its configuration make them"
+				if n := policy.Nearest(ch, e.opts.Channels); n != "" {
+					hint = fmt.Sprintf("did you mean %q?", n)
+				}
+				problems = append(problems, fmt.Errorf("policy %q: this host has no alert channel %q; %s", p.Name, ch, hint))
 			}
 		}
 		if len(a.Parameters) > 0 && e.opts.Actions != nil {

@@ -134,6 +134,9 @@ const (
 
 	ClassPolicyMismatch Class = 0x1210
 
+	ClassPolicyAlertFailed    Class = 0x1230
+	ClassPolicyAlertDelivered Class = 0x1231
+
 	ClassHostStart         Class = 0x1301
 	ClassHostStop          Class = 0x1302
 	ClassHostConfiguration Class = 0x1303
@@ -281,6 +284,9 @@ var classes = map[Class]string{
 
 	ClassPolicyMismatch:         "policy.engine_mismatch",
 	ClassPolicyExceptionExpired: "policy.exception_expired",
+
+	ClassPolicyAlertFailed:    "policy.alert_failed",
+	ClassPolicyAlertDelivered: "policy.alert_delivered",
 
 	ClassHostStart:         "host.start",
 	ClassHostStop:          "host.stop",

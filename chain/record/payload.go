@@ -72,6 +72,8 @@ func NewPayload(c Class) Message {
 		return &Verdict{}
 	case ClassPolicyOutcome:
 		return &Outcome{}
+	case ClassPolicyAlertFailed, ClassPolicyAlertDelivered:
+		return &AlertResult{}
 	case ClassPolicyLoaded:
 		return &BundleActivation{}
 	case ClassHostStart, ClassHostStop, ClassHostConfiguration:

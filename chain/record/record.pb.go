@@ -4921,6 +4921,132 @@ func (x *Outcome) GetPolicy() string {
 	return ""
 }
 
+// AlertResult is what became of an alert at one channel of the host. It quotes
+// nothing of the alert: that stands in the verdict.
+type AlertResult struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Channel       string                 `protobuf:"bytes,1,opt,name=channel,proto3" json:"channel,omitempty"` // its name in the configuration of the host
+	Type          string                 `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`       // webhook, alertmanager, ...
+	Origin        string                 `protobuf:"bytes,3,opt,name=origin,proto3" json:"origin,omitempty"`   // log of the verdict, where that is not this one
+	VerdictIndex  uint64                 `protobuf:"varint,4,opt,name=verdict_index,json=verdictIndex,proto3" json:"verdict_index,omitempty"`
+	VerdictHash   []byte                 `protobuf:"bytes,5,opt,name=verdict_hash,json=verdictHash,proto3" json:"verdict_hash,omitempty"`  // empty: the log cannot be read any more
+	ActionIndex   uint32                 `protobuf:"varint,6,opt,name=action_index,json=actionIndex,proto3" json:"action_index,omitempty"` // in the verdict
+	Attempts      uint32                 `protobuf:"varint,7,opt,name=attempts,proto3" json:"attempts,omitempty"`                          // of this run of the daemon
+	Queued        int64                  `protobuf:"varint,8,opt,name=queued,proto3" json:"queued,omitempty"`                              // Unix nanoseconds
+	Ended         int64                  `protobuf:"varint,9,opt,name=ended,proto3" json:"ended,omitempty"`
+	Detail        string                 `protobuf:"bytes,10,opt,name=detail,proto3" json:"detail,omitempty"` // what delivery means with this channel
+	Error         string                 `protobuf:"bytes,11,opt,name=error,proto3" json:"error,omitempty"`   // of the last attempt
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AlertResult) Reset() {
+	*x = AlertResult{}
+	mi := &file_record_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AlertResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AlertResult) ProtoMessage() {}
+
+func (x *AlertResult) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AlertResult.ProtoReflect.Descriptor instead.
+func (*AlertResult) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *AlertResult) GetChannel() string {
+	if x != nil {
+		return x.Channel
+	}
+	return ""
+}
+
+func (x *AlertResult) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *AlertResult) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
+func (x *AlertResult) GetVerdictIndex() uint64 {
+	if x != nil {
+		return x.VerdictIndex
+	}
+	return 0
+}
+
+func (x *AlertResult) GetVerdictHash() []byte {
+	if x != nil {
+		return x.VerdictHash
+	}
+	return nil
+}
+
+func (x *AlertResult) GetActionIndex() uint32 {
+	if x != nil {
+		return x.ActionIndex
+	}
+	return 0
+}
+
+func (x *AlertResult) GetAttempts() uint32 {
+	if x != nil {
+		return x.Attempts
+	}
+	return 0
+}
+
+func (x *AlertResult) GetQueued() int64 {
+	if x != nil {
+		return x.Queued
+	}
+	return 0
+}
+
+func (x *AlertResult) GetEnded() int64 {
+	if x != nil {
+		return x.Ended
+	}
+	return 0
+}
+
+func (x *AlertResult) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *AlertResult) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 // Erased says whose payloads were taken away. What stays of such an entry is
 // its leaf.
 type Erased struct {
@@ -4936,7 +5062,7 @@ type Erased struct {
 
 func (x *Erased) Reset() {
 	*x = Erased{}
-	mi := &file_record_proto_msgTypes[44]
+	mi := &file_record_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4948,7 +5074,7 @@ func (x *Erased) String() string {
 func (*Erased) ProtoMessage() {}
 
 func (x *Erased) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[44]
+	mi := &file_record_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4961,7 +5087,7 @@ func (x *Erased) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Erased.ProtoReflect.Descriptor instead.
 func (*Erased) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{44}
+	return file_record_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Erased) GetRanges() []*EntryRange {
@@ -5016,7 +5142,7 @@ type ErasedVerdicts struct {
 
 func (x *ErasedVerdicts) Reset() {
 	*x = ErasedVerdicts{}
-	mi := &file_record_proto_msgTypes[45]
+	mi := &file_record_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5028,7 +5154,7 @@ func (x *ErasedVerdicts) String() string {
 func (*ErasedVerdicts) ProtoMessage() {}
 
 func (x *ErasedVerdicts) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[45]
+	mi := &file_record_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5041,7 +5167,7 @@ func (x *ErasedVerdicts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErasedVerdicts.ProtoReflect.Descriptor instead.
 func (*ErasedVerdicts) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{45}
+	return file_record_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ErasedVerdicts) GetPolicy() string {
@@ -5109,7 +5235,7 @@ type Pruned struct {
 
 func (x *Pruned) Reset() {
 	*x = Pruned{}
-	mi := &file_record_proto_msgTypes[46]
+	mi := &file_record_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5121,7 +5247,7 @@ func (x *Pruned) String() string {
 func (*Pruned) ProtoMessage() {}
 
 func (x *Pruned) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[46]
+	mi := &file_record_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5134,7 +5260,7 @@ func (x *Pruned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pruned.ProtoReflect.Descriptor instead.
 func (*Pruned) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{46}
+	return file_record_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Pruned) GetWhat() string {
@@ -5190,7 +5316,7 @@ type Closed struct {
 
 func (x *Closed) Reset() {
 	*x = Closed{}
-	mi := &file_record_proto_msgTypes[47]
+	mi := &file_record_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5202,7 +5328,7 @@ func (x *Closed) String() string {
 func (*Closed) ProtoMessage() {}
 
 func (x *Closed) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[47]
+	mi := &file_record_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5215,7 +5341,7 @@ func (x *Closed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Closed.ProtoReflect.Descriptor instead.
 func (*Closed) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{47}
+	return file_record_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Closed) GetReason() string {
@@ -5249,7 +5375,7 @@ type Dropped struct {
 
 func (x *Dropped) Reset() {
 	*x = Dropped{}
-	mi := &file_record_proto_msgTypes[48]
+	mi := &file_record_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5261,7 +5387,7 @@ func (x *Dropped) String() string {
 func (*Dropped) ProtoMessage() {}
 
 func (x *Dropped) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[48]
+	mi := &file_record_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5274,7 +5400,7 @@ func (x *Dropped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dropped.ProtoReflect.Descriptor instead.
 func (*Dropped) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{48}
+	return file_record_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Dropped) GetOrigin() string {
@@ -5345,7 +5471,7 @@ type Disclosed struct {
 
 func (x *Disclosed) Reset() {
 	*x = Disclosed{}
-	mi := &file_record_proto_msgTypes[49]
+	mi := &file_record_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5357,7 +5483,7 @@ func (x *Disclosed) String() string {
 func (*Disclosed) ProtoMessage() {}
 
 func (x *Disclosed) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[49]
+	mi := &file_record_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5370,7 +5496,7 @@ func (x *Disclosed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disclosed.ProtoReflect.Descriptor instead.
 func (*Disclosed) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{49}
+	return file_record_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Disclosed) GetName() string {
@@ -5446,7 +5572,7 @@ type EntryRange struct {
 
 func (x *EntryRange) Reset() {
 	*x = EntryRange{}
-	mi := &file_record_proto_msgTypes[50]
+	mi := &file_record_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5458,7 +5584,7 @@ func (x *EntryRange) String() string {
 func (*EntryRange) ProtoMessage() {}
 
 func (x *EntryRange) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[50]
+	mi := &file_record_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5471,7 +5597,7 @@ func (x *EntryRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntryRange.ProtoReflect.Descriptor instead.
 func (*EntryRange) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{50}
+	return file_record_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *EntryRange) GetFirst() uint64 {
@@ -5501,7 +5627,7 @@ type Backup struct {
 
 func (x *Backup) Reset() {
 	*x = Backup{}
-	mi := &file_record_proto_msgTypes[51]
+	mi := &file_record_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5513,7 +5639,7 @@ func (x *Backup) String() string {
 func (*Backup) ProtoMessage() {}
 
 func (x *Backup) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[51]
+	mi := &file_record_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5526,7 +5652,7 @@ func (x *Backup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backup.ProtoReflect.Descriptor instead.
 func (*Backup) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{51}
+	return file_record_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Backup) GetRequester() string {
@@ -5568,7 +5694,7 @@ type Restore struct {
 
 func (x *Restore) Reset() {
 	*x = Restore{}
-	mi := &file_record_proto_msgTypes[52]
+	mi := &file_record_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5580,7 +5706,7 @@ func (x *Restore) String() string {
 func (*Restore) ProtoMessage() {}
 
 func (x *Restore) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[52]
+	mi := &file_record_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5593,7 +5719,7 @@ func (x *Restore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Restore.ProtoReflect.Descriptor instead.
 func (*Restore) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{52}
+	return file_record_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Restore) GetRequester() string {
@@ -5674,7 +5800,7 @@ type Damage struct {
 
 func (x *Damage) Reset() {
 	*x = Damage{}
-	mi := &file_record_proto_msgTypes[53]
+	mi := &file_record_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5686,7 +5812,7 @@ func (x *Damage) String() string {
 func (*Damage) ProtoMessage() {}
 
 func (x *Damage) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[53]
+	mi := &file_record_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5699,7 +5825,7 @@ func (x *Damage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Damage.ProtoReflect.Descriptor instead.
 func (*Damage) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{53}
+	return file_record_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Damage) GetOrigin() string {
@@ -6273,7 +6399,20 @@ const file_record_proto_rawDesc = "" +
 	" \x01(\x03R\x05ended\x12\x18\n" +
 	"\aattempt\x18\v \x01(\rR\aattempt\x12\x1a\n" +
 	"\brepaired\x18\f \x01(\bR\brepaired\x12\x16\n" +
-	"\x06policy\x18\r \x01(\tR\x06policy\"\xce\x01\n" +
+	"\x06policy\x18\r \x01(\tR\x06policy\"\xb6\x02\n" +
+	"\vAlertResult\x12\x18\n" +
+	"\achannel\x18\x01 \x01(\tR\achannel\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\x12\x16\n" +
+	"\x06origin\x18\x03 \x01(\tR\x06origin\x12#\n" +
+	"\rverdict_index\x18\x04 \x01(\x04R\fverdictIndex\x12!\n" +
+	"\fverdict_hash\x18\x05 \x01(\fR\vverdictHash\x12!\n" +
+	"\faction_index\x18\x06 \x01(\rR\vactionIndex\x12\x1a\n" +
+	"\battempts\x18\a \x01(\rR\battempts\x12\x16\n" +
+	"\x06queued\x18\b \x01(\x03R\x06queued\x12\x14\n" +
+	"\x05ended\x18\t \x01(\x03R\x05ended\x12\x16\n" +
+	"\x06detail\x18\n" +
+	" \x01(\tR\x06detail\x12\x14\n" +
+	"\x05error\x18\v \x01(\tR\x05error\"\xce\x01\n" +
 	"\x06Erased\x125\n" +
 	"\x06ranges\x18\x01 \x03(\v2\x1d.provost.record.v1.EntryRangeR\x06ranges\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1c\n" +
@@ -6373,7 +6512,7 @@ func file_record_proto_rawDescGZIP() []byte {
 }
 
 var file_record_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_record_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
+var file_record_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
 var file_record_proto_goTypes = []any{
 	(LossReason)(0),          // 0: provost.record.v1.LossReason
 	(*Event)(nil),            // 1: provost.record.v1.Event
@@ -6420,17 +6559,18 @@ var file_record_proto_goTypes = []any{
 	(*Approvers)(nil),        // 42: provost.record.v1.Approvers
 	(*Action)(nil),           // 43: provost.record.v1.Action
 	(*Outcome)(nil),          // 44: provost.record.v1.Outcome
-	(*Erased)(nil),           // 45: provost.record.v1.Erased
-	(*ErasedVerdicts)(nil),   // 46: provost.record.v1.ErasedVerdicts
-	(*Pruned)(nil),           // 47: provost.record.v1.Pruned
-	(*Closed)(nil),           // 48: provost.record.v1.Closed
-	(*Dropped)(nil),          // 49: provost.record.v1.Dropped
-	(*Disclosed)(nil),        // 50: provost.record.v1.Disclosed
-	(*EntryRange)(nil),       // 51: provost.record.v1.EntryRange
-	(*Backup)(nil),           // 52: provost.record.v1.Backup
-	(*Restore)(nil),          // 53: provost.record.v1.Restore
-	(*Damage)(nil),           // 54: provost.record.v1.Damage
-	nil,                      // 55: provost.record.v1.Action.ParametersEntry
+	(*AlertResult)(nil),      // 45: provost.record.v1.AlertResult
+	(*Erased)(nil),           // 46: provost.record.v1.Erased
+	(*ErasedVerdicts)(nil),   // 47: provost.record.v1.ErasedVerdicts
+	(*Pruned)(nil),           // 48: provost.record.v1.Pruned
+	(*Closed)(nil),           // 49: provost.record.v1.Closed
+	(*Dropped)(nil),          // 50: provost.record.v1.Dropped
+	(*Disclosed)(nil),        // 51: provost.record.v1.Disclosed
+	(*EntryRange)(nil),       // 52: provost.record.v1.EntryRange
+	(*Backup)(nil),           // 53: provost.record.v1.Backup
+	(*Restore)(nil),          // 54: provost.record.v1.Restore
+	(*Damage)(nil),           // 55: provost.record.v1.Damage
+	nil,                      // 56: provost.record.v1.Action.ParametersEntry
 }
 var file_record_proto_depIdxs = []int32{
 	2,  // 0: provost.record.v1.Event.process:type_name -> provost.record.v1.Process
@@ -6462,10 +6602,10 @@ var file_record_proto_depIdxs = []int32{
 	43, // 26: provost.record.v1.Verdict.actions:type_name -> provost.record.v1.Action
 	39, // 27: provost.record.v1.Verdict.approval:type_name -> provost.record.v1.VerdictApproval
 	38, // 28: provost.record.v1.Verdict.steps:type_name -> provost.record.v1.VerdictStep
-	55, // 29: provost.record.v1.Action.parameters:type_name -> provost.record.v1.Action.ParametersEntry
-	51, // 30: provost.record.v1.Erased.ranges:type_name -> provost.record.v1.EntryRange
-	46, // 31: provost.record.v1.Erased.verdicts:type_name -> provost.record.v1.ErasedVerdicts
-	51, // 32: provost.record.v1.Pruned.range:type_name -> provost.record.v1.EntryRange
+	56, // 29: provost.record.v1.Action.parameters:type_name -> provost.record.v1.Action.ParametersEntry
+	52, // 30: provost.record.v1.Erased.ranges:type_name -> provost.record.v1.EntryRange
+	47, // 31: provost.record.v1.Erased.verdicts:type_name -> provost.record.v1.ErasedVerdicts
+	52, // 32: provost.record.v1.Pruned.range:type_name -> provost.record.v1.EntryRange
 	33, // [33:33] is the sub-list for method output_type
 	33, // [33:33] is the sub-list for method input_type
 	33, // [33:33] is the sub-list for extension type_name
@@ -6484,7 +6624,7 @@ func file_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_record_proto_rawDesc), len(file_record_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   55,
+			NumMessages:   56,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -135,6 +135,8 @@ func Text(c Class, m Message) string {
 		verdictText(&b, m)
 	case *Outcome:
 		outcomeText(&b, m)
+	case *AlertResult:
+		alertText(&b, m)
 	default:
 		fmt.Fprintf(&b, "%T", m)
 	}

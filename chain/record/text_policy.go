@@ -58,3 +58,17 @@ func outcomeText(b *strings.Builder, m *Outcome) {
 		fmt.Fprintf(b, ": %s", Printable([]byte(m.Error)))
 	}
 }
+
+// alertText says what became of an alert at one channel.
+func alertText(b *strings.Builder, m *AlertResult) {
+	fmt.Fprintf(b, "alert of verdict %d", m.VerdictIndex)
+	if m.Origin != "" {
+		fmt.Fprintf(b, " of %s", Printable([]byte(m.Origin)))
+	}
+	fmt.Fprintf(b, " for channel %s (%s) ", Word([]byte(m.Channel)), Word([]byte(m.Type)))
+	if m.Error != "" {
+		fmt.Fprintf(b, "is given up, %d attempts: %s", m.Attempts, Printable([]byte(m.Error)))
+		return
+	}
+	fmt.Fprintf(b, "is delivered, %d attempts: %s", m.Attempts, Printable([]byte(m.Detail)))
+}

@@ -64,6 +64,8 @@ var commands = []command{
 	{"approvals list", "", "list approvals", [2]int{0, 0}, approvalsListCommand},
 	{"approvals show", "ID", "show an approval, its statement, and how often it was used", [2]int{1, 1}, approvalsShowCommand},
 	{"approvals revoke", "ID", "sign a revocation of an approval, and hand it in", [2]int{1, 1}, approvalsRevokeCommand},
+	{"alerts list", "", "list the host's alert channels, what waits at them, and how they do", [2]int{0, 0}, alertsListCommand},
+	{"alerts test", "CHANNEL", "send a test alert by a channel", [2]int{1, 1}, alertsTestCommand},
 	{"export", "DOMAIN", "write an evidence bundle", [2]int{1, 1}, exportCommand},
 	{"verify", "FILE|DIR|URL", "verify evidence, the archive of a shard, or whole logs in a directory or at a URL", [2]int{1, 1}, verifyCommand},
 	{"policy check", "DIR", "check a policy bundle", [2]int{1, 1}, policyCheckCommand},

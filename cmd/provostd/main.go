@@ -242,7 +242,7 @@ func initHost(_ context.Context, cfg *daemon.Config, log *slog.Logger, stdout io
 }
 
 func check(_ context.Context, cfg *daemon.Config, _ *slog.Logger, stdout io.Writer) error {
-	if err := errors.Join(daemon.CheckWitnesses(cfg), daemon.CheckListeners(cfg)); err != nil {
+	if err := errors.Join(daemon.CheckWitnesses(cfg), daemon.CheckListeners(cfg), daemon.CheckAlerts(cfg)); err != nil {
 		return err
 	}
 	if cfg.Policies == "" {

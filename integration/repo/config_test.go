@@ -108,11 +108,10 @@ func settings(typ reflect.Type, block string) []string {
 func mentions(text, block, attr string) bool {
 	body := regexp.MustCompile(`(?ms)^[a-z_]+( "[^"]*")? \{$.*?^\}$`).ReplaceAllString(text, "")
 	if block != "" {
-		m := regexp.MustCompile(`(?ms)^` + block + `( "[^"]*")? \{$(.*?)^\}$`).FindStringSubmatch(text)
-		if m == nil {
-			return false
+		body = "" // of all its blocks: each may have another type
+		for _, m := range regexp.MustCompile(`(?ms)^`+block+`( "[^"]*")? \{$(.*?)^\}$`).FindAllStringSubmatch(text, -1) {
+			body += m[2]
 		}
-		body = m[2]
 	}
 	return regexp.MustCompile(`(?m)^\s*` + attr + `\s+=`).MatchString(body)
 }

@@ -69,6 +69,7 @@ func TestNarrow(t *testing.T) {
 		{"chain/mirror", "an auditor verifies without store and keys", []string{"chain/record", "chain/proof", "chain/spool"}},
 		{"chain/spool", "verifiers and the ledger's check share it", nil},
 		{"chain/lineage", "the static command line writes its graphs on any system", []string{"chain/record"}},
+		{"introspect/notify", "it reads verdicts and sends them; what it sends to, it is given", []string{"chain", "chain/record"}},
 		{"introspect/domain", "it holds words, shared by all host parts", nil},
 		{"integration/harness", "it must stay an independent witness of what Provost says", nil},
 	}
@@ -136,7 +137,7 @@ var heavy = []struct {
 	{"github.com/creachadair/jrpc2", "only the language server needs it", []string{"rules/lsp"}},
 	{"libvirt.org/go", "libvirt is a C library that can block and crash; one package tames it", []string{"introspect/virt"}},
 	// chain/witness is a client over what it is handed; the daemon builds that.
-	{"net/http", "servers and clients stand in the service packages", []string{"chain/witness", "introspect/api", "introspect/api/access", "introspect/api/client", "introspect/console", "introspect/daemon"}},
+	{"net/http", "servers and clients stand in the service packages", []string{"chain/witness", "introspect/api", "introspect/api/access", "introspect/api/client", "introspect/console", "introspect/daemon", "introspect/notify"}},
 	{"github.com/prometheus", "parts keep plain counters; the daemon names and serves them", []string{"introspect/daemon"}},
 }
 

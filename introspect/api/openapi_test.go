@@ -250,6 +250,8 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 		{"POST", "/v1/policies/apply", 400}, {"POST", "/v1/policies/replay", 400}, // TestApplied has those that succeed
 		{"POST", "/v1/policies/rollback", 200}, {"POST", "/v1/policies/rollback?x=1", 400},
 		{"POST", "/v1/keys/rotate", 200}, {"POST", "/v1/keys/rotate?x=1", 400},
+		{"GET", "/v1/alerts", 200}, {"GET", "/v1/alerts?x=1", 400},
+		{"POST", "/v1/alerts/ops/test", 200}, {"POST", "/v1/alerts/ops/test?x=1", 400}, {"POST", "/v1/alerts/no/test", 404},
 	}
 	for _, q := range requests {
 		rt := find(t, table, q.method, q.target)

@@ -84,6 +84,8 @@ func (s *Service) routes() []route {
 		{"POST", "/v1/policies/apply", access.Operator, false, hours, []string{"dry_run", "since", "max_actions"}, s.applyPolicies},
 		{"POST", "/v1/policies/replay", access.Operator, true, hours, []string{"domain", "since"}, s.replayPolicies},
 		{"POST", "/v1/policies/rollback", access.Operator, false, slow, nil, s.rollBack},
+		{"GET", "/v1/alerts", access.Auditor, false, quick, nil, s.alerts},
+		{"POST", "/v1/alerts/{channel}/test", access.Operator, false, slow, nil, s.testAlert},
 		{"POST", "/v1/backup", access.Operator, false, hours, []string{"dir", "payload_keys"}, s.backup},
 	}
 }

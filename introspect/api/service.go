@@ -60,6 +60,10 @@ type Service struct {
 	ReplayPolicies func(ctx context.Context, bundle io.Reader, logs []*chain.Log, since time.Time, progress func(done, total uint64)) (*client.Replayed, error)
 	// RollBack brings the bundle in force that was before, for the one who asks.
 	RollBack func(ctx context.Context, requester string) (*client.Applied, error)
+	// Alerts lists the alert channels; the list is never nil.
+	Alerts func(ctx context.Context) ([]client.AlertChannel, error)
+	// TestAlert has a channel send a test alert, for the one who asks.
+	TestAlert func(ctx context.Context, channel, requester string) (*client.AlertTest, error)
 	// Find returns the newest log of a domain, or an error which wraps
 	// ErrNotFound.
 	Find func(nameOrUUID string) (*chain.Log, error)

@@ -205,6 +205,15 @@ func newWorld(t *testing.T) *world {
 			}
 			return &client.AgentAnswer{UUID: webUUID, Name: name, Command: "00", Session: "01", Status: client.AnswerDone}, nil
 		},
+		Alerts: func(context.Context) ([]client.AlertChannel, error) {
+			return []client.AlertChannel{{Name: "ops", Type: "webhook", Waiting: 1, Oldest: "2026-11-23T09:00:00Z", Last: "2026-11-23T09:00:01Z", Problem: "down", Failures: 1}, {Name: "new", Type: "journal"}}, nil
+		},
+		TestAlert: func(_ context.Context, channel, requester string) (*client.AlertTest, error) {
+			if channel != "ops" || requester == "" {
+				return nil, fmt.Errorf("alert channel %q: %w", channel, ErrNotFound)
+			}
+			return &client.AlertTest{Channel: channel, Delivered: true, Detail: "HTTP 202"}, nil
+		},
 		Rotate: func(context.Context, string) (*client.KeyEpoch, error) {
 			return &client.KeyEpoch{Number: 1, Key: fmt.Sprintf("%064x", 7), Index: 5}, nil
 		},

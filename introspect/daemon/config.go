@@ -57,6 +57,7 @@ type Config struct {
 	Domains     []DomainConfig     `hcl:"domain,block"`
 
 	ApproverGroups []ApproverGroupConfig `hcl:"approver_group,block"`
+	AlertChannels  []AlertChannelConfig  `hcl:"alert_channel,block"`
 
 	approvers *approval.Roots
 	path      string // of the file; empty: there is none
@@ -204,6 +205,7 @@ func (c *Config) blocks(v *validator) {
 	c.completeShards(v)
 	c.completeWitnesses(v)
 	c.completeApprovers(v)
+	c.completeAlerts(v)
 	seen := map[domain.UUID]bool{}
 	for i := range c.Domains {
 		d := &c.Domains[i]

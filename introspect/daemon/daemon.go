@@ -24,6 +24,7 @@ import (
 	"github.com/provostd/provost/introspect/domain"
 	"github.com/provostd/provost/introspect/enforce"
 	"github.com/provostd/provost/introspect/guest"
+	"github.com/provostd/provost/introspect/notify"
 	"github.com/provostd/provost/introspect/virt"
 	"github.com/provostd/provost/rules/policy"
 )
@@ -45,6 +46,7 @@ type Daemon struct {
 	judge     *introspect.Judge
 	approvals *introspect.Approvals
 	enforcer  *enforce.Enforcer
+	notifier  *notify.Notifier
 	metrics   *metrics
 	door      *access.Stats
 	sealer    *access.Sealer
@@ -167,6 +169,9 @@ func New(cfg *Config, version string, log *slog.Logger) (_ *Daemon, err error) {
 	}
 	d.reloads = []reloader{approverReload{d}}
 	d.judge = introspect.NewJudge(introspect.JudgeConfig{Store: d.store, Engine: d.policies.judge, Log: log, Count: d.metrics.triggered})
+	if d.notifier, err = openNotifier(d); err != nil {
+		return nil, err
+	}
 	d.enforcer = enforce.New(enforce.Config{
 		Store: d.store, Actor: d.host, Alert: d.alert, Current: d.registry.Current, Log: log, Now: time.Now, Count: d.metrics.acted,
 	})
@@ -178,6 +183,7 @@ func New(cfg *Config, version string, log *slog.Logger) (_ *Daemon, err error) {
 	d.door, d.sealer = &access.Stats{}, &access.Sealer{Store: d.store}
 	d.metrics.access(d.door, d.sealer)
 	d.metrics.retention(d.store.RetentionStats())
+	d.metrics.alerts(d.notifier)
 	return d, nil
 }
 
@@ -192,13 +198,6 @@ func (d *Daemon) lastSealed() time.Time {
 		newest = max(newest, l.Head().Wall)
 	}
 	return time.Unix(0, newest)
-}
-
-// alert hands an alert to the log, which journald keeps.
-func (d *Daemon) alert(ctx context.Context, a enforce.Alert) error {
-	d.log.WarnContext(ctx, "ALERT", "policy", a.Policy, "severity", a.Severity, "title", a.Title, "message", a.Message,
-		"uuid", a.Domain.String(), "log", a.Log, "verdict", a.Verdict, "cause", a.Cause)
-	return nil
 }
 
 // Close gives the index and the ledger back. It must follow Run.
@@ -222,6 +221,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 		{"ledger", d.store.Run},
 		{"index", d.index.Run},
 		{"keys", d.rotateKeys},
+		{"alerts", d.notifier.Run},
 		{"enforcer", d.enforcer.Run},
 		{"judge", d.judge.Run},
 		{"sessions", d.sessions.Run},
@@ -312,6 +312,9 @@ func (d *Daemon) seal(ctx context.Context, c record.Class, what string) error {
 	}
 	sum = sha256.Sum256(fmt.Appendf(sum[:], " %+v %+v", d.cfg.Retention.keep, d.cfg.Retention.domains)) // fmt prints maps in order
 	sum = sha256.Sum256(fmt.Appendf(sum[:], " %s", d.cfg.approvers.Text()))
+	for _, c := range d.cfg.AlertChannels {
+		sum = sha256.Sum256(fmt.Appendf(sum[:], " %+v", c)) // of secrets it names files
+	}
 	m := &record.Daemon{What: what, Version: d.version, Pid: uint32(os.Getpid()), Session: d.store.RunID(), ConfigurationSha256: sum[:]}
 	if b := d.policies.bundle(); b != nil {
 		m.Detail = "policy bundle " + b.Name + " " + b.Version + " " + hex.EncodeToString(b.Digest[:])

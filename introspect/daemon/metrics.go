@@ -10,6 +10,7 @@ import (
 	"github.com/provostd/provost/introspect/api/access"
 	"github.com/provostd/provost/introspect/enforce"
 	"github.com/provostd/provost/introspect/guest"
+	"github.com/provostd/provost/introspect/notify"
 	"github.com/provostd/provost/introspect/virt"
 	"github.com/provostd/provost/rules"
 )
@@ -149,6 +150,27 @@ func (m *metrics) retention(s *chain.RetentionStats) {
 	m.count("retention_records_erased_total", "Records whose payloads were old enough and are erased.", s.Erased.Load)
 	m.count("retention_entries_pruned_total", "Entries that were old enough and are pruned.", s.Pruned.Load)
 	m.count("retention_hashes_pruned_total", "Pruned entries whose leaf hashes are gone too.", s.Tiles.Load)
+}
+
+// alerts registers what becomes of alerts, for each channel by its name in the
+// configuration.
+func (m *metrics) alerts(n *notify.Notifier) {
+	for i, c := range n.Status() {
+		labels := prometheus.Labels{"channel": c.Name}
+		now := func() *notify.Status { return &n.Status()[i] }
+		m.registry.MustRegister(
+			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "provost_alerts_waiting", ConstLabels: labels,
+				Help: "Alerts that wait to be delivered."}, func() float64 { return float64(now().Waiting) }),
+			prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "provost_alerts_delivered_total", ConstLabels: labels,
+				Help: "Alerts delivered; each is sealed."}, func() float64 { return float64(now().Delivered) }),
+			prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "provost_alerts_given_up_total", ConstLabels: labels,
+				Help: "Alerts given up; each is sealed."}, func() float64 { return float64(now().GivenUp) }),
+			prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "provost_alerts_refused_total", ConstLabels: labels,
+				Help: "Alerts that found no room in the queue; their outcomes say so."}, func() float64 { return float64(now().Refused) }),
+			prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "provost_alert_failures_total", ConstLabels: labels,
+				Help: "Attempts to deliver an alert that failed."}, func() float64 { return float64(now().Failures) }),
+		)
+	}
 }
 
 // witnesses registers what witnesses do, for each by its name in the

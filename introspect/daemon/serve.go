@@ -142,6 +142,7 @@ func (d *Daemon) routes() http.Handler {
 		Status: d.status, Enroll: d.enroll, StopAgent: d.stopAgent, Rotate: d.rotate, Backup: d.backup, ExportShard: d.exportShard, DropShard: d.dropShard,
 		Policies: d.activePolicies, PolicyText: d.policyText, ApplyPolicies: d.applyPolicies, ReplayPolicies: d.replayPolicies, RollBack: d.rollBack, Find: d.find, Name: d.name,
 		Approvals: approver{d}}
+	s.Alerts, s.TestAlert = d.alertStatus, d.testAlert
 	return s.Handler()
 }
 

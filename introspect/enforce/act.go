@@ -162,11 +162,7 @@ func (e *Enforcer) attempts(ctx context.Context, j *job, a *record.Action, o *re
 func (e *Enforcer) act(ctx context.Context, j *job, a *record.Action, o *record.Outcome) error {
 	switch a.Kind {
 	case "alert":
-		o.Result = resultDone
-		return e.cfg.Alert(ctx, Alert{
-			Policy: j.verdict.Policy, Severity: j.verdict.Severity, Title: j.verdict.Title, Message: a.Message,
-			Domain: j.id, Log: j.log.Origin(), Verdict: j.index, Cause: j.verdict.CauseIndex,
-		})
+		return e.alert(ctx, j, a, o)
 	case "pause":
 		if !e.cfg.Current(j.log) {
 			return fmt.Errorf("pause: the verdict is about incarnation %d of the domain, which has ended", j.log.Name().Incarnation)
@@ -209,11 +205,16 @@ func (e *Enforcer) seal(ctx context.Context, j *job, o *record.Outcome, last boo
 		return fmt.Errorf("seal outcome: %w", err)
 	}
 	b := chain.Batch{Log: j.log, Entries: []chain.Entry{entry}}
+	handed := j.handed
+	b.Meta, j.handed = handed.Rows, Handed{}
 	if last {
 		b.Position = &chain.FollowerPosition{Name: FollowerName, Position: e.lowWater(j)}
 	}
 	if _, err := e.cfg.Store.Append(ctx, b); err != nil {
 		return fmt.Errorf("seal outcome: %w", err)
+	}
+	if handed.Durable != nil {
+		handed.Durable()
 	}
 	if last {
 		e.finish(j)

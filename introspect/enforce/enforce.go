@@ -25,15 +25,27 @@ type Actor interface {
 type Alert struct {
 	Policy, Severity, Title, Message string
 	Domain                           domain.UUID
-	Log                              string // origin
+	Log                              *chain.Log
 	Verdict, Cause                   uint64 // leaves of Log
+	Action                           uint32 // in the verdict
+	Channels                         []string
+}
+
+// Handed is an alert that somebody has taken to deliver it. Rows become durable
+// with the outcome that says so; Durable, if set, is called behind that.
+type Handed struct {
+	To      []string // channels
+	Rows    []chain.MetaWrite
+	Durable func()
 }
 
 // Config is what an Enforcer needs.
 type Config struct {
 	Store *chain.Store
 	Actor Actor
-	Alert func(context.Context, Alert) error
+	// Alert hands an alert on, and does not wait for its delivery. Beside an error
+	// Handed is what was handed on all the same.
+	Alert func(context.Context, Alert) (Handed, error)
 	Log   *slog.Logger
 	Now   func() time.Time
 	// Current reports whether a log is that of the domain's present incarnation.
@@ -78,6 +90,7 @@ type job struct {
 	before  chain.Position // the newest position that does not need this job any more
 	done    map[uint32]bool
 	repair  bool
+	handed  Handed // with the outcome that is sealed next
 }
 
 // FollowerName is the name under which the enforcer's position is kept.

@@ -161,7 +161,7 @@ func (h *host) enforce(a *actor, alert func(context.Context, Alert) error) func(
 	if alert == nil {
 		alert = func(context.Context, Alert) error { return nil }
 	}
-	e := New(Config{Store: h.store, Actor: a, Alert: alert, Current: func(l *chain.Log) bool { return l == h.log }, Log: slog.New(slog.DiscardHandler), Now: time.Now})
+	e := New(Config{Store: h.store, Actor: a, Alert: func(ctx context.Context, a Alert) (Handed, error) { return Handed{}, alert(ctx, a) }, Current: func(l *chain.Log) bool { return l == h.log }, Log: slog.New(slog.DiscardHandler), Now: time.Now})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- e.Run(ctx) }()

@@ -54,3 +54,6 @@ func Channels(b *Bundle) []string {
 	slices.Sort(all)
 	return slices.Compact(all)
 }
+
+// Nearest returns the name that whoever wrote word most likely meant, or "".
+func Nearest(word string, names []string) string { return suggest(word, names) }

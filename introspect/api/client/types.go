@@ -46,6 +46,28 @@ type Backup struct {
 	Linked bool `json:"linked"`
 }
 
+// AlertChannel is a way in which the host tells people of alerts. Times are RFC
+// 3339; the counts are of this run of the daemon.
+type AlertChannel struct {
+	Name      string `json:"name"`
+	Type      string `json:"type"`
+	Waiting   int    `json:"waiting"`
+	Oldest    string `json:"oldest,omitempty"`  // when the alert was queued that waits longest
+	Last      string `json:"last,omitempty"`    // newest attempt
+	Problem   string `json:"problem,omitempty"` // of that; none: it succeeded
+	Delivered uint64 `json:"delivered"`
+	GivenUp   uint64 `json:"given_up"`
+	Failures  uint64 `json:"failures"` // attempts that failed
+	Refused   uint64 `json:"refused"`  // found no room in the queue
+}
+
+// AlertTest is what became of a test alert.
+type AlertTest struct {
+	Channel   string `json:"channel"`
+	Delivered bool   `json:"delivered"`
+	Detail    string `json:"detail"` // what the receiver answered, or why it is not delivered
+}
+
 // Witnesses says who cosigns the host log.
 type Witnesses struct {
 	Missing   string    `json:"missing,omitempty"` // what the quorum lacks; empty: it is reached
