@@ -71,7 +71,7 @@ RACE = ./chain/... ./cmd/... ./guestagent/wire ./guestagent ./introspect/... ./r
 
 .PHONY: test-long
 test-long: test ## everything, with long loops and a bare Debian 12 in a chroot (as root)
-	hack/setup.sh mmdebstrap vagrant vagrant-libvirt
+	hack/setup.sh mmdebstrap vagrant vagrant-libvirt neovim
 	$(GO) test -race -tags $(TAGS) -timeout 30m $(TESTFLAGS) $(RACE)
 	$(GO) test -tags $(TAGS) -p 2 -timeout 75m $(TESTFLAGS) $(addprefix ./,$(LONG)) -args -long
 	for f in $(FUZZ); do $(GO) test -tags $(TAGS) -run '^$$' -fuzz "^$$f$$" -fuzztime 3m ./rules/policy || exit 1; done

@@ -2,13 +2,17 @@ package chain
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,6 +29,7 @@ const (
 	backupLedger   = "ledger"
 	backupAnchor   = "anchor"
 	backupManifest = "manifest.json"
+	backupBeside   = "beside"   // files that the caller wants in it
 	backupPartial  = ".partial" // behind the name of a directory that is not whole yet
 
 	maxManifest = 64 << 20
@@ -43,6 +48,8 @@ type Manifest struct {
 	Anchored BackupLog   `json:"anchored"` // the host log as the anchor has it
 	Logs     []BackupLog `json:"logs"`     // as the files have them
 	Files    []fileSum   `json:"files"`    // of the store, and the anchor
+	// Beside are files of the caller, below the directory of that name.
+	Beside []fileSum `json:"beside,omitempty"`
 	// KeyFiles are those of payload keys that were copied to another place.
 	KeyFiles []fileSum `json:"payload_key_files,omitempty"`
 }
@@ -63,6 +70,10 @@ type BackupOptions struct {
 	PayloadKeys string
 	Requester   string // who asked for it, for the host log
 	Software    string // program and version, for the manifest
+	// Beside copies what belongs to the store and lies elsewhere into a directory, which is
+	// there. It is called behind the copy of the store, so all that entries of it name is
+	// copied. Nil: nothing.
+	Beside func(ctx context.Context, dir string) error
 }
 
 // Backup copies the store as it is at one moment between two commits, with the
@@ -71,7 +82,7 @@ type BackupOptions struct {
 // with its anchor when Backup returns, and every file is on disk.
 //
 // Order: the host log says that a backup is made; everything is signed; the
-// files are copied to DIR.partial; the copy is opened; payload keys are copied
+// files are copied to DIR.partial; the copy is opened; the caller copies what belongs to it; payload keys are copied
 // (each was durable before a payload under it was); the manifest is written; the
 // directories get their names. A crash leaves directories called partial, which
 // the next backup to the same place replaces.
@@ -182,6 +193,9 @@ func (s *Store) backup(ctx context.Context, o *BackupOptions) (*Manifest, error)
 		return nil, fmt.Errorf("the copy does not open: %w", err)
 	}
 	m.Software, m.Created = o.Software, s.cfg.Now().UTC()
+	if m.Beside, err = copyBeside(ctx, fs, o, fs.PathJoin(partial, backupBeside)); err != nil {
+		return nil, err
+	}
 	names, err := listFiles(fs, ledger)
 	if err != nil {
 		return nil, err
@@ -266,6 +280,86 @@ func (s *Store) copyKeys(ctx context.Context, to string) ([]fileSum, error) {
 		return nil, err
 	}
 	return copyDir(ctx, s.cfg.FS, s.cfg.PayloadKeys, to)
+}
+
+// copyBeside has the caller copy what belongs to the store, and sums it.
+func copyBeside(ctx context.Context, fs vfs.FS, o *BackupOptions, dir string) (files []fileSum, err error) {
+	if o.Beside == nil {
+		return nil, nil
+	}
+	if err := makeDir(fs, dir); err != nil {
+		return nil, err
+	}
+	if err := o.Beside(ctx, dir); err != nil {
+		return nil, err
+	}
+	return sumTree(ctx, fs, dir, "")
+}
+
+// sumTree sums all files below a directory.
+func sumTree(ctx context.Context, fs vfs.FS, dir, below string) (files []fileSum, err error) {
+	names, err := listFiles(fs, fs.PathJoin(dir, below))
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		name = path.Join(below, name)
+		st, err := fs.Stat(fs.PathJoin(dir, name))
+		if err != nil {
+			return nil, err
+		}
+		if st.IsDir() {
+			more, err := sumTree(ctx, fs, dir, name)
+			if err != nil {
+				return nil, err
+			}
+			files = append(files, more...)
+			continue
+		}
+		f, err := sumFile(ctx, fs, dir, name)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, f)
+	}
+	return files, nil
+}
+
+// ReadBeside returns a file of the caller in the backup in dir, as the manifest has it.
+func (m *Manifest) ReadBeside(dir, name string) ([]byte, error) {
+	i := slices.IndexFunc(m.Beside, func(f fileSum) bool { return f.Name == name })
+	if i < 0 {
+		return nil, fmt.Errorf("the manifest of the backup names no file %s: %w", name, record.ErrReject)
+	}
+	want := m.Beside[i]
+	root, err := os.OpenRoot(filepath.Join(dir, backupBeside))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = root.Close() }() // it was only read
+	f, err := root.Open(filepath.FromSlash(name))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	b, err := io.ReadAll(io.LimitReader(f, want.Size+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	if got := sha256.Sum256(b); int64(len(b)) != want.Size || hex.EncodeToString(got[:]) != want.SHA256 {
+		return nil, fmt.Errorf("%s of the backup was changed: it has %d bytes with SHA-256 %x, the manifest says %d and %s: %w", name, len(b), got, want.Size, want.SHA256, record.ErrReject)
+	}
+	return b, nil
+}
+
+// BesideNames returns the names of the caller's files, in order.
+func (m *Manifest) BesideNames() []string {
+	var all []string
+	for _, f := range m.Beside {
+		all = append(all, f.Name)
+	}
+	slices.Sort(all)
+	return all
 }
 
 // ReadManifest reads the manifest of the backup in dir.

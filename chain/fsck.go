@@ -53,23 +53,33 @@ func (f Finding) String() string {
 
 // Report is what fsck has seen.
 type Report struct {
-	Logs        int       `json:"logs"`
-	Entries     uint64    `json:"entries"`
-	Packed      uint64    `json:"packed_entries"` // of them: in bundles
-	Payloads    uint64    `json:"payloads"`
-	Erased      uint64    `json:"erased_payloads"`
-	Pruned      uint64    `json:"pruned_entries"`
-	Unreadable  uint64    `json:"unreadable_payloads"` // of guests: bytes that are no record
-	NoKey       uint64    `json:"payloads_without_key"`
-	Dropped     uint64    `json:"dropped_entries"`
-	Fenced      uint64    `json:"fenced_entries"` // damaged before, known, and kept apart
-	Tiles       uint64    `json:"tiles"`
-	Checkpoints uint64    `json:"checkpoints"` // stored and quoted
-	Commits     uint64    `json:"commits"`
-	Frames      uint64    `json:"frames"` // statements verified
-	FramesOff   bool      `json:"frames_not_checked"`
-	Findings    []Finding `json:"findings"`
-	More        int       `json:"more_findings"` // left out of Findings
+	Logs        int    `json:"logs"`
+	Entries     uint64 `json:"entries"`
+	Packed      uint64 `json:"packed_entries"` // of them: in bundles
+	Payloads    uint64 `json:"payloads"`
+	Erased      uint64 `json:"erased_payloads"`
+	Pruned      uint64 `json:"pruned_entries"`
+	Unreadable  uint64 `json:"unreadable_payloads"` // of guests: bytes that are no record
+	NoKey       uint64 `json:"payloads_without_key"`
+	Dropped     uint64 `json:"dropped_entries"`
+	Fenced      uint64 `json:"fenced_entries"` // damaged before, known, and kept apart
+	Tiles       uint64 `json:"tiles"`
+	Checkpoints uint64 `json:"checkpoints"` // stored and quoted
+	Commits     uint64 `json:"commits"`
+	Frames      uint64 `json:"frames"` // statements verified
+	FramesOff   bool   `json:"frames_not_checked"`
+	// Policies are the policy bundles that entries name, each with the first that does. Their
+	// texts are not in the store.
+	Policies []NamedBundle `json:"policies"`
+	Findings []Finding     `json:"findings"`
+	More     int           `json:"more_findings"` // left out of Findings
+}
+
+// NamedBundle is a policy bundle that an entry brings in force, or that gave a verdict.
+type NamedBundle struct {
+	Digest record.Hash `json:"digest"`
+	Log    string      `json:"log"` // origin
+	Index  uint64      `json:"index"`
 }
 
 // OK reports whether nothing is wrong.
@@ -89,7 +99,7 @@ func Fsck(ctx context.Context, cfg Config, opts FsckOptions) (_ *Report, err err
 		return nil, fmt.Errorf("check store: %w", err)
 	}
 	defer func() { err = errors.Join(err, s.db.Close()) }()
-	f := &fsck{s: s, opts: opts, r: &Report{Findings: []Finding{}, FramesOff: opts.Frame == nil}, heads: map[LogID]head{}, quotes: map[string]*quotedLog{}, spool: spool.New(opts.Spool, quoteSize), next: map[LogID]uint64{}, newestQuotes: map[string]quote{}, certified: map[uint64]string{}, drops: map[uint64]*record.Dropped{}, erasing: map[erasingEntry]bool{}, keys: proof.KeyChain{HostID: cfg.HostID}}
+	f := &fsck{s: s, opts: opts, r: &Report{Policies: []NamedBundle{}, Findings: []Finding{}, FramesOff: opts.Frame == nil}, heads: map[LogID]head{}, quotes: map[string]*quotedLog{}, spool: spool.New(opts.Spool, quoteSize), next: map[LogID]uint64{}, newestQuotes: map[string]quote{}, certified: map[uint64]string{}, drops: map[uint64]*record.Dropped{}, erasing: map[erasingEntry]bool{}, bundles: map[record.Hash]bool{}, keys: proof.KeyChain{HostID: cfg.HostID}}
 	if err := s.loadStoreRow(); err != nil {
 		f.find("store", nil, nil, "%v", err)
 	}
@@ -123,6 +133,7 @@ type fsck struct {
 	newest       uint64                     // stored checkpoint of the host log
 	erasing      map[erasingEntry]bool      // erasures that are not done; true: their entry can be read
 	drops        map[uint64]*record.Dropped // by index in the host log
+	bundles      map[record.Hash]bool       // of policies, that are in the report
 	restored     int64                      // monotone time of the newest restore
 }
 

@@ -169,6 +169,10 @@ func (c *logCheck) opened(leaf *record.Leaf, payload []byte) {
 		}
 		f.r.Unreadable++
 	}
+	if digest, ok := proof.BundleOf(leaf, m); ok && !f.bundles[digest] {
+		f.bundles[digest] = true
+		f.r.Policies = append(f.r.Policies, NamedBundle{Digest: digest, Log: l.origin, Index: index})
+	}
 	switch m := m.(type) {
 	case *record.Genesis:
 		if index == 0 && m.Origin != l.origin {

@@ -82,6 +82,9 @@ var commands = map[string]command{
 // looked at not to be sound.
 var errFound = errors.New("the ledger is not sound")
 
+// errPolicies is likewise, of policies in a backup.
+var errPolicies = errors.New("the backup is not sound")
+
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	fs := flag.NewFlagSet("provostd", flag.ContinueOnError)
 	fs.SetOutput(stderr)
@@ -133,7 +136,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		report(stderr, err)
 	}
 	switch {
-	case errors.Is(err, errFound):
+	case errors.Is(err, errFound), errors.Is(err, errPolicies):
 		return 3
 	case err != nil:
 		return 1

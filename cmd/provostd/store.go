@@ -29,7 +29,14 @@ func fsck(fs *flag.FlagSet) action {
 		if err != nil {
 			return err
 		}
-		return printReport(stdout, r)
+		if err := printReport(stdout, r); err != nil {
+			return err
+		}
+		p, err := daemon.CheckPolicyTexts(cfg, r)
+		if err != nil {
+			return err
+		}
+		return printTexts(stdout, p, cfg.PolicyBundles())
 	}
 }
 
@@ -54,6 +61,22 @@ func printReport(w io.Writer, r *chain.Report) error {
 	}
 	_, err := fmt.Fprintln(w, "nothing is wrong")
 	return err
+}
+
+// printTexts says of which policies the text lacks, which is no damage of the ledger:
+// nothing that was sealed is lost with it.
+func printTexts(w io.Writer, p *daemon.PolicyTexts, dir string) error {
+	for _, b := range p.Lacking {
+		if _, err := fmt.Fprintf(w, "policy bundle %s, which entry %d of %s names, is not kept in %s: verdicts under it cannot be evaluated again; put its directory back from a backup\n", b.Digest, b.Index, b.Log, dir); err != nil {
+			return err
+		}
+	}
+	for _, digest := range p.Unnamed {
+		if _, err := fmt.Fprintf(w, "policy bundle %s is kept in %s and named by no entry here any more; evidence and archives that were given away may name it\n", digest, dir); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // printRepair prints what a repair found and did. It is an error where evidence
@@ -111,7 +134,7 @@ func restore(fs *flag.FlagSet) action {
 		if o.Requester == "" {
 			o.Requester = caller()
 		}
-		r, err := daemon.Restore(ctx, cfg, log, o)
+		r, p, err := daemon.Restore(ctx, cfg, log, o)
 		if err != nil {
 			if r != nil && r.Report != nil && !r.Report.OK() {
 				return errors.Join(printReport(stdout, r.Report), err)
@@ -122,8 +145,16 @@ func restore(fs *flag.FlagSet) action {
 		if r.Report != nil && r.Report.NoKey > 0 {
 			text += fmt.Sprintf("%d payloads cannot be read: their keys are not there, or were destroyed by an erasure behind the backup\n", r.Report.NoKey)
 		}
-		_, err = fmt.Fprint(stdout, text)
-		return err
+		if p.Bundles+p.There > 0 {
+			text += fmt.Sprintf("%d policy bundles restored, %d were kept here already\n", p.Bundles, p.There)
+		}
+		for _, d := range p.Damaged {
+			text += fmt.Sprintf("not restored: policy bundle %s\n", d)
+		}
+		if _, err := fmt.Fprint(stdout, text); err != nil || len(p.Damaged) == 0 {
+			return err
+		}
+		return fmt.Errorf("the ledger is restored, but %d policy bundles of the backup are damaged: verdicts under them cannot be evaluated again: %w", len(p.Damaged), errPolicies)
 	}
 }
 

@@ -40,7 +40,8 @@ func Backup(ctx context.Context, cfg *Config, log *slog.Logger, version, dir, ke
 	if err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
-	b, err = backUp(ctx, s, "provostd "+version, "operator: provostd backup", dir, keysDir)
+	shelf := &shelf{dir: cfg.policiesDir()}
+	b, err = backUp(ctx, s, shelf, "provostd "+version, "operator: provostd backup", dir, keysDir)
 	return b, errors.Join(err, s.Close())
 }
 
@@ -49,17 +50,20 @@ func (d *Daemon) backup(ctx context.Context, requester, dir, keysDir string) (*c
 	if err := onHost(ctx, "a backup is written"); err != nil {
 		return nil, err
 	}
-	return backUp(ctx, d.store, "provostd "+d.version, requester, dir, keysDir)
+	return backUp(ctx, d.store, d.policies.shelf, "provostd "+d.version, requester, dir, keysDir)
 }
 
-func backUp(ctx context.Context, s *chain.Store, software, requester, dir, keysDir string) (*client.Backup, error) {
-	m, err := s.Backup(ctx, chain.BackupOptions{Dir: dir, PayloadKeys: keysDir, Requester: requester, Software: software})
+func backUp(ctx context.Context, s *chain.Store, policies *shelf, software, requester, dir, keysDir string) (*client.Backup, error) {
+	m, err := s.Backup(ctx, chain.BackupOptions{Dir: dir, PayloadKeys: keysDir, Requester: requester, Software: software, Beside: policies.copyTo})
 	if err != nil {
 		return nil, err
 	}
 	b := &client.Backup{Dir: dir, PayloadKeys: keysDir, Logs: len(m.Logs), Files: len(m.Files), Size: m.Anchored.Size, Root: m.Anchored.Root}
 	for _, l := range m.Logs {
 		b.Entries += l.Size
+	}
+	for _, f := range m.Beside {
+		b.Files, b.Bytes = b.Files+1, b.Bytes+f.Size
 	}
 	for _, f := range m.Files {
 		b.Bytes += f.Size
@@ -71,26 +75,31 @@ func backUp(ctx context.Context, s *chain.Store, software, requester, dir, keysD
 	return b, nil
 }
 
-// Restore puts a backup in the place of a ledger that is gone. No daemon may
-// run.
-func Restore(ctx context.Context, cfg *Config, log *slog.Logger, o chain.RestoreOptions) (_ *chain.Restored, err error) {
+// Restore puts a backup in the place of a ledger that is gone, and keeps the policies that
+// it has. No daemon may run.
+func Restore(ctx context.Context, cfg *Config, log *slog.Logger, o chain.RestoreOptions) (_ *chain.Restored, _ *RestoredPolicies, err error) {
 	for _, d := range []*string{&o.Dir, &o.PayloadKeys} {
 		if *d != "" {
 			if *d, err = filepath.Abs(*d); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 		}
 	}
 	k, err := keys.Open(cfg.keysDir())
 	if err != nil {
-		return nil, fmt.Errorf("open keys: %w", err)
+		return nil, nil, fmt.Errorf("open keys: %w", err)
 	}
 	var done func()
 	if o.Fsck, done, err = fsckOptions(ctx, log); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer done()
-	return chain.Restore(ctx, cfg.chain(k, log), o)
+	p, err := restorePolicies(cfg, o.Dir)
+	if err != nil {
+		return nil, nil, fmt.Errorf("restore %s: policies: %w", o.Dir, err)
+	}
+	r, err := chain.Restore(ctx, cfg.chain(k, log), o)
+	return r, p, err
 }
 
 // fsckOptions are how this program checks ledgers. done gives the temporary file back.

@@ -48,6 +48,9 @@ func (a active) to(digest string) active {
 	return a
 }
 
+// PolicyBundles is the directory of the bundles that are kept.
+func (c *Config) PolicyBundles() string { return (&shelf{dir: c.policiesDir()}).bundles() }
+
 func (c *Config) policiesDir() string { return filepath.Join(c.StateDir, "policies") }
 
 func openShelf(dir string) (*shelf, error) {
@@ -82,19 +85,26 @@ func (s *shelf) active() (a active, known bool, err error) {
 		return a, false, fmt.Errorf("read which policies are in force: %w", err)
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxActive))
+	if a, err = parseActive(f); err != nil {
+		return a, false, fmt.Errorf("read which policies are in force: %s: %w; remove it to go on with the policies of the configuration: %w", s.activeFile(), err, record.ErrReject)
+	}
+	return a, true, nil
+}
+
+func parseActive(r io.Reader) (a active, err error) {
+	b, err := io.ReadAll(io.LimitReader(r, maxActive))
 	if err == nil {
 		err = json.Unmarshal(b, &a)
 	}
 	for _, d := range append([]string{a.Active, a.Directory}, a.Previous...) {
 		if raw, e := hex.DecodeString(d); err == nil && (e != nil || len(raw) != len(policy.Digest{})) {
-			err = fmt.Errorf("%q is no digest", d)
+			err = fmt.Errorf("%q is no digest: %w", d, record.ErrReject)
 		}
 	}
 	if err != nil {
-		return a, false, fmt.Errorf("read which policies are in force: %s: %w; remove it to go on with the policies of the configuration: %w", s.activeFile(), err, record.ErrReject)
+		return active{}, err
 	}
-	return a, true, nil
+	return a, nil
 }
 
 // setActive says durably which bundle is in force. A crash leaves the old file or
