@@ -362,6 +362,12 @@ func (m *Manifest) BesideNames() []string {
 	return all
 }
 
+// OpenBackup reads the manifest of the backup in a directory of this machine.
+func OpenBackup(dir string) (*Manifest, error) {
+	m, _, err := ReadManifest(vfs.Default, dir)
+	return m, err
+}
+
 // ReadManifest reads the manifest of the backup in dir.
 func ReadManifest(fs vfs.FS, dir string) (_ *Manifest, text []byte, err error) {
 	path := fs.PathJoin(dir, backupManifest)

@@ -14,8 +14,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
-
 	"github.com/provostd/provost/chain"
 	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/rules/policy"
@@ -127,7 +125,7 @@ type RestoredPolicies struct {
 // the ledger: a crash between the two leaves bundles more than are needed, and the restore
 // is made again. What is damaged is told, and keeps no ledger from being restored.
 func restorePolicies(cfg *Config, dir string) (*RestoredPolicies, error) {
-	m, _, err := chain.ReadManifest(vfs.Default, dir)
+	m, err := chain.OpenBackup(dir)
 	if err != nil {
 		return nil, err
 	}
