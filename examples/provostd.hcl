@@ -44,6 +44,15 @@ libvirt {
   # Where libvirt's QEMU driver keeps its pid files: what a channel's peer is
   # compared with. An absolute path.
   # run_dir = "/run/libvirt/qemu"
+
+  # Where libvirt keeps the domains' configurations and managed saves: what
+  # stands there is compared with what libvirt says.
+  # config_dir = "/etc/libvirt/qemu"
+  # save_dir = "/var/lib/libvirt/qemu/save"
+
+  # How often every domain is looked at for what libvirt does not announce,
+  # beside after each event.
+  # sweep_every = "60s"
 }
 
 api {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -36,6 +35,7 @@ type Registry struct {
 	machines map[domain.UUID]*machine
 	marks    map[domain.UUID]marking // of the epochs of those that run
 	hearing  bool                    // libvirt
+	facts    map[domain.UUID]factsRow
 
 	kick chan struct{} // cap 1: an epoch may want its marker
 }
@@ -77,7 +77,7 @@ func NewRegistry(cfg RegistryConfig) (*Registry, error) {
 		cfg.Now = time.Now
 	}
 	r := &Registry{cfg: cfg, store: store, sessions: cfg.Sessions, log: cfg.Log, machines: map[domain.UUID]*machine{},
-		marks: map[domain.UUID]marking{}, kick: make(chan struct{}, 1)}
+		marks: map[domain.UUID]marking{}, kick: make(chan struct{}, 1), facts: map[domain.UUID]factsRow{}}
 	for row, err := range store.MetaPrefix(machinePrefix) {
 		if err != nil {
 			return nil, fmt.Errorf("read domains from the ledger: %w", err)
@@ -92,6 +92,9 @@ func NewRegistry(cfg RegistryConfig) (*Registry, error) {
 		}
 		m.log = l
 		r.machines[m.UUID] = m
+	}
+	if err := r.readFacts(); err != nil {
+		return nil, err
 	}
 	return r, nil
 }
@@ -110,6 +113,16 @@ func (r *Registry) Observe(ctx context.Context, o virt.Observation) error {
 			return err
 		}
 		r.hears(true)
+		return r.covered(ctx, &o)
+	case virt.KindSweep:
+		if err := r.swept(ctx, &o); err != nil {
+			return fmt.Errorf("seal what is different in domain %s: %w", o.Domain.Name, err)
+		}
+		return nil
+	case virt.KindHost:
+		if err := r.observeHost(ctx, &o); err != nil {
+			return fmt.Errorf("seal %s: %w", o.Type, err)
+		}
 		return nil
 	}
 	if err := r.observeDomain(ctx, &o, record.OriginHost); err != nil {
@@ -224,6 +237,9 @@ func (r *Registry) observeDomain(ctx context.Context, o *virt.Observation, origi
 		if undefine {
 			return nil // it had no log, or has it closed
 		}
+		if o.Kind == virt.KindNotice {
+			return r.homeless(ctx, o)
+		}
 		var err error
 		if known, err = r.begin(ctx, o, known); err != nil {
 			return err
@@ -247,10 +263,12 @@ func (r *Registry) observeDomain(ctx context.Context, o *virt.Observation, origi
 		if err != nil {
 			return err
 		}
-		b := chain.Batch{Log: m.log, Entries: entries, Meta: append(rows, row)}
+		facts := r.unsavedFacts(m.UUID)
+		b := chain.Batch{Log: m.log, Entries: entries, Meta: slices.Concat(rows, []chain.MetaWrite{row}, facts)}
 		if _, err := r.store.Append(ctx, b); err != nil {
 			return err
 		}
+		r.savedFacts(m.UUID, facts)
 	}
 	r.mu.Lock()
 	r.machines[m.UUID] = &m
@@ -348,6 +366,13 @@ func (r *Registry) begin(ctx context.Context, o *virt.Observation, last *machine
 			r.quoteSource(g, m.UUID)
 		}
 	}
+	known := &virt.Facts{} // of the incarnation before nothing is known
+	if o.Snapshot != nil {
+		known = virt.FactsOf(o.Snapshot)
+	}
+	if err := r.takeFacts(m.UUID, known); err != nil {
+		return nil, err
+	}
 	origin := proof.VMOrigin(r.cfg.HostID, m.UUID.String(), m.Incarnation)
 	// A crash between the two steps below leaves a log without a domain row:
 	// the next start finds it by its origin and goes on with it.
@@ -420,14 +445,11 @@ func (r *Registry) entries(ctx context.Context, m *machine, o *virt.Observation,
 	v := &record.VM{
 		Uuid: m.UUID.String(), Name: m.Name, State: m.State.String(), LibvirtEvent: int32(o.Event), LibvirtDetail: int32(o.Detail),
 		LibvirtId: int64(o.Domain.ID), Detail: o.Reason, QemuPid: uint32(m.QEMU.Pid), QemuStart: m.QEMU.Start,
-		Source: string(o.Kind), Arrived: o.Time.UnixNano(),
+		Source: string(o.Kind), Arrived: o.Time.UnixNano(), Hypervisor: o.Hypervisor,
 	}
 	reason := o.Word
 	if o.SnapshotErr != nil {
 		reason += ", facts not read: " + o.SnapshotErr.Error()
-	}
-	for _, k := range slices.Sorted(maps.Keys(o.Data)) {
-		reason += " " + k + "=" + o.Data[k]
 	}
 	e, err := r.store.Draft(origin, class, &record.Event{Vm: v, Reason: reason})
 	if err != nil {

@@ -106,6 +106,23 @@ const (
 	ClassAgentCloned  Class = 0x1025
 	ClassAgentArrived Class = 0x1026
 
+	ClassVMConfigChanged Class = 0x1010
+	ClassVMDiskChanged   Class = 0x1011
+	ClassVMBlockJob      Class = 0x1012
+	ClassVMIOError       Class = 0x1013
+	ClassVMWatchdog      Class = 0x1014
+	ClassVMTray          Class = 0x1015
+	ClassVMMemory        Class = 0x1016
+	ClassVMConsole       Class = 0x1017
+	ClassVMControlLost   Class = 0x1018
+	ClassVMChannel       Class = 0x1019
+	ClassVMMetadata      Class = 0x101a
+	ClassVMMemoryFailure Class = 0x101b
+	ClassVMInterface     Class = 0x101c
+	ClassVMImageDigest   Class = 0x101d
+	ClassVMEnvironment   Class = 0x101e
+	ClassVMJob           Class = 0x101f
+
 	ClassAgentEnrolled         Class = 0x1101
 	ClassAgentFrame            Class = 0x1102
 	ClassAgentDropped          Class = 0x1103
@@ -141,6 +158,10 @@ const (
 	ClassHostStop          Class = 0x1302
 	ClassHostConfiguration Class = 0x1303
 	ClassHostGap           Class = 0x1304
+	ClassHostNetwork       Class = 0x1305
+	ClassHostPool          Class = 0x1306
+	ClassHostSecret        Class = 0x1307
+	ClassHostCoverage      Class = 0x1308
 	ClassHostBackup        Class = 0x1310
 	ClassHostRestore       Class = 0x1311
 
@@ -258,6 +279,23 @@ var classes = map[Class]string{
 	ClassAgentCloned:  "agent.cloned",
 	ClassAgentArrived: "agent.arrived",
 
+	ClassVMConfigChanged: "vm.config_changed",
+	ClassVMDiskChanged:   "vm.disk_changed",
+	ClassVMBlockJob:      "vm.block_job",
+	ClassVMIOError:       "vm.io_error",
+	ClassVMWatchdog:      "vm.watchdog",
+	ClassVMTray:          "vm.tray",
+	ClassVMMemory:        "vm.memory",
+	ClassVMConsole:       "vm.console",
+	ClassVMControlLost:   "vm.control_lost",
+	ClassVMChannel:       "vm.channel",
+	ClassVMMetadata:      "vm.metadata",
+	ClassVMMemoryFailure: "vm.memory_failure",
+	ClassVMInterface:     "vm.interface",
+	ClassVMImageDigest:   "vm.image_digest",
+	ClassVMEnvironment:   "vm.environment",
+	ClassVMJob:           "vm.job",
+
 	ClassAgentEnrolled:         "agent.enrolled",
 	ClassAgentFrame:            "agent.frame",
 	ClassAgentDropped:          "agent.dropped",
@@ -292,6 +330,10 @@ var classes = map[Class]string{
 	ClassHostStop:          "host.stop",
 	ClassHostConfiguration: "host.configuration",
 	ClassHostGap:           "host.gap",
+	ClassHostNetwork:       "host.network",
+	ClassHostPool:          "host.pool",
+	ClassHostSecret:        "host.secret",
+	ClassHostCoverage:      "host.coverage",
 	ClassHostBackup:        "host.backup",
 	ClassHostRestore:       "host.restore",
 

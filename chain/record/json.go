@@ -15,7 +15,7 @@ import (
 // allowed otherwise; all others are digests, keys and the like.
 var textFields = map[protoreflect.Name]bool{
 	"path": true, "filesystem_path": true, "executable": true, "filename": true, "name": true, "args": true,
-	"working_directory": true, "cgroup": true, "script": true, "domain_xml": true, "note": true, "previous_checkpoint": true,
+	"working_directory": true, "cgroup": true, "script": true, "domain_xml": true, "live_xml": true, "cpu_xml": true, "note": true, "previous_checkpoint": true,
 	"attribute": true, "link_target": true, "account": true, "terminal": true, "hostname": true, "address": true, "text": true,
 	"question": true, "names": true, "source": true, "type": true, "source_path": true,
 }

@@ -2230,6 +2230,7 @@ type VM struct {
 	Connection    string                 `protobuf:"bytes,10,opt,name=connection,proto3" json:"connection,omitempty"`                // URI
 	Source        string                 `protobuf:"bytes,11,opt,name=source,proto3" json:"source,omitempty"`                        // event, sweep, resync
 	Arrived       int64                  `protobuf:"varint,12,opt,name=arrived,proto3" json:"arrived,omitempty"`                     // host wall time, Unix nanoseconds
+	Hypervisor    *Hypervisor            `protobuf:"bytes,20,opt,name=hypervisor,proto3" json:"hypervisor,omitempty"`                // what the event says beyond
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2348,6 +2349,540 @@ func (x *VM) GetArrived() int64 {
 	return 0
 }
 
+func (x *VM) GetHypervisor() *Hypervisor {
+	if x != nil {
+		return x.Hypervisor
+	}
+	return nil
+}
+
+// Hypervisor is what an event of the hypervisor says, or what a look at a
+// domain's configuration has found. Which fields are set goes by the class.
+type Hypervisor struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Word          string                 `protobuf:"bytes,1,opt,name=word,proto3" json:"word,omitempty"`       // the event in one neutral word: block-job, graphics, ...
+	Device        string                 `protobuf:"bytes,2,opt,name=device,proto3" json:"device,omitempty"`   // alias or target of the device, name of the object
+	Path          string                 `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`       // file on the host
+	Address       string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"` // of who came: console
+	OldValue      string                 `protobuf:"bytes,5,opt,name=old_value,json=oldValue,proto3" json:"old_value,omitempty"`
+	NewValue      string                 `protobuf:"bytes,6,opt,name=new_value,json=newValue,proto3" json:"new_value,omitempty"`
+	Status        string                 `protobuf:"bytes,7,opt,name=status,proto3" json:"status,omitempty"`   // in one word
+	Numbers       []string               `protobuf:"bytes,8,rep,name=numbers,proto3" json:"numbers,omitempty"` // the hypervisor's own numbers and texts, as name=value
+	Side          string                 `protobuf:"bytes,9,opt,name=side,proto3" json:"side,omitempty"`       // vm.config_changed: live, persistent, file, filter, saved; see docs/formats.md
+	Changes       []*ConfigChange        `protobuf:"bytes,10,rep,name=changes,proto3" json:"changes,omitempty"`
+	Omitted       uint64                 `protobuf:"varint,11,opt,name=omitted,proto3" json:"omitted,omitempty"`                              // changes that had no room
+	DigestBefore  []byte                 `protobuf:"bytes,12,opt,name=digest_before,json=digestBefore,proto3" json:"digest_before,omitempty"` // SHA-256 of the normalised form
+	Digest        []byte                 `protobuf:"bytes,13,opt,name=digest,proto3" json:"digest,omitempty"`
+	Learned       string                 `protobuf:"bytes,14,opt,name=learned,proto3" json:"learned,omitempty"`                      // event, sweep, blind
+	Repeats       uint64                 `protobuf:"varint,15,opt,name=repeats,proto3" json:"repeats,omitempty"`                     // equal events that were not told, before this one
+	ClaimedBy     *Claim                 `protobuf:"bytes,16,opt,name=claimed_by,json=claimedBy,proto3" json:"claimed_by,omitempty"` // who asked, if a log of the host says so
+	Image         *Image                 `protobuf:"bytes,17,opt,name=image,proto3" json:"image,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Hypervisor) Reset() {
+	*x = Hypervisor{}
+	mi := &file_record_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Hypervisor) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Hypervisor) ProtoMessage() {}
+
+func (x *Hypervisor) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Hypervisor.ProtoReflect.Descriptor instead.
+func (*Hypervisor) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Hypervisor) GetWord() string {
+	if x != nil {
+		return x.Word
+	}
+	return ""
+}
+
+func (x *Hypervisor) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *Hypervisor) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Hypervisor) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Hypervisor) GetOldValue() string {
+	if x != nil {
+		return x.OldValue
+	}
+	return ""
+}
+
+func (x *Hypervisor) GetNewValue() string {
+	if x != nil {
+		return x.NewValue
+	}
+	return ""
+}
+
+func (x *Hypervisor) GetStatus() string {
+	if x != nil {
+		return x.Status
+	}
+	return ""
+}
+
+func (x *Hypervisor) GetNumbers() []string {
+	if x != nil {
+		return x.Numbers
+	}
+	return nil
+}
+
+func (x *Hypervisor) GetSide() string {
+	if x != nil {
+		return x.Side
+	}
+	return ""
+}
+
+func (x *Hypervisor) GetChanges() []*ConfigChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *Hypervisor) GetOmitted() uint64 {
+	if x != nil {
+		return x.Omitted
+	}
+	return 0
+}
+
+func (x *Hypervisor) GetDigestBefore() []byte {
+	if x != nil {
+		return x.DigestBefore
+	}
+	return nil
+}
+
+func (x *Hypervisor) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *Hypervisor) GetLearned() string {
+	if x != nil {
+		return x.Learned
+	}
+	return ""
+}
+
+func (x *Hypervisor) GetRepeats() uint64 {
+	if x != nil {
+		return x.Repeats
+	}
+	return 0
+}
+
+func (x *Hypervisor) GetClaimedBy() *Claim {
+	if x != nil {
+		return x.ClaimedBy
+	}
+	return nil
+}
+
+func (x *Hypervisor) GetImage() *Image {
+	if x != nil {
+		return x.Image
+	}
+	return nil
+}
+
+// ConfigChange is one difference between two normalised configurations. What
+// is a secret there is left out of both.
+type ConfigChange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`                         // such as /devices/interface[52:54:00:00:00:01]/link/@state
+	OldValue      string                 `protobuf:"bytes,2,opt,name=old_value,json=oldValue,proto3" json:"old_value,omitempty"` // empty where there was none
+	NewValue      string                 `protobuf:"bytes,3,opt,name=new_value,json=newValue,proto3" json:"new_value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfigChange) Reset() {
+	*x = ConfigChange{}
+	mi := &file_record_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfigChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfigChange) ProtoMessage() {}
+
+func (x *ConfigChange) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfigChange.ProtoReflect.Descriptor instead.
+func (*ConfigChange) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ConfigChange) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *ConfigChange) GetOldValue() string {
+	if x != nil {
+		return x.OldValue
+	}
+	return ""
+}
+
+func (x *ConfigChange) GetNewValue() string {
+	if x != nil {
+		return x.NewValue
+	}
+	return ""
+}
+
+// Claim is what a log of the host says about who asked for something. Nobody
+// has signed it.
+type Claim struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Source        string                 `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"` // audit
+	User          string                 `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`     // login name or number
+	Uid           uint32                 `protobuf:"varint,3,opt,name=uid,proto3" json:"uid,omitempty"`
+	LoginUid      uint32                 `protobuf:"varint,4,opt,name=login_uid,json=loginUid,proto3" json:"login_uid,omitempty"` // audit: who logged in
+	Session       uint32                 `protobuf:"varint,5,opt,name=session,proto3" json:"session,omitempty"`                   // audit session
+	Pid           uint32                 `protobuf:"varint,6,opt,name=pid,proto3" json:"pid,omitempty"`                           // of the process that spoke
+	Executable    string                 `protobuf:"bytes,7,opt,name=executable,proto3" json:"executable,omitempty"`
+	Address       string                 `protobuf:"bytes,8,opt,name=address,proto3" json:"address,omitempty"`
+	Operation     string                 `protobuf:"bytes,9,opt,name=operation,proto3" json:"operation,omitempty"` // as the log calls it
+	Reason        string                 `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
+	Success       bool                   `protobuf:"varint,11,opt,name=success,proto3" json:"success,omitempty"`
+	Time          int64                  `protobuf:"varint,12,opt,name=time,proto3" json:"time,omitempty"` // of the log's line, Unix nanoseconds
+	Text          string                 `protobuf:"bytes,13,opt,name=text,proto3" json:"text,omitempty"`  // the line, bounded
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Claim) Reset() {
+	*x = Claim{}
+	mi := &file_record_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Claim) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Claim) ProtoMessage() {}
+
+func (x *Claim) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Claim.ProtoReflect.Descriptor instead.
+func (*Claim) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Claim) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Claim) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *Claim) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *Claim) GetLoginUid() uint32 {
+	if x != nil {
+		return x.LoginUid
+	}
+	return 0
+}
+
+func (x *Claim) GetSession() uint32 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+func (x *Claim) GetPid() uint32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *Claim) GetExecutable() string {
+	if x != nil {
+		return x.Executable
+	}
+	return ""
+}
+
+func (x *Claim) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Claim) GetOperation() string {
+	if x != nil {
+		return x.Operation
+	}
+	return ""
+}
+
+func (x *Claim) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Claim) GetSuccess() bool {
+	if x != nil {
+		return x.Success
+	}
+	return false
+}
+
+func (x *Claim) GetTime() int64 {
+	if x != nil {
+		return x.Time
+	}
+	return 0
+}
+
+func (x *Claim) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+// Image is a file that a domain uses, at one moment.
+type Image struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Role          string                 `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`     // disk, firmware, nvram, kernel, initrd, dtb
+	Target        string                 `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"` // of the disk
+	Depth         uint32                 `protobuf:"varint,3,opt,name=depth,proto3" json:"depth,omitempty"`  // 0 is the active layer
+	Path          string                 `protobuf:"bytes,4,opt,name=path,proto3" json:"path,omitempty"`
+	Size          uint64                 `protobuf:"varint,5,opt,name=size,proto3" json:"size,omitempty"`
+	Device        uint64                 `protobuf:"varint,6,opt,name=device,proto3" json:"device,omitempty"` // number of its file system
+	Inode         uint64                 `protobuf:"varint,7,opt,name=inode,proto3" json:"inode,omitempty"`
+	Mtime         int64                  `protobuf:"varint,8,opt,name=mtime,proto3" json:"mtime,omitempty"` // Unix nanoseconds
+	Ctime         int64                  `protobuf:"varint,9,opt,name=ctime,proto3" json:"ctime,omitempty"`
+	Sha256        []byte                 `protobuf:"bytes,10,opt,name=sha256,proto3" json:"sha256,omitempty"`                              // of its bytes
+	Error         string                 `protobuf:"bytes,11,opt,name=error,proto3" json:"error,omitempty"`                                // why it could not be read, or "changed while it was read"
+	GenesisHash   []byte                 `protobuf:"bytes,12,opt,name=genesis_hash,json=genesisHash,proto3" json:"genesis_hash,omitempty"` // leaf hash of the genesis that names it
+	Cached        bool                   `protobuf:"varint,13,opt,name=cached,proto3" json:"cached,omitempty"`                             // read earlier, and not changed since by its numbers
+	Read          int64                  `protobuf:"varint,14,opt,name=read,proto3" json:"read,omitempty"`                                 // when its bytes were read, Unix nanoseconds
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Image) Reset() {
+	*x = Image{}
+	mi := &file_record_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Image) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Image) ProtoMessage() {}
+
+func (x *Image) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Image.ProtoReflect.Descriptor instead.
+func (*Image) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Image) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Image) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *Image) GetDepth() uint32 {
+	if x != nil {
+		return x.Depth
+	}
+	return 0
+}
+
+func (x *Image) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Image) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Image) GetDevice() uint64 {
+	if x != nil {
+		return x.Device
+	}
+	return 0
+}
+
+func (x *Image) GetInode() uint64 {
+	if x != nil {
+		return x.Inode
+	}
+	return 0
+}
+
+func (x *Image) GetMtime() int64 {
+	if x != nil {
+		return x.Mtime
+	}
+	return 0
+}
+
+func (x *Image) GetCtime() int64 {
+	if x != nil {
+		return x.Ctime
+	}
+	return 0
+}
+
+func (x *Image) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+func (x *Image) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *Image) GetGenesisHash() []byte {
+	if x != nil {
+		return x.GenesisHash
+	}
+	return nil
+}
+
+func (x *Image) GetCached() bool {
+	if x != nil {
+		return x.Cached
+	}
+	return false
+}
+
+func (x *Image) GetRead() int64 {
+	if x != nil {
+		return x.Read
+	}
+	return 0
+}
+
 // Genesis is leaf 0 of every log.
 type Genesis struct {
 	state              protoimpl.MessageState `protogen:"open.v1"`
@@ -2365,14 +2900,20 @@ type Genesis struct {
 	Cause              string                 `protobuf:"bytes,12,opt,name=cause,proto3" json:"cause,omitempty"` // first_seen, define, arrival, clone, create, shard
 	DomainName         string                 `protobuf:"bytes,13,opt,name=domain_name,json=domainName,proto3" json:"domain_name,omitempty"`
 	Software           string                 `protobuf:"bytes,14,opt,name=software,proto3" json:"software,omitempty"`
-	Source             *Handover              `protobuf:"bytes,15,opt,name=source,proto3" json:"source,omitempty"` // arrival, restore: what the memory's marker says of where it comes from
+	Source             *Handover              `protobuf:"bytes,15,opt,name=source,proto3" json:"source,omitempty"`                  // arrival, restore: what the memory's marker says of where it comes from
+	LiveXml            []byte                 `protobuf:"bytes,30,opt,name=live_xml,json=liveXml,proto3" json:"live_xml,omitempty"` // exact bytes, of a domain that runs
+	Machine            string                 `protobuf:"bytes,31,opt,name=machine,proto3" json:"machine,omitempty"`                // type of machine, as the hypervisor resolved it
+	Architecture       string                 `protobuf:"bytes,32,opt,name=architecture,proto3" json:"architecture,omitempty"`
+	CpuXml             []byte                 `protobuf:"bytes,33,opt,name=cpu_xml,json=cpuXml,proto3" json:"cpu_xml,omitempty"` // of the processor, expanded where the domain runs
+	Boot               []*Image               `protobuf:"bytes,34,rep,name=boot,proto3" json:"boot,omitempty"`                   // firmware, NVRAM, kernel and initrd, with digests where they are small
+	Unread             []string               `protobuf:"bytes,35,rep,name=unread,proto3" json:"unread,omitempty"`               // what could not be read, and why
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Genesis) Reset() {
 	*x = Genesis{}
-	mi := &file_record_proto_msgTypes[17]
+	mi := &file_record_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2384,7 +2925,7 @@ func (x *Genesis) String() string {
 func (*Genesis) ProtoMessage() {}
 
 func (x *Genesis) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[17]
+	mi := &file_record_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2397,7 +2938,7 @@ func (x *Genesis) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Genesis.ProtoReflect.Descriptor instead.
 func (*Genesis) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{17}
+	return file_record_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Genesis) GetOrigin() string {
@@ -2505,6 +3046,48 @@ func (x *Genesis) GetSource() *Handover {
 	return nil
 }
 
+func (x *Genesis) GetLiveXml() []byte {
+	if x != nil {
+		return x.LiveXml
+	}
+	return nil
+}
+
+func (x *Genesis) GetMachine() string {
+	if x != nil {
+		return x.Machine
+	}
+	return ""
+}
+
+func (x *Genesis) GetArchitecture() string {
+	if x != nil {
+		return x.Architecture
+	}
+	return ""
+}
+
+func (x *Genesis) GetCpuXml() []byte {
+	if x != nil {
+		return x.CpuXml
+	}
+	return nil
+}
+
+func (x *Genesis) GetBoot() []*Image {
+	if x != nil {
+		return x.Boot
+	}
+	return nil
+}
+
+func (x *Genesis) GetUnread() []string {
+	if x != nil {
+		return x.Unread
+	}
+	return nil
+}
+
 type Disk struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Target        string                 `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
@@ -2522,7 +3105,7 @@ type Disk struct {
 
 func (x *Disk) Reset() {
 	*x = Disk{}
-	mi := &file_record_proto_msgTypes[18]
+	mi := &file_record_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2534,7 +3117,7 @@ func (x *Disk) String() string {
 func (*Disk) ProtoMessage() {}
 
 func (x *Disk) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[18]
+	mi := &file_record_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2547,7 +3130,7 @@ func (x *Disk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disk.ProtoReflect.Descriptor instead.
 func (*Disk) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{18}
+	return file_record_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Disk) GetTarget() string {
@@ -2639,7 +3222,7 @@ type Epoch struct {
 
 func (x *Epoch) Reset() {
 	*x = Epoch{}
-	mi := &file_record_proto_msgTypes[19]
+	mi := &file_record_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2651,7 +3234,7 @@ func (x *Epoch) String() string {
 func (*Epoch) ProtoMessage() {}
 
 func (x *Epoch) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[19]
+	mi := &file_record_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2664,7 +3247,7 @@ func (x *Epoch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Epoch.ProtoReflect.Descriptor instead.
 func (*Epoch) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{19}
+	return file_record_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Epoch) GetEpoch() []byte {
@@ -2808,7 +3391,7 @@ type Handover struct {
 
 func (x *Handover) Reset() {
 	*x = Handover{}
-	mi := &file_record_proto_msgTypes[20]
+	mi := &file_record_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2820,7 +3403,7 @@ func (x *Handover) String() string {
 func (*Handover) ProtoMessage() {}
 
 func (x *Handover) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[20]
+	mi := &file_record_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2833,7 +3416,7 @@ func (x *Handover) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Handover.ProtoReflect.Descriptor instead.
 func (*Handover) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{20}
+	return file_record_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Handover) GetWhat() string {
@@ -2948,7 +3531,7 @@ type Enrolled struct {
 
 func (x *Enrolled) Reset() {
 	*x = Enrolled{}
-	mi := &file_record_proto_msgTypes[21]
+	mi := &file_record_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2960,7 +3543,7 @@ func (x *Enrolled) String() string {
 func (*Enrolled) ProtoMessage() {}
 
 func (x *Enrolled) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[21]
+	mi := &file_record_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2973,7 +3556,7 @@ func (x *Enrolled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Enrolled.ProtoReflect.Descriptor instead.
 func (*Enrolled) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{21}
+	return file_record_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Enrolled) GetKey() []byte {
@@ -3074,7 +3657,7 @@ type Hooks struct {
 
 func (x *Hooks) Reset() {
 	*x = Hooks{}
-	mi := &file_record_proto_msgTypes[22]
+	mi := &file_record_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3086,7 +3669,7 @@ func (x *Hooks) String() string {
 func (*Hooks) ProtoMessage() {}
 
 func (x *Hooks) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[22]
+	mi := &file_record_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3099,7 +3682,7 @@ func (x *Hooks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hooks.ProtoReflect.Descriptor instead.
 func (*Hooks) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{22}
+	return file_record_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Hooks) GetOs() string {
@@ -3149,7 +3732,7 @@ type Hook struct {
 
 func (x *Hook) Reset() {
 	*x = Hook{}
-	mi := &file_record_proto_msgTypes[23]
+	mi := &file_record_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3161,7 +3744,7 @@ func (x *Hook) String() string {
 func (*Hook) ProtoMessage() {}
 
 func (x *Hook) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[23]
+	mi := &file_record_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3174,7 +3757,7 @@ func (x *Hook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hook.ProtoReflect.Descriptor instead.
 func (*Hook) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{23}
+	return file_record_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Hook) GetClass() uint32 {
@@ -3218,7 +3801,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_record_proto_msgTypes[24]
+	mi := &file_record_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3230,7 +3813,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[24]
+	mi := &file_record_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3243,7 +3826,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{24}
+	return file_record_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Frame) GetStatement() []byte {
@@ -3281,7 +3864,7 @@ type Lost struct {
 
 func (x *Lost) Reset() {
 	*x = Lost{}
-	mi := &file_record_proto_msgTypes[25]
+	mi := &file_record_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3293,7 +3876,7 @@ func (x *Lost) String() string {
 func (*Lost) ProtoMessage() {}
 
 func (x *Lost) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[25]
+	mi := &file_record_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3306,7 +3889,7 @@ func (x *Lost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lost.ProtoReflect.Descriptor instead.
 func (*Lost) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{25}
+	return file_record_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Lost) GetCounts() []*LostCount {
@@ -3356,7 +3939,7 @@ type LostCount struct {
 
 func (x *LostCount) Reset() {
 	*x = LostCount{}
-	mi := &file_record_proto_msgTypes[26]
+	mi := &file_record_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3368,7 +3951,7 @@ func (x *LostCount) String() string {
 func (*LostCount) ProtoMessage() {}
 
 func (x *LostCount) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[26]
+	mi := &file_record_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3381,7 +3964,7 @@ func (x *LostCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LostCount.ProtoReflect.Descriptor instead.
 func (*LostCount) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{26}
+	return file_record_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *LostCount) GetClass() uint32 {
@@ -3431,7 +4014,7 @@ type AgentState struct {
 
 func (x *AgentState) Reset() {
 	*x = AgentState{}
-	mi := &file_record_proto_msgTypes[27]
+	mi := &file_record_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3443,7 +4026,7 @@ func (x *AgentState) String() string {
 func (*AgentState) ProtoMessage() {}
 
 func (x *AgentState) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[27]
+	mi := &file_record_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3456,7 +4039,7 @@ func (x *AgentState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentState.ProtoReflect.Descriptor instead.
 func (*AgentState) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{27}
+	return file_record_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *AgentState) GetSession() uint64 {
@@ -3541,7 +4124,7 @@ type VMCheckpoint struct {
 
 func (x *VMCheckpoint) Reset() {
 	*x = VMCheckpoint{}
-	mi := &file_record_proto_msgTypes[28]
+	mi := &file_record_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3553,7 +4136,7 @@ func (x *VMCheckpoint) String() string {
 func (*VMCheckpoint) ProtoMessage() {}
 
 func (x *VMCheckpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[28]
+	mi := &file_record_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3566,7 +4149,7 @@ func (x *VMCheckpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VMCheckpoint.ProtoReflect.Descriptor instead.
 func (*VMCheckpoint) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{28}
+	return file_record_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *VMCheckpoint) GetOrigin() string {
@@ -3607,7 +4190,7 @@ type KeyCertificate struct {
 
 func (x *KeyCertificate) Reset() {
 	*x = KeyCertificate{}
-	mi := &file_record_proto_msgTypes[29]
+	mi := &file_record_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3619,7 +4202,7 @@ func (x *KeyCertificate) String() string {
 func (*KeyCertificate) ProtoMessage() {}
 
 func (x *KeyCertificate) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[29]
+	mi := &file_record_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3632,7 +4215,7 @@ func (x *KeyCertificate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyCertificate.ProtoReflect.Descriptor instead.
 func (*KeyCertificate) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{29}
+	return file_record_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *KeyCertificate) GetUse() string {
@@ -3705,7 +4288,7 @@ type WitnessState struct {
 
 func (x *WitnessState) Reset() {
 	*x = WitnessState{}
-	mi := &file_record_proto_msgTypes[30]
+	mi := &file_record_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3717,7 +4300,7 @@ func (x *WitnessState) String() string {
 func (*WitnessState) ProtoMessage() {}
 
 func (x *WitnessState) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[30]
+	mi := &file_record_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3730,7 +4313,7 @@ func (x *WitnessState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WitnessState.ProtoReflect.Descriptor instead.
 func (*WitnessState) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{30}
+	return file_record_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *WitnessState) GetSize() uint64 {
@@ -3781,7 +4364,7 @@ type WitnessAnswer struct {
 
 func (x *WitnessAnswer) Reset() {
 	*x = WitnessAnswer{}
-	mi := &file_record_proto_msgTypes[31]
+	mi := &file_record_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3793,7 +4376,7 @@ func (x *WitnessAnswer) String() string {
 func (*WitnessAnswer) ProtoMessage() {}
 
 func (x *WitnessAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[31]
+	mi := &file_record_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3806,7 +4389,7 @@ func (x *WitnessAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WitnessAnswer.ProtoReflect.Descriptor instead.
 func (*WitnessAnswer) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{31}
+	return file_record_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *WitnessAnswer) GetName() string {
@@ -3859,7 +4442,7 @@ type Daemon struct {
 
 func (x *Daemon) Reset() {
 	*x = Daemon{}
-	mi := &file_record_proto_msgTypes[32]
+	mi := &file_record_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3871,7 +4454,7 @@ func (x *Daemon) String() string {
 func (*Daemon) ProtoMessage() {}
 
 func (x *Daemon) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[32]
+	mi := &file_record_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3884,7 +4467,7 @@ func (x *Daemon) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Daemon.ProtoReflect.Descriptor instead.
 func (*Daemon) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{32}
+	return file_record_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Daemon) GetWhat() string {
@@ -3942,7 +4525,7 @@ type Gap struct {
 
 func (x *Gap) Reset() {
 	*x = Gap{}
-	mi := &file_record_proto_msgTypes[33]
+	mi := &file_record_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3954,7 +4537,7 @@ func (x *Gap) String() string {
 func (*Gap) ProtoMessage() {}
 
 func (x *Gap) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[33]
+	mi := &file_record_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3967,7 +4550,7 @@ func (x *Gap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gap.ProtoReflect.Descriptor instead.
 func (*Gap) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{33}
+	return file_record_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Gap) GetFrom() int64 {
@@ -4011,7 +4594,7 @@ type BundleActivation struct {
 
 func (x *BundleActivation) Reset() {
 	*x = BundleActivation{}
-	mi := &file_record_proto_msgTypes[34]
+	mi := &file_record_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4023,7 +4606,7 @@ func (x *BundleActivation) String() string {
 func (*BundleActivation) ProtoMessage() {}
 
 func (x *BundleActivation) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[34]
+	mi := &file_record_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4036,7 +4619,7 @@ func (x *BundleActivation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BundleActivation.ProtoReflect.Descriptor instead.
 func (*BundleActivation) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{34}
+	return file_record_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *BundleActivation) GetName() string {
@@ -4078,7 +4661,7 @@ type ActivePolicy struct {
 
 func (x *ActivePolicy) Reset() {
 	*x = ActivePolicy{}
-	mi := &file_record_proto_msgTypes[35]
+	mi := &file_record_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4090,7 +4673,7 @@ func (x *ActivePolicy) String() string {
 func (*ActivePolicy) ProtoMessage() {}
 
 func (x *ActivePolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[35]
+	mi := &file_record_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4103,7 +4686,7 @@ func (x *ActivePolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivePolicy.ProtoReflect.Descriptor instead.
 func (*ActivePolicy) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{35}
+	return file_record_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ActivePolicy) GetName() string {
@@ -4156,7 +4739,7 @@ type Verdict struct {
 
 func (x *Verdict) Reset() {
 	*x = Verdict{}
-	mi := &file_record_proto_msgTypes[36]
+	mi := &file_record_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4168,7 +4751,7 @@ func (x *Verdict) String() string {
 func (*Verdict) ProtoMessage() {}
 
 func (x *Verdict) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[36]
+	mi := &file_record_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4181,7 +4764,7 @@ func (x *Verdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verdict.ProtoReflect.Descriptor instead.
 func (*Verdict) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{36}
+	return file_record_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Verdict) GetPolicy() string {
@@ -4336,7 +4919,7 @@ type VerdictStep struct {
 
 func (x *VerdictStep) Reset() {
 	*x = VerdictStep{}
-	mi := &file_record_proto_msgTypes[37]
+	mi := &file_record_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4348,7 +4931,7 @@ func (x *VerdictStep) String() string {
 func (*VerdictStep) ProtoMessage() {}
 
 func (x *VerdictStep) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[37]
+	mi := &file_record_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4361,7 +4944,7 @@ func (x *VerdictStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerdictStep.ProtoReflect.Descriptor instead.
 func (*VerdictStep) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{37}
+	return file_record_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *VerdictStep) GetName() string {
@@ -4403,7 +4986,7 @@ type VerdictApproval struct {
 
 func (x *VerdictApproval) Reset() {
 	*x = VerdictApproval{}
-	mi := &file_record_proto_msgTypes[38]
+	mi := &file_record_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4415,7 +4998,7 @@ func (x *VerdictApproval) String() string {
 func (*VerdictApproval) ProtoMessage() {}
 
 func (x *VerdictApproval) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[38]
+	mi := &file_record_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4428,7 +5011,7 @@ func (x *VerdictApproval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerdictApproval.ProtoReflect.Descriptor instead.
 func (*VerdictApproval) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{38}
+	return file_record_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *VerdictApproval) GetId() string {
@@ -4505,7 +5088,7 @@ type Approval struct {
 
 func (x *Approval) Reset() {
 	*x = Approval{}
-	mi := &file_record_proto_msgTypes[39]
+	mi := &file_record_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4517,7 +5100,7 @@ func (x *Approval) String() string {
 func (*Approval) ProtoMessage() {}
 
 func (x *Approval) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[39]
+	mi := &file_record_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4530,7 +5113,7 @@ func (x *Approval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Approval.ProtoReflect.Descriptor instead.
 func (*Approval) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{39}
+	return file_record_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Approval) GetStatement() []byte {
@@ -4603,7 +5186,7 @@ type Revocation struct {
 
 func (x *Revocation) Reset() {
 	*x = Revocation{}
-	mi := &file_record_proto_msgTypes[40]
+	mi := &file_record_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4615,7 +5198,7 @@ func (x *Revocation) String() string {
 func (*Revocation) ProtoMessage() {}
 
 func (x *Revocation) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[40]
+	mi := &file_record_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4628,7 +5211,7 @@ func (x *Revocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
 func (*Revocation) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{40}
+	return file_record_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Revocation) GetStatement() []byte {
@@ -4678,7 +5261,7 @@ type Approvers struct {
 
 func (x *Approvers) Reset() {
 	*x = Approvers{}
-	mi := &file_record_proto_msgTypes[41]
+	mi := &file_record_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4690,7 +5273,7 @@ func (x *Approvers) String() string {
 func (*Approvers) ProtoMessage() {}
 
 func (x *Approvers) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[41]
+	mi := &file_record_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4703,7 +5286,7 @@ func (x *Approvers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Approvers.ProtoReflect.Descriptor instead.
 func (*Approvers) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{41}
+	return file_record_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Approvers) GetText() []byte {
@@ -4731,7 +5314,7 @@ type Action struct {
 
 func (x *Action) Reset() {
 	*x = Action{}
-	mi := &file_record_proto_msgTypes[42]
+	mi := &file_record_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4743,7 +5326,7 @@ func (x *Action) String() string {
 func (*Action) ProtoMessage() {}
 
 func (x *Action) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[42]
+	mi := &file_record_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4756,7 +5339,7 @@ func (x *Action) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Action.ProtoReflect.Descriptor instead.
 func (*Action) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{42}
+	return file_record_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Action) GetKind() string {
@@ -4802,7 +5385,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_record_proto_msgTypes[43]
+	mi := &file_record_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4814,7 +5397,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[43]
+	mi := &file_record_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4827,7 +5410,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{43}
+	return file_record_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Outcome) GetVerdictIndex() uint64 {
@@ -4942,7 +5525,7 @@ type AlertResult struct {
 
 func (x *AlertResult) Reset() {
 	*x = AlertResult{}
-	mi := &file_record_proto_msgTypes[44]
+	mi := &file_record_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4954,7 +5537,7 @@ func (x *AlertResult) String() string {
 func (*AlertResult) ProtoMessage() {}
 
 func (x *AlertResult) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[44]
+	mi := &file_record_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4967,7 +5550,7 @@ func (x *AlertResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlertResult.ProtoReflect.Descriptor instead.
 func (*AlertResult) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{44}
+	return file_record_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *AlertResult) GetChannel() string {
@@ -5062,7 +5645,7 @@ type Erased struct {
 
 func (x *Erased) Reset() {
 	*x = Erased{}
-	mi := &file_record_proto_msgTypes[45]
+	mi := &file_record_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5074,7 +5657,7 @@ func (x *Erased) String() string {
 func (*Erased) ProtoMessage() {}
 
 func (x *Erased) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[45]
+	mi := &file_record_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5087,7 +5670,7 @@ func (x *Erased) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Erased.ProtoReflect.Descriptor instead.
 func (*Erased) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{45}
+	return file_record_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Erased) GetRanges() []*EntryRange {
@@ -5142,7 +5725,7 @@ type ErasedVerdicts struct {
 
 func (x *ErasedVerdicts) Reset() {
 	*x = ErasedVerdicts{}
-	mi := &file_record_proto_msgTypes[46]
+	mi := &file_record_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5154,7 +5737,7 @@ func (x *ErasedVerdicts) String() string {
 func (*ErasedVerdicts) ProtoMessage() {}
 
 func (x *ErasedVerdicts) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[46]
+	mi := &file_record_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5167,7 +5750,7 @@ func (x *ErasedVerdicts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErasedVerdicts.ProtoReflect.Descriptor instead.
 func (*ErasedVerdicts) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{46}
+	return file_record_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ErasedVerdicts) GetPolicy() string {
@@ -5235,7 +5818,7 @@ type Pruned struct {
 
 func (x *Pruned) Reset() {
 	*x = Pruned{}
-	mi := &file_record_proto_msgTypes[47]
+	mi := &file_record_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5247,7 +5830,7 @@ func (x *Pruned) String() string {
 func (*Pruned) ProtoMessage() {}
 
 func (x *Pruned) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[47]
+	mi := &file_record_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5260,7 +5843,7 @@ func (x *Pruned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pruned.ProtoReflect.Descriptor instead.
 func (*Pruned) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{47}
+	return file_record_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Pruned) GetWhat() string {
@@ -5316,7 +5899,7 @@ type Closed struct {
 
 func (x *Closed) Reset() {
 	*x = Closed{}
-	mi := &file_record_proto_msgTypes[48]
+	mi := &file_record_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5328,7 +5911,7 @@ func (x *Closed) String() string {
 func (*Closed) ProtoMessage() {}
 
 func (x *Closed) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[48]
+	mi := &file_record_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5341,7 +5924,7 @@ func (x *Closed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Closed.ProtoReflect.Descriptor instead.
 func (*Closed) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{48}
+	return file_record_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Closed) GetReason() string {
@@ -5375,7 +5958,7 @@ type Dropped struct {
 
 func (x *Dropped) Reset() {
 	*x = Dropped{}
-	mi := &file_record_proto_msgTypes[49]
+	mi := &file_record_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5387,7 +5970,7 @@ func (x *Dropped) String() string {
 func (*Dropped) ProtoMessage() {}
 
 func (x *Dropped) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[49]
+	mi := &file_record_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5400,7 +5983,7 @@ func (x *Dropped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dropped.ProtoReflect.Descriptor instead.
 func (*Dropped) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{49}
+	return file_record_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Dropped) GetOrigin() string {
@@ -5471,7 +6054,7 @@ type Disclosed struct {
 
 func (x *Disclosed) Reset() {
 	*x = Disclosed{}
-	mi := &file_record_proto_msgTypes[50]
+	mi := &file_record_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5483,7 +6066,7 @@ func (x *Disclosed) String() string {
 func (*Disclosed) ProtoMessage() {}
 
 func (x *Disclosed) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[50]
+	mi := &file_record_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5496,7 +6079,7 @@ func (x *Disclosed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disclosed.ProtoReflect.Descriptor instead.
 func (*Disclosed) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{50}
+	return file_record_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Disclosed) GetName() string {
@@ -5572,7 +6155,7 @@ type EntryRange struct {
 
 func (x *EntryRange) Reset() {
 	*x = EntryRange{}
-	mi := &file_record_proto_msgTypes[51]
+	mi := &file_record_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5584,7 +6167,7 @@ func (x *EntryRange) String() string {
 func (*EntryRange) ProtoMessage() {}
 
 func (x *EntryRange) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[51]
+	mi := &file_record_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5597,7 +6180,7 @@ func (x *EntryRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntryRange.ProtoReflect.Descriptor instead.
 func (*EntryRange) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{51}
+	return file_record_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *EntryRange) GetFirst() uint64 {
@@ -5627,7 +6210,7 @@ type Backup struct {
 
 func (x *Backup) Reset() {
 	*x = Backup{}
-	mi := &file_record_proto_msgTypes[52]
+	mi := &file_record_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5639,7 +6222,7 @@ func (x *Backup) String() string {
 func (*Backup) ProtoMessage() {}
 
 func (x *Backup) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[52]
+	mi := &file_record_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5652,7 +6235,7 @@ func (x *Backup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backup.ProtoReflect.Descriptor instead.
 func (*Backup) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{52}
+	return file_record_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Backup) GetRequester() string {
@@ -5694,7 +6277,7 @@ type Restore struct {
 
 func (x *Restore) Reset() {
 	*x = Restore{}
-	mi := &file_record_proto_msgTypes[53]
+	mi := &file_record_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5706,7 +6289,7 @@ func (x *Restore) String() string {
 func (*Restore) ProtoMessage() {}
 
 func (x *Restore) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[53]
+	mi := &file_record_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5719,7 +6302,7 @@ func (x *Restore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Restore.ProtoReflect.Descriptor instead.
 func (*Restore) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{53}
+	return file_record_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Restore) GetRequester() string {
@@ -5800,7 +6383,7 @@ type Damage struct {
 
 func (x *Damage) Reset() {
 	*x = Damage{}
-	mi := &file_record_proto_msgTypes[54]
+	mi := &file_record_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5812,7 +6395,7 @@ func (x *Damage) String() string {
 func (*Damage) ProtoMessage() {}
 
 func (x *Damage) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[54]
+	mi := &file_record_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5825,7 +6408,7 @@ func (x *Damage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Damage.ProtoReflect.Descriptor instead.
 func (*Damage) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{54}
+	return file_record_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Damage) GetOrigin() string {
@@ -6116,7 +6699,7 @@ const file_record_proto_rawDesc = "" +
 	"\x06detail\x18\x03 \x01(\tR\x06detail\x12\x12\n" +
 	"\x04body\x18\x04 \x01(\fR\x04body\x12\x1c\n" +
 	"\tsignature\x18\x05 \x01(\fR\tsignature\x12\x18\n" +
-	"\asession\x18\x06 \x01(\x04R\asession\"\xd1\x02\n" +
+	"\asession\x18\x06 \x01(\x04R\asession\"\x90\x03\n" +
 	"\x02VM\x12\x12\n" +
 	"\x04uuid\x18\x01 \x01(\tR\x04uuid\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -6134,7 +6717,68 @@ const file_record_proto_rawDesc = "" +
 	" \x01(\tR\n" +
 	"connection\x12\x16\n" +
 	"\x06source\x18\v \x01(\tR\x06source\x12\x18\n" +
-	"\aarrived\x18\f \x01(\x03R\aarrived\"\x83\x04\n" +
+	"\aarrived\x18\f \x01(\x03R\aarrived\x12=\n" +
+	"\n" +
+	"hypervisor\x18\x14 \x01(\v2\x1d.provost.record.v1.HypervisorR\n" +
+	"hypervisor\"\x95\x04\n" +
+	"\n" +
+	"Hypervisor\x12\x12\n" +
+	"\x04word\x18\x01 \x01(\tR\x04word\x12\x16\n" +
+	"\x06device\x18\x02 \x01(\tR\x06device\x12\x12\n" +
+	"\x04path\x18\x03 \x01(\tR\x04path\x12\x18\n" +
+	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x1b\n" +
+	"\told_value\x18\x05 \x01(\tR\boldValue\x12\x1b\n" +
+	"\tnew_value\x18\x06 \x01(\tR\bnewValue\x12\x16\n" +
+	"\x06status\x18\a \x01(\tR\x06status\x12\x18\n" +
+	"\anumbers\x18\b \x03(\tR\anumbers\x12\x12\n" +
+	"\x04side\x18\t \x01(\tR\x04side\x129\n" +
+	"\achanges\x18\n" +
+	" \x03(\v2\x1f.provost.record.v1.ConfigChangeR\achanges\x12\x18\n" +
+	"\aomitted\x18\v \x01(\x04R\aomitted\x12#\n" +
+	"\rdigest_before\x18\f \x01(\fR\fdigestBefore\x12\x16\n" +
+	"\x06digest\x18\r \x01(\fR\x06digest\x12\x18\n" +
+	"\alearned\x18\x0e \x01(\tR\alearned\x12\x18\n" +
+	"\arepeats\x18\x0f \x01(\x04R\arepeats\x127\n" +
+	"\n" +
+	"claimed_by\x18\x10 \x01(\v2\x18.provost.record.v1.ClaimR\tclaimedBy\x12.\n" +
+	"\x05image\x18\x11 \x01(\v2\x18.provost.record.v1.ImageR\x05image\"\\\n" +
+	"\fConfigChange\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1b\n" +
+	"\told_value\x18\x02 \x01(\tR\boldValue\x12\x1b\n" +
+	"\tnew_value\x18\x03 \x01(\tR\bnewValue\"\xc0\x02\n" +
+	"\x05Claim\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12\x12\n" +
+	"\x04user\x18\x02 \x01(\tR\x04user\x12\x10\n" +
+	"\x03uid\x18\x03 \x01(\rR\x03uid\x12\x1b\n" +
+	"\tlogin_uid\x18\x04 \x01(\rR\bloginUid\x12\x18\n" +
+	"\asession\x18\x05 \x01(\rR\asession\x12\x10\n" +
+	"\x03pid\x18\x06 \x01(\rR\x03pid\x12\x1e\n" +
+	"\n" +
+	"executable\x18\a \x01(\tR\n" +
+	"executable\x12\x18\n" +
+	"\aaddress\x18\b \x01(\tR\aaddress\x12\x1c\n" +
+	"\toperation\x18\t \x01(\tR\toperation\x12\x16\n" +
+	"\x06reason\x18\n" +
+	" \x01(\tR\x06reason\x12\x18\n" +
+	"\asuccess\x18\v \x01(\bR\asuccess\x12\x12\n" +
+	"\x04time\x18\f \x01(\x03R\x04time\x12\x12\n" +
+	"\x04text\x18\r \x01(\tR\x04text\"\xc8\x02\n" +
+	"\x05Image\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\x12\x16\n" +
+	"\x06target\x18\x02 \x01(\tR\x06target\x12\x14\n" +
+	"\x05depth\x18\x03 \x01(\rR\x05depth\x12\x12\n" +
+	"\x04path\x18\x04 \x01(\tR\x04path\x12\x12\n" +
+	"\x04size\x18\x05 \x01(\x04R\x04size\x12\x16\n" +
+	"\x06device\x18\x06 \x01(\x04R\x06device\x12\x14\n" +
+	"\x05inode\x18\a \x01(\x04R\x05inode\x12\x14\n" +
+	"\x05mtime\x18\b \x01(\x03R\x05mtime\x12\x14\n" +
+	"\x05ctime\x18\t \x01(\x03R\x05ctime\x12\x16\n" +
+	"\x06sha256\x18\n" +
+	" \x01(\fR\x06sha256\x12\x14\n" +
+	"\x05error\x18\v \x01(\tR\x05error\x12!\n" +
+	"\fgenesis_hash\x18\f \x01(\fR\vgenesisHash\x12\x16\n" +
+	"\x06cached\x18\r \x01(\bR\x06cached\x12\x12\n" +
+	"\x04read\x18\x0e \x01(\x03R\x04read\"\xbb\x05\n" +
 	"\aGenesis\x12\x16\n" +
 	"\x06origin\x18\x01 \x01(\tR\x06origin\x12\x19\n" +
 	"\bstore_id\x18\x02 \x01(\fR\astoreId\x12\x17\n" +
@@ -6154,7 +6798,13 @@ const file_record_proto_rawDesc = "" +
 	"\vdomain_name\x18\r \x01(\tR\n" +
 	"domainName\x12\x1a\n" +
 	"\bsoftware\x18\x0e \x01(\tR\bsoftware\x123\n" +
-	"\x06source\x18\x0f \x01(\v2\x1b.provost.record.v1.HandoverR\x06source\"\xd3\x01\n" +
+	"\x06source\x18\x0f \x01(\v2\x1b.provost.record.v1.HandoverR\x06source\x12\x19\n" +
+	"\blive_xml\x18\x1e \x01(\fR\aliveXml\x12\x18\n" +
+	"\amachine\x18\x1f \x01(\tR\amachine\x12\"\n" +
+	"\farchitecture\x18  \x01(\tR\farchitecture\x12\x17\n" +
+	"\acpu_xml\x18! \x01(\fR\x06cpuXml\x12,\n" +
+	"\x04boot\x18\" \x03(\v2\x18.provost.record.v1.ImageR\x04boot\x12\x16\n" +
+	"\x06unread\x18# \x03(\tR\x06unread\"\xd3\x01\n" +
 	"\x04Disk\x12\x16\n" +
 	"\x06target\x18\x01 \x01(\tR\x06target\x12\x14\n" +
 	"\x05depth\x18\x02 \x01(\rR\x05depth\x12\x12\n" +
@@ -6512,7 +7162,7 @@ func file_record_proto_rawDescGZIP() []byte {
 }
 
 var file_record_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_record_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
+var file_record_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
 var file_record_proto_goTypes = []any{
 	(LossReason)(0),          // 0: provost.record.v1.LossReason
 	(*Event)(nil),            // 1: provost.record.v1.Event
@@ -6532,45 +7182,49 @@ var file_record_proto_goTypes = []any{
 	(*AgentCommand)(nil),     // 15: provost.record.v1.AgentCommand
 	(*AgentResult)(nil),      // 16: provost.record.v1.AgentResult
 	(*VM)(nil),               // 17: provost.record.v1.VM
-	(*Genesis)(nil),          // 18: provost.record.v1.Genesis
-	(*Disk)(nil),             // 19: provost.record.v1.Disk
-	(*Epoch)(nil),            // 20: provost.record.v1.Epoch
-	(*Handover)(nil),         // 21: provost.record.v1.Handover
-	(*Enrolled)(nil),         // 22: provost.record.v1.Enrolled
-	(*Hooks)(nil),            // 23: provost.record.v1.Hooks
-	(*Hook)(nil),             // 24: provost.record.v1.Hook
-	(*Frame)(nil),            // 25: provost.record.v1.Frame
-	(*Lost)(nil),             // 26: provost.record.v1.Lost
-	(*LostCount)(nil),        // 27: provost.record.v1.LostCount
-	(*AgentState)(nil),       // 28: provost.record.v1.AgentState
-	(*VMCheckpoint)(nil),     // 29: provost.record.v1.VMCheckpoint
-	(*KeyCertificate)(nil),   // 30: provost.record.v1.KeyCertificate
-	(*WitnessState)(nil),     // 31: provost.record.v1.WitnessState
-	(*WitnessAnswer)(nil),    // 32: provost.record.v1.WitnessAnswer
-	(*Daemon)(nil),           // 33: provost.record.v1.Daemon
-	(*Gap)(nil),              // 34: provost.record.v1.Gap
-	(*BundleActivation)(nil), // 35: provost.record.v1.BundleActivation
-	(*ActivePolicy)(nil),     // 36: provost.record.v1.ActivePolicy
-	(*Verdict)(nil),          // 37: provost.record.v1.Verdict
-	(*VerdictStep)(nil),      // 38: provost.record.v1.VerdictStep
-	(*VerdictApproval)(nil),  // 39: provost.record.v1.VerdictApproval
-	(*Approval)(nil),         // 40: provost.record.v1.Approval
-	(*Revocation)(nil),       // 41: provost.record.v1.Revocation
-	(*Approvers)(nil),        // 42: provost.record.v1.Approvers
-	(*Action)(nil),           // 43: provost.record.v1.Action
-	(*Outcome)(nil),          // 44: provost.record.v1.Outcome
-	(*AlertResult)(nil),      // 45: provost.record.v1.AlertResult
-	(*Erased)(nil),           // 46: provost.record.v1.Erased
-	(*ErasedVerdicts)(nil),   // 47: provost.record.v1.ErasedVerdicts
-	(*Pruned)(nil),           // 48: provost.record.v1.Pruned
-	(*Closed)(nil),           // 49: provost.record.v1.Closed
-	(*Dropped)(nil),          // 50: provost.record.v1.Dropped
-	(*Disclosed)(nil),        // 51: provost.record.v1.Disclosed
-	(*EntryRange)(nil),       // 52: provost.record.v1.EntryRange
-	(*Backup)(nil),           // 53: provost.record.v1.Backup
-	(*Restore)(nil),          // 54: provost.record.v1.Restore
-	(*Damage)(nil),           // 55: provost.record.v1.Damage
-	nil,                      // 56: provost.record.v1.Action.ParametersEntry
+	(*Hypervisor)(nil),       // 18: provost.record.v1.Hypervisor
+	(*ConfigChange)(nil),     // 19: provost.record.v1.ConfigChange
+	(*Claim)(nil),            // 20: provost.record.v1.Claim
+	(*Image)(nil),            // 21: provost.record.v1.Image
+	(*Genesis)(nil),          // 22: provost.record.v1.Genesis
+	(*Disk)(nil),             // 23: provost.record.v1.Disk
+	(*Epoch)(nil),            // 24: provost.record.v1.Epoch
+	(*Handover)(nil),         // 25: provost.record.v1.Handover
+	(*Enrolled)(nil),         // 26: provost.record.v1.Enrolled
+	(*Hooks)(nil),            // 27: provost.record.v1.Hooks
+	(*Hook)(nil),             // 28: provost.record.v1.Hook
+	(*Frame)(nil),            // 29: provost.record.v1.Frame
+	(*Lost)(nil),             // 30: provost.record.v1.Lost
+	(*LostCount)(nil),        // 31: provost.record.v1.LostCount
+	(*AgentState)(nil),       // 32: provost.record.v1.AgentState
+	(*VMCheckpoint)(nil),     // 33: provost.record.v1.VMCheckpoint
+	(*KeyCertificate)(nil),   // 34: provost.record.v1.KeyCertificate
+	(*WitnessState)(nil),     // 35: provost.record.v1.WitnessState
+	(*WitnessAnswer)(nil),    // 36: provost.record.v1.WitnessAnswer
+	(*Daemon)(nil),           // 37: provost.record.v1.Daemon
+	(*Gap)(nil),              // 38: provost.record.v1.Gap
+	(*BundleActivation)(nil), // 39: provost.record.v1.BundleActivation
+	(*ActivePolicy)(nil),     // 40: provost.record.v1.ActivePolicy
+	(*Verdict)(nil),          // 41: provost.record.v1.Verdict
+	(*VerdictStep)(nil),      // 42: provost.record.v1.VerdictStep
+	(*VerdictApproval)(nil),  // 43: provost.record.v1.VerdictApproval
+	(*Approval)(nil),         // 44: provost.record.v1.Approval
+	(*Revocation)(nil),       // 45: provost.record.v1.Revocation
+	(*Approvers)(nil),        // 46: provost.record.v1.Approvers
+	(*Action)(nil),           // 47: provost.record.v1.Action
+	(*Outcome)(nil),          // 48: provost.record.v1.Outcome
+	(*AlertResult)(nil),      // 49: provost.record.v1.AlertResult
+	(*Erased)(nil),           // 50: provost.record.v1.Erased
+	(*ErasedVerdicts)(nil),   // 51: provost.record.v1.ErasedVerdicts
+	(*Pruned)(nil),           // 52: provost.record.v1.Pruned
+	(*Closed)(nil),           // 53: provost.record.v1.Closed
+	(*Dropped)(nil),          // 54: provost.record.v1.Dropped
+	(*Disclosed)(nil),        // 55: provost.record.v1.Disclosed
+	(*EntryRange)(nil),       // 56: provost.record.v1.EntryRange
+	(*Backup)(nil),           // 57: provost.record.v1.Backup
+	(*Restore)(nil),          // 58: provost.record.v1.Restore
+	(*Damage)(nil),           // 59: provost.record.v1.Damage
+	nil,                      // 60: provost.record.v1.Action.ParametersEntry
 }
 var file_record_proto_depIdxs = []int32{
 	2,  // 0: provost.record.v1.Event.process:type_name -> provost.record.v1.Process
@@ -6592,25 +7246,30 @@ var file_record_proto_depIdxs = []int32{
 	12, // 16: provost.record.v1.Event.namespaces:type_name -> provost.record.v1.Namespaces
 	13, // 17: provost.record.v1.Event.tamper:type_name -> provost.record.v1.Tamper
 	3,  // 18: provost.record.v1.Process.credentials:type_name -> provost.record.v1.Credentials
-	19, // 19: provost.record.v1.Genesis.disks:type_name -> provost.record.v1.Disk
-	21, // 20: provost.record.v1.Genesis.source:type_name -> provost.record.v1.Handover
-	24, // 21: provost.record.v1.Hooks.hooks:type_name -> provost.record.v1.Hook
-	27, // 22: provost.record.v1.Lost.counts:type_name -> provost.record.v1.LostCount
-	0,  // 23: provost.record.v1.LostCount.reason:type_name -> provost.record.v1.LossReason
-	32, // 24: provost.record.v1.WitnessState.answers:type_name -> provost.record.v1.WitnessAnswer
-	36, // 25: provost.record.v1.BundleActivation.policies:type_name -> provost.record.v1.ActivePolicy
-	43, // 26: provost.record.v1.Verdict.actions:type_name -> provost.record.v1.Action
-	39, // 27: provost.record.v1.Verdict.approval:type_name -> provost.record.v1.VerdictApproval
-	38, // 28: provost.record.v1.Verdict.steps:type_name -> provost.record.v1.VerdictStep
-	56, // 29: provost.record.v1.Action.parameters:type_name -> provost.record.v1.Action.ParametersEntry
-	52, // 30: provost.record.v1.Erased.ranges:type_name -> provost.record.v1.EntryRange
-	47, // 31: provost.record.v1.Erased.verdicts:type_name -> provost.record.v1.ErasedVerdicts
-	52, // 32: provost.record.v1.Pruned.range:type_name -> provost.record.v1.EntryRange
-	33, // [33:33] is the sub-list for method output_type
-	33, // [33:33] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	18, // 19: provost.record.v1.VM.hypervisor:type_name -> provost.record.v1.Hypervisor
+	19, // 20: provost.record.v1.Hypervisor.changes:type_name -> provost.record.v1.ConfigChange
+	20, // 21: provost.record.v1.Hypervisor.claimed_by:type_name -> provost.record.v1.Claim
+	21, // 22: provost.record.v1.Hypervisor.image:type_name -> provost.record.v1.Image
+	23, // 23: provost.record.v1.Genesis.disks:type_name -> provost.record.v1.Disk
+	25, // 24: provost.record.v1.Genesis.source:type_name -> provost.record.v1.Handover
+	21, // 25: provost.record.v1.Genesis.boot:type_name -> provost.record.v1.Image
+	28, // 26: provost.record.v1.Hooks.hooks:type_name -> provost.record.v1.Hook
+	31, // 27: provost.record.v1.Lost.counts:type_name -> provost.record.v1.LostCount
+	0,  // 28: provost.record.v1.LostCount.reason:type_name -> provost.record.v1.LossReason
+	36, // 29: provost.record.v1.WitnessState.answers:type_name -> provost.record.v1.WitnessAnswer
+	40, // 30: provost.record.v1.BundleActivation.policies:type_name -> provost.record.v1.ActivePolicy
+	47, // 31: provost.record.v1.Verdict.actions:type_name -> provost.record.v1.Action
+	43, // 32: provost.record.v1.Verdict.approval:type_name -> provost.record.v1.VerdictApproval
+	42, // 33: provost.record.v1.Verdict.steps:type_name -> provost.record.v1.VerdictStep
+	60, // 34: provost.record.v1.Action.parameters:type_name -> provost.record.v1.Action.ParametersEntry
+	56, // 35: provost.record.v1.Erased.ranges:type_name -> provost.record.v1.EntryRange
+	51, // 36: provost.record.v1.Erased.verdicts:type_name -> provost.record.v1.ErasedVerdicts
+	56, // 37: provost.record.v1.Pruned.range:type_name -> provost.record.v1.EntryRange
+	38, // [38:38] is the sub-list for method output_type
+	38, // [38:38] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_record_proto_init() }
@@ -6624,7 +7283,7 @@ func file_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_record_proto_rawDesc), len(file_record_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   56,
+			NumMessages:   60,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -17,11 +17,16 @@ func eventText(b *strings.Builder, c Class, e *Event) {
 		networkText(b, e.Network)
 	}
 	if v := e.Vm; v != nil {
-		fmt.Fprintf(b, "%s is %s", Word([]byte(v.Name)), Word([]byte(v.State)))
-		if v.Detail != "" {
+		if v.Name != "" || v.State != "" { // not in the host log
+			fmt.Fprintf(b, "%s is %s", Word([]byte(v.Name)), Word([]byte(v.State)))
+		}
+		if v.Detail != "" && v.Detail != v.Hypervisor.GetStatus() { // which comes
 			b.WriteString(" (" + Word([]byte(v.Detail)) + ")")
 		}
 		b.WriteByte(' ')
+		if v.Hypervisor != nil {
+			hypervisorText(b, v.Hypervisor)
+		}
 	}
 	if e.Object != nil {
 		b.WriteString("of " + processText(e.Object) + " ")

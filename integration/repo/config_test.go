@@ -56,6 +56,8 @@ func TestExampleConfig(t *testing.T) {
 		{"log_level", c.LogLevel, want.LogLevel},
 		{"libvirt.uri", c.Libvirt.URI, want.Libvirt.URI},
 		{"libvirt.run_dir", c.Libvirt.RunDir, want.Libvirt.RunDir},
+		{"libvirt.config_dir", c.Libvirt.ConfigDir, want.Libvirt.ConfigDir},
+		{"libvirt.save_dir", c.Libvirt.SaveDir, want.Libvirt.SaveDir},
 		{"api.socket", c.API.Socket, want.API.Socket},
 		{"api.listen", c.API.Listen, want.API.Listen},
 	} {

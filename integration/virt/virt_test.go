@@ -30,16 +30,24 @@ type lab struct {
 	all  []virt.Observation
 	wake chan struct{} // closed and replaced at each observation
 	at   int           // the next observation to look at
+
+	forward func(context.Context, virt.Observation) error // sees each observation before the lab does
 }
 
 func newLab(t *testing.T) *lab {
+	t.Helper()
+	return newLabWith(t, harness.HostConfig{}, virt.Config{}, func(context.Context, virt.Observation) error { return nil })
+}
+
+// newLabWith sets up a lab whose observations go to forward first.
+func newLabWith(t *testing.T, host harness.HostConfig, cfg virt.Config, forward func(context.Context, virt.Observation) error) *lab {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("these tests start libvirtd and QEMU in namespaces: run them as root")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	t.Cleanup(cancel)
-	l := &lab{t: t, ctx: ctx, wake: make(chan struct{})}
+	l := &lab{t: t, ctx: ctx, wake: make(chan struct{}), forward: forward}
 	var err error
 	if l.img, err = harness.BuildImage(ctx, harness.ImageConfig{}); err != nil {
 		t.Fatal(err)
@@ -48,7 +56,8 @@ func newLab(t *testing.T) *lab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if l.host, err = harness.NewHost(ctx, harness.HostConfig{Dir: dir, Name: "virthost"}); err != nil {
+	host.Dir, host.Name = dir, "virthost"
+	if l.host, err = harness.NewHost(ctx, host); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -56,8 +65,10 @@ func newLab(t *testing.T) *lab {
 			t.Error(err)
 		}
 	})
-	l.virt, err = virt.New(virt.Config{URI: l.host.URI(), RunDir: filepath.Join(dir, "run/qemu"), Sink: l.sink,
-		KeepAliveInterval: time.Second, KeepAliveCount: 2, CallTimeout: 5 * time.Second, ReconnectMax: 300 * time.Millisecond})
+	cfg.URI, cfg.RunDir, cfg.Sink = l.host.URI(), filepath.Join(dir, "run/qemu"), l.sink
+	cfg.ConfigDir, cfg.SaveDir = l.host.Outside("/etc/libvirt/qemu"), l.host.Outside("/var/lib/libvirt/qemu/save")
+	cfg.KeepAliveInterval, cfg.KeepAliveCount, cfg.CallTimeout, cfg.ReconnectMax = time.Second, 2, 5*time.Second, 300*time.Millisecond
+	l.virt, err = virt.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +88,10 @@ func newLab(t *testing.T) *lab {
 	return l
 }
 
-func (l *lab) sink(_ context.Context, o virt.Observation) error {
+func (l *lab) sink(ctx context.Context, o virt.Observation) error {
+	if err := l.forward(ctx, o); err != nil {
+		return err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.all = append(l.all, o)

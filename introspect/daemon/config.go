@@ -67,6 +67,12 @@ type Config struct {
 type LibvirtConfig struct {
 	URI    string `hcl:"uri,optional"`     // default qemu:///system
 	RunDir string `hcl:"run_dir,optional"` // of QEMU's pid files; default /run/libvirt/qemu
+
+	ConfigDir  string `hcl:"config_dir,optional"`  // of the persistent configurations; default /etc/libvirt/qemu
+	SaveDir    string `hcl:"save_dir,optional"`    // of managed saves; default /var/lib/libvirt/qemu/save
+	SweepEvery string `hcl:"sweep_every,optional"` // between looks at every domain; default 60s
+
+	sweepEvery time.Duration
 }
 
 // GuestConfig bounds what one domain may cost. Zero means the default.
@@ -185,6 +191,11 @@ func (c *Config) blocks(v *validator) {
 	def(&c.Libvirt.URI, "qemu:///system")
 	def(&c.Libvirt.RunDir, "/run/libvirt/qemu")
 	v.path("libvirt.run_dir", c.Libvirt.RunDir)
+	def(&c.Libvirt.ConfigDir, "/etc/libvirt/qemu")
+	v.path("libvirt.config_dir", c.Libvirt.ConfigDir)
+	def(&c.Libvirt.SaveDir, "/var/lib/libvirt/qemu/save")
+	v.path("libvirt.save_dir", c.Libvirt.SaveDir)
+	c.Libvirt.sweepEvery = v.duration("libvirt.sweep_every", c.Libvirt.SweepEvery, time.Second, time.Hour)
 	c.completeAPI(v)
 	if c.Guest == nil {
 		c.Guest = &GuestConfig{}

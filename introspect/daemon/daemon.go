@@ -154,7 +154,8 @@ func New(cfg *Config, version string, log *slog.Logger) (_ *Daemon, err error) {
 		return nil, fmt.Errorf("build registry: %w", err)
 	}
 	d.host, err = virt.New(virt.Config{
-		URI: cfg.Libvirt.URI, RunDir: cfg.Libvirt.RunDir, Sink: d.registry.Observe, Log: log, Now: time.Now,
+		URI: cfg.Libvirt.URI, RunDir: cfg.Libvirt.RunDir, ConfigDir: cfg.Libvirt.ConfigDir, SaveDir: cfg.Libvirt.SaveDir,
+		SweepEvery: cfg.Libvirt.sweepEvery, Sink: d.registry.Observe, Log: log, Now: time.Now,
 		Known: d.registry.Known(), Since: d.lastSealed(),
 	})
 	if err != nil {

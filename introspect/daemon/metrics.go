@@ -86,7 +86,10 @@ func (m *metrics) libvirt(s *virt.Stats) {
 	m.gauge("libvirt_connected", "1 while libvirt's events are heard.", func() float64 { return float64(s.Connected.Load()) })
 	m.count("libvirt_connections_total", "Connections made to libvirt.", s.Connections.Load)
 	m.count("libvirt_gaps_total", "Times libvirt was not heard any more.", s.Gaps.Load)
-	m.count("libvirt_events_total", "Domain events received.", s.Events.Load)
+	m.count("libvirt_events_total", "Events received.", s.Events.Load)
+	m.count("libvirt_events_counted_total", "Events beyond the rate that guests may cause, sealed as counts.", s.Counted.Load)
+	m.count("libvirt_sweeps_total", "Looks at a domain for what libvirt does not announce.", s.Sweeps.Load)
+	m.count("libvirt_sweep_errors_total", "Looks that libvirt did not answer.", s.SweepErrors.Load)
 	m.count("libvirt_events_lost_total", "Events lost to a fault while they were copied.",
 		func() uint64 { return s.CallbackPanics.Load() + s.LoopPanics.Load() })
 	m.count("libvirt_snapshot_errors_total", "Observations without the facts they should carry.", s.SnapshotErrors.Load)

@@ -82,7 +82,7 @@ func (h *Host) listen(ctx context.Context, conn *libvirt.Connect) (cause, detail
 		cov.KeepAlive = true
 	}
 	h.queue.hold()
-	ids := h.register(conn, cov)
+	off := h.register(conn, cov)
 	h.setLink(l)
 	first, err := h.resync(ctx, cov)
 	if _, missing := cov.Missing["lifecycle"]; missing && err == nil {
@@ -105,7 +105,7 @@ func (h *Host) listen(ctx context.Context, conn *libvirt.Connect) (cause, detail
 		detail = err.Error()
 	}
 	h.setLink(nil)
-	h.hangUp(l, ids, cause)
+	h.hangUp(l, off, cause)
 	return cause, detail
 }
 
@@ -122,11 +122,11 @@ func closeCause(r libvirt.ConnectCloseReason) string {
 
 // hangUp takes the callbacks off and closes the connection, in the background and with a deadline:
 // on a connection that is broken the calls fail at once, on one that hangs they do not come back.
-func (h *Host) hangUp(l *link, ids []int, cause string) {
+func (h *Host) hangUp(l *link, off []func() error, cause string) {
 	_, _ = do(context.Background(), h.calls, domain.UUID{}, true, h.cfg.CallTimeout, func() (struct{}, error) {
 		if cause == "stop" {
-			for _, id := range ids {
-				_ = l.conn.DomainEventDeregister(id) // closing drops what is left
+			for _, f := range off {
+				_ = f() // closing drops what is left
 			}
 		}
 		_ = l.conn.UnregisterCloseCallback()

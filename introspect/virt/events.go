@@ -4,30 +4,33 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"libvirt.org/go/libvirt"
 
+	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/introspect/domain"
 )
 
 // rebootTime is when each domain last rebooted, to mark repetitions.
 type rebootTime map[domain.UUID]time.Time
 
-// register asks for every event this package listens to and returns their ids. An event this
+// otherAdder notes an event that is not one of a domain's, with what takes it off.
+type otherAdder func(name string, deregister func(int) error, id int, err error)
+
+// register asks for every event this package listens to and returns what takes each off again. An event this
 // libvirt does not have is named in the coverage and is no error. TUNABLE is never asked for: the
 // binding's decoder of it panics on each one, so anyone who may call schedinfo could blind the daemon.
-func (h *Host) register(conn *libvirt.Connect, cov *Coverage) []int {
-	var ids []int
-	add := func(name string, id int, err error) {
+func (h *Host) register(conn *libvirt.Connect, cov *Coverage) (off []func() error) {
+	other := func(name string, deregister func(int) error, id int, err error) {
 		if err != nil {
 			cov.Missing[name] = err.Error()
 			return
 		}
 		cov.Events = append(cov.Events, name)
-		ids = append(ids, id)
+		off = append(off, func() error { return deregister(id) })
 	}
+	add := func(name string, id int, err error) { other(name, conn.DomainEventDeregister, id, err) }
 	id, err := conn.DomainEventLifecycleRegister(nil, func(_ *libvirt.Connect, d *libvirt.Domain, e *libvirt.DomainEventLifecycle) {
 		h.guard(func() { h.onLifecycle(d, int(e.Event), e.Detail) })
 	})
@@ -37,55 +40,25 @@ func (h *Host) register(conn *libvirt.Connect, cov *Coverage) []int {
 	})
 	add("reboot", id, err)
 	id, err = conn.DomainEventDeviceAddedRegister(nil, func(_ *libvirt.Connect, d *libvirt.Domain, e *libvirt.DomainEventDeviceAdded) {
-		h.guard(func() { h.onDevice(d, "vm.device_attach", "device-added", map[string]string{"alias": e.DevAlias}) })
+		h.guard(func() { h.onDevice(d, record.ClassVMDeviceAttach, told("device-added").device(e.DevAlias)) })
 	})
 	add("device-added", id, err)
 	id, err = conn.DomainEventDeviceRemovedRegister(nil, func(_ *libvirt.Connect, d *libvirt.Domain, e *libvirt.DomainEventDeviceRemoved) {
-		h.guard(func() { h.onDevice(d, "vm.device_detach", "device-removed", map[string]string{"alias": e.DevAlias}) })
+		h.guard(func() { h.onDevice(d, record.ClassVMDeviceDetach, told("device-removed").device(e.DevAlias)) })
 	})
 	add("device-removed", id, err)
 	id, err = conn.DomainEventMetadataChangeRegister(nil, func(_ *libvirt.Connect, d *libvirt.Domain, e *libvirt.DomainEventMetadataChange) {
 		h.guard(func() {
-			h.onDevice(d, "vm.change", "metadata", map[string]string{"type": strconv.Itoa(int(e.Type)), "uri": e.NSURI})
+			t := told("metadata").status(metadataTypes, int(e.Type)).number("type", int(e.Type)).text("uri", e.NSURI)
+			h.onDevice(d, record.ClassVMMetadata, t)
 		})
 	})
 	add("metadata", id, err)
 	h.registerNotices(conn, add)
-	return ids
-}
-
-// registerNotices asks for the events that are recorded as they are.
-func (h *Host) registerNotices(conn *libvirt.Connect, add func(string, int, error)) {
-	id, err := conn.DomainEventWatchdogRegister(nil, func(_ *libvirt.Connect, d *libvirt.Domain, e *libvirt.DomainEventWatchdog) {
-		h.guard(func() { h.onNotice(d, "watchdog", map[string]string{"action": strconv.Itoa(int(e.Action))}) })
-	})
-	add("watchdog", id, err)
-	id, err = conn.DomainEventIOErrorReasonRegister(nil, func(_ *libvirt.Connect, d *libvirt.Domain, e *libvirt.DomainEventIOErrorReason) {
-		h.guard(func() {
-			h.onNotice(d, "ioerror", map[string]string{"path": e.SrcPath, "alias": e.DevAlias, "reason": e.Reason, "action": strconv.Itoa(int(e.Action))})
-		})
-	})
-	add("ioerror", id, err)
-	id, err = conn.DomainEventControlErrorRegister(nil, func(_ *libvirt.Connect, d *libvirt.Domain) {
-		h.guard(func() { h.onNotice(d, "control-error", nil) })
-	})
-	add("control-error", id, err)
-	id, err = conn.DomainEventJobCompletedRegister(nil, func(_ *libvirt.Connect, d *libvirt.Domain, e *libvirt.DomainEventJobCompleted) {
-		h.guard(func() {
-			h.onNotice(d, "job-completed", map[string]string{"operation": strconv.Itoa(int(e.Info.Operation)), "type": strconv.Itoa(int(e.Info.Type))})
-		})
-	})
-	add("job-completed", id, err)
-	id, err = conn.DomainEventAgentLifecycleRegister(nil, func(_ *libvirt.Connect, d *libvirt.Domain, e *libvirt.DomainEventAgentLifecycle) {
-		h.guard(func() {
-			h.onNotice(d, "qemu-ga", map[string]string{"state": strconv.Itoa(int(e.State)), "reason": strconv.Itoa(int(e.Reason))})
-		})
-	})
-	add("qemu-ga", id, err)
-	id, err = conn.DomainEventDeviceRemovalFailedRegister(nil, func(_ *libvirt.Connect, d *libvirt.Domain, e *libvirt.DomainEventDeviceRemovalFailed) {
-		h.guard(func() { h.onNotice(d, "device-removal-failed", map[string]string{"alias": e.DevAlias}) })
-	})
-	add("device-removal-failed", id, err)
+	h.registerDeviceNotices(conn, add)
+	h.registerMonitor(conn, other)
+	h.registerSurroundings(conn, other)
+	return off
 }
 
 // guard keeps a fault in the copying of one event from unwinding through libvirt's frames.
@@ -117,13 +90,18 @@ func borrowed(d *libvirt.Domain) domain.Domain {
 func (h *Host) onLifecycle(d *libvirt.Domain, event, detail int) {
 	o := Observation{Kind: KindLifecycle, Event: event, Detail: detail, Domain: borrowed(d), Time: h.cfg.Now()}
 	o.Type, o.Word, o.Reason = describeLifecycle(event, detail)
+	if c := h.causes.take(o.Domain.UUID, o.Word, o.Time); c != nil {
+		o.Hypervisor = c
+	}
+	if o.Word == "stop" || o.Word == "undefine" {
+		delete(h.reboots, o.Domain.UUID)
+		h.causes.forget(o.Domain.UUID)
+		h.limits.drop(o.Domain.UUID, h.repeated) // in front of what may be the end of the domain's log
+	}
 	p := pending{obs: o}
 	switch o.Word {
 	case "define", "undefine", "start", "stop":
 		p.facts = h.startFacts(o.Domain.UUID, o.Word)
-	}
-	if o.Word == "stop" || o.Word == "undefine" {
-		delete(h.reboots, o.Domain.UUID)
 	}
 	h.queue.put(p)
 }
@@ -133,17 +111,40 @@ func (h *Host) onReboot(d *libvirt.Domain) {
 	last, ok := h.reboots[o.Domain.UUID]
 	o.Repeat = ok && o.Time.Sub(last) < time.Second
 	h.reboots[o.Domain.UUID] = o.Time
+	o.Hypervisor = h.causes.take(o.Domain.UUID, o.Word, o.Time)
 	h.queue.put(pending{obs: o})
 }
 
-func (h *Host) onDevice(d *libvirt.Domain, typ, word string, data map[string]string) {
-	o := Observation{Kind: KindDevice, Type: typ, Word: word, Event: -1, Detail: -1, Domain: borrowed(d), Time: h.cfg.Now(), Data: data}
-	h.queue.put(pending{obs: o, facts: h.startFacts(o.Domain.UUID, word)})
+// onDevice tells an event after which the facts of the domain are read.
+func (h *Host) onDevice(d *libvirt.Domain, class record.Class, t teller) {
+	o := h.notice(borrowed(d), class, t)
+	o.Kind = KindDevice
+	h.queue.put(pending{obs: o, facts: h.startFacts(o.Domain.UUID, o.Word)})
 }
 
-func (h *Host) onNotice(d *libvirt.Domain, word string, data map[string]string) {
-	h.queue.put(pending{obs: Observation{Kind: KindNotice, Type: "vm.change", Word: word, Event: -1, Detail: -1,
-		Domain: borrowed(d), Time: h.cfg.Now(), Data: data}})
+// onNotice tells an event as it is. Guests, and whoever reaches a console, can
+// cause any number of them: beyond a rate they are counted, and the count is told.
+func (h *Host) onNotice(d *libvirt.Domain, class record.Class, t teller) {
+	h.tell(h.notice(borrowed(d), class, t))
+}
+
+func (h *Host) tell(o Observation) {
+	if repeats, ok := h.limits.allow(&o); ok {
+		o.Hypervisor.Repeats = repeats
+		h.queue.put(pending{obs: o})
+	}
+}
+
+func (h *Host) notice(d domain.Domain, class record.Class, t teller) Observation {
+	return Observation{Kind: KindNotice, Type: class.String(), Word: t.Word, Reason: t.Status, Event: -1, Detail: -1,
+		Domain: d, Time: h.cfg.Now(), Hypervisor: t.Hypervisor}
+}
+
+// repeated tells how many events were only counted.
+func (h *Host) repeated(o Observation, n uint64) {
+	o.Time, o.Hypervisor = h.cfg.Now(), &record.Hypervisor{Word: o.Word, Status: "counted", Repeats: n}
+	o.Reason = o.Hypervisor.Status
+	h.queue.put(pending{obs: o})
 }
 
 // startFacts reads a domain's facts in the background. That a domain is gone after it was stopped

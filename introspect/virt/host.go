@@ -25,6 +25,12 @@ type Config struct {
 	Now func() time.Time
 	// RunDir is where libvirt keeps the pid files of its QEMUs. Zero value "/run/libvirt/qemu".
 	RunDir string
+	// ConfigDir is where libvirt keeps the persistent configurations. Zero value "/etc/libvirt/qemu".
+	ConfigDir string
+	// SaveDir is where libvirt keeps managed saves. Zero value "/var/lib/libvirt/qemu/save".
+	SaveDir string
+	// SweepEvery is the time between looks at every domain. Zero value 60 s.
+	SweepEvery time.Duration
 	// Known and Since are what an earlier run of the daemon has last known, and when it last
 	// listened. With Since set the first connection reports a gap that begins there.
 	Known []Known
@@ -56,6 +62,7 @@ func (c *Config) defaults() {
 	set(&c.CallTimeout, 10*time.Second)
 	set(&c.SnapshotTimeout, 5*time.Second)
 	set(&c.ReconnectMax, 5*time.Second)
+	set(&c.SweepEvery, time.Minute)
 	if c.URI == "" {
 		c.URI = "qemu:///system"
 	}
@@ -67,6 +74,12 @@ func (c *Config) defaults() {
 	}
 	if c.RunDir == "" {
 		c.RunDir = "/run/libvirt/qemu"
+	}
+	if c.ConfigDir == "" {
+		c.ConfigDir = "/etc/libvirt/qemu"
+	}
+	if c.SaveDir == "" {
+		c.SaveDir = "/var/lib/libvirt/qemu/save"
 	}
 	if c.KeepAliveCount == 0 {
 		c.KeepAliveCount = 3
@@ -84,6 +97,9 @@ type Host struct {
 	attempt *attempt   // a connection being made; owned by Run
 	gap     *Gap       // the open gap; owned by Run
 	reboots rebootTime // owned by the event thread
+	causes  causes     // owned by the event thread
+	limits  *limits
+	sweeper *sweeper
 
 	mu      sync.Mutex // guards what follows
 	running bool
@@ -101,8 +117,9 @@ func New(cfg Config) (*Host, error) {
 		return nil, fmt.Errorf("make libvirt adapter: KeepAliveInterval %v: libvirt counts whole seconds", cfg.KeepAliveInterval)
 	}
 	cfg.defaults()
-	h := &Host{cfg: cfg, stats: &Stats{}, known: map[domain.UUID]Known{}, changed: make(chan struct{}), reboots: rebootTime{}}
-	h.queue, h.calls = newQueue(h.stats), newCalls(h.stats)
+	h := &Host{cfg: cfg, stats: &Stats{}, known: map[domain.UUID]Known{}, changed: make(chan struct{}), reboots: rebootTime{}, causes: causes{}}
+	h.queue, h.calls, h.limits = newQueue(h.stats), newCalls(h.stats), newLimits(h.stats)
+	h.sweeper = newSweeper(h)
 	for _, k := range cfg.Known {
 		h.known[k.UUID] = k
 	}
@@ -163,8 +180,14 @@ func (h *Host) Run(ctx context.Context) error {
 		delivered <- h.deliver(ctx)
 		cancel() // without a sink there is no use in listening
 	}()
+	swept := make(chan struct{})
+	go func() {
+		defer close(swept)
+		h.sweeper.run(ctx)
+	}()
 	h.stayConnected(ctx)
 	err := <-delivered
+	<-swept
 	h.abandon()
 	h.waitForCalls()
 	return err
@@ -265,6 +288,7 @@ func (h *Host) deliver(ctx context.Context) error {
 		}
 		h.stats.QueueLength.Add(-1)
 		h.stats.Delivered.Add(1)
+		h.sweeper.follow(&p.obs) // only now: what it finds is newer than what was delivered
 	}
 }
 

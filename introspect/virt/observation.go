@@ -3,6 +3,7 @@ package virt
 import (
 	"time"
 
+	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/introspect/domain"
 )
 
@@ -18,6 +19,10 @@ const (
 	KindDevice Kind = "device"
 	// KindNotice is any other event of a domain: watchdog, I/O error, finished job and the like.
 	KindNotice Kind = "notice"
+	// KindHost is an event of something that domains use: a network, a storage pool, a secret.
+	KindHost Kind = "host"
+	// KindSweep gives what a look at a domain has found, when that is not what was told last.
+	KindSweep Kind = "sweep"
 	// KindConnected says that events are heard from here on. Gap is set when something was missed before.
 	KindConnected Kind = "connected"
 	// KindGapBegin says that events are no longer heard; Reason and Gap.From are set.
@@ -49,13 +54,15 @@ type Observation struct {
 	// Repeat marks a reboot less than a second after one of the same domain: libvirt reports one
 	// reset two to five times.
 	Repeat bool
-	// Data holds further facts of an event by name, such as "alias" of a device.
-	Data map[string]string
+	// Hypervisor holds what the event says beyond its word, nil for most lifecycle events.
+	Hypervisor *record.Hypervisor
 	// Snapshot holds the facts read after the event, nil when they could not be read or the event
 	// asks for none.
 	Snapshot *Snapshot
 	// SnapshotErr says why Snapshot is nil although the event asks for one.
 	SnapshotErr error
+	// Facts is set with KindSweep.
+	Facts *Facts
 	// Gap is set with KindGapBegin and, after a gap, with KindConnected.
 	Gap *Gap
 	// Coverage is set with KindConnected.

@@ -9,22 +9,26 @@ type Stats struct {
 	Connections    atomic.Uint64 // connections made
 	ConnectErrors  atomic.Uint64 // attempts that failed
 	Gaps           atomic.Uint64 // times the connection was lost
-	Events         atomic.Uint64 // domain events received
+	Events         atomic.Uint64 // events received
+	Counted        atomic.Uint64 // events that were counted and not told one by one
+	MonitorSkipped atomic.Uint64 // events of QEMU which libvirt tells as well
 	CallbackPanics atomic.Uint64 // events lost to a fault while copying them
 	LoopPanics     atomic.Uint64 // events lost to a fault in libvirt's binding
 	LoopErrors     atomic.Uint64 // turns of the event loop that failed
 	QueueLength    atomic.Int64  // gauge: observations not yet taken by the sink
 	Delivered      atomic.Uint64 // observations taken by the sink
 	SinkRetries    atomic.Uint64 // times the sink asked to be tried again
+	Sweeps         atomic.Uint64 // looks at a domain
+	SweepErrors    atomic.Uint64 // looks that found nothing out
 	SnapshotErrors atomic.Uint64 // observations delivered without the facts they should carry
 	Calls          atomic.Uint64 // calls to libvirt
 	CallTimeouts   atomic.Uint64 // calls given up at their deadline
 	CallsRunning   atomic.Int64  // gauge: calls that have not come back, given up or not
 
-	kinds [8]atomic.Uint64
+	kinds [16]atomic.Uint64
 }
 
-var countedKinds = []Kind{KindLifecycle, KindReboot, KindDevice, KindNotice, KindConnected, KindGapBegin, KindResync}
+var countedKinds = []Kind{KindLifecycle, KindReboot, KindDevice, KindNotice, KindHost, KindSweep, KindConnected, KindGapBegin, KindResync}
 
 func (s *Stats) count(k Kind) {
 	for i, c := range countedKinds {

@@ -18,7 +18,12 @@ func fullEvent(c record.Class) *record.Event {
 		Bytes: 1, Links: 1, Rdev: 1, Mtime: 1, Ctime: 1, CtimeBefore: 1, Atime: 1, Sha256: make([]byte, 32), LinkTarget: x, Flags: 1<<32 - 1}
 	e := &record.Event{Reason: "x"}
 	if !c.FromGuest() {
-		e.Vm = &record.VM{Detail: "x", Connection: "x", Source: "x"}
+		e.Vm = &record.VM{Detail: "x", Connection: "x", Source: "x", Hypervisor: &record.Hypervisor{Word: "x", Device: "x", Path: "x", Address: "x",
+			OldValue: "x", NewValue: "x", Status: "x", Numbers: []string{"x=1"}, Side: "live", Learned: "sweep", Omitted: 1, Repeats: 1,
+			Changes: []*record.ConfigChange{{Path: "/x"}, nil}, ClaimedBy: &record.Claim{User: "x"}}}
+		if c == record.ClassVMImageDigest {
+			e.Vm.Hypervisor.Image = &record.Image{Role: "disk", Sha256: make([]byte, 32)}
+		}
 		return e
 	}
 	e.Process, e.Parent, e.ResultKnown, e.Count, e.Until, e.Flags = process, process, true, 2, 2, 1<<32-1

@@ -39,6 +39,10 @@ var subjects = []record.Class{
 	record.ClassVMPause, record.ClassVMResume, record.ClassVMMigrate, record.ClassVMSnapshot,
 	record.ClassVMDeviceAttach, record.ClassVMDeviceDetach, record.ClassVMCrash, record.ClassVMReboot,
 	record.ClassVMEpoch, record.ClassVMGap, record.ClassVMChange,
+	record.ClassVMConfigChanged, record.ClassVMDiskChanged, record.ClassVMBlockJob, record.ClassVMIOError,
+	record.ClassVMWatchdog, record.ClassVMTray, record.ClassVMMemory, record.ClassVMConsole,
+	record.ClassVMControlLost, record.ClassVMChannel, record.ClassVMMetadata, record.ClassVMMemoryFailure,
+	record.ClassVMInterface, record.ClassVMImageDigest, record.ClassVMEnvironment, record.ClassVMJob,
 
 	record.ClassAgentEnrolled, record.ClassAgentFrame, record.ClassAgentDropped, record.ClassAgentHooks,
 	record.ClassAgentHeartbeatLost, record.ClassAgentSequenceGap, record.ClassAgentSignatureInvalid,

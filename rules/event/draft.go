@@ -61,7 +61,8 @@ var follows = map[Field]string{
 	ProcessEntityID: "vm.uuid, process.pid and process.start", ParentEntityID: "vm.uuid, process.parent.pid and process.parent.start",
 	ObjectEntityID: "vm.uuid, process.object.pid and process.object.start",
 	FileName:       "file.path", FileDirectory: "file.path", FileExtension: "file.path",
-	VMTags: "the vm of the test", VMMetadata: "the vm of the test",
+	LibvirtChanges: "libvirt.changed",
+	VMTags:         "the vm of the test", VMMetadata: "the vm of the test",
 }
 
 // needs says what a field does not come without.

@@ -9,7 +9,10 @@ import (
 	"github.com/provostd/provost/chain/record"
 )
 
-func (d *Draft) domain() *record.VM            { return part(&d.event().Vm) }
+func (d *Draft) domain() *record.VM { return part(&d.event().Vm) }
+func (d *Draft) hypervisor() *record.Hypervisor {
+	return part(&d.domain().Hypervisor)
+}
 func (d *Draft) finding() *record.AgentState   { return d.payload.(*record.AgentState) }
 func (d *Draft) enrolled() *record.Enrolled    { return d.payload.(*record.Enrolled) }
 func (d *Draft) hooks() *record.Hooks          { return d.payload.(*record.Hooks) }
@@ -37,6 +40,32 @@ func hostSetters() map[Field]setter {
 			}
 			return new(int64) // Entry finds that it is not carried
 		}, 1),
+
+		LibvirtWord:       setWord(func(d *Draft) *string { return &d.hypervisor().Word }),
+		LibvirtDevice:     setWord(func(d *Draft) *string { return &d.hypervisor().Device }),
+		LibvirtPath:       setWord(func(d *Draft) *string { return &d.hypervisor().Path }),
+		LibvirtAddress:    setWord(func(d *Draft) *string { return &d.hypervisor().Address }),
+		LibvirtOld:        setWord(func(d *Draft) *string { return &d.hypervisor().OldValue }),
+		LibvirtNew:        setWord(func(d *Draft) *string { return &d.hypervisor().NewValue }),
+		LibvirtStatus:     setWord(func(d *Draft) *string { return &d.hypervisor().Status }),
+		LibvirtSide:       setWord(func(d *Draft) *string { return &d.hypervisor().Side }),
+		LibvirtLearned:    setWord(func(d *Draft) *string { return &d.hypervisor().Learned }),
+		LibvirtClaimedBy:  setWord(func(d *Draft) *string { return &part(&d.hypervisor().ClaimedBy).User }),
+		LibvirtRole:       setWord(func(d *Draft) *string { return &part(&d.hypervisor().Image).Role }),
+		LibvirtHashSHA256: setSHA256(func(d *Draft) *[]byte { return &part(&d.hypervisor().Image).Sha256 }),
+		LibvirtSize:       setWide(func(d *Draft) *uint64 { return &part(&d.hypervisor().Image).Size }),
+		LibvirtRepeats:    setWide(func(d *Draft) *uint64 { return &d.hypervisor().Repeats }),
+		LibvirtOmitted:    setWide(func(d *Draft) *uint64 { return &d.hypervisor().Omitted }),
+		LibvirtNumbers: func(d *Draft, v any) error {
+			d.hypervisor().Numbers = slices.Clone(v.([]string))
+			return nil
+		},
+		LibvirtChanged: func(d *Draft, v any) error {
+			for _, p := range v.([]string) {
+				d.hypervisor().Changes = append(d.hypervisor().Changes, &record.ConfigChange{Path: p})
+			}
+			return nil
+		},
 
 		AgentSession: setWide(func(d *Draft) *uint64 {
 			switch p := d.payload.(type) {

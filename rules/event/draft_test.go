@@ -11,7 +11,7 @@ import (
 // a value of each kind, other than what a missing field looks like
 func someValue(f Field) any {
 	switch f {
-	case ProcessHashSHA256, ParentHashSHA256, FileHashSHA256:
+	case ProcessHashSHA256, ParentHashSHA256, FileHashSHA256, LibvirtHashSHA256:
 		return strings.Repeat("ab", 32)
 	case AgentKey, CommandID:
 		return "00ff"

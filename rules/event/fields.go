@@ -22,6 +22,7 @@ var (
 	onTamper     = SetOf(record.ClassAgentTamper)
 	onKernel     = setKernel.Union(onTamper)
 	onStopped    = SetOf(record.ClassAgentStopped)
+	onImage      = SetOf(record.ClassVMImageDigest)
 	onAnswer     = SetOf(record.ClassDNSAnswer)
 )
 
@@ -296,6 +297,25 @@ var Fields = [...]Info{
 	fact(LibvirtDomainID, "libvirt.domain_id", KindNumber, setVM, opt, `libvirt's id of the running domain.`),
 	fact(LibvirtConnection, "libvirt.connection", KindString, setDomain, opt, `URI of the connection.`),
 	fact(LibvirtSource, "libvirt.source", KindString, setDomain, opt, `How the host learnt of it: event, sweep, resync.`),
+
+	fact(LibvirtWord, "libvirt.word", KindString, setDomain, opt, `The hypervisor's event in one word, such as "block-job" or "graphics".`),
+	fact(LibvirtDevice, "libvirt.device", KindString, setDomain, opt, `Alias or target of the device, or name of the snapshot, network or pool.`),
+	fact(LibvirtPath, "libvirt.path", KindString, setDomain, opt, `File on the host.`),
+	fact(LibvirtAddress, "libvirt.address", KindString, setDomain, opt, `Address of who came to the console.`),
+	fact(LibvirtOld, "libvirt.old", KindString, setDomain, opt, `Value before.`),
+	fact(LibvirtNew, "libvirt.new", KindString, setDomain, opt, `Value after.`),
+	fact(LibvirtStatus, "libvirt.status", KindString, setDomain, opt, `What came of it, in one word.`),
+	fact(LibvirtNumbers, "libvirt.numbers", KindStrings, setDomain, opt, `The hypervisor's own numbers and texts, as name=value.`),
+	fact(LibvirtSide, "libvirt.side", KindString, setDomain, opt, `Which configuration differs.`).enum("live", "persistent", "file", "filter", "saved"),
+	fact(LibvirtChanged, "libvirt.changed", KindStrings, setDomain, opt, `Paths in the normalised configuration that differ.`),
+	fact(LibvirtChanges, "libvirt.changes", KindStrings, setDomain, opt, `What differs, as "path: old -> new".`),
+	fact(LibvirtOmitted, "libvirt.omitted", KindNumber, setDomain, opt, `How many differences had no room.`),
+	fact(LibvirtLearned, "libvirt.learned", KindString, setDomain, opt, `How a difference was found: soon after an event, by a sweep, or after a time in which libvirt was not heard.`).enum("event", "sweep", "blind"),
+	fact(LibvirtRepeats, "libvirt.repeats", KindNumber, setDomain, opt, `How many like it came before and were only counted.`),
+	claim(LibvirtClaimedBy, "libvirt.claimed_by", KindString, setDomain, opt, `Who asked for it, as a log of the host claims; missing where none does.`),
+	fact(LibvirtRole, "libvirt.role", KindString, onImage, opt, `What the domain uses the file as.`).enum("disk", "firmware", "nvram", "kernel", "initrd", "dtb"),
+	fact(LibvirtHashSHA256, "libvirt.hash.sha256", KindString, onImage, opt, `SHA-256 of the file.`),
+	fact(LibvirtSize, "libvirt.size", KindNumber, onImage, opt, `Bytes of the file.`),
 
 	fact(PolicyName, "policy.name", KindString, setPolicy, opt, `Name of the policy, or of the bundle for policy.loaded.`),
 	fact(PolicySeverity, "policy.severity", KindString, setVerdict, opt, `Severity of the policy.`).enum("informational", "low", "medium", "high", "critical"),

@@ -57,6 +57,9 @@ func (e *Event) loadEvent(class record.Class, p *record.Event) {
 		e.signed(LibvirtEventID, int64(p.Vm.LibvirtEvent))
 		e.signed(LibvirtDetailID, int64(p.Vm.LibvirtDetail))
 		e.signed(LibvirtDomainID, p.Vm.LibvirtId)
+		if p.Vm.Hypervisor != nil {
+			e.loadHypervisor(p.Vm.Hypervisor)
+		}
 	}
 }
 

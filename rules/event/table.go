@@ -124,6 +124,18 @@ const (
 	CommandID
 	CommandKind
 	CommandRequester
+	LibvirtWord
+	LibvirtDevice
+	LibvirtPath
+	LibvirtAddress
+	LibvirtOld
+	LibvirtNew
+	LibvirtStatus
+	LibvirtSide
+	LibvirtLearned
+	LibvirtClaimedBy
+	LibvirtHashSHA256
+	LibvirtRole
 	endStrings
 )
 
@@ -227,6 +239,9 @@ const (
 	NamespaceTime
 	NamespaceUser
 	CommandStatus
+	LibvirtRepeats
+	LibvirtOmitted
+	LibvirtSize
 	endNumbers
 )
 
@@ -302,6 +317,9 @@ const (
 	NamespaceChanged
 	DNSResolvedIP
 	DNSAliases
+	LibvirtNumbers
+	LibvirtChanged
+	LibvirtChanges
 	endLists
 )
 

@@ -6,7 +6,7 @@ policy "definition_changed" {
   attack      = ["T1578"]
   mode        = "audit"
 
-  on        = ["vm.define", "vm.undefine", "vm.change", "vm.device_attach", "vm.device_detach"]
+  on        = ["vm.define", "vm.undefine", "vm.change", "vm.config_changed", "vm.device_attach", "vm.device_detach"]
   condition = event.origin == "host"
 
   action "alert" {

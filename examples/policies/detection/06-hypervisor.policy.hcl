@@ -34,7 +34,7 @@ policy "hardware_changed" {
   severity    = "medium"
   attack      = ["T1200"]
 
-  on        = ["vm.device_attach", "vm.device_detach", "vm.change"]
+  on        = ["vm.device_attach", "vm.device_detach", "vm.config_changed", "vm.change"]
   condition = vm.state == "running"
 
   cooldown {
