@@ -12,20 +12,31 @@ import (
 )
 
 // judged is a verdict that quotes a record: the one which it judges, or an
-// earlier step of the sequence that this one ended.
-type judged struct{ at, cause uint64 }
+// earlier step of the sequence that this one ended. shard is where the record stands, 0
+// for the log of the verdict.
+type judged struct {
+	at, cause uint64
+	shard     uint32
+}
 
-// quoted returns the records that a verdict quotes.
-func quoted(v *record.Verdict) []uint64 {
-	all := []uint64{v.CauseIndex}
+// quoted returns the records that a verdict quotes: those of its own log, or those of
+// earlier shards.
+func quoted(v *record.Verdict, at uint64, earlier bool) (all []judged) {
+	add := func(shard uint32, index uint64) {
+		if shard != 0 == earlier {
+			all = append(all, judged{at, index, shard})
+		}
+	}
+	add(v.CauseShard, v.CauseIndex)
 	for _, s := range v.Steps {
-		all = append(all, s.Index)
+		add(s.Shard, s.Index)
 	}
 	return all
 }
 
 // verdictsOf is which verdicts of a log are known, in this run: all that stand from
-// entry since to before entry scanned. Retention asks each round for those on what has
+// entry since to before entry scanned, and quote its own records, or those of earlier
+// shards. Retention asks each round for those on what has
 // become too old since the round before, which may stand anywhere behind: it reads only
 // what is new of the log. Guarded by Store.eraseMu.
 type verdictsOf struct {
@@ -50,20 +61,42 @@ func (v *verdictsOf) forget(before uint64) {
 // stand behind the record. One that is sealed behind the erasing entry quotes
 // nothing, see Erasures. The caller holds eraseMu.
 func (s *Store) selectVerdicts(ctx context.Context, l *Log, m *record.Erased) error {
-	first := m.Ranges[0].First + 1
-	known := &l.verdicts
-	if first < known.since || known.scanned == 0 {
-		*known = verdictsOf{since: first, scanned: first}
-	}
 	g := verdictGroups{m: m, groups: map[string]*record.ErasedVerdicts{}}
+	return l.eachQuoting(ctx, &l.verdicts, quoting{ranges: m.Ranges, first: m.Ranges[0].First + 1}, func(at uint64, v *record.Verdict) error {
+		if g.n == maxEraseVerdicts {
+			return fmt.Errorf("more than %d verdicts are on the selected records; erase in parts: %w", maxEraseVerdicts, record.ErrReject)
+		}
+		g.add(at, v)
+		return nil
+	})
+}
+
+// quoting says which verdicts are looked for: from entry first on, on these records of
+// the log, or of an earlier shard.
+type quoting struct {
+	shard  uint32 // 0: the log itself
+	ranges []*record.EntryRange
+	first  uint64
+}
+
+func (q *quoting) names(j judged) bool {
+	return j.at >= q.first && j.shard == q.shard && inRanges(q.ranges, j.cause)
+}
+
+// eachQuoting calls add with the verdicts of the log that quote records, in order. The
+// caller holds eraseMu, which guards known.
+func (l *Log) eachQuoting(ctx context.Context, known *verdictsOf, q quoting, add func(at uint64, v *record.Verdict) error) error {
+	if q.first < known.since || known.scanned == 0 {
+		*known = verdictsOf{since: q.first, scanned: q.first}
+	}
 	last := uint64(0) // no verdict is entry 0
 	for _, j := range known.all {
-		if j.at == last || j.at < first || !inRanges(m.Ranges, j.cause) || l.nextKept(j.at) != j.at {
+		if j.at == last || !q.names(j) || l.nextKept(j.at) != j.at {
 			continue
 		}
 		v, err := l.verdict(j.at)
 		if err == nil && v != nil {
-			err = g.add(j.at, v)
+			err = add(j.at, v)
 			last = j.at
 		}
 		if err != nil && !errors.Is(err, ErrUnreadable) {
@@ -84,14 +117,12 @@ func (s *Store) selectVerdicts(ctx context.Context, l *Log, m *record.Erased) er
 			return err
 		case v == nil:
 		default:
-			causes := quoted(v)
+			causes := quoted(v, i, q.shard != 0)
 			if remember = remember && len(known.all)+len(causes) <= maxJudged; remember {
-				for _, c := range causes {
-					known.all = append(known.all, judged{i, c})
-				}
+				known.all = append(known.all, causes...)
 			}
-			if i >= first && slices.ContainsFunc(causes, func(c uint64) bool { return inRanges(m.Ranges, c) }) {
-				if err := g.add(i, v); err != nil {
+			if slices.ContainsFunc(causes, q.names) {
+				if err := add(i, v); err != nil {
 					return err
 				}
 			}
@@ -129,10 +160,8 @@ type verdictGroups struct {
 	n      int
 }
 
-func (g *verdictGroups) add(i uint64, v *record.Verdict) error {
-	if g.n++; g.n > maxEraseVerdicts {
-		return fmt.Errorf("more than %d verdicts are on the selected records; erase in parts: %w", maxEraseVerdicts, record.ErrReject)
-	}
+func (g *verdictGroups) add(i uint64, v *record.Verdict) {
+	g.n++
 	one := &record.ErasedVerdicts{Policy: v.Policy, Severity: v.Severity, Mode: v.Mode, Error: v.Error != "", WouldHave: v.WouldHave}
 	for _, a := range v.Actions {
 		one.Actions = append(one.Actions, a.Kind)
@@ -143,7 +172,6 @@ func (g *verdictGroups) add(i uint64, v *record.Verdict) error {
 		g.m.Verdicts = append(g.m.Verdicts, one)
 	}
 	g.groups[key].Entries = append(g.groups[key].Entries, i)
-	return nil
 }
 
 // isVerdict reports whether an entry may quote the record that it judges.

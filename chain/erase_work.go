@@ -313,6 +313,9 @@ func (s *Store) resumeErasures(ctx context.Context) error {
 // keeps the old rows.
 func (s *Store) finishErasure(ctx context.Context, p *erasure) error {
 	l := p.log
+	if err := s.eraseLater(ctx, p); err != nil {
+		return err
+	}
 	first, last, err := s.eraseRows(ctx, p)
 	if err != nil {
 		return err

@@ -304,6 +304,9 @@ func (e *exporter) add(index uint64, role string) error {
 	case *record.Frame:
 		return e.addKey(&item, m)
 	case *record.Verdict:
+		if m.CauseShard > 0 {
+			return nil // evidence is of one log
+		}
 		return e.add(m.CauseIndex, proof.RoleLink)
 	case *record.Outcome:
 		return e.add(m.VerdictIndex, proof.RoleLink)

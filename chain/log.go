@@ -47,7 +47,7 @@ type Log struct {
 
 	fences fences // set once, before anybody else sees the log
 
-	verdicts verdictsOf // guarded by Store.eraseMu
+	verdicts, abroad verdictsOf // on its own records and on those of earlier shards; guarded by Store.eraseMu
 
 	// Guarded by Store.packMu.
 	unpackable bool // a bundle could not be packed, and that was told

@@ -58,9 +58,9 @@ func TestApprovalGoesOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.registry.cfg.ShardEntries = DefaultShardEntries
-	a := p.waitFor(record.ClassApprovalLoaded, 2).(*record.Approval)
-	if a.Uses != 1 || a.CarriedFrom != first.Origin() || string(a.Statement) != string(b) {
-		t.Errorf("%v", a)
+	c := p.waitFor(record.ClassPolicyCarried, 1).(*record.PolicyCarried)
+	if len(c.Approvals) != 1 || c.Approvals[0].Id != "CHG-1" || c.Approvals[0].Uses != 1 || c.Approvals[0].Shard != 1 || c.Origin != first.Origin() {
+		t.Errorf("%v", c)
 	}
 	p.restart()
 	p.see("vm.pause", "pause", "user", 0, 0)

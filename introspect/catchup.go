@@ -50,11 +50,14 @@ func (j *Judge) catchUpOne(l *chain.Log, st *judged, before uint64) (bool, error
 		if st.Next() >= before && !st.rebuild {
 			return true, nil
 		}
-		st.behind = &behind{st.Next(), st.engine, st.activation, st.missing}
-		st.activation = nil
+		last := behind{engine: st.engine, activation: st.activation, missing: st.missing}
 		if st.rebuild {
 			st.engine = j.nothing
+			if err := j.reborn(l, st); err != nil {
+				return false, err
+			}
 		}
+		last.next, st.activation, st.behind = st.Next(), nil, &last
 	}
 	b := st.behind
 	it, ok, err := l.From(b.next, before)

@@ -113,6 +113,11 @@ func (j *Judge) judge(it *chain.Item) error {
 	if err := j.catchUp(it.Log, st, it.Index); err != nil {
 		return err
 	}
+	if it.Index == 0 {
+		if err := j.begin(it, st); err != nil {
+			return err
+		}
+	}
 	payload, derr := decode(it)
 	verdicts, err := j.evaluate(st, it, payload)
 	if err != nil {
@@ -124,11 +129,6 @@ func (j *Judge) judge(it *chain.Item) error {
 	}
 	if derr != nil {
 		verdicts = append(verdicts, undecided(it, derr))
-	}
-	if g, ok := payload.(*record.Genesis); ok {
-		if err := j.carry(it.Log, g); err != nil {
-			return err
-		}
 	}
 	j.entries.Add(1)
 	st.upTo = it.Index + 1
@@ -162,6 +162,8 @@ func (j *Judge) evaluate(st *judged, it *chain.Item, payload record.Message) ([]
 		}
 	case *record.Erased:
 		st.unsaved = true // the saved state may hold words that are to go
+	case *record.Closed:
+		st.unsaved = true // what the next shard begins with must not wait for entries to come
 	}
 	return verdicts, nil
 }
@@ -310,7 +312,7 @@ func (j *Judge) state(l *chain.Log) (*judged, error) {
 	if st := j.states[l.ID()]; st != nil {
 		return st, nil
 	}
-	st := &judged{State: &rules.State{Recall: recall(l)}, engine: j.nothing}
+	st := &judged{State: &rules.State{Recall: j.recall(l)}, engine: j.nothing}
 	b, ok, err := j.cfg.Store.Meta(StateKey(l.ID()))
 	if err != nil {
 		return nil, fmt.Errorf("read state: %w", err)
@@ -396,7 +398,7 @@ func (j *Judge) rows(all bool) ([]chain.MetaWrite, error) {
 			return nil, fmt.Errorf("save state: %w", err)
 		}
 		rows = append(rows, chain.MetaWrite{Key: StateKey(id), Value: b})
-		if st.unsaved {
+		if st.unsaved && st.activation != nil {
 			rows = append(rows, chain.MetaWrite{Key: ActivationKey(id), Value: st.activation})
 		}
 	}

@@ -131,15 +131,6 @@ func (j *Judge) step(q *queue) error {
 	return nil
 }
 
-// wholly returns up to where a log is judged of which nothing is left: all of it lies
-// before the judge's position where there was nothing to take of it since the start.
-func (j *Judge) wholly(l *chain.Log, st *judged) uint64 {
-	if st.taken {
-		return st.upTo
-	}
-	return max(st.upTo, l.Size())
-}
-
 // settle ends a run: its verdicts are sealed, or its position is saved now and
 // then.
 func (j *Judge) settle(ctx context.Context, f *chain.Follower) error {

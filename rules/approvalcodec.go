@@ -14,13 +14,13 @@ func (as *approvals) append(b []byte) []byte {
 	for _, a := range as.active {
 		b = appendText(b, string(a.text))
 		b = binary.BigEndian.AppendUint32(b, a.signers)
-		b = binary.BigEndian.AppendUint64(b, a.loaded)
+		b = binary.BigEndian.AppendUint64(b, uint64(a.loaded))
 		b = binary.BigEndian.AppendUint64(b, a.uses)
 	}
 	b = binary.BigEndian.AppendUint32(b, uint32(len(as.late)))
 	for _, u := range as.late {
 		b = appendText(b, u.policy)
-		b = binary.BigEndian.AppendUint64(b, u.cause)
+		b = binary.BigEndian.AppendUint64(b, uint64(u.cause))
 		b = append(b, u.hash[:]...)
 		b = binary.BigEndian.AppendUint16(b, uint16(u.class))
 		b = binary.BigEndian.AppendUint64(b, uint64(u.until))
@@ -28,11 +28,8 @@ func (as *approvals) append(b []byte) []byte {
 			b = append(b, 0)
 			continue
 		}
-		b = binary.BigEndian.AppendUint64(append(b, 1), u.verdict)
+		b = binary.BigEndian.AppendUint64(append(b, 1), uint64(u.verdict))
 		b = append(b, u.verdictHash[:]...)
-	}
-	if len(as.revoked) == 0 {
-		return b
 	}
 	b = binary.BigEndian.AppendUint32(b, uint32(len(as.revoked)))
 	for _, id := range as.revoked {
@@ -42,7 +39,7 @@ func (as *approvals) append(b []byte) []byte {
 }
 
 // approvals reads what append has written.
-func (r *reader) approvals(as *approvals) {
+func (r *reader) approvals(as *approvals, version int) {
 	for range r.count(MaxApprovals) {
 		a := r.approval()
 		if r.bad {
@@ -51,7 +48,7 @@ func (r *reader) approvals(as *approvals) {
 		as.active = append(as.active, a)
 	}
 	for range r.count(maxUnapproved) {
-		u := &unapproved{policy: r.text(), cause: r.uint64()}
+		u := &unapproved{policy: r.text(), cause: place(r.uint64())}
 		copy(u.hash[:], r.take(len(record.Hash{})))
 		if b := r.take(2); b != nil {
 			u.class = record.Class(binary.BigEndian.Uint16(b))
@@ -59,17 +56,17 @@ func (r *reader) approvals(as *approvals) {
 		u.until = int64(r.uint64())
 		if b := r.take(1); b != nil && b[0] != 0 {
 			r.bad = r.bad || b[0] != 1
-			u.known, u.verdict = true, r.uint64()
+			u.known, u.verdict = true, place(r.uint64())
 			copy(u.verdictHash[:], r.take(len(record.Hash{})))
 		}
 		as.late = append(as.late, u)
 	}
 	as.settle()
-	if len(r.data) == 0 {
+	if version < 4 && len(r.data) == 0 {
 		return
 	}
 	n := r.count(maxRevoked)
-	r.bad = r.bad || n == 0 // one form for each state
+	r.bad = r.bad || version < 4 && n == 0 // one form for each state
 	for range n {
 		id := r.text()
 		r.bad = r.bad || slices.Contains(as.revoked, id)
@@ -93,6 +90,6 @@ func (r *reader) approval() *active {
 	if b := r.take(4); b != nil {
 		a.signers = binary.BigEndian.Uint32(b)
 	}
-	a.loaded, a.uses = r.uint64(), r.uint64()
+	a.loaded, a.uses = place(r.uint64()), r.uint64()
 	return a
 }

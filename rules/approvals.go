@@ -47,9 +47,10 @@ func OfApproval(v *record.Verdict) bool {
 	return false
 }
 
-// Recall returns an entry of the log that stands before the one being judged. It
-// wraps ErrNoPayload where the payload was erased.
-type Recall func(index uint64) (record.Leaf, record.Message, error)
+// Recall returns an entry that stands before the one being judged: of the log, or of
+// the shard of its incarnation that has this number. It wraps ErrNoPayload where the
+// payload was erased.
+type Recall func(shard uint32, index uint64) (record.Leaf, record.Message, error)
 
 // active is an approval that has neither ended nor been revoked.
 type active struct {
@@ -57,20 +58,20 @@ type active struct {
 	statement *approval.Statement
 	scope     *approval.Matcher
 	signers   uint32
-	loaded    uint64 // leaf of this log
+	loaded    place
 	uses      uint64
 }
 
 // unapproved is a verdict that a late approval would close.
 type unapproved struct {
 	policy string
-	cause  uint64
+	cause  place
 	hash   record.Hash
 	class  record.Class
 	until  int64 // host monotone time
 	// where the verdict was sealed; known is false until its entry is read
 	known       bool
-	verdict     uint64
+	verdict     place
 	verdictHash record.Hash
 
 	// What the verdict is on, not saved: nil behind a restart, or for lack of room.
@@ -84,9 +85,7 @@ type approvals struct {
 	ends   int64     // wall time at which the next one ends, where there is one
 	late   []*unapproved
 	bytes  int // of payloads in late
-	// revoked are ids that were revoked before they were loaded, the oldest first: the
-	// approvals of one shard are carried into the next when the judge comes there, and
-	// whoever revokes does not wait for it.
+	// revoked are ids that were revoked before they were loaded, the oldest first.
 	revoked []string
 }
 
@@ -106,7 +105,9 @@ func approvalEntry(leaf *record.Leaf) bool {
 // those that have ended. It comes before the entry is judged.
 func (j *judgement) learnApproval() error {
 	st := j.state
-	j.expire()
+	if !st.over && !st.held(j.engine) {
+		j.expire()
+	}
 	leaf := j.leaf
 	switch p := j.payload.(type) {
 	case *record.Approval:
@@ -117,7 +118,7 @@ func (j *judgement) learnApproval() error {
 			j.verdicts = append(j.verdicts, j.failure(nil, problem))
 			return nil
 		}
-		return j.closeLate(func(u *unapproved) bool { return u.known })
+		return j.closeLate(func(u *unapproved) bool { return u.known || u.cause.shard() > 0 })
 	case *record.Revocation:
 		if leaf.Header.Class != record.ClassApprovalRevoked || !authority(leaf) {
 			return nil
@@ -130,17 +131,16 @@ func (j *judgement) learnApproval() error {
 		st.approvals.revoke(r.ID)
 	case *record.Erased:
 		if authority(leaf) {
-			st.approvals.forget(func(u *unapproved) bool {
-				return slices.ContainsFunc(p.Ranges, func(r *record.EntryRange) bool { return r.First <= u.cause && u.cause <= r.Last })
-			})
+			erased := erasedBy(p)
+			st.approvals.forget(func(u *unapproved) bool { return erased(u.cause) })
 		}
 	case *record.Verdict:
 		if leaf.Header.Class != record.ClassPolicyVerdict || leaf.Origin != record.OriginPolicy {
 			return nil
 		}
 		for _, u := range st.approvals.late {
-			if !u.known && u.policy == p.Policy && u.cause == p.CauseIndex {
-				u.known, u.verdict, u.verdictHash = true, leaf.Index, j.hash
+			if !u.known && u.policy == p.Policy && u.cause == placed(p.CauseShard, p.CauseIndex) {
+				u.known, u.verdict, u.verdictHash = true, here(leaf.Index), j.hash
 				return j.closeLate(func(o *unapproved) bool { return o == u })
 			}
 		}
@@ -167,7 +167,7 @@ func (as *approvals) load(index uint64, m *record.Approval, uuid string) string 
 	case len(as.active) >= MaxApprovals:
 		return fmt.Sprintf("approval %s has no effect: a VM may have only %d at once", s.ID, MaxApprovals)
 	}
-	a.signers, a.loaded, a.uses = uint32(min(len(m.Signers), math.MaxUint16)), index, m.Uses
+	a.signers, a.loaded, a.uses = uint32(min(len(m.Signers), math.MaxUint16)), here(index), 0
 	as.active = append(as.active, a)
 	as.settle()
 	return ""
@@ -240,7 +240,7 @@ func (j *judgement) expire() {
 }
 
 func (a *active) record(state string) *record.VerdictApproval {
-	return &record.VerdictApproval{Id: a.statement.ID, Group: a.statement.Group, State: state, Uses: a.uses, MaxUses: a.statement.MaxUses, LoadedIndex: a.loaded}
+	return &record.VerdictApproval{Id: a.statement.ID, Group: a.statement.Group, State: state, Uses: a.uses, MaxUses: a.statement.MaxUses, LoadedShard: a.loaded.shard(), LoadedIndex: a.loaded.index()}
 }
 
 // grants reports whether an approval covers an entry that a policy matched.
@@ -290,7 +290,7 @@ func (j *judgement) unapproved(p *policy.Policy) {
 		oldest := as.late[0]
 		as.forget(func(u *unapproved) bool { return u == oldest })
 	}
-	u := &unapproved{policy: p.Name, cause: j.leaf.Index, hash: j.hash, class: j.leaf.Header.Class, until: j.state.mono + int64(p.Approval.Grace), leaf: *j.leaf}
+	u := &unapproved{policy: p.Name, cause: here(j.leaf.Index), hash: j.hash, class: j.leaf.Header.Class, until: j.state.mono + int64(p.Approval.Grace), leaf: *j.leaf}
 	if as.bytes < maxCauses {
 		// A copy: the payload is the caller's. Without one the entry is read again.
 		if b, err := record.Encode(j.payload); err == nil {
@@ -330,7 +330,7 @@ func (j *judgement) lateFor(p *policy.Policy, u *unapproved) (bool, error) {
 	st := j.state
 	var w *workspace
 	for _, a := range st.approvals.active {
-		if a.loaded < u.cause || a.uses >= a.statement.MaxUses || a.statement.Group != p.Approval.Group || !a.statement.Names(p.Name) {
+		if a.loaded.before(u.cause) || a.uses >= a.statement.MaxUses || a.statement.Group != p.Approval.Group || !a.statement.Names(p.Name) {
 			continue
 		}
 		if w == nil {
@@ -346,9 +346,13 @@ func (j *judgement) lateFor(p *policy.Policy, u *unapproved) (bool, error) {
 		a.uses++
 		v := j.verdict(p, j.engine.Mode(p, st.vm.UUID))
 		v.WouldHave = false
-		v.CauseIndex, v.CauseHash, v.CauseClass = u.cause, bytes.Clone(u.hash[:]), u.class.String()
+		v.CauseShard, v.CauseIndex, v.CauseHash, v.CauseClass = u.cause.shard(), u.cause.index(), bytes.Clone(u.hash[:]), u.class.String()
 		v.Approval = a.record(ApprovalLate)
-		v.Approval.VerdictIndex, v.Approval.VerdictHash = u.verdict, bytes.Clone(u.verdictHash[:])
+		// A verdict that was sealed behind the end of its shard is named by its cause
+		// alone: this log does not say where it stands.
+		if v.Approval.VerdictShard = u.cause.shard(); u.known {
+			v.Approval.VerdictShard, v.Approval.VerdictIndex, v.Approval.VerdictHash = u.verdict.shard(), u.verdict.index(), bytes.Clone(u.verdictHash[:])
+		}
 		j.verdicts = append(j.verdicts, v)
 		return true, nil
 	}
@@ -364,17 +368,17 @@ func (j *judgement) recall(u *unapproved) (*workspace, error) {
 	case u.payload != nil:
 		payload, err = record.Decode(u.class, u.payload)
 	case j.state.Recall != nil:
-		leaf, payload, err = j.state.Recall(u.cause)
+		leaf, payload, err = j.state.Recall(u.cause.shard(), u.cause.index())
 	default:
 		err = fmt.Errorf("an approval came late, and the entry that it may cover is not at hand: %w: %w", ErrNoPayload, record.ErrReject)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("judge entry %d: look at entry %d again: %w", j.leaf.Index, u.cause, err)
+		return nil, fmt.Errorf("judge entry %d: look at entry %s again: %w", j.leaf.Index, u.cause, err)
 	}
 	w := scratch.Get().(*workspace)
 	if err := w.event.Load(&leaf, payload, &j.state.vm); err != nil {
 		w.release()
-		return nil, fmt.Errorf("judge entry %d: look at entry %d again: %w", j.leaf.Index, u.cause, err)
+		return nil, fmt.Errorf("judge entry %d: look at entry %s again: %w", j.leaf.Index, u.cause, err)
 	}
 	return w, nil
 }
@@ -382,7 +386,8 @@ func (j *judgement) recall(u *unapproved) (*workspace, error) {
 // Approval is what a State knows of one approval.
 type Approval struct {
 	ID     string
-	Loaded uint64 // leaf of the log
+	Shard  uint32 // that loaded it; 0: this log
+	Loaded uint64 // leaf
 	Uses   uint64
 }
 
@@ -391,7 +396,7 @@ type Approval struct {
 func (st *State) Approvals() []Approval {
 	var all []Approval
 	for _, a := range st.approvals.active {
-		all = append(all, Approval{a.statement.ID, a.loaded, a.uses})
+		all = append(all, Approval{a.statement.ID, a.loaded.shard(), a.loaded.index(), a.uses})
 	}
 	return all
 }

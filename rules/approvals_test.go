@@ -58,7 +58,7 @@ func approve(t testing.TB, f *feed, id string, change func(*approval.Statement))
 	return &record.Approval{Statement: b, Signers: []string{"alice"}, Require: 1}
 }
 
-func (f *feed) recall(i uint64) (record.Leaf, record.Message, error) {
+func (f *feed) recall(_ uint32, i uint64) (record.Leaf, record.Message, error) {
 	return f.leaves[i], f.payloads[i], nil
 }
 
@@ -222,7 +222,7 @@ func TestApprovalLateErased(t *testing.T) {
 	s.f.modify(t, "/etc/a")
 	s.want("nobody has approved", "etc verdict")
 	s.restore() // nothing is in memory any more
-	s.st.Recall = func(i uint64) (record.Leaf, record.Message, error) { return s.f.leaves[i], nil, nil }
+	s.st.Recall = func(_ uint32, i uint64) (record.Leaf, record.Message, error) { return s.f.leaves[i], nil, nil }
 	s.load(approve(t, s.f, "CHG-1", nil))
 	i := len(s.f.leaves) - 1
 	if v, err := s.e.Eval(s.st, s.f.leaves[i], s.f.hashes[i], s.f.payloads[i]); !errors.Is(err, ErrNoPayload) || len(v) != 0 {
@@ -274,17 +274,6 @@ func TestApprovalNoEffect(t *testing.T) {
 	if s.step(); len(s.seen) != 2 || !strings.Contains(s.seen[0], "only 64") || !strings.Contains(s.seen[1], "loaded before") {
 		t.Errorf("%q", s.seen)
 	}
-}
-
-// TestApprovalCarried goes on with the uses of an earlier shard.
-func TestApprovalCarried(t *testing.T) {
-	s := newStory(t)
-	a := approve(t, s.f, "CHG-1", nil)
-	a.Uses, a.CarriedFrom = 2, "h/vm/"+testUUID+"/1/1"
-	s.f.add(t, 0, record.OriginHost, record.ClassApprovalLoaded, a)
-	s.f.modify(t, "/etc/a")
-	s.f.modify(t, "/etc/a")
-	s.want("carried", "etc CHG-1 used 3/3", "etc CHG-1 exceeded 3/3")
 }
 
 func TestApproversRefused(t *testing.T) {

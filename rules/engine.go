@@ -152,6 +152,9 @@ func (e *Engine) eval(st *State, leaf record.Leaf, leafHash record.Hash, payload
 	if leaf.Index < st.next {
 		return nil, fmt.Errorf("judge entry %d: the next one is %d: %w", leaf.Index, st.next, record.ErrReject)
 	}
+	if leaf.Index >= maxIndex {
+		return nil, fmt.Errorf("judge entry %d: no log has more than %d: %w", leaf.Index, maxIndex, record.ErrReject)
+	}
 	st.next = leaf.Index + 1
 	st.mono = max(st.mono, leaf.Mono)
 	st.wall = max(st.wall, leaf.Wall)
@@ -162,14 +165,21 @@ func (e *Engine) eval(st *State, leaf record.Leaf, leafHash record.Hash, payload
 		j.retarget()
 	}
 	if m, ok := payload.(*record.Erased); ok {
-		st.forget(m)
+		erased := erasedBy(m)
+		if st.forget(erased); st.heir != nil {
+			st.heir.forget(erased)
+			st.heir.approvals.forget(func(u *unapproved) bool { return erased(u.cause) })
+		}
 	}
 	err := j.learnApproval()
 	err = errors.Join(err, j.judge())
-	j.reportExpired()
-	j.reportLost()
-	j.reportEnded()
-	j.reportGivenUp()
+	if !st.over && !st.held(e) {
+		j.reportExpired()
+		j.reportLost()
+		j.reportEnded()
+		j.reportGivenUp()
+	}
+	st.border(leaf, payload)
 	return j.verdicts, err
 }
 
@@ -222,9 +232,11 @@ func (j *judgement) retarget() {
 	}
 	if st.engine != e {
 		st.lost, st.lostDue = true, math.MinInt64 // found out by reportLost
+	}
+	if st.engine != e && !st.held(e) {
 		st.openExceptions(e)
 	}
-	if st.engine != e || st.unopened {
+	if (st.engine != e || st.unopened) && !st.held(e) {
 		st.openWindows(e)
 	}
 	st.nextEnd = st.findEnd(e)

@@ -15,7 +15,7 @@ type exceptionID struct{ policy, name string }
 
 // exempt is what is remembered of an exception in one VM.
 type exempt struct {
-	covered uint64 // matches, since the log began or its last end was told
+	covered uint64 // matches, since the incarnation began or its last end was told
 	told    int64  // the end that was told, Unix nanoseconds; 0 for none
 }
 
@@ -92,7 +92,7 @@ func (st *State) findEnd(e *Engine) int64 {
 	return next
 }
 
-// reportExpired tells, once in each log, of the exceptions that have ended.
+// reportExpired tells, once in each incarnation, of the exceptions that have ended.
 func (j *judgement) reportExpired() {
 	st, e := j.state, j.engine
 	if st.wall < st.nextEnd {

@@ -108,7 +108,7 @@ func (e *Engine) Policy(name string) *policy.Policy {
 
 func (x *Explanation) verdict(v *record.Verdict) {
 	switch {
-	case v.Policy != x.Policy || v.CauseIndex != x.Index || v.Error == "" && ClassOf(v) != record.ClassPolicyVerdict:
+	case v.Policy != x.Policy || v.CauseShard != 0 || v.CauseIndex != x.Index || v.Error == "" && ClassOf(v) != record.ClassPolicyVerdict:
 		return // another's, the report of a cooldown that has ended, or the use of an approval
 	case v.Error != "":
 		x.Error = v.Error

@@ -86,7 +86,13 @@ func (st *State) fact(have *string, now string) {
 }
 
 func (st *State) learnXML(data []byte) string {
-	if len(data) == 0 || !bytes.Contains(data, []byte(MetadataNamespace)) {
+	if len(data) == 0 {
+		return ""
+	}
+	if !bytes.Contains(data, []byte(MetadataNamespace)) {
+		if len(st.vm.Tags)+len(st.vm.Metadata) > 0 { // of a shard before
+			st.vm.Tags, st.vm.Metadata, st.stale = nil, nil, true
+		}
 		return ""
 	}
 	if len(data) > maxXML {

@@ -11,13 +11,11 @@ import (
 	"github.com/provostd/provost/rules/approval"
 )
 
-// TestRevokedBeforeCarried seals a revocation ahead of the approval that it is of, as
-// happens when a log goes on in another shard and the judge is behind: what was revoked
-// must not come to life again.
-func TestRevokedBeforeCarried(t *testing.T) {
+// TestRevokedBeforeLoaded seals a revocation ahead of the approval that it is of: what
+// was revoked must not come to life again.
+func TestRevokedBeforeLoaded(t *testing.T) {
 	s := newStory(t)
 	a := approve(t, s.f, "CHG-1", nil)
-	a.CarriedFrom = "h/vm/" + testUUID + "/1/1"
 	r := &approval.Revocation{Type: approval.RevocationType, ID: "CHG-1", Host: "h", Group: "security-team", RevokedBy: "alice", Reason: "r",
 		Issued: approval.At(feedWall), Nonce: strings.Repeat("0", 32)}
 	b, err := r.Encode()

@@ -87,14 +87,14 @@ func (j *judgement) step(p *policy.Policy, mode policy.Mode, i int, ev *event.Ev
 		j.fail(p, mode, problem)
 		return stepNone
 	}
-	s := t.take(k, st.mono, j.leaf.Index)
+	s := t.take(k, st.mono, here(j.leaf.Index))
 	result := stepTaken
 	if i == len(q.Steps)-1 {
 		result = j.end(p, mode, s, took, values, ev)
 	} else {
 		for n := range took.each() {
 			if g := &s.steps[i-1][n]; j.count1(g, step) {
-				j.reach(p, t, s, i, g.and(doneStep{j.leaf.Index, step.Count}, values))
+				j.reach(p, t, s, i, g.and(doneStep{here(j.leaf.Index), step.Count}, values))
 				g.taken = 0
 			}
 		}
@@ -137,7 +137,7 @@ func (j *judgement) begin(p *policy.Policy, mode policy.Mode, ev *event.Event) s
 		j.fail(p, mode, problem)
 		return stepNone
 	}
-	s := t.take(hashKey('s', step.By, ev), st.mono, j.leaf.Index)
+	s := t.take(hashKey('s', step.By, ev), st.mono, here(j.leaf.Index))
 	start, count := st.mono, uint64(1)
 	done := step.Count == 1
 	if !done {
@@ -147,14 +147,14 @@ func (j *judgement) begin(p *policy.Policy, mode policy.Mode, ev *event.Event) s
 			s.run = 0
 		}
 		s.run++
-		s.ring.push(instant{mono: st.mono, index: j.leaf.Index})
+		s.ring.push(instant{mono: st.mono, place: here(j.leaf.Index)})
 		if done = uint64(s.ring.n) >= step.Count; done {
 			start, count = s.ring.at(0).mono, s.run
 			s.ring.pop()
 		}
 	}
 	if done {
-		j.reach(p, t, s, 0, progress{start: start, values: values, done: []doneStep{{j.leaf.Index, count}}})
+		j.reach(p, t, s, 0, progress{start: start, values: values, done: []doneStep{{here(j.leaf.Index), count}}})
 	}
 	st.keep(t, s)
 	return stepTaken
@@ -195,7 +195,7 @@ func (j *judgement) end(p *policy.Policy, mode policy.Mode, s *slot, took attemp
 		if took&(1<<n) == 0 || !j.count1(&all[n], step) {
 			continue
 		}
-		g := all[n].and(doneStep{j.leaf.Index, step.Count}, values)
+		g := all[n].and(doneStep{here(j.leaf.Index), step.Count}, values)
 		j.lendProgress(p, &g, ev)
 		if j.excepted(p, mode, ev) {
 			covered = true
@@ -272,7 +272,7 @@ func (j *judgement) fire(p *policy.Policy, mode policy.Mode, ev *event.Event) {
 	j.complete = progress{}
 	j.lendProgress(p, &done, ev)
 	for i, d := range done.done[:len(done.done)-1] {
-		j.steps = append(j.steps, &record.VerdictStep{Name: p.Sequence.Steps[i].Name, Index: d.index, Count: d.count})
+		j.steps = append(j.steps, &record.VerdictStep{Name: p.Sequence.Steps[i].Name, Shard: d.place.shard(), Index: d.place.index(), Count: d.count})
 	}
 	j.matched(p, mode, ev)
 	j.steps = nil

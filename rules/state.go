@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"container/heap"
 	"container/list"
-	"slices"
 	"time"
 
 	"github.com/provostd/provost/chain/record"
@@ -32,7 +31,7 @@ type cooldown struct {
 	until      int64 // host monotone time
 	suppressed uint64
 	// the newest entry that was swallowed, or the one that fired
-	index uint64
+	place place
 	hash  record.Hash
 	class record.Class
 
@@ -59,6 +58,13 @@ type State struct {
 	exempts map[exceptionID]*exempt
 
 	approvals approvals
+
+	// over says that a next shard has what was remembered: heir, until that begins.
+	over bool
+	heir *State
+	// carried says that this began in a shard before, and that its own log has not said
+	// yet which policies judge.
+	carried bool
 
 	// Recall gives entries of the log again, for approvals that come late, where a
 	// restored state does not hold them. It is the caller's and not saved.
@@ -106,7 +112,7 @@ func (st *State) pass(leaf *record.Leaf, hash record.Hash, p *policy.Policy, k k
 	c := st.byID[id]
 	if c != nil && st.mono < c.until {
 		c.suppressed++
-		c.index, c.hash, c.class = leaf.Index, hash, leaf.Header.Class
+		c.place, c.hash, c.class = here(leaf.Index), hash, leaf.Header.Class
 		if c.due < 0 {
 			heap.Push(&st.due, c)
 		}
@@ -122,7 +128,7 @@ func (st *State) pass(leaf *record.Leaf, hash record.Hash, p *policy.Policy, k k
 		st.used.MoveToBack(c.used)
 	}
 	c.until = st.mono + int64(period)
-	c.index, c.hash, c.class = leaf.Index, hash, leaf.Header.Class
+	c.place, c.hash, c.class = here(leaf.Index), hash, leaf.Header.Class
 	return swallowed, true
 }
 
@@ -160,10 +166,7 @@ func (st *State) remove(c *cooldown) {
 
 // forget gives up what windows hold of erased entries, and the cooldowns whose
 // newest entry was erased: their keys are made of its words. What they have swallowed is reported first.
-func (st *State) forget(m *record.Erased) {
-	erased := func(index uint64) bool {
-		return slices.ContainsFunc(m.Ranges, func(r *record.EntryRange) bool { return r.First <= index && index <= r.Last })
-	}
+func (st *State) forget(erased func(place) bool) {
 	for _, t := range st.tables {
 		if !t.plain {
 			before := t.bytes
@@ -172,7 +175,7 @@ func (st *State) forget(m *record.Erased) {
 		}
 	}
 	for _, c := range st.byID {
-		if !erased(c.index) {
+		if !erased(c.place) {
 			continue
 		}
 		if c.suppressed == 0 {
@@ -233,4 +236,10 @@ func (h *dueHeap) Pop() any {
 }
 
 // Size returns about how many bytes the saved form has.
-func (st *State) Size() int { return 4096 + len(st.byID)*160 + st.windowBytes }
+func (st *State) Size() int {
+	n := 4096 + len(st.byID)*160 + st.windowBytes
+	if st.heir != nil {
+		n += st.heir.Size()
+	}
+	return n
+}

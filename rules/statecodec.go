@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"bytes"
 	"container/heap"
 	"encoding/binary"
 	"fmt"
@@ -11,22 +12,31 @@ import (
 )
 
 // stateMagic starts the saved form. Part of the format.
-const stateMagic = "PVRS\x03"
+const stateMagic = "PVRS\x04"
+
+// StateVersion is the version of the saved form.
+const StateVersion = 4
 
 // Forms that earlier versions have written: the first is without wall time, exceptions,
-// windows and approvals, the second has one attempt for each step of a sequence.
+// windows and approvals, the second has one attempt for each step of a sequence, and the
+// third knows nothing of shards before.
 const (
 	stateMagic1 = "PVRS\x01"
 	stateMagic2 = "PVRS\x02"
+	stateMagic3 = "PVRS\x03"
 )
 
-// maxText bounds each string of a saved state.
-const maxText = 4096
+// maxText bounds each string of a saved state, and maxHeir a state within one.
+const (
+	maxText = 4096
+	maxHeir = 1 << 30
+)
 
 // MarshalBinary returns the saved form of st: the same state always gives the
 // same bytes. See the package comment.
 func (st *State) MarshalBinary() ([]byte, error) {
-	b := append(make([]byte, 0, 256+len(st.byID)*160), stateMagic...)
+	b := append(make([]byte, 0, st.Size()), stateMagic...)
+	b = appendFlag(appendFlag(b, st.over), st.carried)
 	b = binary.BigEndian.AppendUint64(b, st.next)
 	b = binary.BigEndian.AppendUint64(b, uint64(st.mono))
 	b = binary.BigEndian.AppendUint64(b, uint64(st.wall))
@@ -52,7 +62,15 @@ func (st *State) MarshalBinary() ([]byte, error) {
 	for el := st.used.Front(); el != nil; el = el.Next() {
 		b = appendCooldown(b, el.Value.(*cooldown))
 	}
-	return st.approvals.append(st.appendWindows(st.appendExempts(b))), nil
+	b = st.approvals.append(st.appendWindows(st.appendExempts(b)))
+	if st.heir == nil {
+		return binary.BigEndian.AppendUint32(b, 0), nil
+	}
+	heir, err := st.heir.MarshalBinary()
+	if err != nil {
+		return nil, err
+	}
+	return append(binary.BigEndian.AppendUint32(b, uint32(len(heir))), heir...), nil
 }
 
 func appendCooldown(b []byte, c *cooldown) []byte {
@@ -60,7 +78,7 @@ func appendCooldown(b []byte, c *cooldown) []byte {
 	b = append(b, c.id.key[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(c.until))
 	b = binary.BigEndian.AppendUint64(b, c.suppressed)
-	b = binary.BigEndian.AppendUint64(b, c.index)
+	b = binary.BigEndian.AppendUint64(b, uint64(c.place))
 	b = append(b, c.hash[:]...)
 	b = binary.BigEndian.AppendUint16(b, uint16(c.class))
 	return appendText(b, c.policy)
@@ -71,16 +89,20 @@ func appendText(b []byte, s string) []byte {
 	return append(b, s...)
 }
 
-// UnmarshalBinary replaces st by a saved state, of this version or the one before. An error wraps
+// UnmarshalBinary replaces st by a saved state, of this version or one before. An error wraps
 // record.ErrReject and leaves st as it was.
 func (st *State) UnmarshalBinary(data []byte) error {
 	r := reader{data: data}
 	magic := string(r.take(len(stateMagic)))
-	if magic != stateMagic && magic != stateMagic1 && magic != stateMagic2 {
-		return fmt.Errorf("decode rules state: want magic and version %q, %q or %q: %w", stateMagic, stateMagic1, stateMagic2, record.ErrReject)
+	if magic != stateMagic && magic != stateMagic1 && magic != stateMagic2 && magic != stateMagic3 {
+		return fmt.Errorf("decode rules state: want magic and version %q, or an earlier one: %w", stateMagic, record.ErrReject)
 	}
 	version := int(magic[len(magic)-1])
-	n := State{next: r.uint64(), mono: int64(r.uint64()), stale: true, Recall: st.Recall}
+	n := State{stale: true, Recall: st.Recall}
+	if version >= 4 {
+		n.over, n.carried = r.flag(), r.flag()
+	}
+	n.next, n.mono = r.uint64(), int64(r.uint64())
 	if version >= 2 {
 		n.wall = int64(r.uint64())
 	}
@@ -106,7 +128,10 @@ func (st *State) UnmarshalBinary(data []byte) error {
 	if version >= 2 {
 		r.exempts(&n)
 		r.windows(&n, version)
-		r.approvals(&n.approvals)
+		r.approvals(&n.approvals, version)
+	}
+	if version >= 4 {
+		r.heir(&n)
 	}
 	if r.bad || len(r.data) != 0 {
 		return fmt.Errorf("decode rules state: %d bytes are not a state of version %d: %w", len(data), version, record.ErrReject)
@@ -114,6 +139,18 @@ func (st *State) UnmarshalBinary(data []byte) error {
 	*st = n
 	st.relink()
 	return nil
+}
+
+// heir reads what a next shard begins with, and which has no heir itself.
+func (r *reader) heir(st *State) {
+	data := r.take(r.count(maxHeir))
+	if len(data) == 0 {
+		return
+	}
+	st.heir = &State{}
+	if err := st.heir.UnmarshalBinary(data); err != nil || !st.over || st.heir.over || !bytes.HasPrefix(data, []byte(stateMagic)) {
+		r.bad = true
+	}
 }
 
 // relink restores what points into the state itself, after it was copied.
@@ -173,7 +210,7 @@ func (r *reader) cooldown(st *State) {
 	copy(c.id.key[:], r.take(len(key{})))
 	c.until = int64(r.uint64())
 	c.suppressed = r.uint64()
-	c.index = r.uint64()
+	c.place = place(r.uint64())
 	copy(c.hash[:], r.take(len(record.Hash{})))
 	if b := r.take(2); b != nil {
 		c.class = record.Class(binary.BigEndian.Uint16(b))

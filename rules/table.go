@@ -28,8 +28,8 @@ const (
 // instant is one thing that was counted.
 type instant struct {
 	mono  int64
-	index uint64 // leaf
-	value key    // of a threshold with distinct
+	place place
+	value key // of a threshold with distinct
 }
 
 // ring holds instants, the oldest first. Its buffer has a power of two of places.
@@ -101,7 +101,7 @@ type progress struct {
 }
 
 type doneStep struct {
-	index uint64 // leaf that completed it
+	place place // of the leaf that completed it
 	count uint64
 }
 
@@ -109,7 +109,7 @@ type doneStep struct {
 type slot struct {
 	key    key
 	mono   int64  // of its newest event
-	index  uint64 // leaf of its newest event
+	place  place  // of its newest event
 	run    uint64 // of a sequence: events of its first step in a row
 	ring   ring
 	newest *newest      // of a threshold with distinct that has many values; nil: each stands once in ring
@@ -173,8 +173,8 @@ func (t *table) find(k key) *slot {
 }
 
 // take returns the slot of a key, a new one where there is none, and makes it
-// the newest. It stays in place until the next take or drop.
-func (t *table) take(k key, mono int64, index uint64) *slot {
+// the newest. It stays where it is until the next take or drop.
+func (t *table) take(k key, mono int64, p place) *slot {
 	i, ok := t.byKey[k]
 	if ok {
 		t.unlink(i)
@@ -183,7 +183,7 @@ func (t *table) take(k key, mono int64, index uint64) *slot {
 	}
 	t.link(i)
 	s := &t.slots[i]
-	s.mono, s.index = mono, index
+	s.mono, s.place = mono, p
 	return s
 }
 
@@ -317,11 +317,11 @@ func (t *table) each(f func(*slot)) {
 
 // forget drops what was made of the words of erased entries. A key is made of
 // the words of all its entries, so it stays while one of them does.
-func (t *table) forget(erased func(uint64) bool) {
+func (t *table) forget(erased func(place) bool) {
 	t.each(func(s *slot) {
 		s.settle()
 		for i := 0; i < s.ring.n; {
-			if erased(s.ring.at(i).index) {
+			if erased(s.ring.at(i).place) {
 				s.ring.remove(i)
 			} else {
 				i++
@@ -329,10 +329,10 @@ func (t *table) forget(erased func(uint64) bool) {
 		}
 		for i := range s.steps {
 			s.steps[i] = slices.DeleteFunc(s.steps[i], func(g progress) bool {
-				return slices.ContainsFunc(g.done, func(d doneStep) bool { return erased(d.index) })
+				return slices.ContainsFunc(g.done, func(d doneStep) bool { return erased(d.place) })
 			})
 		}
-		if s.idle() && (!t.seen || erased(s.index)) {
+		if s.idle() && (!t.seen || erased(s.place)) {
 			t.drop(s)
 		} else {
 			t.account(s)

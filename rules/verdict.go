@@ -139,7 +139,7 @@ func (j *judgement) reportEnded() {
 		v := j.verdict(p, mode)
 		v.Policy = en.policy
 		cause := en.hash
-		v.CauseIndex, v.CauseHash, v.CauseClass = en.index, cause[:], en.class.String()
+		v.CauseShard, v.CauseIndex, v.CauseHash, v.CauseClass = en.place.shard(), en.place.index(), cause[:], en.class.String()
 		v.Suppressed = en.suppressed
 		j.verdicts = append(j.verdicts, v)
 	}

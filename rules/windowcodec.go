@@ -70,7 +70,7 @@ func (st *State) appendWindows(b []byte) []byte {
 
 func (t *table) append(b []byte) []byte {
 	b = appendText(append(b, t.id[:]...), t.policy)
-	b = appendFlag(b, t.seen)
+	b = appendFlag(appendFlag(b, t.seen), t.plain)
 	for _, n := range []uint64{uint64(t.since), t.givenUp, uint64(t.reported)} {
 		b = binary.BigEndian.AppendUint64(b, n)
 	}
@@ -88,7 +88,7 @@ func appendFlag(b []byte, v bool) []byte {
 
 func (s *slot) append(b []byte) []byte {
 	b = append(b, s.key[:]...)
-	for _, n := range []uint64{uint64(s.mono), s.index, s.run} {
+	for _, n := range []uint64{uint64(s.mono), uint64(s.place), s.run} {
 		b = binary.BigEndian.AppendUint64(b, n)
 	}
 	b = binary.BigEndian.AppendUint32(b, uint32(s.counted()))
@@ -98,7 +98,7 @@ func (s *slot) append(b []byte) []byte {
 			continue
 		}
 		b = binary.BigEndian.AppendUint64(b, uint64(x.mono))
-		b = binary.BigEndian.AppendUint64(b, x.index)
+		b = binary.BigEndian.AppendUint64(b, uint64(x.place))
 		b = append(b, x.value[:]...)
 	}
 	b = binary.BigEndian.AppendUint32(b, uint32(len(s.steps)))
@@ -122,7 +122,7 @@ func (g *progress) append(b []byte) []byte {
 	}
 	b = binary.BigEndian.AppendUint32(b, uint32(len(g.done)))
 	for _, d := range g.done {
-		b = binary.BigEndian.AppendUint64(b, d.index)
+		b = binary.BigEndian.AppendUint64(b, uint64(d.place))
 		b = binary.BigEndian.AppendUint64(b, d.count)
 	}
 	return b
@@ -142,6 +142,7 @@ func (r *reader) windows(st *State, version int) {
 			st.tables = make(map[policy.Digest]*table)
 		}
 		st.tables[t.id] = t
+		st.windowBytes += t.bytes
 		last = t.id
 	}
 }
@@ -159,6 +160,7 @@ func (r *reader) table(version int) *table {
 	copy(id[:], r.take(len(id)))
 	t := newTable(id, r.text())
 	t.seen = r.flag()
+	t.plain = version >= 4 && r.flag() // else known with the policy
 	t.since, t.givenUp, t.reported = int64(r.uint64()), r.uint64(), int64(r.uint64())
 	for range r.count(maxKeys) {
 		r.slot(t, version)
@@ -176,10 +178,10 @@ func (r *reader) slot(t *table, version int) {
 		r.bad = true
 		return
 	}
-	s := t.take(k, int64(r.uint64()), r.uint64())
+	s := t.take(k, int64(r.uint64()), place(r.uint64()))
 	s.run = r.uint64()
 	for range r.count(maxRing) {
-		x := instant{mono: int64(r.uint64()), index: r.uint64()}
+		x := instant{mono: int64(r.uint64()), place: place(r.uint64())}
 		copy(x.value[:], r.take(len(x.value)))
 		if r.bad {
 			return
@@ -219,7 +221,7 @@ func (r *reader) progress() progress {
 		g.values = append(g.values, v)
 	}
 	for range r.count(maxSteps) {
-		g.done = append(g.done, doneStep{r.uint64(), r.uint64()})
+		g.done = append(g.done, doneStep{place(r.uint64()), r.uint64()})
 	}
 	return g
 }

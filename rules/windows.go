@@ -37,9 +37,9 @@ func (j *judgement) count(t *table, h *policy.Threshold, ev *event.Event) (uint6
 	if h.Distinct != nil && !h.Distinct.Has(ev) {
 		return 0, false
 	}
-	s := t.take(hashKey('t', h.By, ev), st.mono, j.leaf.Index)
+	s := t.take(hashKey('t', h.By, ev), st.mono, here(j.leaf.Index))
 	s.expire(st.mono - int64(h.Window))
-	x := instant{mono: st.mono, index: j.leaf.Index}
+	x := instant{mono: st.mono, place: here(j.leaf.Index)}
 	if h.Distinct != nil {
 		x.value = hashValue(h.Distinct, ev)
 		s.pushDistinct(x)
@@ -63,7 +63,7 @@ func (j *judgement) firstSeen(t *table, f *policy.FirstSeen, ev *event.Event) bo
 	if s := t.find(k); s != nil {
 		known = s.mono > st.mono-int64(f.History)
 	}
-	st.keep(t, t.take(k, st.mono, j.leaf.Index))
+	st.keep(t, t.take(k, st.mono, here(j.leaf.Index)))
 	return !known && st.mono >= t.since+int64(f.Learn)
 }
 
@@ -136,13 +136,13 @@ func (j *judgement) limited(p *policy.Policy, mode policy.Mode, actions []*polic
 		return false
 	}
 	st, t := j.state, j.state.windows[p.Number].limit
-	s := t.take(key{}, st.mono, j.leaf.Index)
+	s := t.take(key{}, st.mono, here(j.leaf.Index))
 	s.ring.expire(st.mono - int64(m.Per))
 	if uint64(s.ring.n) >= m.Max {
 		st.keep(t, s)
 		return true
 	}
-	s.ring.push(instant{mono: st.mono, index: j.leaf.Index})
+	s.ring.push(instant{mono: st.mono, place: here(j.leaf.Index)})
 	st.keep(t, s)
 	return false
 }

@@ -1,6 +1,7 @@
 package proof
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/provostd/provost/chain/record"
@@ -16,8 +17,10 @@ func (v *verification) links() {
 		}
 		switch m := o.message.(type) {
 		case *record.Verdict:
-			v.link(o, "cause", m.CauseIndex, m.CauseHash)
-			if a := m.Approval; a != nil && len(a.VerdictHash) > 0 && v.entries[a.VerdictIndex] != nil { // a bundle is about the cause
+			if m.CauseShard == 0 { // evidence is of one log
+				v.link(o, "cause", m.CauseIndex, m.CauseHash)
+			}
+			if a := m.Approval; a != nil && len(a.VerdictHash) > 0 && a.VerdictShard == 0 && v.entries[a.VerdictIndex] != nil { // a bundle is about the cause
 				v.link(o, "verdict", a.VerdictIndex, a.VerdictHash, record.ClassPolicyVerdict)
 			}
 		case *record.Outcome:
@@ -52,20 +55,29 @@ func (v *verification) concludeLinks(say func(string, ...any)) {
 		switch m := o.message.(type) {
 		case *record.Verdict:
 			if a := m.Approval; a != nil && o.leaf.Header.Class != record.ClassPolicyVerdict {
-				say("Entry %d: approval %q of group %q was %s on entry %d (%s), %d of %d uses.", o.Index, printable(a.Id), printable(a.Group), printable(a.State), m.CauseIndex, printable(m.CauseClass), a.Uses, a.MaxUses)
+				say("Entry %d: approval %q of group %q was %s on %s (%s), %d of %d uses.", o.Index, printable(a.Id), printable(a.Group), printable(a.State), causeOf(m), printable(m.CauseClass), a.Uses, a.MaxUses)
 				continue
 			}
 			if o.leaf.Header.Class == record.ClassPolicyMismatch {
-				say("Entry %d: the engine disagreed with itself about policy %q on entry %d: %s.", o.Index, m.Policy, m.CauseIndex, printable(m.Error))
+				say("Entry %d: the engine disagreed with itself about policy %q on %s: %s.", o.Index, m.Policy, causeOf(m), printable(m.Error))
 				continue
 			}
 			if o.leaf.Header.Class == record.ClassPolicyError {
-				say("Entry %d: policy %q could not judge entry %d: %s.", o.Index, m.Policy, m.CauseIndex, printable(m.Error))
+				say("Entry %d: policy %q could not judge %s: %s.", o.Index, m.Policy, causeOf(m), printable(m.Error))
 				continue
 			}
-			say("Entry %d: policy %q (%s, %s) decided on entry %d (%s) after it was sealed.", o.Index, m.Policy, printable(m.Severity), printable(m.Mode), m.CauseIndex, printable(m.CauseClass))
+			say("Entry %d: policy %q (%s, %s) decided on %s (%s) after it was sealed.", o.Index, m.Policy, printable(m.Severity), printable(m.Mode), causeOf(m), printable(m.CauseClass))
 		case *record.Outcome:
 			say("Entry %d: the action %q of the verdict in entry %d was %s; state before %q, after %q.", o.Index, m.Kind, m.VerdictIndex, printable(m.Result), m.StateBefore, m.StateAfter)
 		}
 	}
+}
+
+// causeOf names the entry that a verdict is on. One of an earlier shard is for the
+// evidence of that shard to show.
+func causeOf(m *record.Verdict) string {
+	if m.CauseShard > 0 {
+		return fmt.Sprintf("entry %d of shard %d", m.CauseIndex, m.CauseShard)
+	}
+	return fmt.Sprintf("entry %d", m.CauseIndex)
 }

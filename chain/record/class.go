@@ -148,6 +148,8 @@ const (
 	ClassPolicyError   Class = 0x1204
 	// ClassPolicyExceptionExpired says that an exception covers nothing any more.
 	ClassPolicyExceptionExpired Class = 0x1205
+	// ClassPolicyCarried says what policies remember at the beginning of a shard.
+	ClassPolicyCarried Class = 0x1206
 
 	ClassPolicyMismatch Class = 0x1210
 
@@ -320,6 +322,7 @@ var classes = map[Class]string{
 	ClassPolicyLoaded:  "policy.loaded",
 	ClassPolicyError:   "policy.error",
 
+	ClassPolicyCarried:          "policy.carried",
 	ClassPolicyMismatch:         "policy.engine_mismatch",
 	ClassPolicyExceptionExpired: "policy.exception_expired",
 

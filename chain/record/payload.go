@@ -74,6 +74,8 @@ func NewPayload(c Class) Message {
 		return &Outcome{}
 	case ClassPolicyAlertFailed, ClassPolicyAlertDelivered:
 		return &AlertResult{}
+	case ClassPolicyCarried:
+		return &PolicyCarried{}
 	case ClassPolicyLoaded:
 		return &BundleActivation{}
 	case ClassHostStart, ClassHostStop, ClassHostConfiguration:

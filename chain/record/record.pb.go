@@ -4726,13 +4726,14 @@ type Verdict struct {
 	Error         string                 `protobuf:"bytes,11,opt,name=error,proto3" json:"error,omitempty"`                           // evaluation error, for policy.error
 	WouldHave     bool                   `protobuf:"varint,12,opt,name=would_have,json=wouldHave,proto3" json:"would_have,omitempty"` // audit: actions are recorded, not done
 	Attack        []string               `protobuf:"bytes,13,rep,name=attack,proto3" json:"attack,omitempty"`
-	Approval      *VerdictApproval       `protobuf:"bytes,14,opt,name=approval,proto3" json:"approval,omitempty"`     // what an approval had to do with it
-	Exception     string                 `protobuf:"bytes,15,opt,name=exception,proto3" json:"exception,omitempty"`   // policy.exception_expired: the exception that ended; suppressed says how many matches it covered
-	Escalation    string                 `protobuf:"bytes,16,opt,name=escalation,proto3" json:"escalation,omitempty"` // the escalate block whose actions these are
-	Limited       string                 `protobuf:"bytes,17,opt,name=limited,proto3" json:"limited,omitempty"`       // alert, audit: what a limit left of the actions
-	Counted       uint64                 `protobuf:"varint,18,opt,name=counted,proto3" json:"counted,omitempty"`      // matches that reached the threshold
-	Steps         []*VerdictStep         `protobuf:"bytes,19,rep,name=steps,proto3" json:"steps,omitempty"`           // earlier steps of the sequence that this entry ended
-	Mismatch      bool                   `protobuf:"varint,20,opt,name=mismatch,proto3" json:"mismatch,omitempty"`    // policy.engine_mismatch: two ways to evaluate disagree; error says how
+	Approval      *VerdictApproval       `protobuf:"bytes,14,opt,name=approval,proto3" json:"approval,omitempty"`                        // what an approval had to do with it
+	Exception     string                 `protobuf:"bytes,15,opt,name=exception,proto3" json:"exception,omitempty"`                      // policy.exception_expired: the exception that ended; suppressed says how many matches it covered
+	Escalation    string                 `protobuf:"bytes,16,opt,name=escalation,proto3" json:"escalation,omitempty"`                    // the escalate block whose actions these are
+	Limited       string                 `protobuf:"bytes,17,opt,name=limited,proto3" json:"limited,omitempty"`                          // alert, audit: what a limit left of the actions
+	Counted       uint64                 `protobuf:"varint,18,opt,name=counted,proto3" json:"counted,omitempty"`                         // matches that reached the threshold
+	Steps         []*VerdictStep         `protobuf:"bytes,19,rep,name=steps,proto3" json:"steps,omitempty"`                              // earlier steps of the sequence that this entry ended
+	Mismatch      bool                   `protobuf:"varint,20,opt,name=mismatch,proto3" json:"mismatch,omitempty"`                       // policy.engine_mismatch: two ways to evaluate disagree; error says how
+	CauseShard    uint32                 `protobuf:"varint,21,opt,name=cause_shard,json=causeShard,proto3" json:"cause_shard,omitempty"` // shard of this incarnation that the cause stands in; 0: this log
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4907,12 +4908,20 @@ func (x *Verdict) GetMismatch() bool {
 	return false
 }
 
+func (x *Verdict) GetCauseShard() uint32 {
+	if x != nil {
+		return x.CauseShard
+	}
+	return 0
+}
+
 // VerdictStep is an earlier step of a sequence.
 type VerdictStep struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"` // leaf of this log that completed it
 	Count         uint64                 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"` // entries that it took
+	Shard         uint32                 `protobuf:"varint,4,opt,name=shard,proto3" json:"shard,omitempty"` // shard of this incarnation that the leaf stands in; 0: this log
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4968,6 +4977,13 @@ func (x *VerdictStep) GetCount() uint64 {
 	return 0
 }
 
+func (x *VerdictStep) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
 // VerdictApproval is an approval's part in a decision. In records of class
 // approval.used, approval.used_late and approval.expired it is what they tell.
 type VerdictApproval struct {
@@ -4977,9 +4993,11 @@ type VerdictApproval struct {
 	State         string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"` // used, late, expired; in a verdict: exceeded, revoked
 	Uses          uint64                 `protobuf:"varint,4,opt,name=uses,proto3" json:"uses,omitempty"`  // so far, in the logs of this incarnation
 	MaxUses       uint64                 `protobuf:"varint,5,opt,name=max_uses,json=maxUses,proto3" json:"max_uses,omitempty"`
-	LoadedIndex   uint64                 `protobuf:"varint,6,opt,name=loaded_index,json=loadedIndex,proto3" json:"loaded_index,omitempty"`    // leaf of this log that loaded it
-	VerdictIndex  uint64                 `protobuf:"varint,7,opt,name=verdict_index,json=verdictIndex,proto3" json:"verdict_index,omitempty"` // late: the verdict that it closes, leaf of this log
-	VerdictHash   []byte                 `protobuf:"bytes,8,opt,name=verdict_hash,json=verdictHash,proto3" json:"verdict_hash,omitempty"`     // its RFC 6962 leaf hash
+	LoadedIndex   uint64                 `protobuf:"varint,6,opt,name=loaded_index,json=loadedIndex,proto3" json:"loaded_index,omitempty"`     // leaf of this log that loaded it
+	VerdictIndex  uint64                 `protobuf:"varint,7,opt,name=verdict_index,json=verdictIndex,proto3" json:"verdict_index,omitempty"`  // late: the verdict that it closes, leaf of this log
+	VerdictHash   []byte                 `protobuf:"bytes,8,opt,name=verdict_hash,json=verdictHash,proto3" json:"verdict_hash,omitempty"`      // its RFC 6962 leaf hash; empty where the verdict was sealed behind the end of an earlier shard
+	LoadedShard   uint32                 `protobuf:"varint,9,opt,name=loaded_shard,json=loadedShard,proto3" json:"loaded_shard,omitempty"`     // shard of this incarnation that loaded it; 0: this log
+	VerdictShard  uint32                 `protobuf:"varint,10,opt,name=verdict_shard,json=verdictShard,proto3" json:"verdict_shard,omitempty"` // likewise of the verdict that it closes
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5070,6 +5088,20 @@ func (x *VerdictApproval) GetVerdictHash() []byte {
 	return nil
 }
 
+func (x *VerdictApproval) GetLoadedShard() uint32 {
+	if x != nil {
+		return x.LoadedShard
+	}
+	return 0
+}
+
+func (x *VerdictApproval) GetVerdictShard() uint32 {
+	if x != nil {
+		return x.VerdictShard
+	}
+	return 0
+}
+
 // Approval is a statement that was signed by approvers, as it takes effect in
 // the log of one VM. The host has verified the signatures before it sealed this.
 type Approval struct {
@@ -5080,8 +5112,6 @@ type Approval struct {
 	Require         uint32                 `protobuf:"varint,4,opt,name=require,proto3" json:"require,omitempty"`                                       // how many the group wanted
 	ApproversSha256 []byte                 `protobuf:"bytes,5,opt,name=approvers_sha256,json=approversSha256,proto3" json:"approvers_sha256,omitempty"` // of the trust roots, see approval.approvers in the host log
 	Submitter       string                 `protobuf:"bytes,6,opt,name=submitter,proto3" json:"submitter,omitempty"`                                    // who handed it in
-	Uses            uint64                 `protobuf:"varint,7,opt,name=uses,proto3" json:"uses,omitempty"`                                             // made in earlier shards of this incarnation
-	CarriedFrom     string                 `protobuf:"bytes,8,opt,name=carried_from,json=carriedFrom,proto3" json:"carried_from,omitempty"`             // origin of the shard before, where it was loaded there
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -5158,18 +5188,183 @@ func (x *Approval) GetSubmitter() string {
 	return ""
 }
 
-func (x *Approval) GetUses() uint64 {
+// PolicyCarried says what policies remember at the beginning of a shard: what they
+// did behind the entry that closed the shard before. It comes before the first verdict.
+type PolicyCarried struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Origin        string                 `protobuf:"bytes,1,opt,name=origin,proto3" json:"origin,omitempty"`                               // of the shard before
+	Size          uint64                 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`                                  // how many of its entries were judged until then
+	ClosedIndex   uint64                 `protobuf:"varint,3,opt,name=closed_index,json=closedIndex,proto3" json:"closed_index,omitempty"` // the one which closed it
+	ClosedHash    []byte                 `protobuf:"bytes,4,opt,name=closed_hash,json=closedHash,proto3" json:"closed_hash,omitempty"`     // its RFC 6962 leaf hash
+	Version       uint32                 `protobuf:"varint,5,opt,name=version,proto3" json:"version,omitempty"`                            // of the saved form, see rules
+	Sha256        []byte                 `protobuf:"bytes,6,opt,name=sha256,proto3" json:"sha256,omitempty"`                               // of the saved form that this log begins with
+	Bytes         uint64                 `protobuf:"varint,7,opt,name=bytes,proto3" json:"bytes,omitempty"`                                // how long that is
+	Approvals     []*CarriedApproval     `protobuf:"bytes,8,rep,name=approvals,proto3" json:"approvals,omitempty"`                         // that go on
+	Problem       string                 `protobuf:"bytes,9,opt,name=problem,proto3" json:"problem,omitempty"`                             // nothing is carried: why
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyCarried) Reset() {
+	*x = PolicyCarried{}
+	mi := &file_record_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyCarried) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyCarried) ProtoMessage() {}
+
+func (x *PolicyCarried) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[44]
 	if x != nil {
-		return x.Uses
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyCarried.ProtoReflect.Descriptor instead.
+func (*PolicyCarried) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *PolicyCarried) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
+func (x *PolicyCarried) GetSize() uint64 {
+	if x != nil {
+		return x.Size
 	}
 	return 0
 }
 
-func (x *Approval) GetCarriedFrom() string {
+func (x *PolicyCarried) GetClosedIndex() uint64 {
 	if x != nil {
-		return x.CarriedFrom
+		return x.ClosedIndex
+	}
+	return 0
+}
+
+func (x *PolicyCarried) GetClosedHash() []byte {
+	if x != nil {
+		return x.ClosedHash
+	}
+	return nil
+}
+
+func (x *PolicyCarried) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *PolicyCarried) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+func (x *PolicyCarried) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *PolicyCarried) GetApprovals() []*CarriedApproval {
+	if x != nil {
+		return x.Approvals
+	}
+	return nil
+}
+
+func (x *PolicyCarried) GetProblem() string {
+	if x != nil {
+		return x.Problem
 	}
 	return ""
+}
+
+// CarriedApproval is an approval that goes on in another shard.
+type CarriedApproval struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Shard         uint32                 `protobuf:"varint,2,opt,name=shard,proto3" json:"shard,omitempty"` // that loaded it
+	Index         uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"` // leaf of that shard, which has statement and signatures
+	Uses          uint64                 `protobuf:"varint,4,opt,name=uses,proto3" json:"uses,omitempty"`   // so far
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CarriedApproval) Reset() {
+	*x = CarriedApproval{}
+	mi := &file_record_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CarriedApproval) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CarriedApproval) ProtoMessage() {}
+
+func (x *CarriedApproval) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CarriedApproval.ProtoReflect.Descriptor instead.
+func (*CarriedApproval) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *CarriedApproval) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *CarriedApproval) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *CarriedApproval) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *CarriedApproval) GetUses() uint64 {
+	if x != nil {
+		return x.Uses
+	}
+	return 0
 }
 
 // Revocation ends an approval, as it takes effect in the log of one VM.
@@ -5186,7 +5381,7 @@ type Revocation struct {
 
 func (x *Revocation) Reset() {
 	*x = Revocation{}
-	mi := &file_record_proto_msgTypes[44]
+	mi := &file_record_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5198,7 +5393,7 @@ func (x *Revocation) String() string {
 func (*Revocation) ProtoMessage() {}
 
 func (x *Revocation) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[44]
+	mi := &file_record_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5211,7 +5406,7 @@ func (x *Revocation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
 func (*Revocation) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{44}
+	return file_record_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Revocation) GetStatement() []byte {
@@ -5261,7 +5456,7 @@ type Approvers struct {
 
 func (x *Approvers) Reset() {
 	*x = Approvers{}
-	mi := &file_record_proto_msgTypes[45]
+	mi := &file_record_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5273,7 +5468,7 @@ func (x *Approvers) String() string {
 func (*Approvers) ProtoMessage() {}
 
 func (x *Approvers) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[45]
+	mi := &file_record_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5286,7 +5481,7 @@ func (x *Approvers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Approvers.ProtoReflect.Descriptor instead.
 func (*Approvers) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{45}
+	return file_record_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Approvers) GetText() []byte {
@@ -5314,7 +5509,7 @@ type Action struct {
 
 func (x *Action) Reset() {
 	*x = Action{}
-	mi := &file_record_proto_msgTypes[46]
+	mi := &file_record_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5326,7 +5521,7 @@ func (x *Action) String() string {
 func (*Action) ProtoMessage() {}
 
 func (x *Action) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[46]
+	mi := &file_record_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5339,7 +5534,7 @@ func (x *Action) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Action.ProtoReflect.Descriptor instead.
 func (*Action) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{46}
+	return file_record_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Action) GetKind() string {
@@ -5385,7 +5580,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_record_proto_msgTypes[47]
+	mi := &file_record_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5397,7 +5592,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[47]
+	mi := &file_record_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5410,7 +5605,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{47}
+	return file_record_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Outcome) GetVerdictIndex() uint64 {
@@ -5525,7 +5720,7 @@ type AlertResult struct {
 
 func (x *AlertResult) Reset() {
 	*x = AlertResult{}
-	mi := &file_record_proto_msgTypes[48]
+	mi := &file_record_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5537,7 +5732,7 @@ func (x *AlertResult) String() string {
 func (*AlertResult) ProtoMessage() {}
 
 func (x *AlertResult) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[48]
+	mi := &file_record_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5550,7 +5745,7 @@ func (x *AlertResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlertResult.ProtoReflect.Descriptor instead.
 func (*AlertResult) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{48}
+	return file_record_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *AlertResult) GetChannel() string {
@@ -5636,16 +5831,18 @@ type Erased struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Ranges        []*EntryRange          `protobuf:"bytes,1,rep,name=ranges,proto3" json:"ranges,omitempty"` // of this log; entries of other authors than the guest stay
 	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
-	Authority     string                 `protobuf:"bytes,3,opt,name=authority,proto3" json:"authority,omitempty"` // who asked for it, or the rule that did
-	Records       uint64                 `protobuf:"varint,4,opt,name=records,proto3" json:"records,omitempty"`    // how many
-	Verdicts      []*ErasedVerdicts      `protobuf:"bytes,5,rep,name=verdicts,proto3" json:"verdicts,omitempty"`   // they quoted the records
+	Authority     string                 `protobuf:"bytes,3,opt,name=authority,proto3" json:"authority,omitempty"`                            // who asked for it, or the rule that did
+	Records       uint64                 `protobuf:"varint,4,opt,name=records,proto3" json:"records,omitempty"`                               // how many
+	Verdicts      []*ErasedVerdicts      `protobuf:"bytes,5,rep,name=verdicts,proto3" json:"verdicts,omitempty"`                              // of this log; they quoted the records
+	EarlierShard  uint32                 `protobuf:"varint,6,opt,name=earlier_shard,json=earlierShard,proto3" json:"earlier_shard,omitempty"` // of this incarnation, whose erasure this follows; 0: none
+	Earlier       []*EntryRange          `protobuf:"bytes,7,rep,name=earlier,proto3" json:"earlier,omitempty"`                                // what was erased there: from here on policies remember no word of it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Erased) Reset() {
 	*x = Erased{}
-	mi := &file_record_proto_msgTypes[49]
+	mi := &file_record_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5657,7 +5854,7 @@ func (x *Erased) String() string {
 func (*Erased) ProtoMessage() {}
 
 func (x *Erased) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[49]
+	mi := &file_record_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5670,7 +5867,7 @@ func (x *Erased) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Erased.ProtoReflect.Descriptor instead.
 func (*Erased) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{49}
+	return file_record_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Erased) GetRanges() []*EntryRange {
@@ -5708,6 +5905,20 @@ func (x *Erased) GetVerdicts() []*ErasedVerdicts {
 	return nil
 }
 
+func (x *Erased) GetEarlierShard() uint32 {
+	if x != nil {
+		return x.EarlierShard
+	}
+	return 0
+}
+
+func (x *Erased) GetEarlier() []*EntryRange {
+	if x != nil {
+		return x.Earlier
+	}
+	return nil
+}
+
 // ErasedVerdicts says of verdicts whose payloads were taken away what they had
 // in common. Their own words are gone.
 type ErasedVerdicts struct {
@@ -5725,7 +5936,7 @@ type ErasedVerdicts struct {
 
 func (x *ErasedVerdicts) Reset() {
 	*x = ErasedVerdicts{}
-	mi := &file_record_proto_msgTypes[50]
+	mi := &file_record_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5737,7 +5948,7 @@ func (x *ErasedVerdicts) String() string {
 func (*ErasedVerdicts) ProtoMessage() {}
 
 func (x *ErasedVerdicts) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[50]
+	mi := &file_record_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5750,7 +5961,7 @@ func (x *ErasedVerdicts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErasedVerdicts.ProtoReflect.Descriptor instead.
 func (*ErasedVerdicts) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{50}
+	return file_record_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ErasedVerdicts) GetPolicy() string {
@@ -5818,7 +6029,7 @@ type Pruned struct {
 
 func (x *Pruned) Reset() {
 	*x = Pruned{}
-	mi := &file_record_proto_msgTypes[51]
+	mi := &file_record_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5830,7 +6041,7 @@ func (x *Pruned) String() string {
 func (*Pruned) ProtoMessage() {}
 
 func (x *Pruned) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[51]
+	mi := &file_record_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5843,7 +6054,7 @@ func (x *Pruned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pruned.ProtoReflect.Descriptor instead.
 func (*Pruned) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{51}
+	return file_record_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Pruned) GetWhat() string {
@@ -5899,7 +6110,7 @@ type Closed struct {
 
 func (x *Closed) Reset() {
 	*x = Closed{}
-	mi := &file_record_proto_msgTypes[52]
+	mi := &file_record_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5911,7 +6122,7 @@ func (x *Closed) String() string {
 func (*Closed) ProtoMessage() {}
 
 func (x *Closed) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[52]
+	mi := &file_record_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5924,7 +6135,7 @@ func (x *Closed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Closed.ProtoReflect.Descriptor instead.
 func (*Closed) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{52}
+	return file_record_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Closed) GetReason() string {
@@ -5958,7 +6169,7 @@ type Dropped struct {
 
 func (x *Dropped) Reset() {
 	*x = Dropped{}
-	mi := &file_record_proto_msgTypes[53]
+	mi := &file_record_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5970,7 +6181,7 @@ func (x *Dropped) String() string {
 func (*Dropped) ProtoMessage() {}
 
 func (x *Dropped) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[53]
+	mi := &file_record_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5983,7 +6194,7 @@ func (x *Dropped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dropped.ProtoReflect.Descriptor instead.
 func (*Dropped) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{53}
+	return file_record_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Dropped) GetOrigin() string {
@@ -6054,7 +6265,7 @@ type Disclosed struct {
 
 func (x *Disclosed) Reset() {
 	*x = Disclosed{}
-	mi := &file_record_proto_msgTypes[54]
+	mi := &file_record_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6066,7 +6277,7 @@ func (x *Disclosed) String() string {
 func (*Disclosed) ProtoMessage() {}
 
 func (x *Disclosed) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[54]
+	mi := &file_record_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6079,7 +6290,7 @@ func (x *Disclosed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disclosed.ProtoReflect.Descriptor instead.
 func (*Disclosed) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{54}
+	return file_record_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Disclosed) GetName() string {
@@ -6155,7 +6366,7 @@ type EntryRange struct {
 
 func (x *EntryRange) Reset() {
 	*x = EntryRange{}
-	mi := &file_record_proto_msgTypes[55]
+	mi := &file_record_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6167,7 +6378,7 @@ func (x *EntryRange) String() string {
 func (*EntryRange) ProtoMessage() {}
 
 func (x *EntryRange) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[55]
+	mi := &file_record_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6180,7 +6391,7 @@ func (x *EntryRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntryRange.ProtoReflect.Descriptor instead.
 func (*EntryRange) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{55}
+	return file_record_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *EntryRange) GetFirst() uint64 {
@@ -6210,7 +6421,7 @@ type Backup struct {
 
 func (x *Backup) Reset() {
 	*x = Backup{}
-	mi := &file_record_proto_msgTypes[56]
+	mi := &file_record_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6222,7 +6433,7 @@ func (x *Backup) String() string {
 func (*Backup) ProtoMessage() {}
 
 func (x *Backup) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[56]
+	mi := &file_record_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6235,7 +6446,7 @@ func (x *Backup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backup.ProtoReflect.Descriptor instead.
 func (*Backup) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{56}
+	return file_record_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Backup) GetRequester() string {
@@ -6277,7 +6488,7 @@ type Restore struct {
 
 func (x *Restore) Reset() {
 	*x = Restore{}
-	mi := &file_record_proto_msgTypes[57]
+	mi := &file_record_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6289,7 +6500,7 @@ func (x *Restore) String() string {
 func (*Restore) ProtoMessage() {}
 
 func (x *Restore) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[57]
+	mi := &file_record_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6302,7 +6513,7 @@ func (x *Restore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Restore.ProtoReflect.Descriptor instead.
 func (*Restore) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{57}
+	return file_record_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Restore) GetRequester() string {
@@ -6383,7 +6594,7 @@ type Damage struct {
 
 func (x *Damage) Reset() {
 	*x = Damage{}
-	mi := &file_record_proto_msgTypes[58]
+	mi := &file_record_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6395,7 +6606,7 @@ func (x *Damage) String() string {
 func (*Damage) ProtoMessage() {}
 
 func (x *Damage) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[58]
+	mi := &file_record_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6408,7 +6619,7 @@ func (x *Damage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Damage.ProtoReflect.Descriptor instead.
 func (*Damage) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{58}
+	return file_record_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Damage) GetOrigin() string {
@@ -6958,7 +7169,7 @@ const file_record_proto_rawDesc = "" +
 	"\fActivePolicy\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04mode\x18\x02 \x01(\tR\x04mode\x12\x16\n" +
-	"\x06digest\x18\x03 \x01(\fR\x06digest\"\x93\x05\n" +
+	"\x06digest\x18\x03 \x01(\fR\x06digest\"\xb4\x05\n" +
 	"\aVerdict\x12\x16\n" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x1a\n" +
 	"\bseverity\x18\x02 \x01(\tR\bseverity\x12\x12\n" +
@@ -6988,11 +7199,14 @@ const file_record_proto_rawDesc = "" +
 	"\alimited\x18\x11 \x01(\tR\alimited\x12\x18\n" +
 	"\acounted\x18\x12 \x01(\x04R\acounted\x124\n" +
 	"\x05steps\x18\x13 \x03(\v2\x1e.provost.record.v1.VerdictStepR\x05steps\x12\x1a\n" +
-	"\bmismatch\x18\x14 \x01(\bR\bmismatch\"M\n" +
+	"\bmismatch\x18\x14 \x01(\bR\bmismatch\x12\x1f\n" +
+	"\vcause_shard\x18\x15 \x01(\rR\n" +
+	"causeShard\"c\n" +
 	"\vVerdictStep\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x14\n" +
-	"\x05count\x18\x03 \x01(\x04R\x05count\"\xe7\x01\n" +
+	"\x05count\x18\x03 \x01(\x04R\x05count\x12\x14\n" +
+	"\x05shard\x18\x04 \x01(\rR\x05shard\"\xaf\x02\n" +
 	"\x0fVerdictApproval\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\tR\x05group\x12\x14\n" +
@@ -7001,7 +7215,10 @@ const file_record_proto_rawDesc = "" +
 	"\bmax_uses\x18\x05 \x01(\x04R\amaxUses\x12!\n" +
 	"\floaded_index\x18\x06 \x01(\x04R\vloadedIndex\x12#\n" +
 	"\rverdict_index\x18\a \x01(\x04R\fverdictIndex\x12!\n" +
-	"\fverdict_hash\x18\b \x01(\fR\vverdictHash\"\xfc\x01\n" +
+	"\fverdict_hash\x18\b \x01(\fR\vverdictHash\x12!\n" +
+	"\floaded_shard\x18\t \x01(\rR\vloadedShard\x12#\n" +
+	"\rverdict_shard\x18\n" +
+	" \x01(\rR\fverdictShard\"\xd1\x01\n" +
 	"\bApproval\x12\x1c\n" +
 	"\tstatement\x18\x01 \x01(\fR\tstatement\x12\x1e\n" +
 	"\n" +
@@ -7010,9 +7227,23 @@ const file_record_proto_rawDesc = "" +
 	"\asigners\x18\x03 \x03(\tR\asigners\x12\x18\n" +
 	"\arequire\x18\x04 \x01(\rR\arequire\x12)\n" +
 	"\x10approvers_sha256\x18\x05 \x01(\fR\x0fapproversSha256\x12\x1c\n" +
-	"\tsubmitter\x18\x06 \x01(\tR\tsubmitter\x12\x12\n" +
-	"\x04uses\x18\a \x01(\x04R\x04uses\x12!\n" +
-	"\fcarried_from\x18\b \x01(\tR\vcarriedFrom\"\xad\x01\n" +
+	"\tsubmitter\x18\x06 \x01(\tR\tsubmitterJ\x04\b\a\x10\bJ\x04\b\b\x10\t\"\xa3\x02\n" +
+	"\rPolicyCarried\x12\x16\n" +
+	"\x06origin\x18\x01 \x01(\tR\x06origin\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\x12!\n" +
+	"\fclosed_index\x18\x03 \x01(\x04R\vclosedIndex\x12\x1f\n" +
+	"\vclosed_hash\x18\x04 \x01(\fR\n" +
+	"closedHash\x12\x18\n" +
+	"\aversion\x18\x05 \x01(\rR\aversion\x12\x16\n" +
+	"\x06sha256\x18\x06 \x01(\fR\x06sha256\x12\x14\n" +
+	"\x05bytes\x18\a \x01(\x04R\x05bytes\x12@\n" +
+	"\tapprovals\x18\b \x03(\v2\".provost.record.v1.CarriedApprovalR\tapprovals\x12\x18\n" +
+	"\aproblem\x18\t \x01(\tR\aproblem\"a\n" +
+	"\x0fCarriedApproval\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05shard\x18\x02 \x01(\rR\x05shard\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04uses\x18\x04 \x01(\x04R\x04uses\"\xad\x01\n" +
 	"\n" +
 	"Revocation\x12\x1c\n" +
 	"\tstatement\x18\x01 \x01(\fR\tstatement\x12\x1e\n" +
@@ -7062,13 +7293,15 @@ const file_record_proto_rawDesc = "" +
 	"\x05ended\x18\t \x01(\x03R\x05ended\x12\x16\n" +
 	"\x06detail\x18\n" +
 	" \x01(\tR\x06detail\x12\x14\n" +
-	"\x05error\x18\v \x01(\tR\x05error\"\xce\x01\n" +
+	"\x05error\x18\v \x01(\tR\x05error\"\xac\x02\n" +
 	"\x06Erased\x125\n" +
 	"\x06ranges\x18\x01 \x03(\v2\x1d.provost.record.v1.EntryRangeR\x06ranges\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1c\n" +
 	"\tauthority\x18\x03 \x01(\tR\tauthority\x12\x18\n" +
 	"\arecords\x18\x04 \x01(\x04R\arecords\x12=\n" +
-	"\bverdicts\x18\x05 \x03(\v2!.provost.record.v1.ErasedVerdictsR\bverdicts\"\xc1\x01\n" +
+	"\bverdicts\x18\x05 \x03(\v2!.provost.record.v1.ErasedVerdictsR\bverdicts\x12#\n" +
+	"\rearlier_shard\x18\x06 \x01(\rR\fearlierShard\x127\n" +
+	"\aearlier\x18\a \x03(\v2\x1d.provost.record.v1.EntryRangeR\aearlier\"\xc1\x01\n" +
 	"\x0eErasedVerdicts\x12\x16\n" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x1a\n" +
 	"\bseverity\x18\x02 \x01(\tR\bseverity\x12\x12\n" +
@@ -7162,7 +7395,7 @@ func file_record_proto_rawDescGZIP() []byte {
 }
 
 var file_record_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_record_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
+var file_record_proto_msgTypes = make([]protoimpl.MessageInfo, 62)
 var file_record_proto_goTypes = []any{
 	(LossReason)(0),          // 0: provost.record.v1.LossReason
 	(*Event)(nil),            // 1: provost.record.v1.Event
@@ -7209,22 +7442,24 @@ var file_record_proto_goTypes = []any{
 	(*VerdictStep)(nil),      // 42: provost.record.v1.VerdictStep
 	(*VerdictApproval)(nil),  // 43: provost.record.v1.VerdictApproval
 	(*Approval)(nil),         // 44: provost.record.v1.Approval
-	(*Revocation)(nil),       // 45: provost.record.v1.Revocation
-	(*Approvers)(nil),        // 46: provost.record.v1.Approvers
-	(*Action)(nil),           // 47: provost.record.v1.Action
-	(*Outcome)(nil),          // 48: provost.record.v1.Outcome
-	(*AlertResult)(nil),      // 49: provost.record.v1.AlertResult
-	(*Erased)(nil),           // 50: provost.record.v1.Erased
-	(*ErasedVerdicts)(nil),   // 51: provost.record.v1.ErasedVerdicts
-	(*Pruned)(nil),           // 52: provost.record.v1.Pruned
-	(*Closed)(nil),           // 53: provost.record.v1.Closed
-	(*Dropped)(nil),          // 54: provost.record.v1.Dropped
-	(*Disclosed)(nil),        // 55: provost.record.v1.Disclosed
-	(*EntryRange)(nil),       // 56: provost.record.v1.EntryRange
-	(*Backup)(nil),           // 57: provost.record.v1.Backup
-	(*Restore)(nil),          // 58: provost.record.v1.Restore
-	(*Damage)(nil),           // 59: provost.record.v1.Damage
-	nil,                      // 60: provost.record.v1.Action.ParametersEntry
+	(*PolicyCarried)(nil),    // 45: provost.record.v1.PolicyCarried
+	(*CarriedApproval)(nil),  // 46: provost.record.v1.CarriedApproval
+	(*Revocation)(nil),       // 47: provost.record.v1.Revocation
+	(*Approvers)(nil),        // 48: provost.record.v1.Approvers
+	(*Action)(nil),           // 49: provost.record.v1.Action
+	(*Outcome)(nil),          // 50: provost.record.v1.Outcome
+	(*AlertResult)(nil),      // 51: provost.record.v1.AlertResult
+	(*Erased)(nil),           // 52: provost.record.v1.Erased
+	(*ErasedVerdicts)(nil),   // 53: provost.record.v1.ErasedVerdicts
+	(*Pruned)(nil),           // 54: provost.record.v1.Pruned
+	(*Closed)(nil),           // 55: provost.record.v1.Closed
+	(*Dropped)(nil),          // 56: provost.record.v1.Dropped
+	(*Disclosed)(nil),        // 57: provost.record.v1.Disclosed
+	(*EntryRange)(nil),       // 58: provost.record.v1.EntryRange
+	(*Backup)(nil),           // 59: provost.record.v1.Backup
+	(*Restore)(nil),          // 60: provost.record.v1.Restore
+	(*Damage)(nil),           // 61: provost.record.v1.Damage
+	nil,                      // 62: provost.record.v1.Action.ParametersEntry
 }
 var file_record_proto_depIdxs = []int32{
 	2,  // 0: provost.record.v1.Event.process:type_name -> provost.record.v1.Process
@@ -7258,18 +7493,20 @@ var file_record_proto_depIdxs = []int32{
 	0,  // 28: provost.record.v1.LostCount.reason:type_name -> provost.record.v1.LossReason
 	36, // 29: provost.record.v1.WitnessState.answers:type_name -> provost.record.v1.WitnessAnswer
 	40, // 30: provost.record.v1.BundleActivation.policies:type_name -> provost.record.v1.ActivePolicy
-	47, // 31: provost.record.v1.Verdict.actions:type_name -> provost.record.v1.Action
+	49, // 31: provost.record.v1.Verdict.actions:type_name -> provost.record.v1.Action
 	43, // 32: provost.record.v1.Verdict.approval:type_name -> provost.record.v1.VerdictApproval
 	42, // 33: provost.record.v1.Verdict.steps:type_name -> provost.record.v1.VerdictStep
-	60, // 34: provost.record.v1.Action.parameters:type_name -> provost.record.v1.Action.ParametersEntry
-	56, // 35: provost.record.v1.Erased.ranges:type_name -> provost.record.v1.EntryRange
-	51, // 36: provost.record.v1.Erased.verdicts:type_name -> provost.record.v1.ErasedVerdicts
-	56, // 37: provost.record.v1.Pruned.range:type_name -> provost.record.v1.EntryRange
-	38, // [38:38] is the sub-list for method output_type
-	38, // [38:38] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	46, // 34: provost.record.v1.PolicyCarried.approvals:type_name -> provost.record.v1.CarriedApproval
+	62, // 35: provost.record.v1.Action.parameters:type_name -> provost.record.v1.Action.ParametersEntry
+	58, // 36: provost.record.v1.Erased.ranges:type_name -> provost.record.v1.EntryRange
+	53, // 37: provost.record.v1.Erased.verdicts:type_name -> provost.record.v1.ErasedVerdicts
+	58, // 38: provost.record.v1.Erased.earlier:type_name -> provost.record.v1.EntryRange
+	58, // 39: provost.record.v1.Pruned.range:type_name -> provost.record.v1.EntryRange
+	40, // [40:40] is the sub-list for method output_type
+	40, // [40:40] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_record_proto_init() }
@@ -7283,7 +7520,7 @@ func file_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_record_proto_rawDesc), len(file_record_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   60,
+			NumMessages:   62,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

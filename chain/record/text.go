@@ -28,6 +28,9 @@ func Text(c Class, m Message) string {
 			fmt.Fprintf(&b, ", continues %s", m.PreviousOrigin)
 		}
 	case *Erased:
+		if m.EarlierShard > 0 {
+			fmt.Fprintf(&b, "records of shard %d were erased, and what is remembered and quoted of them here; ", m.EarlierShard)
+		}
 		fmt.Fprintf(&b, "payloads of %d records erased (%s), asked for by %s", m.Records, Printable([]byte(m.Reason)), Printable([]byte(m.Authority)))
 		n := 0
 		for _, v := range m.Verdicts {
@@ -125,6 +128,8 @@ func Text(c Class, m Message) string {
 		fmt.Fprintf(&b, "blind for %.3f s: %s; %s", float64(m.To-m.From)/1e9, m.Cause, strings.Join(m.Changes, "; "))
 	case *BundleActivation:
 		fmt.Fprintf(&b, "bundle %s %s with %d policies, digest %x", m.Name, m.Version, len(m.Policies), m.Digest)
+	case *PolicyCarried:
+		carriedText(&b, m)
 	case *Approval, *Revocation, *Approvers:
 		approvalText(&b, m)
 	case *Verdict:

@@ -2,6 +2,7 @@ package record
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -18,7 +19,7 @@ func verdictText(b *strings.Builder, m *Verdict) {
 	case m.WouldHave:
 		what = "would have done: " + what
 	}
-	fmt.Fprintf(b, "policy %s (%s, %s) on leaf %d %s: %s", m.Policy, m.Severity, m.Mode, m.CauseIndex, m.CauseClass, what)
+	fmt.Fprintf(b, "policy %s (%s, %s) on leaf %s %s: %s", m.Policy, m.Severity, m.Mode, leafText(m.CauseShard, m.CauseIndex), m.CauseClass, what)
 	if m.Escalation != "" {
 		fmt.Fprintf(b, "; escalation %s", Printable([]byte(m.Escalation)))
 	}
@@ -26,7 +27,7 @@ func verdictText(b *strings.Builder, m *Verdict) {
 		fmt.Fprintf(b, "; %d counted", m.Counted)
 	}
 	for _, s := range m.Steps {
-		fmt.Fprintf(b, "; step %s on leaf %d", s.Name, s.Index)
+		fmt.Fprintf(b, "; step %s on leaf %s", s.Name, leafText(s.Shard, s.Index))
 		if s.Count > 1 {
 			fmt.Fprintf(b, ", the last of %d", s.Count)
 		}
@@ -45,6 +46,26 @@ func verdictText(b *strings.Builder, m *Verdict) {
 	}
 	if m.Error != "" {
 		fmt.Fprintf(b, "; error: %s", Printable([]byte(m.Error)))
+	}
+}
+
+// leafText names a leaf of this log, or of an earlier shard of its incarnation.
+func leafText(shard uint32, index uint64) string {
+	if shard == 0 {
+		return strconv.FormatUint(index, 10)
+	}
+	return fmt.Sprintf("%d of shard %d", index, shard)
+}
+
+// carriedText says what policies begin a shard with.
+func carriedText(b *strings.Builder, m *PolicyCarried) {
+	if m.Problem != "" {
+		fmt.Fprintf(b, "policies remember nothing of %s: %s", Printable([]byte(m.Origin)), Printable([]byte(m.Problem)))
+		return
+	}
+	fmt.Fprintf(b, "policies remember what they did behind leaf %d of %s: %d bytes, SHA-256 %x", m.ClosedIndex, Printable([]byte(m.Origin)), m.Bytes, m.Sha256)
+	for _, a := range m.Approvals {
+		fmt.Fprintf(b, "; approval %s of leaf %s, %d uses", Printable([]byte(a.Id)), leafText(a.Shard, a.Index), a.Uses)
 	}
 }
 

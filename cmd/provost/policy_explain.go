@@ -240,7 +240,10 @@ func openEntries(file, log string) (*entrySource, error) {
 	}
 	all = slices.DeleteFunc(all, func(e rules.Entry) bool { return log != "" && e.Log != log })
 	slices.SortStableFunc(all, func(a, b rules.Entry) int { return cmp.Compare(a.Leaf.Index, b.Leaf.Index) })
-	out := &entrySource{recall: func(index uint64) (record.Leaf, record.Message, error) {
+	out := &entrySource{recall: func(shard uint32, index uint64) (record.Leaf, record.Message, error) {
+		if shard != 0 {
+			return record.Leaf{}, nil, fmt.Errorf("entry %d of shard %d: %w", index, shard, rules.ErrNoPayload)
+		}
 		i, ok := slices.BinarySearchFunc(all, index, func(e rules.Entry, n uint64) int { return cmp.Compare(e.Leaf.Index, n) })
 		if !ok {
 			return record.Leaf{}, nil, fmt.Errorf("%s has no entry %d: %w", file, index, rules.ErrNoPayload)
@@ -287,7 +290,10 @@ func daemonEntries(ctx context.Context, c *client.Client, log string, index uint
 		log = d.Log.Origin
 	}
 	l := &daemonLog{ctx: ctx, client: c, origin: log}
-	out := &entrySource{recall: func(i uint64) (record.Leaf, record.Message, error) {
+	out := &entrySource{recall: func(shard uint32, i uint64) (record.Leaf, record.Message, error) {
+		if shard != 0 {
+			return record.Leaf{}, nil, fmt.Errorf("entry %d of shard %d: %w", i, shard, rules.ErrNoPayload)
+		}
 		e, err := l.entry(i)
 		if err != nil {
 			return record.Leaf{}, nil, err

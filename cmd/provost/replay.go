@@ -21,7 +21,17 @@ import (
 type replayFlags struct {
 	on    bool
 	dirs  dirList
+	files dirList       // evidence of the shards before
 	check *replay.Check // nil: not asked for
+
+	before []verified
+}
+
+// verified is what was found in a file.
+type verified struct {
+	report  any
+	text    func(io.Writer) error
+	invalid bool
 }
 
 // dirList is a flag that may be given several times.
@@ -33,6 +43,7 @@ func (d *dirList) Set(s string) error { *d = append(*d, s); return nil }
 func (f *replayFlags) declare(a *app) {
 	a.flags.BoolVar(&f.on, "replay", false, "evaluate the policies again over the sealed records, and compare with the sealed verdicts")
 	a.flags.Var(&f.dirs, "bundle", "`DIR` of a policy bundle that was in force, or of several, for --replay, where the evidence has no text of it; once for each")
+	a.flags.Var(&f.files, "before", "`FILE` with the evidence, or the archive, of the shard before, for --replay of a file: what policies remember of it is evaluated, too; once for each, the oldest first")
 }
 
 // begin reads the bundles. What was sealed from since on and before until is counted.
@@ -40,6 +51,9 @@ func (f *replayFlags) begin(a *app, since, until string) error {
 	if !f.on {
 		if len(f.dirs) > 0 {
 			return &usageError{"--bundle is for --replay"}
+		}
+		if len(f.files) > 0 {
+			return &usageError{"--before is for --replay"}
 		}
 		return nil
 	}
@@ -152,15 +166,22 @@ func (f *replayFlags) verdict(a *app, report any, text func(io.Writer) error, in
 		return a.verdict(report, text, invalid)
 	}
 	r := f.check.Report()
-	all, err := joined(report, r)
+	all, err := joined(report, r, f.before)
 	if err != nil {
 		return err
 	}
-	return a.verdict(all, func(w io.Writer) error { return errors.Join(text(w), r.WriteText(w)) }, !r.Valid)
+	return a.verdict(all, func(w io.Writer) error {
+		var errs []error
+		for _, b := range f.before {
+			errs = append(errs, b.text(w))
+		}
+		return errors.Join(append(errs, text(w), r.WriteText(w))...)
+	}, !r.Valid)
 }
 
-// joined puts the report of the policies into the other one, as "policies".
-func joined(report any, r *replay.Report) (map[string]json.RawMessage, error) {
+// joined puts the report of the policies into the other one, as "policies", and those
+// of the shards before, as "before".
+func joined(report any, r *replay.Report, before []verified) (map[string]json.RawMessage, error) {
 	b, err := json.Marshal(report)
 	if err != nil {
 		return nil, fmt.Errorf("write report: %w", err)
@@ -171,6 +192,15 @@ func joined(report any, r *replay.Report) (map[string]json.RawMessage, error) {
 	}
 	if all["policies"], err = json.Marshal(r); err != nil {
 		return nil, fmt.Errorf("write report: %w", err)
+	}
+	reports := []any{}
+	for _, b := range before {
+		reports = append(reports, b.report)
+	}
+	if len(reports) > 0 {
+		if all["before"], err = json.Marshal(reports); err != nil {
+			return nil, fmt.Errorf("write report: %w", err)
+		}
 	}
 	return all, nil
 }

@@ -76,6 +76,9 @@ func verifyCommand(a *app) func(context.Context, []string) error {
 				return &usageError{args[0] + " is an unpacked bundle; give the archive, which nobody can have added to"}
 			}
 		}
+		if len(f.replay.files) > 0 {
+			return &usageError{"--before is for a file; a directory or URL has the shards of before itself, see --logs"}
+		}
 		if f.ofURL() && !isURL {
 			return &usageError{"--save, --token-file, --tls-cert, --tls-key and --ca are for URLs"}
 		}
@@ -111,66 +114,86 @@ func (f *verifyFlags) ofURL() bool {
 	return f.save+f.to.token+f.to.certificate+f.to.key+f.to.ca != ""
 }
 
-// verifyFile verifies an evidence bundle, or the archive of a shard.
+// verifyFile verifies an evidence bundle, or the archive of a shard, behind those of the
+// shards before. Where one of these does not verify, that is what is told.
 func (a *app) verifyFile(ctx context.Context, f *verifyFlags, name, vkey string, policy *proof.Policy) error {
 	if f.state != "" || f.logs != "" || f.bare || f.one || f.ofURL() {
 		return &usageError{"--state, --logs, --one-log and --without-payloads are for directories and URLs, and --save, --token-file, --tls-cert, --tls-key and --ca for URLs; this is a file"}
 	}
-	file, err := os.Open(name)
+	for _, earlier := range f.replay.files {
+		v, err := a.readFile(ctx, f, earlier, vkey, policy, mirror.Window{})
+		if err != nil {
+			return err
+		}
+		if v.invalid {
+			return a.verdict(v.report, v.text, true)
+		}
+		f.replay.before = append(f.replay.before, *v)
+	}
+	v, err := a.readFile(ctx, f, name, vkey, policy, f.window)
 	if err != nil {
 		return err
+	}
+	return f.replay.verdict(a, v.report, v.text, v.invalid)
+}
+
+// readFile verifies one file.
+func (a *app) readFile(ctx context.Context, f *verifyFlags, name, vkey string, policy *proof.Policy, window mirror.Window) (*verified, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, err
 	}
 	defer file.Close()
 	st, err := file.Stat()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if mirror.IsArchive(file) {
-		return a.verifyArchive(ctx, f, file, st.Size(), vkey, policy)
+		return a.readArchive(ctx, f, file, st.Size(), vkey, policy, window)
 	}
 	if f.since != "" && !f.replay.on {
-		return &usageError{"--since and --until are for whole logs, archives and --replay; a bundle of a time says itself what it covers: provost export --since --until"}
+		return nil, &usageError{"--since and --until are for whole logs, archives and --replay; a bundle of a time says itself what it covers: provost export --since --until"}
 	}
 	b, err := proof.ReadBundle(file, st.Size(), proof.Limits{})
 	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	if vkey == "" {
 		// Which log the bundle says it is from decides only which of the
 		// trusted keys it must hold against.
 		var ok bool
 		if vkey, ok = policy.LogKey(b.HostOrigin); !ok {
-			return &usageError{fmt.Sprintf("the policy %s names no key, or several, of log %s; add it, or name the key with --key", f.policy, record.Printable([]byte(b.HostOrigin)))}
+			return nil, &usageError{fmt.Sprintf("the policy %s names no key, or several, of log %s; add it, or name the key with --key", f.policy, record.Printable([]byte(b.HostOrigin)))}
 		}
 	}
 	r, err := proof.Verify(b, vkey, proof.Options{Frame: attest.Frame, Policy: policy})
 	var invalid *proof.InvalidError
 	if err != nil && !errors.As(err, &invalid) {
-		return fmt.Errorf("%s: %w", name, err)
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	if invalid == nil {
 		if err := f.replay.evidence(b); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	return f.replay.verdict(a, r, r.WriteText, invalid != nil)
+	return &verified{r, r.WriteText, invalid != nil}, nil
 }
 
-// verifyArchive verifies the archive of a shard, without unpacking it.
-func (a *app) verifyArchive(ctx context.Context, f *verifyFlags, file *os.File, size int64, vkey string, policy *proof.Policy) error {
+// readArchive verifies the archive of a shard, without unpacking it.
+func (a *app) readArchive(ctx context.Context, f *verifyFlags, file *os.File, size int64, vkey string, policy *proof.Policy, window mirror.Window) (*verified, error) {
 	archive, err := mirror.OpenArchive(file, size)
 	if err != nil {
-		return fmt.Errorf("%s: %w", file.Name(), err)
+		return nil, fmt.Errorf("%s: %w", file.Name(), err)
 	}
-	r, err := mirror.VerifyArchive(ctx, archive, vkey, mirror.Options{Frame: attest.Frame, Policy: policy, Window: f.window, Entry: f.replay.entry(), Evidence: f.replay.given, Progress: a.progress(f.progress)})
+	r, err := mirror.VerifyArchive(ctx, archive, vkey, mirror.Options{Frame: attest.Frame, Policy: policy, Window: window, Entry: f.replay.entry(), Evidence: f.replay.given, Progress: a.progress(f.progress)})
 	if ctx.Err() != nil {
-		return fmt.Errorf("%s: interrupted, nothing is proved", file.Name())
+		return nil, fmt.Errorf("%s: interrupted, nothing is proved", file.Name())
 	}
 	var invalid *mirror.InvalidError
 	if err != nil && !errors.As(err, &invalid) {
-		return fmt.Errorf("%s: %w", file.Name(), err)
+		return nil, fmt.Errorf("%s: %w", file.Name(), err)
 	}
-	return f.replay.verdict(a, r, r.WriteText, invalid != nil)
+	return &verified{r, r.WriteText, invalid != nil}, nil
 }
 
 // verdict shows a report.

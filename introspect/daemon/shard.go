@@ -210,6 +210,9 @@ func dropShard(ctx context.Context, s *chain.Store, l *chain.Log, archive, reaso
 	if err != nil {
 		return nil, fmt.Errorf("drop %s: archive %s: %w", l.Origin(), archive, err)
 	}
+	if err := introspect.HandedOver(s, l); err != nil {
+		return nil, fmt.Errorf("drop %s: %w", l.Origin(), err)
+	}
 	index, err := s.Drop(ctx, l, chain.DropOptions{
 		Reason: reason, Requester: requester, Note: note, SHA256: sum, Bytes: uint64(size),
 		Forget: []string{introspect.StateKey(l.ID()), introspect.ActivationKey(l.ID()), introspect.JudgedKey(l.ID()), guest.ProgressKey(l)},

@@ -26,7 +26,7 @@ type outcome struct {
 // fired tells the verdict on an entry from the report of a cooldown that ended
 // with it, from an error, and from what becomes of approvals.
 func fired(v *record.Verdict, index uint64) bool {
-	return v.CauseIndex == index && rules.ClassOf(v) == record.ClassPolicyVerdict
+	return v.CauseShard == 0 && v.CauseIndex == index && rules.ClassOf(v) == record.ClassPolicyVerdict
 }
 
 func (o *outcome) asked(part string, t *policy.Trace) {

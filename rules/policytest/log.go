@@ -130,7 +130,7 @@ func (l *log) seal(p pending) (entry, error) {
 }
 
 // recall gives an entry again.
-func (l *log) recall(index uint64) (record.Leaf, record.Message, error) {
+func (l *log) recall(_ uint32, index uint64) (record.Leaf, record.Message, error) {
 	if index >= uint64(len(l.sealed)) {
 		return record.Leaf{}, nil, fmt.Errorf("recall entry %d of %d: %w", index, len(l.sealed), record.ErrReject)
 	}

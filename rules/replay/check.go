@@ -29,6 +29,7 @@ type Check struct {
 	lacks   map[policy.Digest]string // why the text of a bundle is not given, where that is known
 	nothing *rules.Engine            // learns what logs say, and judges nothing
 	log     *logCheck                // the one that is read
+	ended   map[string]*ended        // logs that go on in another shard, by origin, until that comes
 	r       *Report
 }
 
@@ -38,7 +39,7 @@ func NewCheck(opts Options) (*Check, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Check{opts: opts, nothing: nothing, bundles: map[policy.Digest]*policy.Bundle{}, engines: map[policy.Digest]*rules.Engine{}, lacks: map[policy.Digest]string{}, r: &Report{Logs: []*LogReport{}, Missing: []string{}}}
+	c := &Check{opts: opts, nothing: nothing, bundles: map[policy.Digest]*policy.Bundle{}, engines: map[policy.Digest]*rules.Engine{}, lacks: map[policy.Digest]string{}, ended: map[string]*ended{}, r: &Report{Logs: []*LogReport{}, Missing: []string{}}}
 	for _, b := range opts.Bundles {
 		c.bundles[b.Digest] = b
 	}
@@ -55,7 +56,8 @@ func (c *Check) Give(b *policy.Bundle) {
 // Lacks notes why the text of a bundle is not given.
 func (c *Check) Lacks(digest policy.Digest, why string) { c.lacks[digest] = why }
 
-// Entry takes the next entry of a log; those of one log come together, in order.
+// Entry takes the next entry of a log; those of one log come together, in order, and
+// the shards of an incarnation one behind the other: what policies remember goes on.
 // payload is nil where it is not given. An error says that the check cannot go on.
 func (c *Check) Entry(origin string, leaf record.Leaf, hash record.Hash, payload []byte) error {
 	if c.log == nil || c.log.r.Origin != origin {
@@ -75,6 +77,9 @@ func (c *Check) Report() *Report {
 func (c *Check) end() {
 	if c.log != nil {
 		c.log.end()
+		if e := c.log.onward(); e != nil {
+			c.ended[c.log.r.Origin] = e
+		}
 		c.r.Logs = append(c.r.Logs, c.log.r)
 		c.log = nil
 	}

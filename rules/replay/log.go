@@ -40,6 +40,21 @@ type logCheck struct {
 	unread   []span          // records that were not given
 	counts   map[string]*PolicyReport
 	byClass  map[record.Class]*candidates
+
+	before *ended // the shard before, where it was given
+	sum    []byte // SHA-256 of what policies begin with; nil: that is not known
+	// memoryless says that what policies remember of shards before is not known: those
+	// that remember nothing are asked all the same.
+	memoryless bool
+	carries    bool // the log has said what was carried
+	closed     *closing
+}
+
+// closing is the entry that closed a log for the next shard.
+type closing struct {
+	index  uint64
+	hash   record.Hash
+	erased bool // records were erased behind it
 }
 
 // expected is a verdict that policies gave and that must be sealed.
@@ -55,8 +70,10 @@ type expected struct {
 type span struct{ first, last uint64 }
 
 func newLogCheck(c *Check, origin string) *logCheck {
-	return &logCheck{c: c, r: &LogReport{Origin: origin, Activations: []*Activation{}, Differences: []Difference{}}, state: &rules.State{}, engine: c.nothing,
+	l := &logCheck{c: c, r: &LogReport{Origin: origin, Activations: []*Activation{}, Differences: []Difference{}}, state: &rules.State{}, engine: c.nothing,
 		blindOf: map[string]bool{}, counts: map[string]*PolicyReport{}, byClass: map[record.Class]*candidates{}}
+	l.begin()
+	return l
 }
 
 func (l *logCheck) entry(leaf record.Leaf, hash record.Hash, payload []byte) error {
@@ -66,6 +83,9 @@ func (l *logCheck) entry(leaf record.Leaf, hash record.Hash, payload []byte) err
 	if leaf.Index > l.next { // pruned, or left out: what stood there is not known
 		l.r.Skipped += leaf.Index - l.next
 		l.blind, l.engine = true, nil
+		if l.next == 0 {
+			l.sum = nil
+		}
 	}
 	l.next, l.mono = leaf.Index+1, max(l.mono, leaf.Mono)
 	asked := l.c.within(leaf.Wall)
@@ -82,6 +102,9 @@ func (l *logCheck) entry(leaf record.Leaf, hash record.Hash, payload []byte) err
 	if leaf.Origin == record.OriginPolicy && sealsVerdict(leaf.Header.Class) {
 		l.sealed(&leaf, m, asked)
 	}
+	if leaf.Origin == record.OriginPolicy && leaf.Header.Class == record.ClassPolicyCarried {
+		l.carried(&leaf, m)
+	}
 	if err := l.judge(leaf, hash, m, asked); err != nil {
 		return err
 	}
@@ -91,6 +114,9 @@ func (l *logCheck) entry(leaf record.Leaf, hash record.Hash, payload []byte) err
 	if e, ok := m.(*record.Erased); ok && leaf.Origin != record.OriginGuest {
 		for _, r := range e.Ranges {
 			l.r.erased = append(l.r.erased, span{r.First, r.Last})
+		}
+		if l.closed != nil {
+			l.closed.erased = true
 		}
 	}
 	return nil
@@ -112,6 +138,9 @@ func (l *logCheck) judge(leaf record.Leaf, hash record.Hash, m record.Message, a
 		}
 	}
 	verdicts, err := engine.Eval(l.state, leaf, hash, m)
+	if l.closed == nil && l.state.Ended() {
+		l.closed = &closing{index: leaf.Index, hash: hash}
+	}
 	switch {
 	case errors.Is(err, rules.ErrNoPayload):
 		l.notGiven(&leaf, engine, asked)
@@ -181,7 +210,9 @@ type candidates struct {
 func (l *logCheck) settle() {
 	for _, c := range l.byClass {
 		for _, p := range c.policies {
-			l.count(p.Name).Judged += c.judged
+			n := l.count(p.Name)
+			n.Judged += c.judged
+			n.remembers = n.remembers || remembers(p)
 		}
 	}
 	clear(l.byClass)
@@ -233,7 +264,7 @@ func (l *logCheck) unsure(v *record.Verdict) bool {
 	if l.engine == nil {
 		return true
 	}
-	if !l.blind && !l.blindOf[v.Policy] {
+	if !l.blind && !l.memoryless && !l.blindOf[v.Policy] {
 		return false
 	}
 	if v.Error != "" || v.Suppressed > 0 {
@@ -241,7 +272,9 @@ func (l *logCheck) unsure(v *record.Verdict) bool {
 	}
 	for _, p := range l.engine.Bundle().Policies {
 		if p.Name == v.Policy {
-			return l.blind && p.Target != nil || remembers(p)
+			// A shard tells the facts of its domain anew, in its first entries.
+			unknown := l.blind || l.memoryless && l.state.VM().State == ""
+			return unknown && p.Target != nil || remembers(p)
 		}
 	}
 	return true // a report on a policy of before
@@ -269,9 +302,10 @@ func (l *logCheck) sealed(leaf *record.Leaf, m record.Message, asked bool) {
 		}
 		return
 	}
+	l.mustCarry(leaf)
 	b, err := canonical(v)
 	if err != nil {
-		l.differ(Difference{Kind: KindExtra, Cause: v.CauseIndex, Entry: &leaf.Index, Policy: v.Policy, Problem: err.Error()}, asked)
+		l.differ(Difference{Kind: KindExtra, CauseShard: v.CauseShard, Cause: v.CauseIndex, Entry: &leaf.Index, Policy: v.Policy, Problem: err.Error()}, asked)
 		return
 	}
 	at := slices.IndexFunc(l.expected, func(e *expected) bool { return bytes.Equal(e.bytes, b) })
@@ -284,18 +318,18 @@ func (l *logCheck) sealed(leaf *record.Leaf, m record.Message, asked bool) {
 		return
 	}
 	near := slices.IndexFunc(l.expected, func(e *expected) bool {
-		return e.v.Policy == v.Policy && e.v.CauseIndex == v.CauseIndex && rules.ClassOf(e.v) == leaf.Header.Class
+		return e.v.Policy == v.Policy && e.v.CauseShard == v.CauseShard && e.v.CauseIndex == v.CauseIndex && rules.ClassOf(e.v) == leaf.Header.Class
 	})
-	unsure := l.unsure(v) || near >= 0 && l.expected[near].unsure || l.inUnread(v.CauseIndex)
+	unsure := l.unsure(v) || near >= 0 && l.expected[near].unsure || v.CauseShard == 0 && l.inUnread(v.CauseIndex)
 	switch {
 	case unsure:
 		if asked {
 			l.r.Unsure++
 		}
 	case near >= 0:
-		l.differ(Difference{Kind: KindDiffers, Cause: v.CauseIndex, Entry: &leaf.Index, Policy: v.Policy, Problem: "it says " + compareVerdicts(v, l.expected[near].v)}, asked)
+		l.differ(Difference{Kind: KindDiffers, CauseShard: v.CauseShard, Cause: v.CauseIndex, Entry: &leaf.Index, Policy: v.Policy, Problem: "it says " + compareVerdicts(v, l.expected[near].v)}, asked)
 	default:
-		l.differ(Difference{Kind: KindExtra, Cause: v.CauseIndex, Entry: &leaf.Index, Policy: v.Policy, Problem: "it is sealed, and the policies in force do not give it"}, asked)
+		l.differ(Difference{Kind: KindExtra, CauseShard: v.CauseShard, Cause: v.CauseIndex, Entry: &leaf.Index, Policy: v.Policy, Problem: "it is sealed, and the policies in force do not give it"}, asked)
 	}
 	if near >= 0 {
 		l.expected = slices.Delete(l.expected, near, near+1)
@@ -310,12 +344,12 @@ func (l *logCheck) inUnread(index uint64) bool {
 func (l *logCheck) lacks(e *expected) {
 	switch {
 	case !e.asked:
-	case e.unsure || len(l.unopened) > 0 && l.unopened[0] > e.v.CauseIndex:
+	case e.unsure || len(l.unopened) > 0 && (e.v.CauseShard > 0 || l.unopened[0] > e.v.CauseIndex):
 		l.r.Unsure++ // it may be the one that is not given
 	case l.mono-e.mono < int64(late):
 		l.r.Pending++
 	default:
-		l.differ(Difference{Kind: KindMissing, Cause: e.v.CauseIndex, Policy: e.v.Policy, Problem: fmt.Sprintf("the policies in force give it (%s, %s), and it is not sealed", e.v.Mode, actionsOf(e.v))}, true)
+		l.differ(Difference{Kind: KindMissing, CauseShard: e.v.CauseShard, Cause: e.v.CauseIndex, Policy: e.v.Policy, Problem: fmt.Sprintf("the policies in force give it (%s, %s), and it is not sealed", e.v.Mode, actionsOf(e.v))}, true)
 	}
 }
 
@@ -342,7 +376,9 @@ func (l *logCheck) end() {
 	l.r.Withheld -= l.r.Erased
 	l.r.Policies = []*PolicyReport{}
 	for _, name := range slices.Sorted(maps.Keys(l.counts)) {
-		l.r.Policies = append(l.r.Policies, l.counts[name])
+		p := l.counts[name]
+		p.NotEvaluated = l.notEvaluated(p)
+		l.r.Policies = append(l.r.Policies, p)
 	}
 }
 

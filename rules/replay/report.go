@@ -30,6 +30,9 @@ type LogReport struct {
 	Differences []Difference    `json:"differences"`
 	More        uint64          `json:"more_differences,omitempty"`
 
+	// Before says what policies began with, in a log that is not the first shard.
+	Before *Before `json:"before,omitempty"`
+
 	// What is not claimed.
 	Erased   uint64 `json:"erased"`   // records that policies judge and that were erased
 	Withheld uint64 `json:"withheld"` // likewise, and not given
@@ -61,6 +64,18 @@ type PolicyReport struct {
 	Judged    uint64 `json:"judged"`     // records of its types while it was in force
 	NotJudged uint64 `json:"not_judged"` // of them, those whose payload is not given
 	Verdicts  uint64 `json:"verdicts"`
+	// NotEvaluated says why its verdicts were not compared, of all or of some records.
+	NotEvaluated string `json:"not_evaluated,omitempty"`
+
+	remembers bool
+}
+
+// Before is what policies remember at the beginning of a shard.
+type Before struct {
+	Origin   string  `json:"origin"`          // of the shard before
+	Entry    *uint64 `json:"entry,omitempty"` // that says what it is; none where none does
+	Compared bool    `json:"compared"`        // it is what the shard before gives
+	Problem  string  `json:"problem,omitempty"`
 }
 
 // The kinds of differences.
@@ -68,15 +83,18 @@ const (
 	KindMissing = "missing"
 	KindExtra   = "extra"
 	KindDiffers = "differs"
+	KindCarried = "carried" // what policies began with is not what the shard before gives
 )
 
 // Difference is a verdict that is not as it must be.
 type Difference struct {
-	Kind    string  `json:"kind"`
-	Policy  string  `json:"policy"`
-	Cause   uint64  `json:"cause"`           // entry that was judged
-	Entry   *uint64 `json:"entry,omitempty"` // of the verdict; none where it is missing
-	Problem string  `json:"problem"`
+	Kind   string `json:"kind"`
+	Policy string `json:"policy"`
+	Cause  uint64 `json:"cause"` // entry that was judged
+	// CauseShard is the shard that the cause stands in, where that is an earlier one.
+	CauseShard uint32  `json:"cause_shard,omitempty"`
+	Entry      *uint64 `json:"entry,omitempty"` // of the verdict; none where it is missing
+	Problem    string  `json:"problem"`
 }
 
 func (r *Report) conclude() {
@@ -121,10 +139,21 @@ func (l *LogReport) write(b *strings.Builder) {
 			fmt.Fprintf(b, "      not evaluated: %s\n", record.Printable([]byte(a.Problem)))
 		}
 	}
+	if s := l.Before; s != nil {
+		fmt.Fprintf(b, "    begins with what policies remember of %s: ", record.Printable([]byte(s.Origin)))
+		if s.Compared {
+			fmt.Fprintf(b, "it is what that gives, by entry %d\n", *s.Entry)
+		} else {
+			fmt.Fprintf(b, "not evaluated: %s\n", record.Printable([]byte(s.Problem)))
+		}
+	}
 	for _, p := range l.Policies {
 		fmt.Fprintf(b, "    policy %s: %d records judged, %d verdicts", record.Printable([]byte(p.Name)), p.Judged, p.Verdicts)
 		if p.NotJudged > 0 {
 			fmt.Fprintf(b, ", %d records not given", p.NotJudged)
+		}
+		if p.NotEvaluated != "" {
+			fmt.Fprintf(b, "; not evaluated again: %s", p.NotEvaluated)
 		}
 		b.WriteByte('\n')
 	}
@@ -132,6 +161,13 @@ func (l *LogReport) write(b *strings.Builder) {
 		at := ""
 		if d.Entry != nil {
 			at = fmt.Sprintf(" in entry %d", *d.Entry)
+		}
+		switch {
+		case d.Kind == KindCarried:
+			fmt.Fprintf(b, "    %s:%s: %s\n", d.Kind, at, record.Printable([]byte(d.Problem)))
+			continue
+		case d.CauseShard > 0:
+			at = fmt.Sprintf(" of shard %d", d.CauseShard) + at
 		}
 		fmt.Fprintf(b, "    %s: verdict of %s on entry %d%s: %s\n", d.Kind, record.Printable([]byte(d.Policy)), d.Cause, at, record.Printable([]byte(d.Problem)))
 	}

@@ -21,6 +21,7 @@ type Trial struct {
 	counts            map[string]*TrialPolicy
 	noisy             *frequent
 	log               *trialLog
+	ended             map[string]*trialLog // logs that go on in another shard, by origin
 	timed             time.Duration
 	samples           uint64
 }
@@ -28,7 +29,7 @@ type Trial struct {
 // NewTrial begins a trial that counts from since on. clock, which may be nil, measures
 // what an entry costs.
 func NewTrial(candidate, active *rules.Engine, since time.Time, clock func() time.Duration) *Trial {
-	t := &Trial{candidate: candidate, active: active, since: since.UnixNano(), clock: clock, counts: map[string]*TrialPolicy{}, noisy: newFrequent(maxNoisy),
+	t := &Trial{candidate: candidate, active: active, since: since.UnixNano(), clock: clock, counts: map[string]*TrialPolicy{}, ended: map[string]*trialLog{}, noisy: newFrequent(maxNoisy),
 		r: &TrialReport{Since: since.UTC().Format(time.RFC3339), Candidate: candidate.Bundle().Digest.String(), Active: active.Bundle().Digest.String(),
 			Policies: []*TrialPolicy{}, Actions: []TrialActions{}, Noisy: []Noisy{}}}
 	for _, p := range candidate.Bundle().Policies {
@@ -80,7 +81,7 @@ func memoryOf(p *policy.Policy) (d time.Duration) {
 // trialLog is the log that is read.
 type trialLog struct {
 	origin, domain, name string
-	was, is              rules.State
+	was, is              *rules.State
 	hours                map[string]*hour // by kind of action
 }
 
@@ -91,15 +92,26 @@ type hour struct {
 	of    int // in TrialReport.Actions
 }
 
-// Begin goes on with the next log, that of a domain.
+// Begin goes on with the next log, that of a domain. A shard comes behind the one before
+// it, where that is read at all.
 func (t *Trial) Begin(origin, domain, name string) {
-	t.log = &trialLog{origin: origin, domain: domain, name: name, hours: map[string]*hour{}}
+	if t.log != nil && t.log.was.Ended() {
+		t.ended[t.log.origin] = t.log
+	}
+	t.log = &trialLog{origin: origin, domain: domain, name: name, hours: map[string]*hour{}, was: &rules.State{}, is: &rules.State{}}
 	t.r.Logs++
+	o, shard, ok := shardBefore(origin)
+	if last := t.ended[o]; ok && last != nil {
+		delete(t.ended, o)
+		if was, is := last.was.Continue(shard), last.is.Continue(shard); was != nil && is != nil {
+			t.log.was, t.log.is = was, is
+		}
+	}
 }
 
 // Learn takes an entry ahead of those that are judged, for what it says of the domain.
 func (t *Trial) Learn(nothing *rules.Engine, leaf record.Leaf, hash record.Hash, m record.Message) error {
-	for _, st := range []*rules.State{&t.log.was, &t.log.is} {
+	for _, st := range []*rules.State{t.log.was, t.log.is} {
 		if _, err := nothing.Eval(st, leaf, hash, m); err != nil && !errors.Is(err, rules.ErrNoPayload) {
 			return fmt.Errorf("replay: %w", err)
 		}
@@ -119,7 +131,7 @@ func (t *Trial) Entry(leaf record.Leaf, hash record.Hash, m record.Message) erro
 	if measure {
 		begin = t.clock()
 	}
-	is, err := t.candidate.Eval(&t.log.is, leaf, hash, m)
+	is, err := t.candidate.Eval(t.log.is, leaf, hash, m)
 	if measure {
 		t.timed += t.clock() - begin
 		t.samples++
@@ -133,7 +145,7 @@ func (t *Trial) Entry(leaf record.Leaf, hash record.Hash, m record.Message) erro
 	if err != nil {
 		return fmt.Errorf("replay: %w", err)
 	}
-	was, err := t.active.Eval(&t.log.was, leaf, hash, m)
+	was, err := t.active.Eval(t.log.was, leaf, hash, m)
 	if err != nil && !errors.Is(err, rules.ErrNoPayload) {
 		return fmt.Errorf("replay: %w", err)
 	}
