@@ -40,10 +40,13 @@
 // A State belongs to one VM log and to one goroutine at a time. It holds what
 // the log said about the domain, the windows, and the cooldowns, at most MaxKeys of
 // them: beyond that the one longest not used is given up, which is reported. Its
-// saved form, version 3, all integers big-endian, strings and lists preceded by
-// a length of 4 bytes, flags one byte:
+// saved form, version 4, all integers big-endian, strings and lists preceded by
+// a length of 4 bytes, flags one byte. An index is that of an entry of the log, in the
+// lower 40 bits; above it stands the number of the shard where that is an earlier one:
 //
-//	magic and version "PVRS" 0x03
+//	magic and version "PVRS" 0x04
+//	a next shard has what was remembered                flag, 4
+//	begun in a shard before, policies not named yet     flag, 4
 //	next leaf index     8 bytes
 //	host monotone time  8 bytes
 //	host wall time      8 bytes, the newest sealed
@@ -69,6 +72,7 @@
 //	  state digest                32 bytes
 //	  policy                      string
 //	  of a first_seen              flag
+//	  neither keys nor contents are made of words   flag, 4
 //	  begin of its learning        8 bytes, host monotone time
 //	  given up since the last report, time of that report   8 bytes each
 //	  keys              list, longest unused first, each:
@@ -95,9 +99,18 @@
 //	  end of the grace             8 bytes, host monotone time
 //	  1 and the verdict's index (8) and leaf hash (32), or 0: not sealed yet
 //	ids of approvals that were revoked and not loaded, list of strings, oldest first;
-//	left out where there are none
+//	before version 4 left out where there are none
+//	what the next shard begins with, in this form, preceded by its length; 0 for none    4
 //
-// Version 2, which has a flag and at most one attempt in place of each list of attempts,
+// # Shards
+//
+// An entry log.closed that names a next log ends what is remembered in its own: it
+// waits for State.Continue, with which the next shard begins. The same entries of all
+// shards give the same verdicts as one log would, but for what is sealed behind the
+// end of a shard, which counts in that alone. Until the new log names its policies
+// nothing is dropped or reported.
+//
+// Version 3, which lacks what is marked with 4, version 2, which has a flag and at most one attempt in place of each list of attempts,
 // and version 1, which lacks wall time, exceptions, windows and approvals, are read, too.
 //
 // # Approvals

@@ -215,7 +215,7 @@ func TestStateOfVersion2(t *testing.T) {
 	}
 	for _, tb := range st.tables {
 		tb.each(func(s *slot) {
-			if len(s.steps) != 1 || len(s.steps[0]) != 1 || len(s.steps[0][0].done) != 1 || s.steps[0][0].done[0].index != 3 || len(s.steps[0][0].values) != 2 {
+			if len(s.steps) != 1 || len(s.steps[0]) != 1 || len(s.steps[0][0].done) != 1 || s.steps[0][0].done[0].place != 3 || len(s.steps[0][0].values) != 2 {
 				t.Errorf("attempts %+v", s.steps)
 			}
 		})

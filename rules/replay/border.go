@@ -5,8 +5,9 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"maps"
+	"strconv"
+	"strings"
 
-	"github.com/provostd/provost/chain/proof"
 	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/rules"
 )
@@ -23,12 +24,17 @@ type ended struct {
 
 // shardBefore returns origin and number of the shard before that of an origin.
 func shardBefore(origin string) (before string, shard uint32, ok bool) {
-	name, err := proof.ParseOrigin(origin)
-	if err != nil || name.IsHost() || name.Shard <= proof.FirstShard {
+	// <host>/vm/<uuid>/<incarnation>/<shard>, from 1 on
+	parts := strings.Split(origin, "/")
+	if len(parts) != 5 || parts[1] != "vm" {
 		return "", 0, false
 	}
-	name.Shard--
-	return name.String(), name.Shard, true
+	n, err := strconv.ParseUint(parts[4], 10, 32)
+	if err != nil || n <= 1 {
+		return "", 0, false
+	}
+	parts[4] = strconv.FormatUint(n-1, 10)
+	return strings.Join(parts, "/"), uint32(n - 1), true
 }
 
 // onward returns what goes on from a log in its next shard, nil where nothing does.

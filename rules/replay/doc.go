@@ -19,6 +19,10 @@
 // Verdicts without a policy are the engine's and the host's own: that an entry could
 // not be read, or that memory was given up. They are counted and not compared.
 //
+// A shard goes on from what policies remember of the one before, where that was given
+// to its end; else those that remember are not compared in it. What the log says was
+// carried must be what the shard before gives.
+//
 // # Trial: what another bundle would say
 //
 // A Trial judges recorded entries by a candidate and by the bundle in force, both in
