@@ -319,11 +319,11 @@ func version1(t testing.TB, entries int) []byte {
 	return slices.Concat([]byte(stateMagic1), b[begin:wall], b[wall+8:len(b)-lists])
 }
 
-// TestStateOfVersion2 takes over a state that knows nothing of shards.
-func TestStateOfVersion2(t *testing.T) {
+// TestStateOfVersion3 takes over a state that knows nothing of shards.
+func TestStateOfVersion3(t *testing.T) {
 	b := version1(t, 3)
 	const begin, wall, lists = len(stateMagic1), len(stateMagic1) + 16, 16
-	b = slices.Concat([]byte(stateMagic2), b[begin:wall], make([]byte, 8), b[wall:], make([]byte, lists))
+	b = slices.Concat([]byte(stateMagic3), b[begin:wall], make([]byte, 8), b[wall:], make([]byte, lists))
 	st := &State{}
 	if err := st.UnmarshalBinary(b); err != nil || st.Next() != 5 || st.Cooldowns() != 1 {
 		t.Fatalf("%v %+v", err, st)
