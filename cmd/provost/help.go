@@ -31,6 +31,8 @@ var hints = map[string]hint{
 	"approvals list":    {examples: []string{"approvals list", "approvals list --all"}},
 	"approvals show":    {examples: []string{"approvals show CHG-4711", "approvals show CHG-4711 --out approval"}},
 	"approvals revoke":  {examples: []string{"approvals revoke CHG-4711 --reason 'work is done' --key ~/.ssh/id_ed25519"}},
+	"alerts list":       {examples: []string{"alerts list"}},
+	"alerts test":       {examples: []string{"alerts test mail"}},
 	"export":            {examples: []string{"export web-1 -o web.zip", "export web-1 --since 2026-11-23T06:00:00Z --until 2026-11-23T07:00:00Z -o morning.zip"}},
 	"verify":            {examples: []string{"verify --key host.vkey web.zip", "verify --key host.vkey --replay web.zip", "verify --key host.vkey --state kvm1.state https://kvm1.example.net:8443/"}, invalid: "it was read, and does not verify; or with --replay, verdicts are not those of the policies"},
 

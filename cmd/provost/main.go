@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -173,14 +174,19 @@ func (a *app) exit(c *command, err error) int {
 	case err == nil, errors.Is(err, context.Canceled):
 		return exitOK
 	case errors.As(err, &wrong):
-		fmt.Fprintf(plain{a.stderr}, "provost %s: %v\nTry: provost %s -h\n", c.name, err, c.name)
+		fmt.Fprintf(plain{a.stderr}, "provost %s: %s\nTry: provost %s -h\n", c.name, said(err), c.name)
 		return exitUsage
 	case errors.Is(err, errInvalid):
 		return exitInvalid
 	}
-	fmt.Fprintf(plain{a.stderr}, "provost %s: %v\n", c.name, err)
+	fmt.Fprintf(plain{a.stderr}, "provost %s: %s\n", c.name, said(err))
 	return exitFailed
 }
+
+// classes are the words by which programs tell errors apart. People are told the rest.
+var classes = regexp.MustCompile(`: (?:reject|retry|fatal)(: |; |\n|$)`)
+
+func said(err error) string { return classes.ReplaceAllString(err.Error(), "$1") }
 
 // show prints v as JSON where that was asked for, and text otherwise.
 func (a *app) show(v any, text func(io.Writer)) error {

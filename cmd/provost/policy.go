@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/provostd/provost/rules/author"
@@ -15,10 +14,8 @@ func policyCheckCommand(a *app) func(context.Context, []string) error {
 	cost := a.flags.Bool("cost", false, "say what conditions cost: what the index asks first, and what is slow")
 	return func(_ context.Context, args []string) error {
 		dir := args[0]
-		if st, err := os.Stat(dir); err != nil {
+		if err := bundleDir(dir); err != nil {
 			return err
-		} else if !st.IsDir() {
-			return &usageError{fmt.Sprintf("%s is a file; name the directory of the bundle", dir)}
 		}
 		b, diags := policy.Load(dir)
 		if b != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -73,6 +74,9 @@ func policyFiles(args []string) ([]string, error) {
 	var all []string
 	for _, arg := range args {
 		st, err := os.Stat(arg)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, &usageError{fmt.Sprintf("there is no %s; name files named *%s, or the directory of a bundle", arg, policy.Suffix)}
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -157,12 +161,8 @@ func replaceFile(name string, data []byte) (err error) {
 // loadBundle loads a bundle that has to be valid. Where it is not, its diagnostics
 // are shown.
 func (a *app) loadBundle(dir string) (*policy.Bundle, error) {
-	st, err := os.Stat(dir)
-	if err != nil {
+	if err := bundleDir(dir); err != nil {
 		return nil, err
-	}
-	if !st.IsDir() {
-		return nil, &usageError{fmt.Sprintf("%s is a file; name the directory of the bundle", dir)}
 	}
 	b, diags := policy.Load(dir)
 	if diags.HasErrors() {
@@ -173,6 +173,20 @@ func (a *app) loadBundle(dir string) (*policy.Bundle, error) {
 		return nil, errInvalid
 	}
 	return b, nil
+}
+
+// bundleDir refuses what is not the directory of a bundle, and says what would be.
+func bundleDir(dir string) error {
+	st, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return &usageError{fmt.Sprintf("there is no %s; name the directory of a policy bundle, which holds files named *%s", dir, policy.Suffix)}
+	case err != nil:
+		return err
+	case !st.IsDir():
+		return &usageError{fmt.Sprintf("%s is a file; name the directory of the bundle: %s", dir, filepath.Dir(dir))}
+	}
+	return nil
 }
 
 func policyDocsCommand(a *app) func(context.Context, []string) error {

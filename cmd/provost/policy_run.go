@@ -45,6 +45,12 @@ func policyTestCommand(a *app) func(context.Context, []string) error {
 		if err != nil {
 			return err
 		}
+		if len(report.Tests) == 0 && *pattern != "" {
+			return &usageError{fmt.Sprintf("--run %q finds none of the tests in %s", *pattern, args[0])}
+		}
+		if len(report.Tests) == 0 {
+			fmt.Fprintf(plain{a.stderr}, "%s has no tests: write them in files named *%s beside the policies\n", args[0], policy.TestSuffix)
+		}
 		if *mutate && report.Failed == 0 {
 			if report.Mutation, err = policytest.Mutate(ctx, b, tests, o); err != nil {
 				return err

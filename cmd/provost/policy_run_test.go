@@ -108,7 +108,7 @@ func TestPolicyTest(t *testing.T) {
 		"--run inside --coverage":      {exitInvalid, "never false: a.policy.hcl:8:15, p, condition: under(file.path, \"/etc\")\ncoverage: 1 of 2 (50 %)"},
 		"--run inside --mutate":        {exitOK, "mutants: 0 of 0 found"},
 		"--run (":                      {exitUsage, "--run"},
-		"--run none":                   {exitOK, "0 passed, 0 failed"},
+		"--run none":                   {exitUsage, `--run "none" finds none of the tests`},
 		"--output json --run outside ": {exitInvalid, `"failed": 1`},
 	} {
 		code, out, errs := call(t, append(append([]string{"policy", "test"}, strings.Fields(args)...), dir)...)

@@ -9,6 +9,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -134,7 +135,7 @@ func (l *loader) readDir() {
 	}
 	slices.Sort(l.names)
 	if len(l.names) == 0 && !l.rep.hasErrors() {
-		l.rep.file(hcl.DiagError, CodeBundle, ".", "No policies", "The directory has no file named *"+Suffix+".")
+		l.rep.file(hcl.DiagError, CodeBundle, ".", "No policies", "The directory has no file named *"+Suffix+". Name the directory that holds the policies themselves, or write the first file there; one of them holds the bundle block.")
 	}
 }
 
@@ -191,7 +192,7 @@ func (l *loader) read(name string, limit int64, at *hcl.Range) ([]byte, bool) {
 
 // parse returns the body of one policy file, or nil after an error.
 func (l *loader) parse(name string, data []byte) *hclsyntax.Body {
-	if !l.shallow(name, data) {
+	if !l.isText(name, data) || !l.shallow(name, data) {
 		return nil
 	}
 	f, diags := hclsyntax.ParseConfig(data, name, hcl.InitialPos)
@@ -200,6 +201,26 @@ func (l *loader) parse(name string, data []byte) *hclsyntax.Body {
 		return nil
 	}
 	return f.Body.(*hclsyntax.Body)
+}
+
+// isText refuses what is no text: a complaint about each byte of it would help nobody.
+func (l *loader) isText(name string, data []byte) bool {
+	at := hcl.InitialPos
+	for rest := data; len(rest) > 0; {
+		r, n := utf8.DecodeRune(rest)
+		if r == utf8.RuneError && n == 1 || r == 0 {
+			end := at
+			end.Byte, end.Column = end.Byte+1, end.Column+1
+			l.rep.err(CodeSyntax, hcl.Range{Filename: name, Start: at, End: end}, "Not a text file", fmt.Sprintf(
+				"Policies are written in UTF-8; byte %d of the file, %#02x, is no part of that. Save it as UTF-8, or move a file that is none of the bundle elsewhere.", at.Byte+1, rest[0]))
+			return false
+		}
+		rest, at.Byte = rest[n:], at.Byte+n
+		if at.Column++; r == '\n' {
+			at.Line, at.Column = at.Line+1, 1
+		}
+	}
+	return true
 }
 
 // shallow refuses text that would make HCL's recursive parser run out of

@@ -218,3 +218,27 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+// A file that is no text is one fault, not one for each of its bytes.
+func TestNotText(t *testing.T) {
+	for name, c := range map[string]struct {
+		text string
+		line int
+		want string
+	}{
+		"binary":  {"bundle {\n  name = \"\xff\xfe\xff\"\n}\x00", 2, "byte 20 of the file, 0xff"},
+		"zero":    {"# a\n\x00", 2, "byte 5 of the file, 0x0"},
+		"cut off": {"# \xe2\x82", 1, "byte 3 of the file, 0xe2"},
+	} {
+		b, diags := LoadFS(Overlay(nil, map[string][]byte{"x.policy.hcl": []byte(c.text)}))
+		var found []string
+		for _, d := range diags {
+			if d.Summary == "Not a text file" && d.Subject.Start.Line == c.line {
+				found = append(found, d.Detail)
+			}
+		}
+		if b != nil || len(found) != 1 || !strings.Contains(found[0], c.want) || len(diags) > 2 {
+			t.Errorf("%s: %v", name, diags)
+		}
+	}
+}
