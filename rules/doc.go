@@ -21,7 +21,7 @@
 // # No feedback
 //
 // Entries which policies caused are judged only by policies whose "on" names
-// policy.* types, and what those cause by none: no verdict can lead to itself.
+// policy.* or approval.* types, and what those cause by none: no verdict can lead to itself.
 //
 // # Windows
 //

@@ -119,6 +119,8 @@ func ClassOf(v *record.Verdict) record.Class {
 		return record.ClassPolicyMismatch
 	case v.Error != "":
 		return record.ClassPolicyError
+	case v.LimitMax > 0:
+		return record.ClassPolicyLimitReached
 	}
 	if v.Exception != "" {
 		return record.ClassPolicyExceptionExpired
@@ -324,11 +326,15 @@ func (j *judgement) policy(p *policy.Policy, mode policy.Mode, ev *event.Event, 
 }
 
 // ownOutput reports whether an entry was caused by a policy that watches
-// policies: judging it could go on for ever.
+// policies or approvals: judging it could go on for ever. That an approval has ended is
+// found with whatever entry comes next, which is not its cause.
 func (e *Engine) ownOutput(payload record.Message) bool {
 	switch p := payload.(type) {
 	case *record.Verdict:
-		return strings.HasPrefix(p.CauseClass, "policy.") || e.watchers[p.Policy]
+		if ClassOf(p) == record.ClassApprovalExpired {
+			return false
+		}
+		return strings.HasPrefix(p.CauseClass, "policy.") || strings.HasPrefix(p.CauseClass, "approval.") || e.watchers[p.Policy]
 	case *record.Outcome:
 		return e.watchers[p.Policy]
 	}

@@ -106,6 +106,9 @@ func (j *judgement) escalate(p *policy.Policy, mode policy.Mode, ev *event.Event
 // act gives a verdict its actions, less what the policy's limit forbids.
 func (j *judgement) act(p *policy.Policy, mode policy.Mode, v *record.Verdict, actions []*policy.Action, ev *event.Event) {
 	limited := j.limited(p, mode, actions)
+	if limited {
+		j.reached(p, mode)
+	}
 	for _, a := range actions {
 		if limited && p.Limit.Then == policy.LimitAlert && a.Destructive() {
 			continue
@@ -145,6 +148,19 @@ func (j *judgement) limited(p *policy.Policy, mode policy.Mode, actions []*polic
 	s.ring.push(instant{mono: st.mono, place: here(j.leaf.Index)})
 	st.keep(t, s)
 	return false
+}
+
+// reached tells that a limit leaves something undone: once, until the time that the limit
+// counts in is over.
+func (j *judgement) reached(p *policy.Policy, mode policy.Mode) {
+	st, t := j.state, j.state.windows[p.Number].limit
+	if t.reported != 0 && st.mono-t.reported < int64(p.Limit.Per) {
+		return
+	}
+	t.reported = st.mono
+	v := j.verdict(p, mode)
+	v.Limited, v.LimitMax = p.Limit.Then, p.Limit.Max
+	j.verdicts = append(j.verdicts, v)
 }
 
 // lend makes room for the values that the policy's expressions read beside the

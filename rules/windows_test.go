@@ -417,6 +417,12 @@ func TestLimit(t *testing.T) {
 	s.modify(57*time.Second, "/a", "x", 1) // 60 s behind the first
 	kinds := func(pol string, opts Options) (out string) {
 		for _, v := range run(t, engine(t, load(t, pol), opts), &State{}, s.feed) {
+			if ClassOf(v) == record.ClassPolicyLimitReached {
+				if out += "L "; v.LimitMax != 2 || v.Policy != "p" || v.Limited == "" || v.WouldHave || len(v.Actions) > 0 {
+					t.Errorf("%v", v)
+				}
+				continue
+			}
 			for _, a := range v.Actions {
 				out += a.Kind[:1]
 				if a.Kind == "pause" && a.Parameters["resume_after"] != "60" {
@@ -430,10 +436,10 @@ func TestLimit(t *testing.T) {
 		}
 		return out
 	}
-	if got := kinds(pol, Options{}); got != "pa pa aalert aalert pa " {
+	if got := kinds(pol, Options{}); got != "pa pa L aalert aalert pa " {
 		t.Errorf("actions %q", got)
 	}
-	if got := kinds(strings.Replace(pol, `then  = "alert"`, `then = "audit"`, 1), Options{}); got != "pa pa paaudit? paaudit? pa " {
+	if got := kinds(strings.Replace(pol, `then  = "alert"`, `then = "audit"`, 1), Options{}); got != "pa pa L paaudit? paaudit? pa " {
 		t.Errorf("actions %q", got)
 	}
 	if got := kinds(strings.Replace(pol, `"enforce"`, `"audit"`, 1), Options{}); got != "pa? pa? pa? pa? pa? " {

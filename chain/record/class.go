@@ -152,6 +152,8 @@ const (
 	ClassPolicyCarried Class = 0x1206
 
 	ClassPolicyMismatch Class = 0x1210
+	// ClassPolicyLimitReached says that a limit of a policy has left something undone.
+	ClassPolicyLimitReached Class = 0x1211
 
 	ClassPolicyAlertFailed    Class = 0x1230
 	ClassPolicyAlertDelivered Class = 0x1231
@@ -324,6 +326,7 @@ var classes = map[Class]string{
 
 	ClassPolicyCarried:          "policy.carried",
 	ClassPolicyMismatch:         "policy.engine_mismatch",
+	ClassPolicyLimitReached:     "policy.limit_reached",
 	ClassPolicyExceptionExpired: "policy.exception_expired",
 
 	ClassPolicyAlertFailed:    "policy.alert_failed",

@@ -68,7 +68,7 @@ func NewPayload(c Class) Message {
 		return &Revocation{}
 	case ClassApprovalApprovers:
 		return &Approvers{}
-	case ClassPolicyVerdict, ClassPolicyError, ClassPolicyExceptionExpired, ClassPolicyMismatch, ClassApprovalUsed, ClassApprovalUsedLate, ClassApprovalExpired:
+	case ClassPolicyVerdict, ClassPolicyError, ClassPolicyExceptionExpired, ClassPolicyMismatch, ClassPolicyLimitReached, ClassApprovalUsed, ClassApprovalUsedLate, ClassApprovalExpired:
 		return &Verdict{}
 	case ClassPolicyOutcome:
 		return &Outcome{}

@@ -4734,6 +4734,7 @@ type Verdict struct {
 	Steps         []*VerdictStep         `protobuf:"bytes,19,rep,name=steps,proto3" json:"steps,omitempty"`                              // earlier steps of the sequence that this entry ended
 	Mismatch      bool                   `protobuf:"varint,20,opt,name=mismatch,proto3" json:"mismatch,omitempty"`                       // policy.engine_mismatch: two ways to evaluate disagree; error says how
 	CauseShard    uint32                 `protobuf:"varint,21,opt,name=cause_shard,json=causeShard,proto3" json:"cause_shard,omitempty"` // shard of this incarnation that the cause stands in; 0: this log
+	LimitMax      uint64                 `protobuf:"varint,22,opt,name=limit_max,json=limitMax,proto3" json:"limit_max,omitempty"`       // policy.limit_reached: verdicts that the limit lets act within its period
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4911,6 +4912,13 @@ func (x *Verdict) GetMismatch() bool {
 func (x *Verdict) GetCauseShard() uint32 {
 	if x != nil {
 		return x.CauseShard
+	}
+	return 0
+}
+
+func (x *Verdict) GetLimitMax() uint64 {
+	if x != nil {
+		return x.LimitMax
 	}
 	return 0
 }
@@ -7169,7 +7177,7 @@ const file_record_proto_rawDesc = "" +
 	"\fActivePolicy\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04mode\x18\x02 \x01(\tR\x04mode\x12\x16\n" +
-	"\x06digest\x18\x03 \x01(\fR\x06digest\"\xb4\x05\n" +
+	"\x06digest\x18\x03 \x01(\fR\x06digest\"\xd1\x05\n" +
 	"\aVerdict\x12\x16\n" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x1a\n" +
 	"\bseverity\x18\x02 \x01(\tR\bseverity\x12\x12\n" +
@@ -7201,7 +7209,8 @@ const file_record_proto_rawDesc = "" +
 	"\x05steps\x18\x13 \x03(\v2\x1e.provost.record.v1.VerdictStepR\x05steps\x12\x1a\n" +
 	"\bmismatch\x18\x14 \x01(\bR\bmismatch\x12\x1f\n" +
 	"\vcause_shard\x18\x15 \x01(\rR\n" +
-	"causeShard\"c\n" +
+	"causeShard\x12\x1b\n" +
+	"\tlimit_max\x18\x16 \x01(\x04R\blimitMax\"c\n" +
 	"\vVerdictStep\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x14\n" +

@@ -4051,6 +4051,13 @@ func (m *Verdict) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.LimitMax != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.LimitMax))
+		i--
+		dAtA[i] = 0x1
+		i--
+		dAtA[i] = 0xb0
+	}
 	if m.CauseShard != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.CauseShard))
 		i--
@@ -7653,6 +7660,9 @@ func (m *Verdict) SizeVT() (n int) {
 	}
 	if m.CauseShard != 0 {
 		n += 2 + protohelpers.SizeOfVarint(uint64(m.CauseShard))
+	}
+	if m.LimitMax != 0 {
+		n += 2 + protohelpers.SizeOfVarint(uint64(m.LimitMax))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -21501,6 +21511,25 @@ func (m *Verdict) UnmarshalVT(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.CauseShard |= uint32(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 22:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field LimitMax", wireType)
+			}
+			m.LimitMax = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.LimitMax |= uint64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}

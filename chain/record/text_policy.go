@@ -32,6 +32,9 @@ func verdictText(b *strings.Builder, m *Verdict) {
 			fmt.Fprintf(b, ", the last of %d", s.Count)
 		}
 	}
+	if m.LimitMax > 0 {
+		fmt.Fprintf(b, "; its limit of %d is reached", m.LimitMax)
+	}
 	if m.Limited != "" {
 		fmt.Fprintf(b, "; its limit leaves: %s", Printable([]byte(m.Limited)))
 	}

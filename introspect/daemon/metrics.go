@@ -48,6 +48,9 @@ func (m *metrics) triggered(v *record.Verdict) {
 		m.approved.WithLabelValues(v.Approval.State).Inc()
 		return
 	}
+	if v.LimitMax > 0 {
+		return // stands beside a verdict, which is counted
+	}
 	m.triggers.WithLabelValues(v.Policy, v.Mode, v.Severity).Inc()
 }
 

@@ -95,7 +95,12 @@ func fullPayload(c record.Class) record.Message {
 	case *record.Enrolled:
 		return &record.Enrolled{AgentVersion: "x", Key: make([]byte, 32)}
 	case *record.Verdict:
-		return &record.Verdict{Policy: "x", Severity: "x", Mode: "x", CauseClass: "x", Error: "x"}
+		return &record.Verdict{Policy: "x", Severity: "x", Mode: "x", CauseClass: "x", Error: "x", Limited: "alert", LimitMax: 1,
+			Approval: &record.VerdictApproval{Id: "x", Group: "x", State: "used"}}
+	case *record.Approval:
+		return &record.Approval{Statement: []byte(`{"id": "x", "group": "x", "other": []}`), Signers: []string{"x"}, Submitter: "x"}
+	case *record.Revocation:
+		return &record.Revocation{Statement: []byte(`{"id": "x", "group": "x"}`), Signers: []string{"x"}, Submitter: "x"}
 	default:
 		return m
 	}

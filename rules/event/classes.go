@@ -56,7 +56,10 @@ var subjects = []record.Class{
 
 	record.ClassPolicyVerdict, record.ClassPolicyOutcome, record.ClassPolicyLoaded, record.ClassPolicyError,
 	record.ClassPolicyMismatch,
-	record.ClassPolicyExceptionExpired,
+	record.ClassPolicyExceptionExpired, record.ClassPolicyLimitReached,
+
+	record.ClassApprovalLoaded, record.ClassApprovalRevoked, record.ClassApprovalUsed,
+	record.ClassApprovalUsedLate, record.ClassApprovalExpired,
 }
 
 // Planned are event types of the policy language which no source of this
@@ -64,7 +67,6 @@ var subjects = []record.Class{
 // never fire.
 var Planned = []string{
 	"memory.integrity", "agent.start", "agent.stop",
-	"policy.limit_reached", "policy.approval_used",
 }
 
 var subjectBit = func() map[record.Class]uint {
@@ -180,7 +182,16 @@ var (
 	setFinding = setAgent.Minus(setSelf.Union(setCommand, SetOf(record.ClassAgentEnrolled, record.ClassAgentFrame,
 		record.ClassAgentDropped, record.ClassAgentHooks, record.ClassAgentStopped, record.ClassAgentArrived)))
 	setPolicy  = group(record.ClassPolicyVerdict)
-	setVerdict = SetOf(record.ClassPolicyVerdict, record.ClassPolicyError, record.ClassPolicyExceptionExpired, record.ClassPolicyMismatch)
+	setVerdict = SetOf(record.ClassPolicyVerdict, record.ClassPolicyError, record.ClassPolicyExceptionExpired, record.ClassPolicyMismatch, record.ClassPolicyLimitReached)
+
+	// setStatements is what was signed for approvals, setUse what became of one, and
+	// setApproved whatever speaks of one.
+	setStatements = SetOf(record.ClassApprovalLoaded, record.ClassApprovalRevoked)
+	setUse        = SetOf(record.ClassApprovalUsed, record.ClassApprovalUsedLate, record.ClassApprovalExpired)
+	setLimited    = SetOf(record.ClassPolicyVerdict, record.ClassPolicyLimitReached)
+	setDecided    = setVerdict.Union(setUse)
+	setUses       = setUse.Union(SetOf(record.ClassPolicyVerdict))
+	setApproved   = setStatements.Union(setUses)
 
 	// setActor are the acts of a process in the guest.
 	setActor = setProcess.Union(setFile, setNetwork, setDNS, setMemory, setKernel, setAuth, setSelf)

@@ -30,7 +30,9 @@ func NewDraft(c record.Class) *Draft {
 	switch {
 	case c.FromGuest():
 		d.leaf.Origin = record.OriginGuest
-	case SetOf(c).Intersects(setPolicy):
+	case SetOf(c).Intersects(setStatements):
+		d.leaf.Origin = record.OriginOperator
+	case SetOf(c).Intersects(setPolicy.Union(setUse)):
 		d.leaf.Origin = record.OriginPolicy
 	}
 	if p, ok := d.payload.(*record.Event); ok && !c.FromGuest() {

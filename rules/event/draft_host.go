@@ -1,6 +1,7 @@
 package event
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -142,8 +143,52 @@ func hostSetters() map[Field]setter {
 		PolicyMode:      setWord(func(d *Draft) *string { return &d.verdict().Mode }),
 		PolicyCause:     setWord(func(d *Draft) *string { return &d.verdict().CauseClass }),
 		PolicyWouldHave: setYes(func(d *Draft) *bool { return &d.verdict().WouldHave }),
-		PolicyAction:    setWord(func(d *Draft) *string { return &d.outcome().Kind }),
-		PolicyResult:    setWord(func(d *Draft) *string { return &d.outcome().Result }),
+		PolicyLimited:   setWord(func(d *Draft) *string { return &d.verdict().Limited }),
+		PolicyLimitMax:  setWide(func(d *Draft) *uint64 { return &d.verdict().LimitMax }),
+		ApprovalID:      setStated(func(s *signedStatement) *string { return &s.ID }, func(a *record.VerdictApproval) *string { return &a.Id }),
+		ApprovalGroup:   setStated(func(s *signedStatement) *string { return &s.Group }, func(a *record.VerdictApproval) *string { return &a.Group }),
+		ApprovalState:   setWord(func(d *Draft) *string { return &part(&d.verdict().Approval).State }),
+		ApprovalUses:    setWide(func(d *Draft) *uint64 { return &part(&d.verdict().Approval).Uses }),
+		ApprovalMaxUses: setWide(func(d *Draft) *uint64 { return &part(&d.verdict().Approval).MaxUses }),
+		ApprovalSigners: func(d *Draft, v any) error {
+			_, signers, _ := d.signed()
+			*signers = slices.Clone(v.([]string))
+			return nil
+		},
+		ApprovalSubmitter: setWord(func(d *Draft) *string { _, _, s := d.signed(); return s }),
+		PolicyAction:      setWord(func(d *Draft) *string { return &d.outcome().Kind }),
+		PolicyResult:      setWord(func(d *Draft) *string { return &d.outcome().Result }),
+	}
+}
+
+// signed returns what is in an entry that somebody has signed.
+func (d *Draft) signed() (statement *[]byte, signers *[]string, submitter *string) {
+	if r, ok := d.payload.(*record.Revocation); ok {
+		return &r.Statement, &r.Signers, &r.Submitter
+	}
+	a := d.payload.(*record.Approval)
+	return &a.Statement, &a.Signers, &a.Submitter
+}
+
+// setStated says a part of what was signed, or of what a verdict says of it. The
+// statement is one for reading only: it loads and revokes nothing.
+func setStated(at func(*signedStatement) *string, of func(*record.VerdictApproval) *string) setter {
+	return func(d *Draft, v any) error {
+		if m, ok := d.payload.(*record.Verdict); ok {
+			*of(part(&m.Approval)) = v.(string)
+			return nil
+		}
+		statement, _, _ := d.signed()
+		var s signedStatement
+		if len(*statement) > 0 {
+			if err := json.Unmarshal(*statement, &s); err != nil {
+				return err
+			}
+		}
+		*at(&s) = v.(string)
+		var err error
+		*statement, err = json.Marshal(s)
+		return err
 	}
 }
 

@@ -2,9 +2,11 @@ package event
 
 import (
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/provostd/provost/chain/record"
@@ -78,7 +80,11 @@ func (e *Event) Load(leaf *record.Leaf, payload record.Message, vm *VM) error {
 	case *record.Genesis:
 		e.SetString(EventReason, p.Cause)
 	case *record.Verdict:
-		e.loadVerdict(p)
+		e.loadVerdict(class, p)
+	case *record.Approval:
+		e.loadSigned(p.Statement, p.Signers, p.Submitter)
+	case *record.Revocation:
+		e.loadSigned(p.Statement, p.Signers, p.Submitter)
 	case *record.Outcome:
 		e.SetString(PolicyName, p.Policy)
 		e.SetString(PolicyAction, p.Kind)
@@ -185,13 +191,43 @@ func (e *Event) loadHooks(p *record.Hooks) {
 	e.SetStrings(AgentUncovered, uncovered)
 }
 
-func (e *Event) loadVerdict(p *record.Verdict) {
+func (e *Event) loadVerdict(class record.Class, p *record.Verdict) {
 	e.SetString(PolicyName, p.Policy)
 	e.SetString(PolicySeverity, p.Severity)
 	e.SetString(PolicyMode, p.Mode)
 	e.SetString(PolicyCause, p.CauseClass)
 	e.SetBool(PolicyWouldHave, p.WouldHave)
 	e.SetString(EventReason, p.Error)
+	if setLimited.Has(class) {
+		e.SetString(PolicyLimited, p.Limited)
+	}
+	if class == record.ClassPolicyLimitReached {
+		e.SetNumber(PolicyLimitMax, p.LimitMax)
+	}
+	if a := p.Approval; a != nil && setUses.Has(class) {
+		e.SetString(ApprovalID, a.Id)
+		e.SetString(ApprovalGroup, a.Group)
+		e.SetString(ApprovalState, a.State)
+		e.SetNumber(ApprovalUses, a.Uses)
+		e.SetNumber(ApprovalMaxUses, a.MaxUses)
+	}
+}
+
+// signedStatement is what policies may read of what was signed. The host has verified
+// that it is one before it sealed it: rules/approval.
+type signedStatement struct {
+	ID    string `json:"id"`
+	Group string `json:"group"`
+}
+
+func (e *Event) loadSigned(statement []byte, signers []string, submitter string) {
+	var s signedStatement
+	if json.Unmarshal(statement, &s) == nil { // else the engine tells that it has no effect
+		e.SetString(ApprovalID, s.ID)
+		e.SetString(ApprovalGroup, s.Group)
+	}
+	e.SetStrings(ApprovalSigners, slices.Clone(signers))
+	e.SetString(ApprovalSubmitter, submitter)
 }
 
 // appendNew appends s where list lacks it. Lists longer than 64 are cut: the

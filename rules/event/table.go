@@ -85,6 +85,11 @@ const (
 	PolicyAction
 	PolicyResult
 	PolicyCause
+	PolicyLimited
+	ApprovalID
+	ApprovalGroup
+	ApprovalState
+	ApprovalSubmitter
 	ProcessFilesystemPath
 	ObjectName
 	ObjectExecutable
@@ -242,6 +247,9 @@ const (
 	LibvirtRepeats
 	LibvirtOmitted
 	LibvirtSize
+	PolicyLimitMax
+	ApprovalUses
+	ApprovalMaxUses
 	endNumbers
 )
 
@@ -320,6 +328,7 @@ const (
 	LibvirtNumbers
 	LibvirtChanged
 	LibvirtChanges
+	ApprovalSigners
 	endLists
 )
 

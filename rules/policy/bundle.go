@@ -104,7 +104,7 @@ type Policy struct {
 	// Deciding is how many of them conditions and exceptions read. They come first; the
 	// others only stand in messages.
 	Deciding int
-	// Watches says that the policy judges policy.* types, the policies' own
+	// Watches says that the policy judges policy.* or approval.* types, the policies' own
 	// output.
 	Watches bool
 }

@@ -100,7 +100,9 @@ func blocksOf(body *hclsyntax.Body, typ string) []*hclsyntax.Block {
 }
 
 func watches(classes []record.Class) bool {
-	return slices.ContainsFunc(classes, func(c record.Class) bool { return strings.HasPrefix(c.String(), "policy.") })
+	return slices.ContainsFunc(classes, func(c record.Class) bool {
+		return strings.HasPrefix(c.String(), "policy.") || strings.HasPrefix(c.String(), "approval.")
+	})
 }
 
 // pointless warns of a policy from which nothing follows.
