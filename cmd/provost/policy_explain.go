@@ -174,9 +174,16 @@ func (x *explainer) explain(src *entrySource, index uint64) (*rules.Explanation,
 	since := func(target record.Leaf) time.Time {
 		return time.Unix(0, target.Wall).Add(-x.find().Memory()).Add(-time.Minute)
 	}
+	var begun time.Time // of a shard that is not the first
 	err = src.each(since, func(e rules.Entry) error {
 		if e.Leaf.Index > index {
 			return nil
+		}
+		if g, ok := e.Payload.(*record.Genesis); ok && g.Cause == "shard" {
+			begun = time.Unix(0, e.Leaf.Wall)
+		}
+		if e.Leaf.Index == index && x.find().Memory() > 0 && since(e.Leaf).Before(begun) {
+			fmt.Fprintf(plain{x.app.stderr}, "the log goes on from an earlier shard, and policy %s remembers further back than it begins: what came before is not looked at, so the host may have decided otherwise\n", x.policy)
 		}
 		if act, ok := e.Payload.(*record.BundleActivation); ok && e.Leaf.Index < index {
 			// The mode that the host allows is sealed where the bundle is.

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -144,4 +145,164 @@ func TestVerifyReplay(t *testing.T) {
 	judge(func(v *record.Verdict) { v.Mode, v.WouldHave = "audit", true })
 	verify(exitInvalid, "differs: verdict of stopped on entry 5 in entry 6: it says mode audit, want enforce", export(0), "--replay", "--bundle", one)
 	verify(exitOK, "VALID", good) // whose signatures are as good as ever
+}
+
+const countedStops = `bundle {
+  name     = "b"
+  version  = "8"
+  language = 1
+}
+policy "stops" {
+  on = ["vm.stop"]
+  threshold {
+    count  = 3
+    window = "1h"
+  }
+  action "alert" {
+    message = "${vm.name}"
+  }
+}
+`
+
+// TestVerifyReplayBefore counts over two shards of a real ledger: with the evidence of
+// both the verdict in the second one is compared, and with that one alone it is not.
+func TestVerifyReplayBefore(t *testing.T) {
+	dir := t.TempDir()
+	bundle := filepath.Join(dir, "bundle")
+	if err := os.MkdirAll(bundle, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(bundle, "a.policy.hcl"), []byte(countedStops), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b, diags := policy.Load(bundle)
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	counting, err := rules.New(b, rules.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	none, err := rules.New(&policy.Bundle{Name: "none"}, rules.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, l, _ := logsOf(t, 1)
+	engine, st := none, &rules.State{}
+	judge := func(want int) {
+		t.Helper()
+		n := 0
+		for i := st.Next(); i < l.Size(); i++ {
+			it, err := l.Item(i)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m, err := it.Decode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			verdicts, err := engine.Eval(st, it.Leaf, it.LeafHash, m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if it.Leaf.Header.Class == record.ClassPolicyLoaded {
+				engine = counting
+			}
+			for _, v := range verdicts {
+				add(t, s, l, record.OriginPolicy, rules.ClassOf(v), v)
+				n++
+			}
+		}
+		if n != want {
+			t.Fatalf("%d verdicts, want %d", n, want)
+		}
+	}
+	stop := func() {
+		t.Helper()
+		add(t, s, l, record.OriginHost, record.ClassVMStop, &record.Event{Vm: &record.VM{Name: "web"}})
+	}
+	export := func() string {
+		t.Helper()
+		if err := s.CheckpointNow(t.Context(), l); err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		if err := chain.Export(t.Context(), s, l, chain.Selection{Range: &proof.Range{Last: l.Size() - 1}}, &out); err != nil {
+			t.Fatal(err)
+		}
+		name := filepath.Join(dir, strings.ReplaceAll(l.Origin(), "/", "-")+".zip")
+		if err := os.WriteFile(name, out.Bytes(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	add(t, s, l, record.OriginHost, record.ClassPolicyLoaded, counting.ActivationFor(""))
+	stop()
+	stop()
+	next := l.Name()
+	next.Shard++
+	if err := s.CloseLog(t.Context(), l, "a test", next.String()); err != nil {
+		t.Fatal(err)
+	}
+	judge(0)
+	first, old := export(), l
+	closed, _ := old.Closed()
+	end, err := old.Item(closed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l, err = s.CreateLog(t.Context(), next.String(), &record.Genesis{Cause: "shard", PreviousOrigin: old.Origin()}); err != nil {
+		t.Fatal(err)
+	}
+	engine, st = none, st.Continue(1)
+	saved, err := st.MarshalBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(saved)
+	add(t, s, l, record.OriginPolicy, record.ClassPolicyCarried, &record.PolicyCarried{Origin: old.Origin(), Size: old.Size(), ClosedIndex: closed, ClosedHash: end.LeafHash[:], Version: rules.StateVersion, Sha256: sum[:]})
+	add(t, s, l, record.OriginHost, record.ClassPolicyLoaded, counting.ActivationFor(""))
+	stop()
+	judge(1)
+	second := export()
+	verify := func(code int, words string, args ...string) string {
+		t.Helper()
+		got, out, errs := call(t, append([]string{"verify", "--key", s.HostLog().VerifierKey()}, args...)...)
+		if got != code || !strings.Contains(out+errs, words) {
+			t.Errorf("verify %v: exit %d, want %d with %q\n%s%s", args, got, code, words, out, errs)
+		}
+		return out
+	}
+	replay := []string{"--replay", "--bundle", bundle}
+	verify(exitOK, "it is what that gives, by entry 1", append(replay, "--before", first, second)...)
+	verify(exitOK, "policy stops: 1 records judged, 1 verdicts\n", append(replay, "--before", first, second)...)
+	verify(exitOK, "not evaluated again: it remembers", append(replay, second)...)
+	if out := verify(exitOK, `"compared": true`, append(replay, "--output", "json", "--before", first, second)...); !strings.Contains(out, `"before": [`) {
+		t.Errorf("%s", out)
+	}
+	verify(exitUsage, "--before is for --replay", "--before", first, second)
+	verify(exitUsage, "--before is for a file", append(replay, "--before", first, dir)...)
+	broken, err := os.ReadFile(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	broken[len(broken)/3] ^= 1
+	if err := os.WriteFile(first, broken, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, out, errs := call(t, append([]string{"verify", "--key", s.HostLog().VerifierKey()}, append(replay, "--before", first, second)...)...); code == exitOK {
+		t.Errorf("evidence of the shard before that was changed: exit %d\n%s%s", code, out, errs)
+	}
+}
+
+// add seals an entry.
+func add(t *testing.T, s *chain.Store, l *chain.Log, o record.Origin, c record.Class, m record.Message) {
+	t.Helper()
+	e, err := s.Draft(o, c, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Append(t.Context(), chain.Batch{Log: l, Entries: []chain.Entry{e}}); err != nil {
+		t.Fatal(err)
+	}
 }
