@@ -1,6 +1,7 @@
 package spine
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -111,5 +112,9 @@ func TestPoliciesOnALiveHost(t *testing.T) {
 
 	bundle := t.TempDir() + "/b.zip"
 	provost("", "export", "--socket", l.Socket(), "-o", bundle, l.Domain)
-	provost("every verdict is sealed that the policies in force give, and no other", "verify", "--key", l.Dir+"/state/keys/host.vkey", "--replay", "--bundle", l.Dir+"/state/policies/bundles", bundle)
+	// The evidence brings the text of both bundles: nothing else is needed.
+	provost("every verdict is sealed that the policies in force give, and no other", "verify", "--key", l.Dir+"/state/keys/host.vkey", "--replay", bundle)
+	// What judged an entry explains it, though another bundle is in force.
+	cause := first.Msg.(*record.Verdict).CauseIndex
+	provost("verdict: it matches", "policy", "explain", "gift", fmt.Sprintf("%s:%d", l.Domain, cause))
 }

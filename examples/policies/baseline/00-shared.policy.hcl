@@ -6,16 +6,19 @@ bundle {
   language = 1
 }
 
+# Executables as they are resolved: dnf of before version 5 is a script, and its executable
+# is python's. Whoever is root can have one of these start a shell (apt-get -o
+# APT::Update::Pre-Invoke::=sh update), so what they exclude goes unseen then.
 list "package_managers" {
   type   = "path"
-  values = ["/usr/bin/dpkg", "/usr/bin/apt-get", "/usr/bin/rpm", "/usr/bin/dnf", "/usr/bin/snap"]
+  values = ["/usr/bin/dpkg", "/usr/bin/apt-get", "/usr/bin/apt", "/usr/bin/rpm", "/usr/bin/dnf5", "/usr/lib/snapd/snapd", "/usr/libexec/packagekitd"]
 }
 
 list "shells" {
   type = "path"
   values = [
     "/bin/sh", "/bin/bash", "/bin/dash", "/bin/busybox",
-    "/usr/bin/sh", "/usr/bin/bash", "/usr/bin/dash", "/usr/bin/zsh", "/usr/bin/busybox",
+    "/usr/bin/sh", "/usr/bin/bash", "/usr/bin/dash", "/usr/bin/zsh", "/usr/bin/ksh", "/usr/bin/busybox",
   ]
 }
 
@@ -36,7 +39,7 @@ list "malware_paths" {
 }
 
 locals {
-  temporary = ["/tmp", "/var/tmp", "/dev/shm"]
+  temporary = ["/tmp", "/var/tmp", "/dev/shm", "/run/lock"]
 }
 
 macro "is_shell" {

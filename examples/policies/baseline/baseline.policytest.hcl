@@ -312,6 +312,38 @@ test "a program in tmp" {
   }
 }
 
+test "a script in a temporary directory, by its path and as ./x" {
+  policy = "executed_from_temporary_directory"
+
+  event "process.exec" {
+    process = { executable = "/usr/bin/dash", script = "/tmp/x.sh", working_directory = "/root" }
+  }
+
+  event "process.exec" {
+    process = { executable = "/usr/bin/dash", script = "./x.sh", working_directory = "/var/tmp/a" }
+  }
+
+  expect {
+    verdicts = 2
+  }
+}
+
+test "scripts elsewhere, started from a temporary directory" {
+  policy = "executed_from_temporary_directory"
+
+  event "process.exec" {
+    process = { executable = "/usr/bin/dash", script = "/usr/bin/ldd", working_directory = "/tmp" }
+  }
+
+  event "process.exec" {
+    process = { executable = "/usr/bin/dash", script = "./configure", working_directory = "/srv/build" }
+  }
+
+  expect {
+    matched = false
+  }
+}
+
 test "programs elsewhere, and of an installation" {
   policy = "executed_from_temporary_directory"
 

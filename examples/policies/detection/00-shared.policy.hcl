@@ -7,9 +7,12 @@ bundle {
   language = 1
 }
 
+# Executables as they are resolved: dnf of before version 5 is a script, and its executable
+# is python's. Whoever is root can have one of these start a shell (apt-get -o
+# APT::Update::Pre-Invoke::=sh update), so what they exclude goes unseen then.
 list "package_managers" {
   type   = "path"
-  values = ["/usr/bin/dpkg", "/usr/bin/apt-get", "/usr/bin/rpm", "/usr/bin/dnf", "/usr/bin/snap"]
+  values = ["/usr/bin/dpkg", "/usr/bin/apt-get", "/usr/bin/apt", "/usr/bin/rpm", "/usr/bin/dnf5", "/usr/lib/snapd/snapd", "/usr/libexec/packagekitd"]
 }
 
 macro "by_package_manager" {

@@ -70,16 +70,19 @@ policy "login_profile_changed" {
   severity    = "low"
   attack      = ["T1546.004"]
 
-  on        = ["file.create", "file.modify", "file.rename"]
-  condition = (contains(list.profile_names, file.name) || under(file.path, "/etc/profile.d") || file.path == "/etc/profile") && !macro.by_package_manager
+  on = ["file.create", "file.modify", "file.rename"]
+  condition = (
+    contains(list.profile_names, basename(file.path)) || under(file.path, "/etc/profile.d") || file.path == "/etc/profile" ||
+    contains(list.profile_names, basename(file.target_path)) || under(file.target_path, "/etc/profile.d") || file.target_path == "/etc/profile"
+  ) && !macro.by_package_manager
 
   cooldown {
     period = "10m"
-    by     = [file.path]
+    by     = [file.path, file.target_path]
   }
 
   action "alert" {
-    message = "${vm.name}: ${event.action} of ${file.path} by ${process.executable}, uid ${user.id}"
+    message = "${vm.name}: ${event.action} of ${file.path} (new path ${file.target_path}) by ${process.executable}, uid ${user.id}"
   }
 }
 

@@ -143,8 +143,21 @@ test "profiles" {
     file = { path = "/etc/profile" }
   }
 
+  # Moved into place.
+  event "file.rename" {
+    file = { path = "/tmp/x", target_path = "/root/.profile" }
+  }
+
+  event "file.rename" {
+    file = { path = "/tmp/y", target_path = "/etc/profile.d/y.sh" }
+  }
+
+  event "file.rename" {
+    file = { path = "/tmp/z", target_path = "/etc/profile" }
+  }
+
   expect {
-    verdicts = 3
+    verdicts = 6
   }
 }
 

@@ -7,12 +7,18 @@ list "account_tools" {
 
 list "cloud_agents" {
   type   = "path"
-  values = ["/usr/bin/cloud-init", "/usr/bin/google_guest_agent", "/usr/sbin/waagent", "/usr/bin/amazon-ssm-agent"]
+  values = ["/usr/bin/google_guest_agent", "/usr/bin/amazon-ssm-agent", "/snap/amazon-ssm-agent/current/amazon-ssm-agent"]
+}
+
+# These are scripts: their executable is python's, which is not to be trusted as such.
+list "cloud_scripts" {
+  type   = "path"
+  values = ["/usr/bin/cloud-init", "/usr/sbin/waagent"]
 }
 
 list "keepers_of_secrets" {
   type   = "string"
-  values = ["sshd", "sssd", "sssd_be", "login", "sudo", "su", "gnome-keyring-d", "ssh-agent", "gpg-agent"]
+  values = ["sshd", "sshd-session", "sshd-auth", "sssd", "sssd_be", "login", "sudo", "su", "gnome-keyring-d", "ssh-agent", "gpg-agent"]
 }
 
 policy "password_file_named" {
@@ -60,7 +66,7 @@ policy "metadata_service_asked" {
   attack      = ["T1552.005"]
 
   on        = ["network.connect"]
-  condition = in_cidr(destination.ip, ["169.254.169.254/32", "fd00:ec2::254/128"]) && !contains(list.cloud_agents, process.executable)
+  condition = in_cidr(destination.ip, ["169.254.169.254/32", "fd00:ec2::254/128"]) && !contains(list.cloud_agents, process.executable) && !contains(list.cloud_scripts, process.script)
 
   cooldown {
     period = "1h"

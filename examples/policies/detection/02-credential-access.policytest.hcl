@@ -81,7 +81,12 @@ test "the cloud's own agent, and another address" {
   policy = "metadata_service_asked"
 
   event "network.connect" {
-    process     = { executable = "/usr/bin/cloud-init" }
+    process     = { executable = "/usr/bin/google_guest_agent" }
+    destination = { ip = "169.254.169.254", port = 80 }
+  }
+
+  event "network.connect" {
+    process     = { executable = "/usr/bin/python3.11", script = "/usr/bin/cloud-init" }
     destination = { ip = "169.254.169.254", port = 80 }
   }
 

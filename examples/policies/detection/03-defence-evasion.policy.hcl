@@ -2,7 +2,7 @@
 
 list "log_keepers" {
   type   = "path"
-  values = ["/usr/sbin/logrotate", "/usr/sbin/rsyslogd", "/usr/lib/systemd/systemd-journald", "/usr/bin/journalctl", "/usr/bin/savelog"]
+  values = ["/usr/sbin/logrotate", "/usr/sbin/rsyslogd", "/usr/lib/systemd/systemd-journald", "/usr/bin/journalctl"]
 }
 
 list "history_names" {
@@ -12,7 +12,7 @@ list "history_names" {
 
 list "protection_units" {
   type   = "string"
-  values = ["auditd", "auditd.service", "apparmor", "apparmor.service", "rsyslog", "rsyslog.service", "systemd-journald", "fail2ban", "provost-agent", "provost-agent.service"]
+  values = ["auditd", "auditd.service", "apparmor", "apparmor.service", "rsyslog", "rsyslog.service", "systemd-journald", "systemd-journald.service", "systemd-journald.socket", "fail2ban", "provost-agent", "provost-agent.service"]
 }
 
 policy "log_removed" {
@@ -22,7 +22,7 @@ policy "log_removed" {
   attack      = ["T1070.002"]
 
   on        = ["file.delete", "file.truncate"]
-  condition = under(file.path, "/var/log") && !contains(list.log_keepers, process.executable) && !macro.by_package_manager
+  condition = under(file.path, "/var/log") && !contains(list.log_keepers, process.executable) && !contains(list.log_keepers, process.parent.executable) && !macro.by_package_manager
 
   cooldown {
     period = "10m"

@@ -20,6 +20,11 @@ test "rotation, packages, and other files" {
   }
 
   event "file.delete" {
+    file    = { path = "/var/log/syslog.1" }
+    process = { executable = "/usr/bin/gzip", parent = { executable = "/usr/sbin/logrotate" } }
+  }
+
+  event "file.delete" {
     file    = { path = "/var/log/nginx/access.log" }
     process = { executable = "/usr/bin/dpkg" }
   }

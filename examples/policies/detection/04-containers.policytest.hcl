@@ -104,15 +104,23 @@ test "a release agent" {
   }
 }
 
-test "another control, and a file of that name" {
+test "a release agent of a hierarchy that a container mounted itself" {
+  policy = "release_agent_written"
+
+  event "file.modify" {
+    file = { path = "/tmp/cgrp/release_agent" }
+  }
+
+  expect {
+    matched = true
+  }
+}
+
+test "another control" {
   policy = "release_agent_written"
 
   event "file.modify" {
     file = { path = "/sys/fs/cgroup/x/cgroup.procs" }
-  }
-
-  event "file.modify" {
-    file = { path = "/tmp/release_agent" }
   }
 
   expect {

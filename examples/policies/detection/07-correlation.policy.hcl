@@ -7,7 +7,7 @@ list "monitors" {
 
 list "downloaders" {
   type   = "string"
-  values = ["curl", "wget", "python3", "perl", "scp", "sftp"]
+  values = ["curl", "wget", "wget2", "aria2c", "python3", "python3.11", "python3.13", "perl", "scp", "sftp", "sftp-server", "ftp", "rsync"]
 }
 
 policy "many_files_renamed" {
@@ -103,12 +103,12 @@ policy "login_guessed" {
 
     step "failures" {
       on        = ["auth.login"]
-      condition = event.outcome == "failure" && process.name == "sshd"
+      condition = event.outcome == "failure" && startswith(process.name, "sshd")
       count     = 10
     }
     step "success" {
       on        = ["auth.login"]
-      condition = event.outcome == "success" && process.name == "sshd"
+      condition = event.outcome == "success" && startswith(process.name, "sshd")
     }
   }
 

@@ -11,12 +11,12 @@ policy "ssh_bruteforce_success" {
 
     step "failures" {
       on        = ["auth.login"]
-      condition = event.outcome == "failure" && process.name == "sshd"
+      condition = event.outcome == "failure" && startswith(process.name, "sshd")
       count     = 10
     }
     step "success" {
       on        = ["auth.login"]
-      condition = event.outcome == "success" && process.name == "sshd"
+      condition = event.outcome == "success" && startswith(process.name, "sshd")
     }
   }
 
