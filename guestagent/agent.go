@@ -67,7 +67,9 @@ type conversation struct {
 	nonce    uint64 // of the host's newest heartbeat
 	beat     bool   // answer it
 	clock    hostClock
-	commands map[[16]byte]bool // ids that are spent
+	commands map[[16]byte]uint64 // ids that are spent, and when they expire
+
+	forgotten uint64 // newest expiry of ids that are spent and not remembered
 }
 
 // New makes an Agent. It sends nothing before Run.

@@ -2,16 +2,33 @@ package guestagent
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/guestagent/wire"
 )
 
-// maxCommands bounds the ids remembered of a conversation. A host that gives
-// more commands than that in one has to begin another.
+// maxCommands bounds the ids remembered of a conversation: of commands that have
+// not expired yet, by the host's clock.
 const maxCommands = 256
+
+// forget gives up the ids of commands that have expired. Should the host's clock
+// go back, none of them is good again: forgotten remembers how long the longest
+// was good for.
+func (c *conversation) forget(now uint64) {
+	if len(c.commands) < maxCommands {
+		return
+	}
+	for id, expiry := range c.commands {
+		if now > expiry {
+			delete(c.commands, id)
+			c.forgotten = max(c.forgotten, expiry)
+		}
+	}
+}
 
 // hostClock is what the host's newest heartbeat said its time is. The guest's
 // wall clock has no part in it: whoever sets that must not make a command last.
@@ -82,6 +99,8 @@ func (a *Agent) command(ctx context.Context, body []byte) error {
 		switch request.Kind {
 		case wire.KindStop:
 			err = a.obeyStop(ctx, &c, &request)
+		case wire.KindKill:
+			status, why, err = a.obeyKill(ctx, &c, &request)
 		default: // judge knows the kinds
 			err = fmt.Errorf("nobody carries out %s", request.Kind)
 		}
@@ -127,28 +146,38 @@ func (a *Agent) judge(c *wire.Command) (wire.Request, uint8, string) {
 	if c.Nonce != hello.Nonce {
 		return refuse("it is for another conversation")
 	}
-	if a.conv.commands[c.ID] {
+	if _, spent := a.conv.commands[c.ID]; spent {
 		return refuse("a command of this id was answered already")
 	}
+	clock := a.conv.clock
+	now := clock.time + (a.cfg.Boot() - clock.boot)
+	if clock.time > 0 {
+		a.conv.forget(now)
+	}
 	if len(a.conv.commands) >= maxCommands {
-		return refuse("%d commands in one conversation, limit %d", len(a.conv.commands), maxCommands)
+		return refuse("%d commands that have not expired, limit %d", len(a.conv.commands), maxCommands)
 	}
 	if a.conv.commands == nil {
-		a.conv.commands = map[[16]byte]bool{}
+		a.conv.commands = map[[16]byte]uint64{}
 	}
-	a.conv.commands[c.ID] = true
-	clock := a.conv.clock
+	a.conv.commands[c.ID] = c.Expiry
 	if clock.time == 0 {
 		return refuse("the host's time is not known: no heartbeat has come yet")
 	}
-	if now := clock.time + (a.cfg.Boot() - clock.boot); now > c.Expiry {
+	if now > c.Expiry {
 		return refuse("it expired %d ms ago", (now-c.Expiry)/1e6)
+	}
+	if c.Expiry <= a.conv.forgotten {
+		return refuse("it expires before one that has expired already")
 	}
 	r, err := wire.ParseRequest(c.Body)
 	if err != nil {
 		return refuse("%s", err)
 	}
-	if r.Kind != wire.KindStop {
+	switch {
+	case r.Kind == wire.KindKill && a.cfg.Kill == nil:
+		return refuse("the configuration of this guest does not allow it (setting allow-kill)")
+	case r.Kind != wire.KindStop && r.Kind != wire.KindKill:
 		return wire.Request{}, wire.ResultUnsupported, fmt.Sprintf("this agent knows no %s", r.Kind)
 	}
 	return r, wire.ResultDone, ""
@@ -166,4 +195,22 @@ func (a *Agent) obeyStop(ctx context.Context, c *wire.Command, r *wire.Request) 
 	a.cfg.Log.WarnContext(ctx, "stopping as the host has asked", "id", fmt.Sprintf("%x", c.ID), "requester", r.Requester, "reason", r.Reason)
 	a.end(&record.AgentStopped{Authorised: true, Reason: r.Reason, Command: c.ID[:]})
 	return nil
+}
+
+// obeyKill kills a process of which this session has told. One of another session
+// may be of another boot, where the same number and start mean somebody else.
+func (a *Agent) obeyKill(ctx context.Context, c *wire.Command, r *wire.Request) (status uint8, why string, err error) {
+	t, err := wire.ParseTarget(r.Arguments)
+	if err != nil {
+		return 0, "", err
+	}
+	if t.Session != a.session {
+		return wire.ResultRefused, fmt.Sprintf("session %016x told of the process, this is session %016x", t.Session, a.session), nil
+	}
+	err = a.cfg.Kill(t.Pid, t.Start)
+	a.cfg.Log.WarnContext(ctx, "told to kill a process", "id", fmt.Sprintf("%x", c.ID), "pid", t.Pid, "requester", r.Requester, "reason", r.Reason, "error", err)
+	if errors.Is(err, os.ErrProcessDone) {
+		return wire.ResultGone, "it had ended already", nil
+	}
+	return wire.ResultDone, "", err
 }

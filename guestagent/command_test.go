@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
+	"fmt"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -52,7 +54,8 @@ type commander struct {
 	done    chan struct{} // closed when the agent's source has ended
 	boot    atomic.Uint64
 	cut     func() error
-	told    bool // heartbeats tell the time
+	told    bool          // heartbeats tell the time
+	later   atomic.Uint64 // than hostNow
 
 	incarnation uint64
 }
@@ -97,7 +100,7 @@ func (c *commander) again() {
 			if !c.told {
 				return 0
 			}
-			return hostNow
+			return hostNow + c.later.Load()
 		},
 	})
 	c.until("conversation", func(v agenttest.View) bool { return len(v.Idents) > n && v.Frame > 0 })
@@ -284,6 +287,75 @@ func TestCommandsAreBounded(t *testing.T) {
 		if want := i < 256; (r.Status == wire.ResultUnsupported) != want {
 			t.Fatalf("command %d: status %d, %s", i, r.Status, r.Body)
 		}
+	}
+}
+
+// TestKillCommand holds that the agent kills for the host what this session told
+// of, where the guest allows it, and tells what came of it.
+func TestKillCommand(t *testing.T) {
+	var asked []uint32
+	answer := error(nil)
+	c := command(t, func(cfg *guestagent.Config) {
+		cfg.Kill = func(pid uint32, start uint64) error {
+			asked = append(asked, pid)
+			return answer
+		}
+	})
+	session := c.books.View().Session
+	kill := func(id byte, session uint64) wire.Result {
+		return c.give(func(h *wire.Hello) *wire.Command {
+			m := stopCommand(h, id)
+			r := wire.Request{Kind: wire.KindKill, Requester: "policy p", Reason: "verdict 1", Arguments: (&wire.Target{Session: session, Pid: 4711, Start: 99}).AppendBinary(nil)}
+			m.Body = r.AppendBinary(nil)
+			return m
+		})
+	}
+	if r := kill(1, session); r.Status != wire.ResultDone {
+		t.Errorf("status %d, %s", r.Status, r.Body)
+	}
+	if r := kill(2, session+1); r.Status != wire.ResultRefused || !strings.Contains(string(r.Body), "told of the process") {
+		t.Errorf("of another session: status %d, %s", r.Status, r.Body)
+	}
+	answer = fmt.Errorf("process: %w", os.ErrProcessDone)
+	if r := kill(3, session); r.Status != wire.ResultGone {
+		t.Errorf("of one that has ended: status %d, %s", r.Status, r.Body)
+	}
+	answer = errors.New("it sleeps")
+	if r := kill(4, session); r.Status != wire.ResultFailed || string(r.Body) != "it sleeps" {
+		t.Errorf("of one that does not end: status %d, %s", r.Status, r.Body)
+	}
+	if len(asked) != 3 || asked[0] != 4711 {
+		t.Errorf("asked to kill %v", asked)
+	}
+	c = command(t, nil)
+	if r := kill(1, session); r.Status != wire.ResultRefused || !strings.Contains(string(r.Body), "allow-kill") {
+		t.Errorf("where the guest does not allow it: status %d, %s", r.Status, r.Body)
+	}
+}
+
+// TestSpentCommandsExpire: commands without end can be given, and none twice, also
+// when the host's clock goes back.
+func TestSpentCommandsExpire(t *testing.T) {
+	c := command(t, nil)
+	unknown := wire.Request{Kind: 77}
+	give := func(i int, expiry uint64) wire.Result {
+		return c.give(func(h *wire.Hello) *wire.Command {
+			m := stopCommand(h, byte(i))
+			m.ID[1], m.Body, m.Expiry = byte(i>>8), unknown.AppendBinary(nil), expiry
+			return m
+		})
+	}
+	for i := range 600 {
+		if i == 200 || i == 400 {
+			c.later.Add(100e9)
+		}
+		if r := give(i, hostNow+60e9+c.later.Load()); r.Status != wire.ResultUnsupported {
+			t.Fatalf("command %d: status %d, %s", i, r.Status, r.Body)
+		}
+	}
+	c.later.Store(0)
+	if r := give(1, hostNow+60e9); r.Status != wire.ResultRefused || !strings.Contains(string(r.Body), "has expired already") {
+		t.Errorf("one that was spent, with the clock gone back: status %d, %s", r.Status, r.Body)
 	}
 }
 

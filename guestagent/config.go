@@ -64,6 +64,10 @@ type Config struct {
 	// Protector keeps the agent from being silenced. Nil: nothing does, and
 	// who asks it to end is obeyed.
 	Protector Protector
+	// Kill kills a process, known by its number and its start, and returns once it
+	// has ended; an error wraps os.ErrProcessDone where it had before. Nil: the host
+	// may not have processes killed here.
+	Kill func(pid uint32, start uint64) error
 	// GoingDown reports whether the machine is being shut down, so that a
 	// request to end is no attack. Nil: it never is.
 	GoingDown func() bool

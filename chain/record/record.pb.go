@@ -3651,6 +3651,7 @@ type Hooks struct {
 	Kernel        string                 `protobuf:"bytes,3,opt,name=kernel,proto3" json:"kernel,omitempty"`
 	Mode          string                 `protobuf:"bytes,4,opt,name=mode,proto3" json:"mode,omitempty"` // lsm or tracepoint
 	Hooks         []*Hook                `protobuf:"bytes,5,rep,name=hooks,proto3" json:"hooks,omitempty"`
+	Commands      []string               `protobuf:"bytes,6,rep,name=commands,proto3" json:"commands,omitempty"` // of the host that this guest allows, beside stop
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3716,6 +3717,13 @@ func (x *Hooks) GetMode() string {
 func (x *Hooks) GetHooks() []*Hook {
 	if x != nil {
 		return x.Hooks
+	}
+	return nil
+}
+
+func (x *Hooks) GetCommands() []string {
+	if x != nil {
+		return x.Commands
 	}
 	return nil
 }
@@ -7089,13 +7097,14 @@ const file_record_proto_rawDesc = "" +
 	" \x01(\fR\n" +
 	"retiredKey\x12\x19\n" +
 	"\bpeer_pid\x18\v \x01(\rR\apeerPid\x12\x18\n" +
-	"\aresumed\x18\f \x01(\bR\aresumed\"\x96\x01\n" +
+	"\aresumed\x18\f \x01(\bR\aresumed\"\xb2\x01\n" +
 	"\x05Hooks\x12\x0e\n" +
 	"\x02os\x18\x01 \x01(\tR\x02os\x12\"\n" +
 	"\farchitecture\x18\x02 \x01(\tR\farchitecture\x12\x16\n" +
 	"\x06kernel\x18\x03 \x01(\tR\x06kernel\x12\x12\n" +
 	"\x04mode\x18\x04 \x01(\tR\x04mode\x12-\n" +
-	"\x05hooks\x18\x05 \x03(\v2\x17.provost.record.v1.HookR\x05hooks\"^\n" +
+	"\x05hooks\x18\x05 \x03(\v2\x17.provost.record.v1.HookR\x05hooks\x12\x1a\n" +
+	"\bcommands\x18\x06 \x03(\tR\bcommands\"^\n" +
 	"\x04Hook\x12\x14\n" +
 	"\x05class\x18\x01 \x01(\rR\x05class\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +

@@ -68,6 +68,9 @@ func Text(c Class, m Message) string {
 		}
 		fmt.Fprintf(&b, "probe in %s mode on %s %s: %d of %d classes covered", Printable([]byte(m.Mode)),
 			Printable([]byte(m.Os)), Printable([]byte(m.Kernel)), covered, len(m.Hooks))
+		if len(m.Commands) > 0 {
+			fmt.Fprintf(&b, "; the host may have it do: %s", Printable([]byte(strings.Join(m.Commands, ", "))))
+		}
 	case *Frame:
 		fmt.Fprintf(&b, "signed statement over the %d records before", m.Count)
 	case *Lost:

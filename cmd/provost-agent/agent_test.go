@@ -144,7 +144,7 @@ func TestDeployed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(set) != 12 || got != want {
+	if len(set) != 13 || got != want {
 		t.Errorf("sample says %v: %+v, defaults are %+v", set, got, want)
 	}
 	unit, err := os.ReadFile("../../deploy/provost-agent.service")

@@ -18,6 +18,7 @@ import (
 
 	"github.com/provostd/provost/guestagent"
 	"github.com/provostd/provost/guestagent/probe"
+	"github.com/provostd/provost/guestagent/wire"
 )
 
 // version is set by the linker.
@@ -68,6 +69,11 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	var kill func(pid uint32, start uint64) error
+	if s.allowKill {
+		kill = probe.Kill
+		p.Hooks().Commands = []string{wire.KindKill.String()}
+	}
 	a, err := guestagent.New(guestagent.Config{
 		Open:       func() (guestagent.Port, error) { return guestagent.OpenPort(s.port) },
 		Source:     source(p),
@@ -78,6 +84,7 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 		SpoolBytes: s.spoolBytes, SpoolDirectory: s.spoolDir,
 		Protector: protector(p, s.protect),
 		GoingDown: goingDown,
+		Kill:      kill,
 		Log:       log,
 	})
 	if err != nil {

@@ -29,6 +29,7 @@ type settings struct {
 	budget      uint64
 	digestBytes uint64
 	protect     bool
+	allowKill   bool
 	check       time.Duration
 	spoolBytes  int64
 	spoolDir    string
@@ -62,6 +63,7 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	f.StringVar(&s.spoolDir, "spool-directory", "/var/lib/provost-agent", "where they are put")
 	f.Uint64Var(&s.digestBytes, "digest-bytes", 64<<20, "size of the largest executable or written file whose SHA-256 is told, in bytes; 0: none is read")
 	protect := f.String("protect", "on", "on: refuse to be killed, traced or detached, where the kernel allows it, until the host stops the agent; off: obey signals")
+	kill := f.String("allow-kill", "off", "on: the host's policies may have processes of this guest killed; off: they are refused")
 	f.DurationVar(&s.check, "check", 10*time.Second, "how often it is proven that the hooks are there and fire; 0: at the start only")
 	config := f.String("config", defaultConfig, "configuration file: lines of NAME = VALUE, with the names of these flags")
 	f.BoolVar(&s.showVersion, "version", false, "print the version and end")
@@ -105,6 +107,12 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 		s.protect = *protect == "on"
 	default:
 		errs = append(errs, fmt.Errorf("protect is %q: want on or off", *protect))
+	}
+	switch *kill {
+	case "on", "off":
+		s.allowKill = *kill == "on"
+	default:
+		errs = append(errs, fmt.Errorf("allow-kill is %q: want on or off", *kill))
 	}
 	if s.port == "" {
 		errs = append(errs, errors.New("port is empty"))

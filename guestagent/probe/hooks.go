@@ -79,7 +79,7 @@ func digestHooks(cfg Config, mode Mode) []*record.Hook {
 
 // tellDigests seals the hooks record again when digests end, or begin again.
 func (p *Probe) tellDigests(reading bool, sink Sink) {
-	h := &record.Hooks{Os: p.hooks.Os, Architecture: p.hooks.Architecture, Kernel: p.hooks.Kernel, Mode: p.hooks.Mode}
+	h := &record.Hooks{Os: p.hooks.Os, Architecture: p.hooks.Architecture, Kernel: p.hooks.Kernel, Mode: p.hooks.Mode, Commands: p.hooks.Commands}
 	for _, x := range p.hooks.Hooks {
 		c := record.Class(x.Class)
 		if !reading && x.Name != "" && (c == record.ClassProcessDigest || c == record.ClassFileDigest) {

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"unicode/utf8"
 
@@ -80,13 +81,20 @@ func ParseCommand(body []byte) (Command, error) {
 // answers those that it does not know with ResultUnsupported.
 type Kind uint8
 
-// KindStop asks the agent to say that it ends, to send what it has, and to end.
-const KindStop Kind = 1
+const (
+	// KindStop asks the agent to say that it ends, to send what it has, and to end.
+	KindStop Kind = 1
+	// KindKill asks it to kill a process. The arguments are a Target.
+	KindKill Kind = 2
+)
 
 // String returns the kind's name.
 func (k Kind) String() string {
-	if k == KindStop {
+	switch k {
+	case KindStop:
 		return "stop"
+	case KindKill:
+		return "kill_process"
 	}
 	return fmt.Sprintf("kind(%d)", uint8(k))
 }
@@ -122,11 +130,42 @@ func ParseRequest(body []byte) (Request, error) {
 		c.err = errors.New("requester or reason is no UTF-8")
 	case r.Kind == KindStop && len(r.Arguments) > 0:
 		c.err = fmt.Errorf("stop with %d bytes of arguments", len(r.Arguments))
+	case r.Kind == KindKill:
+		_, c.err = ParseTarget(r.Arguments)
 	}
 	if err := c.done("request"); err != nil {
 		return Request{}, err
 	}
 	return r, nil
+}
+
+// Target names a process so that no other is ever meant: not one that gets its
+// number later, and not one that a guest had before it was started anew.
+type Target struct {
+	Session uint64 // of the agent that told of it
+	Pid     uint32 // in the initial pid namespace; above 1
+	Start   uint64 // of the process, CLOCK_BOOTTIME nanoseconds
+}
+
+const targetBytes = 20
+
+// AppendBinary appends the bytes of t.
+func (t *Target) AppendBinary(b []byte) []byte {
+	b = binary.BigEndian.AppendUint64(b, t.Session)
+	b = binary.BigEndian.AppendUint32(b, t.Pid)
+	return binary.BigEndian.AppendUint64(b, t.Start)
+}
+
+// ParseTarget decodes the arguments of KindKill.
+func ParseTarget(b []byte) (Target, error) {
+	if len(b) != targetBytes {
+		return Target{}, fmt.Errorf("parse target: %d bytes, want %d: %w", len(b), targetBytes, record.ErrReject)
+	}
+	t := Target{Session: binary.BigEndian.Uint64(b), Pid: binary.BigEndian.Uint32(b[8:]), Start: binary.BigEndian.Uint64(b[12:])}
+	if t.Session == 0 || t.Pid <= 1 || t.Pid > math.MaxInt32 || t.Start == 0 {
+		return Target{}, fmt.Errorf("parse target: process %d with start %d of session %x cannot be meant: %w", t.Pid, t.Start, t.Session, record.ErrReject)
+	}
+	return t, nil
 }
 
 // The statuses of a Result. Part of the format.
@@ -135,6 +174,7 @@ const (
 	ResultUnsupported = 1 // this agent does not know the kind
 	ResultRefused     = 2 // it must not be carried out; the body says why
 	ResultFailed      = 3 // it was tried; the body says what went wrong
+	ResultGone        = 4 // kill_process: there is no such process any more
 )
 
 // Result answers a Command, signed with the agent's key.

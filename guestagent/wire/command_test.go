@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/provostd/provost/chain/record"
@@ -87,6 +88,12 @@ func TestRequest(t *testing.T) {
 		"no kind":             {Requester: "a", Reason: "b"},
 		"reason is no text":   {Kind: KindStop, Reason: "\xff"},
 		"stop with arguments": {Kind: KindStop, Arguments: []byte("now")},
+		"kill without any":    {Kind: KindKill},
+		"kill of init":        {Kind: KindKill, Arguments: (&Target{Session: 1, Pid: 1, Start: 1}).AppendBinary(nil)},
+		"kill of a group":     {Kind: KindKill, Arguments: (&Target{Session: 1, Pid: 1 << 31, Start: 1}).AppendBinary(nil)},
+		"kill of any start":   {Kind: KindKill, Arguments: (&Target{Session: 1, Pid: 2}).AppendBinary(nil)},
+		"kill of any session": {Kind: KindKill, Arguments: (&Target{Pid: 2, Start: 1}).AppendBinary(nil)},
+		"kill of two":         {Kind: KindKill, Arguments: make([]byte, 40)},
 	} {
 		if got, err := ParseRequest(r.AppendBinary(nil)); !errors.Is(err, record.ErrReject) {
 			t.Errorf("%s: %+v, %v", name, got, err)
@@ -97,6 +104,23 @@ func TestRequest(t *testing.T) {
 	got, err := ParseRequest(r.AppendBinary(nil))
 	if err != nil || got.Kind != 77 || string(got.Arguments) != "\x01" {
 		t.Errorf("unknown kind: %+v, %v", got, err)
+	}
+}
+
+// TestTarget holds the bytes of a target.
+func TestTarget(t *testing.T) {
+	want := Target{Session: 0x0102030405060708, Pid: 0x0a0b, Start: 0x1112131415161718}
+	b := want.AppendBinary(nil)
+	if fmt.Sprintf("%x", b) != "010203040506070800000a0b1112131415161718" {
+		t.Errorf("%x", b)
+	}
+	r := Request{Kind: KindKill, Requester: "policy p", Reason: "verdict 7", Arguments: b}
+	got, err := ParseRequest(r.AppendBinary(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if target, err := ParseTarget(got.Arguments); err != nil || target != want {
+		t.Errorf("%+v, %v", target, err)
 	}
 }
 

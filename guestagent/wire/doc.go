@@ -115,8 +115,9 @@
 //	vec32 request
 //	64 signature over "provost/command/v1" || 0x00 || the bytes before it
 //
-// Request: 1 kind (1 stop), str requester, str reason, vec32 arguments of the
-// kind (stop: none).
+// Request: 1 kind (1 stop, 2 kill_process), str requester, str reason, vec32
+// arguments of the kind (stop: none; kill_process: 8 session that told of the
+// process, 4 its number, above 1, 8 its start, CLOCK_BOOTTIME nanoseconds).
 //
 // An agent carries a command out when the key is the one that Hello named,
 // epoch and nonce are those of the conversation it is in, the id is new in it,
@@ -126,7 +127,7 @@
 // Result body:
 //
 //	16 id of the command
-//	1 status: 0 done, 1 unsupported kind, 2 refused, 3 failed
+//	1 status: 0 done, 1 unsupported kind, 2 refused, 3 failed, 4 the process is gone
 //	vec32 reason, UTF-8
 //	64 signature with the agent's key over "provost/result/v1" || 0x00 ||
 //	   SHA-256(Command body) || the bytes before it

@@ -174,7 +174,7 @@ func New(cfg *Config, version string, log *slog.Logger) (_ *Daemon, err error) {
 		return nil, err
 	}
 	d.enforcer = enforce.New(enforce.Config{
-		Store: d.store, Actor: d.host, Alert: d.alert, Current: d.registry.Current, Log: log, Now: time.Now, Count: d.metrics.acted,
+		Store: d.store, Actor: d.host, Alert: d.alert, Kill: d.kill, Current: d.registry.Current, Log: log, Now: time.Now, Count: d.metrics.acted,
 	})
 	d.metrics.guest(stats)
 	d.metrics.libvirt(d.host.Stats())

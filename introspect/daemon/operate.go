@@ -95,6 +95,8 @@ func answerStatus(s uint32) string {
 		return "refused"
 	case wire.ResultFailed:
 		return "failed"
+	case wire.ResultGone:
+		return "gone"
 	case guest.StatusNoAnswer:
 		return "no answer"
 	}

@@ -19,8 +19,9 @@ import (
 const queueLength = 16 << 10
 
 // queue holds the verdicts that wait for one domain. Those which do something
-// to it go before those which only tell: a domain's pause never waits behind its
-// own alerts (invariant I8).
+// to it go before those which only tell, or ask the guest: a domain's pause never
+// waits behind its own alerts, nor behind kills that its agent does not answer
+// (invariant I8).
 type queue struct{ urgent, others chan *job }
 
 // next returns the next job, or nil when there will be none.
@@ -63,7 +64,7 @@ func (w *workers) give(j *job) {
 		w.wg.Go(func() { w.work(q) })
 	}
 	c := q.others
-	if slices.ContainsFunc(j.verdict.Actions, func(a *record.Action) bool { return a.Kind != "alert" }) {
+	if slices.ContainsFunc(j.verdict.Actions, func(a *record.Action) bool { return a.Kind != "alert" && a.Kind != "kill_process" }) {
 		c = q.urgent
 	}
 	select {
@@ -163,6 +164,8 @@ func (e *Enforcer) act(ctx context.Context, j *job, a *record.Action, o *record.
 	switch a.Kind {
 	case "alert":
 		return e.alert(ctx, j, a, o)
+	case "kill_process":
+		return e.kill(ctx, j, o)
 	case "pause":
 		if !e.cfg.Current(j.log) {
 			return fmt.Errorf("pause: the verdict is about incarnation %d of the domain, which has ended", j.log.Name().Incarnation)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/provostd/provost/chain"
 	"github.com/provostd/provost/chain/record"
+	"github.com/provostd/provost/guestagent/wire"
 	"github.com/provostd/provost/introspect/domain"
 	"github.com/provostd/provost/introspect/virt"
 )
@@ -46,8 +47,10 @@ type Config struct {
 	// Alert hands an alert on, and does not wait for its delivery. Beside an error
 	// Handed is what was handed on all the same.
 	Alert func(context.Context, Alert) (Handed, error)
-	Log   *slog.Logger
-	Now   func() time.Time
+	// Kill has the guest's agent kill a process. An error says that nothing was asked.
+	Kill func(ctx context.Context, id domain.UUID, t wire.Target, requester, reason string) (Killed, error)
+	Log  *slog.Logger
+	Now  func() time.Time
 	// Current reports whether a log is that of the domain's present incarnation.
 	// A verdict on a machine that is gone does not act on its successor.
 	Current func(l *chain.Log) bool

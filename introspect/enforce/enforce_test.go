@@ -15,6 +15,7 @@ import (
 	"github.com/provostd/provost/chain/keys"
 	"github.com/provostd/provost/chain/proof"
 	"github.com/provostd/provost/chain/record"
+	"github.com/provostd/provost/guestagent/wire"
 	"github.com/provostd/provost/introspect/domain"
 	"github.com/provostd/provost/introspect/virt"
 )
@@ -290,4 +291,72 @@ func TestFindingsAlert(t *testing.T) {
 	if strings.Join(alerts, " ") != "policy.error policy.engine_mismatch" {
 		t.Errorf("alerts %q", alerts)
 	}
+}
+
+// TestKillsTheCulprit holds that the process is named by the entry that the
+// verdict is about, whole, and that the agent's answer becomes the outcome.
+func TestKillsTheCulprit(t *testing.T) {
+	h := newHost(t)
+	var asked []wire.Target
+	answers := []Killed{{Done: true}, {Gone: true}, {Detail: "refused: not here"}}
+	e := New(Config{Store: h.store, Actor: &actor{state: domain.Running}, Log: slog.New(slog.DiscardHandler), Now: time.Now,
+		Alert:   func(context.Context, Alert) (Handed, error) { return Handed{}, nil },
+		Current: func(l *chain.Log) bool { return l == h.log },
+		Kill: func(_ context.Context, id domain.UUID, target wire.Target, requester, reason string) (Killed, error) {
+			if id.String() != vmUUID || requester != "policy p" || !strings.HasPrefix(reason, "verdict ") {
+				t.Errorf("asked of %s by %q: %q", id, requester, reason)
+			}
+			asked = append(asked, target)
+			if len(answers) == 0 {
+				return Killed{}, fmt.Errorf("the agent is not connected: %w", record.ErrRetry)
+			}
+			k := answers[0]
+			answers = answers[1:]
+			return k, nil
+		}})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- e.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	verdict := func(cause uint64) {
+		h.seal(record.ClassPolicyVerdict, &record.Verdict{Policy: "p", Mode: "enforce", CauseIndex: cause, Actions: []*record.Action{{Kind: "kill_process"}}})
+	}
+	cause := h.guest(&record.Event{Process: &record.Process{Pid: 4711, Start: 99}}, 7)
+	for range 4 {
+		verdict(cause)
+	}
+	verdict(0)                                                                        // no event of a guest
+	verdict(h.guest(&record.Event{Process: &record.Process{Pid: 1, Start: 99}}, 7))   // init
+	verdict(h.guest(&record.Event{Process: &record.Process{Pid: 4711, Start: 0}}, 7)) // whose start is not known
+	got := h.outcomes(7)
+	for i, want := range []string{resultDone, resultAlready, resultFailed, resultFailed, resultFailed, resultFailed, resultFailed} {
+		if got[i].Result != want || want == resultFailed == (got[i].Error == "") {
+			t.Errorf("outcome %d is %v, want %s", i, got[i], want)
+		}
+	}
+	if len(asked) != 4 || asked[0] != (wire.Target{Session: 7, Pid: 4711, Start: 99}) || got[3].Attempt != 1 {
+		t.Errorf("asked %v, the last outcome of these %v", asked, got[3])
+	}
+}
+
+// guest seals an event of a guest's session.
+func (h *host) guest(ev *record.Event, session uint64) uint64 {
+	h.t.Helper()
+	payload, err := record.Encode(ev)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	e := chain.Entry{Origin: record.OriginGuest, Header: record.Header{Class: record.ClassProcessExec, Session: session, Sequence: 1}, Payload: payload}
+	e.Salt[0] = 1
+	e.Commitment = record.Commit(&e.Salt, payload)
+	s, err := h.store.Append(h.t.Context(), chain.Batch{Log: h.log, Entries: []chain.Entry{e}})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return s.First
 }

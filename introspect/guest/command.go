@@ -34,11 +34,36 @@ type Answer struct {
 	Detail  string
 }
 
-// Command has the agent of a domain do something. What is asked is sealed
-// before it is sent, and what came of it after; it returns behind both. Only
-// one command of a domain is under way at a time. An error that wraps
+// Command has the agent of a domain do something that a person asks for. What is
+// asked is sealed before it is sent, and what came of it after; it returns behind
+// both. Only one command of a domain is under way at a time. An error that wraps
 // record.ErrRetry says that nothing was asked.
 func (s *Sessions) Command(ctx context.Context, id domain.UUID, r wire.Request) (*Answer, error) {
+	// The agent judges by the expiry; its answer may take a while longer.
+	return s.ask(ctx, id, r, terms{record.OriginOperator, s.cfg.CommandTimeout, s.cfg.CommandTimeout + s.cfg.WriteTimeout})
+}
+
+// A policy waits for an agent so long and no longer: a guest that does not answer
+// must not delay what else is to be done about it (invariant I8).
+const (
+	killGood = 3 * time.Second
+	killWait = 5 * time.Second // the agent gives a process two to end
+)
+
+// Kill has the agent of a domain kill a process, for a policy. It is as Command.
+func (s *Sessions) Kill(ctx context.Context, id domain.UUID, t wire.Target, requester, reason string) (*Answer, error) {
+	r := wire.Request{Kind: wire.KindKill, Requester: requester, Reason: reason, Arguments: t.AppendBinary(nil)}
+	return s.ask(ctx, id, r, terms{record.OriginPolicy, killGood, killWait})
+}
+
+// terms are by whom a command is given, how long it is good for, and how long its
+// answer is waited for.
+type terms struct {
+	origin     record.Origin
+	good, wait time.Duration
+}
+
+func (s *Sessions) ask(ctx context.Context, id domain.UUID, r wire.Request, t terms) (*Answer, error) {
 	if len(r.Requester) > wire.MaxText || len(r.Reason) > wire.MaxText || len(r.Arguments) > wire.MaxCommand/2 {
 		return nil, fmt.Errorf("command agent: requester or reason is longer than %d bytes: %w", wire.MaxText, record.ErrReject)
 	}
@@ -51,7 +76,7 @@ func (s *Sessions) Command(ctx context.Context, id domain.UUID, r wire.Request) 
 	if n == nil {
 		return nil, fmt.Errorf("command agent: the domain does not run, or has no channel: %w", record.ErrRetry)
 	}
-	return n.session.command(ctx, &r)
+	return n.session.command(ctx, &r, t)
 }
 
 // orders is what a session has been told to ask of its agent.
@@ -116,7 +141,7 @@ func (o *orders) set(t *talk) {
 	o.talk = t
 }
 
-func (s *session) command(ctx context.Context, r *wire.Request) (*Answer, error) {
+func (s *session) command(ctx context.Context, r *wire.Request, by terms) (*Answer, error) {
 	if s.cfg.Commands == nil {
 		return nil, fmt.Errorf("command agent: this host has no key for commands: %w", record.ErrReject)
 	}
@@ -128,17 +153,16 @@ func (s *session) command(ctx context.Context, r *wire.Request) (*Answer, error)
 	}
 	// From here on it is carried through, whether or not the asker still waits.
 	ctx = context.WithoutCancel(ctx)
-	if err := s.send(ctx, t, o, r); err != nil {
+	if err := s.send(ctx, t, o, r, by); err != nil {
 		return s.unanswered(ctx, t, o, err.Error(), err)
 	}
-	// The agent judges by the expiry; its answer may take a while longer.
-	timer := time.NewTimer(s.cfg.CommandTimeout + s.cfg.WriteTimeout)
+	timer := time.NewTimer(by.wait)
 	defer timer.Stop()
 	select {
 	case a := <-o.answered:
 		return a.Answer, a.err
 	case <-timer.C:
-		return s.unanswered(ctx, t, o, fmt.Sprintf("no answer in %s", s.cfg.CommandTimeout+s.cfg.WriteTimeout), nil)
+		return s.unanswered(ctx, t, o, fmt.Sprintf("no answer in %s", by.wait), nil)
 	case <-s.ended:
 		return s.unanswered(ctx, t, o, "the channel is not served any more", nil)
 	}
@@ -146,12 +170,12 @@ func (s *session) command(ctx context.Context, r *wire.Request) (*Answer, error)
 
 // send seals what is asked, and by whom, and sends it. A crash behind the
 // sealing leaves a command without a result: it may have reached the agent.
-func (s *session) send(ctx context.Context, t *talk, o *order, r *wire.Request) error {
+func (s *session) send(ctx context.Context, t *talk, o *order, r *wire.Request, by terms) error {
 	now := s.cfg.Now()
-	c := wire.Command{ID: o.id, Epoch: t.epoch, Nonce: t.nonce, Expiry: uint64(now.Add(s.cfg.CommandTimeout).UnixNano()), Body: r.AppendBinary(nil)}
+	c := wire.Command{ID: o.id, Epoch: t.epoch, Nonce: t.nonce, Expiry: uint64(now.Add(by.good).UnixNano()), Body: r.AppendBinary(nil)}
 	c.Signature = s.cfg.Commands.SignCommand(c.AppendUnsigned(nil))
 	o.body, o.session = c.AppendBinary(nil), t.session
-	e, err := s.cfg.Store.Draft(record.OriginOperator, record.ClassAgentCommand, &record.AgentCommand{
+	e, err := s.cfg.Store.Draft(by.origin, record.ClassAgentCommand, &record.AgentCommand{
 		Id: c.ID[:], Kind: r.Kind.String(), Reason: r.Reason, Requester: r.Requester, Expiry: c.Expiry,
 		Body: o.body, Signature: c.Signature[:], Session: t.session,
 	})

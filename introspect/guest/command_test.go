@@ -140,6 +140,36 @@ func TestStopIsSealed(t *testing.T) {
 	}
 }
 
+// A kill is the policy's, names its process, and its answer is told as it is; one
+// that is not answered is waited for as long as a policy waits and no longer.
+func TestKillIsSealed(t *testing.T) {
+	b := commandBench(t, nil)
+	p := b.accept()
+	h := p.greeted()
+	target := wire.Target{Session: b.session, Pid: 4711, Start: 99}
+	done := make(chan outcome, 1)
+	go func() {
+		a, err := b.sessions.Kill(context.Background(), b.dom.UUID, target, "policy p", "verdict 7")
+		done <- outcome{a, err}
+	}()
+	c := p.answer(&h, wire.ResultGone, b.key)
+	if a := <-done; a.err != nil || a.Status != wire.ResultGone || a.ID != c.ID {
+		t.Fatalf("answer %+v, %v", a.Answer, a.err)
+	}
+	r, err := wire.ParseRequest(c.Body)
+	b.must(err)
+	if got, err := wire.ParseTarget(r.Arguments); err != nil || got != target || r.Kind != wire.KindKill || int64(c.Expiry) > time.Now().Add(killGood).UnixNano() {
+		t.Errorf("asked %+v, %v", r, err)
+	}
+	sealed := b.await(record.ClassAgentCommand, 1)
+	if m := payload[*record.AgentCommand](t, &sealed[0]); sealed[0].Leaf.Origin != record.OriginPolicy || m.Kind != "kill_process" || m.Requester != "policy p" {
+		t.Errorf("sealed as %s: %v", sealed[0].Leaf.Origin, m)
+	}
+	if n := len(b.sealed()[record.ClassAgentStopped]); n != 0 {
+		t.Error("the agent is taken for stopped")
+	}
+}
+
 // A stop outlives the daemon's memory of it: the books of the agent hold it.
 func TestStopOutlivesConnection(t *testing.T) {
 	b := commandBench(t, nil)
