@@ -134,7 +134,7 @@ func pauses(t *testing.T) {
 	h := newHost(t, thousand(1000), guest.Config{})
 	m := newMachine(t, h)
 	e := enforce.New(enforce.Config{Store: h.store, Actor: m.virt, Log: slog.New(slog.DiscardHandler), Now: time.Now,
-		Alert: func(context.Context, enforce.Alert) error { return nil }, Current: func(*chain.Log) bool { return true }})
+		Alert: func(context.Context, enforce.Alert) (enforce.Handed, error) { return enforce.Handed{}, nil }, Current: func(*chain.Log) bool { return true }})
 	h.start(e.Run)
 	a, err := h.local(t.Context(), m.uuid)
 	if err != nil {
