@@ -53,6 +53,13 @@ libvirt {
   # How often every domain is looked at for what libvirt does not announce,
   # beside after each event.
   # sweep_every = "60s"
+
+  # The kernel's audit log, in which libvirt says for whom it starts and stops
+  # domains. Left out: none is read. An absolute path.
+  # audit_log = "/var/log/audit/audit.log"
+
+  # How many bytes of images are read in a second for their digests, in bytes.
+  # image_rate = 67108864
 }
 
 api {

@@ -36,6 +36,9 @@ type Registry struct {
 	marks    map[domain.UUID]marking // of the epochs of those that run
 	hearing  bool                    // libvirt
 	facts    map[domain.UUID]factsRow
+	images   map[string]*imageList // by origin of the log
+
+	imageStats ImageStats
 
 	kick chan struct{} // cap 1: an epoch may want its marker
 }
@@ -54,6 +57,8 @@ type RegistryConfig struct {
 	ShardEntries uint64
 	ShardAge     time.Duration
 	Now          func() time.Time // default: time.Now
+	// ImageRate is how many bytes of images are read in a second; DefaultImageRate.
+	ImageRate int64
 	// Inspect reads the facts of a domain now.
 	Inspect func(ctx context.Context, id domain.UUID) (virt.Snapshot, error)
 	// Reverted says which snapshot a domain was reverted to last. Nil: nobody knows.
@@ -73,11 +78,14 @@ func NewRegistry(cfg RegistryConfig) (*Registry, error) {
 	if cfg.ShardAge <= 0 {
 		cfg.ShardAge = DefaultShardAge
 	}
+	if cfg.ImageRate <= 0 {
+		cfg.ImageRate = DefaultImageRate
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
 	r := &Registry{cfg: cfg, store: store, sessions: cfg.Sessions, log: cfg.Log, machines: map[domain.UUID]*machine{},
-		marks: map[domain.UUID]marking{}, kick: make(chan struct{}, 1), facts: map[domain.UUID]factsRow{}}
+		marks: map[domain.UUID]marking{}, kick: make(chan struct{}, 1), facts: map[domain.UUID]factsRow{}, images: map[string]*imageList{}}
 	for row, err := range store.MetaPrefix(machinePrefix) {
 		if err != nil {
 			return nil, fmt.Errorf("read domains from the ledger: %w", err)
@@ -93,7 +101,7 @@ func NewRegistry(cfg RegistryConfig) (*Registry, error) {
 		m.log = l
 		r.machines[m.UUID] = m
 	}
-	if err := r.readFacts(); err != nil {
+	if err := errors.Join(r.readFacts(), r.readImages()); err != nil {
 		return nil, err
 	}
 	return r, nil
@@ -264,11 +272,16 @@ func (r *Registry) observeDomain(ctx context.Context, o *virt.Observation, origi
 			return err
 		}
 		facts := r.unsavedFacts(m.UUID)
-		b := chain.Batch{Log: m.log, Entries: entries, Meta: slices.Concat(rows, []chain.MetaWrite{row}, facts)}
+		images, err := r.wantImages(&m, o.Snapshot)
+		if err != nil {
+			return err
+		}
+		b := chain.Batch{Log: m.log, Entries: entries, Meta: slices.Concat(rows, []chain.MetaWrite{row}, facts, images)}
 		if _, err := r.store.Append(ctx, b); err != nil {
 			return err
 		}
 		r.savedFacts(m.UUID, facts)
+		r.savedImages(m.log.Origin())
 	}
 	r.mu.Lock()
 	r.machines[m.UUID] = &m
@@ -351,11 +364,7 @@ func (r *Registry) begin(ctx context.Context, o *virt.Observation, last *machine
 		}
 	}
 	if s := o.Snapshot; s != nil {
-		g.DomainXml = []byte(s.ConfigXML)
-		if s.ConfigXML == "" {
-			g.DomainXml = []byte(s.LiveXML)
-		}
-		g.Disks = disks(s.Disks)
+		genesisFacts(g, s)
 	}
 	if s := o.Snapshot; s != nil && s.Mark != nil && (o.Reason == "migrated" || o.Reason == "restored") {
 		g.Source = &record.Handover{What: "marked", Origin: s.Mark.Origin, Epoch: s.Mark.Epoch[:], Index: s.Mark.Index, Hash: s.Mark.Hash[:], Note: s.Mark.Note}
@@ -405,7 +414,7 @@ func disks(all []virt.Disk) []*record.Disk {
 	for _, d := range all {
 		for depth, f := range d.Chain {
 			rd := &record.Disk{Target: d.Target, Depth: uint32(depth), Path: f.Path, Size: uint64(max(f.Size, 0)), Inode: f.Inode,
-				ReadOnly: depth > 0, Error: f.Error}
+				ReadOnly: depth > 0 || d.ReadOnly, Error: f.Error}
 			if !f.ModTime.IsZero() {
 				rd.Mtime = f.ModTime.UnixNano()
 			}

@@ -146,10 +146,7 @@ func (r *Registry) shardGenesis(ctx context.Context, known *machine) (*record.Ge
 	}
 	g.PreviousCheckpoint = c.Note
 	if s, err := r.cfg.Inspect(ctx, known.UUID); err == nil {
-		if g.DomainXml = []byte(s.ConfigXML); s.ConfigXML == "" {
-			g.DomainXml = []byte(s.LiveXML)
-		}
-		g.Disks = disks(s.Disks)
+		genesisFacts(g, &s)
 		return g, nil
 	}
 	item, err := known.log.Look(0)
@@ -164,7 +161,8 @@ func (r *Registry) shardGenesis(ctx context.Context, known *machine) (*record.Ge
 		return nil, fmt.Errorf("read genesis of %s: %w", known.log.Origin(), err)
 	}
 	if old, ok := m.(*record.Genesis); ok {
-		g.DomainXml, g.Disks = old.DomainXml, old.Disks
+		g.DomainXml, g.Disks, g.LiveXml, g.Boot = old.DomainXml, old.Disks, old.LiveXml, old.Boot
+		g.Machine, g.Architecture, g.CpuXml = old.Machine, old.Architecture, old.CpuXml
 	}
 	return g, nil
 }

@@ -72,6 +72,9 @@ type LibvirtConfig struct {
 	SaveDir    string `hcl:"save_dir,optional"`    // of managed saves; default /var/lib/libvirt/qemu/save
 	SweepEvery string `hcl:"sweep_every,optional"` // between looks at every domain; default 60s
 
+	ImageRate int64  `hcl:"image_rate,optional"` // bytes of images read in a second; default 64 MiB
+	AuditLog  string `hcl:"audit_log,optional"`  // of the kernel; default: none is read
+
 	sweepEvery time.Duration
 }
 
@@ -195,6 +198,12 @@ func (c *Config) blocks(v *validator) {
 	v.path("libvirt.config_dir", c.Libvirt.ConfigDir)
 	def(&c.Libvirt.SaveDir, "/var/lib/libvirt/qemu/save")
 	v.path("libvirt.save_dir", c.Libvirt.SaveDir)
+	if c.Libvirt.AuditLog != "" {
+		v.path("libvirt.audit_log", c.Libvirt.AuditLog)
+	}
+	if c.Libvirt.ImageRate < 0 {
+		v.bad("libvirt.image_rate", "Rate is negative", "image_rate is a number of bytes above zero; leave it out for the default.")
+	}
 	c.Libvirt.sweepEvery = v.duration("libvirt.sweep_every", c.Libvirt.SweepEvery, time.Second, time.Hour)
 	c.completeAPI(v)
 	if c.Guest == nil {

@@ -143,7 +143,7 @@ func New(cfg *Config, version string, log *slog.Logger) (_ *Daemon, err error) {
 	})
 	d.registry, err = introspect.NewRegistry(introspect.RegistryConfig{
 		Store: d.store, Sessions: d.sessions, HostID: cfg.HostID, Software: "provostd " + version,
-		Activation: d.policies.activation, Log: log, ShardEntries: cfg.Shards.Entries, ShardAge: cfg.Shards.age,
+		Activation: d.policies.activation, Log: log, ShardEntries: cfg.Shards.Entries, ImageRate: cfg.Libvirt.ImageRate, ShardAge: cfg.Shards.age,
 		Inspect: func(ctx context.Context, id domain.UUID) (virt.Snapshot, error) { return d.host.Inspect(ctx, id) },
 		Mark:    func(ctx context.Context, id domain.UUID, m *virt.Mark) error { return d.host.SetMark(ctx, id, m) },
 		Reverted: func(ctx context.Context, id domain.UUID) (*virt.Image, error) {
@@ -155,7 +155,7 @@ func New(cfg *Config, version string, log *slog.Logger) (_ *Daemon, err error) {
 	}
 	d.host, err = virt.New(virt.Config{
 		URI: cfg.Libvirt.URI, RunDir: cfg.Libvirt.RunDir, ConfigDir: cfg.Libvirt.ConfigDir, SaveDir: cfg.Libvirt.SaveDir,
-		SweepEvery: cfg.Libvirt.sweepEvery, Sink: d.registry.Observe, Log: log, Now: time.Now,
+		SweepEvery: cfg.Libvirt.sweepEvery, AuditLog: cfg.Libvirt.AuditLog, Sink: d.registry.Observe, Log: log, Now: time.Now,
 		Known: d.registry.Known(), Since: d.lastSealed(),
 	})
 	if err != nil {
@@ -178,6 +178,7 @@ func New(cfg *Config, version string, log *slog.Logger) (_ *Daemon, err error) {
 	})
 	d.metrics.guest(stats)
 	d.metrics.libvirt(d.host.Stats())
+	d.metrics.images(d.registry.ImageStats())
 	d.metrics.ledger(d.store, d.judge, d.enforcer)
 	d.metrics.index(d.index)
 	d.metrics.witnesses(d.store)
@@ -227,6 +228,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 		{"judge", d.judge.Run},
 		{"sessions", d.sessions.Run},
 		{"registry", d.registry.Run},
+		{"images", d.registry.RunImages},
 		{"libvirt", d.host.Run},
 		{"listeners", servers.run},
 	}

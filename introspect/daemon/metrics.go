@@ -95,9 +95,18 @@ func (m *metrics) libvirt(s *virt.Stats) {
 	m.count("libvirt_sweep_errors_total", "Looks that libvirt did not answer.", s.SweepErrors.Load)
 	m.count("libvirt_events_lost_total", "Events lost to a fault while they were copied.",
 		func() uint64 { return s.CallbackPanics.Load() + s.LoopPanics.Load() })
+	m.count("libvirt_audit_errors_total", "Times the audit log could not be opened.", s.AuditErrors.Load)
 	m.count("libvirt_snapshot_errors_total", "Observations without the facts they should carry.", s.SnapshotErrors.Load)
 	m.count("libvirt_call_timeouts_total", "Calls to libvirt given up at their deadline.", s.CallTimeouts.Load)
 	m.gauge("libvirt_queue_length", "Observations not sealed yet.", func() float64 { return float64(s.QueueLength.Load()) })
+}
+
+func (m *metrics) images(s *introspect.ImageStats) {
+	m.gauge("images_pending", "Files of domains whose digest is still to be sealed.", func() float64 { return float64(s.Pending.Load()) })
+	m.count("images_read_total", "Files of domains read whole for their digest.", s.Hashed.Load)
+	m.count("images_cached_total", "Files of domains whose digest was known.", s.Cached.Load)
+	m.count("images_failed_total", "Files of domains that could not be read, or changed meanwhile.", s.Failed.Load)
+	m.count("images_bytes_total", "Bytes read for digests.", s.Bytes.Load)
 }
 
 func (m *metrics) ledger(s *chain.Store, j *introspect.Judge, e *enforce.Enforcer) {

@@ -152,7 +152,7 @@ func (h *Host) managedSave(dom *libvirt.Domain, name string) (map[string]string,
 	}
 	n := Normalize(text)
 	says := "configuration sha256:" + hex.EncodeToString(n.Digest[:])
-	f := lookAt(filepath.Join(h.cfg.SaveDir, name+".save"))
+	f := LookAt(filepath.Join(h.cfg.SaveDir, name+".save"))
 	if f.Error == "" {
 		says += fmt.Sprintf(", %d bytes, inode %d, modified %s", f.Size, f.Inode, f.ModTime.UTC().Format(time.RFC3339Nano))
 	}

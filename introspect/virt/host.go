@@ -29,6 +29,8 @@ type Config struct {
 	ConfigDir string
 	// SaveDir is where libvirt keeps managed saves. Zero value "/var/lib/libvirt/qemu/save".
 	SaveDir string
+	// AuditLog is the kernel's audit log, where libvirt says for whom it acts. Zero value: none is read.
+	AuditLog string
 	// SweepEvery is the time between looks at every domain. Zero value 60 s.
 	SweepEvery time.Duration
 	// Known and Since are what an earlier run of the daemon has last known, and when it last
@@ -100,6 +102,7 @@ type Host struct {
 	causes  causes     // owned by the event thread
 	limits  *limits
 	sweeper *sweeper
+	auditor *auditor
 
 	mu      sync.Mutex // guards what follows
 	running bool
@@ -120,6 +123,7 @@ func New(cfg Config) (*Host, error) {
 	h := &Host{cfg: cfg, stats: &Stats{}, known: map[domain.UUID]Known{}, changed: make(chan struct{}), reboots: rebootTime{}, causes: causes{}}
 	h.queue, h.calls, h.limits = newQueue(h.stats), newCalls(h.stats), newLimits(h.stats)
 	h.sweeper = newSweeper(h)
+	h.auditor = &auditor{h: h, path: cfg.AuditLog}
 	for _, k := range cfg.Known {
 		h.known[k.UUID] = k
 	}
@@ -180,14 +184,12 @@ func (h *Host) Run(ctx context.Context) error {
 		delivered <- h.deliver(ctx)
 		cancel() // without a sink there is no use in listening
 	}()
-	swept := make(chan struct{})
-	go func() {
-		defer close(swept)
-		h.sweeper.run(ctx)
-	}()
+	var aside sync.WaitGroup
+	aside.Go(func() { h.sweeper.run(ctx) })
+	aside.Go(func() { h.auditor.run(ctx) })
 	h.stayConnected(ctx)
 	err := <-delivered
-	<-swept
+	aside.Wait()
 	h.abandon()
 	h.waitForCalls()
 	return err
@@ -288,6 +290,7 @@ func (h *Host) deliver(ctx context.Context) error {
 		}
 		h.stats.QueueLength.Add(-1)
 		h.stats.Delivered.Add(1)
+		h.auditor.saw(&p.obs)
 		h.sweeper.follow(&p.obs) // only now: what it finds is newer than what was delivered
 	}
 }

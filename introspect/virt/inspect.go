@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"libvirt.org/go/libvirt"
 	"libvirt.org/go/libvirtxml"
@@ -100,6 +101,7 @@ func (h *Host) inspect(dom *libvirt.Domain) (Snapshot, error) {
 	if text != "" {
 		note("configuration", def.Unmarshal(text))
 		s.Disks = disks(&def, active)
+		s.takeMachine(&def)
 		if def.GenID != nil {
 			s.GenerationID = def.GenID.Value
 		}
@@ -168,7 +170,7 @@ func disks(def *libvirtxml.Domain, active bool) []Disk {
 	}
 	var out []Disk
 	for _, x := range def.Devices.Disks {
-		d := Disk{Device: x.Device}
+		d := Disk{Device: x.Device, ReadOnly: x.ReadOnly != nil}
 		if x.Target != nil {
 			d.Target = x.Target.Dev
 		}
@@ -177,14 +179,49 @@ func disks(def *libvirtxml.Domain, active bool) []Disk {
 		}
 		d.Partial = !active && d.Format != "raw"
 		if x.Source != nil {
-			d.Chain = append(d.Chain, lookAt(sourcePath(x.Source)))
+			d.Chain = append(d.Chain, LookAt(sourcePath(x.Source)))
 		}
 		for b := x.BackingStore; b != nil && b.Source != nil && sourcePath(b.Source) != ""; b = b.BackingStore {
-			d.Chain = append(d.Chain, lookAt(sourcePath(b.Source)))
+			d.Chain = append(d.Chain, LookAt(sourcePath(b.Source)))
 		}
 		out = append(out, d)
 	}
 	return out
+}
+
+// takeMachine takes over what the domain is made of beside its disks.
+func (s *Snapshot) takeMachine(def *libvirtxml.Domain) {
+	if def.CPU != nil {
+		if text, err := def.CPU.Marshal(); err == nil {
+			s.CPUXML = text
+		} else {
+			s.Errors = append(s.Errors, "processor: "+err.Error())
+		}
+	}
+	if def.OS == nil {
+		return
+	}
+	if def.OS.Type != nil {
+		s.Machine, s.Architecture = def.OS.Type.Machine, def.OS.Type.Arch
+	}
+	add := func(role, path string) {
+		if path != "" {
+			s.Boot = append(s.Boot, BootFile{role, LookAt(path)})
+		}
+	}
+	if def.OS.Loader != nil {
+		add("firmware", def.OS.Loader.Path)
+	}
+	if n := def.OS.NVRam; n != nil {
+		path := n.NVRam
+		if n.Source != nil {
+			path = sourcePath(n.Source)
+		}
+		add("nvram", path)
+	}
+	add("kernel", def.OS.Kernel)
+	add("initrd", def.OS.Initrd)
+	add("dtb", def.OS.DTB)
 }
 
 // sourcePath is a file's path, or a name with a scheme for what is no file.
@@ -203,7 +240,8 @@ func sourcePath(s *libvirtxml.DomainDiskSource) string {
 	}
 }
 
-func lookAt(path string) DiskFile {
+// LookAt reads the numbers that a file system keeps of a file.
+func LookAt(path string) DiskFile {
 	f := DiskFile{Path: path}
 	if !filepath.IsAbs(path) {
 		if path != "" {
@@ -218,7 +256,7 @@ func lookAt(path string) DiskFile {
 	}
 	f.Size, f.ModTime = st.Size(), st.ModTime()
 	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
-		f.Inode, f.Device = sys.Ino, sys.Dev
+		f.Inode, f.Device, f.ChangeTime = sys.Ino, sys.Dev, time.Unix(sys.Ctim.Unix())
 	}
 	return f
 }

@@ -129,9 +129,14 @@ type Snapshot struct {
 	// GenerationID is the live VM generation id, empty if there is none.
 	GenerationID string
 	// Mark is the marker in the live metadata, nil if there is none.
-	Mark   *Mark
-	Disks  []Disk
-	Errors []string
+	Mark  *Mark
+	Disks []Disk
+	// Boot are the files that a start begins with, beside disks.
+	Boot []BootFile
+	// Machine and Architecture are of the virtual machine; CPUXML is its processor, which libvirt
+	// gives in full for a domain that runs.
+	Machine, Architecture, CPUXML string
+	Errors                        []string
 }
 
 // Known is the part of a snapshot that is remembered.
@@ -146,6 +151,8 @@ type Disk struct {
 	Format string // of the first file: "qcow2", "raw"
 	// Chain is the disk's file and its backing files, in this order.
 	Chain []DiskFile
+	// ReadOnly says that the domain may not write to it, as to a CD.
+	ReadOnly bool
 	// Partial says that backing files may be missing from Chain: libvirt lists them for a running
 	// domain only.
 	Partial bool
@@ -158,7 +165,22 @@ type DiskFile struct {
 	Inode   uint64
 	Device  uint64 // number of the file system
 	ModTime time.Time
-	Error   string // why the file could not be looked at; the numbers are then zero
+	// ChangeTime is when content or attributes changed last. Unlike ModTime it cannot be set.
+	ChangeTime time.Time
+	Error      string // why the file could not be looked at; the numbers are then zero
+}
+
+// Same says whether two looks were at the same file with the same content, as far as its file
+// system's numbers tell.
+func (f *DiskFile) Same(o *DiskFile) bool {
+	return f.Error == "" && o.Error == "" && f.Size == o.Size && f.Inode == o.Inode && f.Device == o.Device &&
+		f.ModTime.Equal(o.ModTime) && f.ChangeTime.Equal(o.ChangeTime)
+}
+
+// BootFile is a file that a start begins with.
+type BootFile struct {
+	Role string // firmware, nvram, kernel, initrd, dtb
+	DiskFile
 }
 
 // Status is a domain's state with libvirt's reason for it.

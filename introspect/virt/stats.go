@@ -20,6 +20,8 @@ type Stats struct {
 	SinkRetries    atomic.Uint64 // times the sink asked to be tried again
 	Sweeps         atomic.Uint64 // looks at a domain
 	SweepErrors    atomic.Uint64 // looks that found nothing out
+	AuditErrors    atomic.Uint64 // times the audit log could not be read
+	AuditStrangers atomic.Uint64 // claims about domains that libvirt does not have
 	SnapshotErrors atomic.Uint64 // observations delivered without the facts they should carry
 	Calls          atomic.Uint64 // calls to libvirt
 	CallTimeouts   atomic.Uint64 // calls given up at their deadline

@@ -8,6 +8,7 @@ import (
 	"net"
 	"path/filepath"
 	"reflect"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -279,7 +280,8 @@ func TestCallbackFault(t *testing.T) {
 	got := newCollector()
 	var bad atomic.Bool
 	h := startHost(t, ctx, Config{URI: "test:///default", Sink: got.sink, RunDir: t.TempDir(), Now: func() time.Time {
-		if bad.CompareAndSwap(true, false) {
+		// Others than the event's callback ask for the time, too.
+		if strings.Contains(string(debug.Stack()), "onLifecycle") && bad.CompareAndSwap(true, false) {
 			panic("clock broke")
 		}
 		return time.Now()
