@@ -94,12 +94,17 @@ func (h *Host) listen(ctx context.Context, conn *libvirt.Connect) (cause, detail
 		h.gap = nil
 		h.stats.Connected.Store(1)
 		h.cfg.Log.InfoContext(ctx, "libvirt is heard", "uri", cov.URI, "version", cov.LibvirtVersion, "domains", len(first)-1)
+		watch, stop := context.WithCancel(ctx)
+		dead := h.probe(watch)
 		select {
 		case <-ctx.Done():
 			cause = "stop"
 		case reason := <-closed:
 			cause = closeCause(reason)
+		case <-dead:
+			cause, detail = "keepalive", "calls get no answer"
 		}
+		stop()
 		h.stats.Connected.Store(0)
 	} else {
 		detail = err.Error()
@@ -107,6 +112,39 @@ func (h *Host) listen(ctx context.Context, conn *libvirt.Connect) (cause, detail
 	h.setLink(nil)
 	h.hangUp(l, off, cause)
 	return cause, detail
+}
+
+// probe asks libvirt something from time to time, and closes the channel it returns when
+// no answer comes for as long as keepalive would wait. Keepalive alone is not enough: while
+// two calls wait on one connection, libvirt's client (seen with 9.0) does not notice that the daemon
+// has stopped.
+func (h *Host) probe(ctx context.Context) <-chan struct{} {
+	dead := make(chan struct{})
+	patience := h.cfg.KeepAliveInterval * time.Duration(h.cfg.KeepAliveCount+1)
+	_ = h.calls.start(func() { // refused only when the adapter has stopped
+		tick := time.NewTicker(h.cfg.KeepAliveInterval)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			_, err := do(ctx, h.calls, domain.UUID{}, true, patience, func() (uint32, error) {
+				l, err := h.borrow()
+				if err != nil {
+					return 0, err
+				}
+				defer h.giveBack(l)
+				return l.conn.GetLibVersion()
+			})
+			if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+				close(dead)
+				return
+			}
+		}
+	})
+	return dead
 }
 
 func closeCause(r libvirt.ConnectCloseReason) string {
