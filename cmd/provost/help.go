@@ -35,6 +35,7 @@ var hints = map[string]hint{
 	"alerts test":       {examples: []string{"alerts test mail"}},
 	"export":            {examples: []string{"export web-1 -o web.zip", "export web-1 --since 2026-11-23T06:00:00Z --until 2026-11-23T07:00:00Z -o morning.zip"}},
 	"verify":            {examples: []string{"verify --key host.vkey web.zip", "verify --key host.vkey --replay web.zip", "verify --key host.vkey --state kvm1.state https://kvm1.example.net:8443/"}, invalid: "it was read, and does not verify; or with --replay, verdicts are not those of the policies"},
+	"tree":              {examples: []string{"tree --key kvm1.vkey web.zip", "tree --key kvm1.vkey --key kvm2.vkey web-at-kvm1.zip web-at-kvm2.zip"}, invalid: "a bundle does not verify, or two contradict each other"},
 
 	"policy check":         {examples: []string{"policy check policies", "policy check --cost policies"}, invalid: "the bundle does not load"},
 	"policy test":          {examples: []string{"policy test policies", "policy test --coverage --run ssh policies"}, invalid: "a test fails, something is not covered or not needed, or the files are wrong"},

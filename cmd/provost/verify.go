@@ -18,17 +18,18 @@ import (
 
 // verifyFlags are what provost verify is given.
 type verifyFlags struct {
-	key, policy, state, logs, save string
-	bare, one, progress            bool
-	since, until                   string
-	window                         mirror.Window
-	replay                         replayFlags
-	to                             remote // of a URL
+	keys                      keyList
+	policy, state, logs, save string
+	bare, one, progress       bool
+	since, until              string
+	window                    mirror.Window
+	replay                    replayFlags
+	to                        remote // of a URL
 }
 
 func verifyCommand(a *app) func(context.Context, []string) error {
 	var f verifyFlags
-	a.flags.StringVar(&f.key, "key", "", "verifier key of the host log, or a `FILE` that holds it")
+	a.flags.Var(&f.keys, "key", "verifier key of the host log, or a `FILE` that holds it; with bundles of several hosts once for each")
 	a.flags.StringVar(&f.policy, "policy", "", "tlog-policy `FILE`: which witnesses must have cosigned, and keys of logs")
 	a.flags.StringVar(&f.state, "state", "", "`FILE` that remembers the newest checkpoint seen, for directories and URLs: the log must contain it")
 	a.flags.StringVar(&f.logs, "logs", "", "`ORIGINS` of VM logs to read, separated by commas; default: all that the host log quotes")
@@ -47,7 +48,7 @@ func verifyCommand(a *app) func(context.Context, []string) error {
 		if err := f.replay.begin(a, f.since, f.until); err != nil {
 			return err
 		}
-		if f.key == "" && f.policy == "" {
+		if len(f.keys) == 0 && f.policy == "" {
 			return &usageError{"name the verifier key of the host with --key; provostd init printed it, provost status shows it"}
 		}
 		if err := f.readWindow(time.Now()); err != nil {
@@ -57,11 +58,18 @@ func verifyCommand(a *app) func(context.Context, []string) error {
 		if err != nil {
 			return err
 		}
+		if f.keys, err = f.keys.read(); err != nil {
+			return err
+		}
+		if len(args) > 1 {
+			return a.verifySeveral(&f, args, policy)
+		}
+		if len(f.keys) > 1 {
+			return &usageError{"one place has one key: give --key once, or several bundles"}
+		}
 		vkey := ""
-		if f.key != "" {
-			if vkey, err = readKey(f.key); err != nil {
-				return err
-			}
+		if len(f.keys) > 0 {
+			vkey = f.keys[0]
 		}
 		isURL := strings.HasPrefix(args[0], "http://") || strings.HasPrefix(args[0], "https://")
 		if !isURL {
@@ -87,6 +95,18 @@ func verifyCommand(a *app) func(context.Context, []string) error {
 		}
 		return a.verifyMirror(ctx, &f, args[0], isURL, vkey, policy)
 	}
+}
+
+// verifySeveral verifies bundles, and what they say of each other.
+func (a *app) verifySeveral(f *verifyFlags, files []string, policy *proof.Policy) error {
+	if f.state != "" || f.logs != "" || f.bare || f.one || f.ofURL() || f.since+f.until != "" || f.replay.on {
+		return &usageError{"several places are verified together only where each is an evidence bundle, by --key and --policy alone"}
+	}
+	t, err := verifyTogether(files, f.keys, policy)
+	if err != nil {
+		return err
+	}
+	return a.verdict(t, t.writeText, !t.Valid)
 }
 
 // readWindow reads the time that is asked for.
