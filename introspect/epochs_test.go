@@ -96,6 +96,7 @@ func TestSecondRestoreIsAFork(t *testing.T) {
 	at := log.Head()
 	p.see("vm.stop", "stop", "saved", 0, domain.Shutoff)
 	p.marked("start", "restored", 11, saved)
+	p.see("vm.resume", "resume", "from-snapshot", 0, 0) // as libvirt has it
 	p.restart()
 	p.see("vm.stop", "stop", "destroyed", 0, domain.Shutoff)
 	p.marked("start", "restored", 12, saved)
@@ -188,6 +189,14 @@ func TestArrivalContinues(t *testing.T) {
 	p.see("vm.migrate", "stop", "migrated", 0, domain.Shutoff)
 	if _, closed := l.Closed(); !closed {
 		t.Error("the log of a domain that has left is open")
+	}
+	host := p.store.HostLog().Size()
+	if err := p.registry.Observe(t.Context(), virt.Observation{Kind: virt.KindNotice, Type: "vm.change", Word: "job-completed", Event: -1, Detail: -1,
+		Domain: domain.Domain{UUID: vm, Name: "vm", ID: -1}, Time: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	if _, begun := p.store.LogByOrigin(proof.VMOrigin("test.host", vm.String(), 2)); begun || p.store.HostLog().Size() == host {
+		t.Error("what is told behind a departure begins a log, or is lost")
 	}
 	item, err = l.Look(size)
 	if err != nil {

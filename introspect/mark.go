@@ -93,14 +93,14 @@ func (r *Registry) mark(ctx context.Context, m *machine) error {
 	if errors.Is(err, record.ErrFatal) {
 		return err
 	}
-	if err != nil {
-		r.log.DebugContext(ctx, "an epoch could not be marked, trying on", "domain", m.Name, "error", err)
+	if first := r.marked(m.UUID, m.Epoch, err); first && err != nil {
+		r.log.WarnContext(ctx, "an epoch could not be marked, trying on: where memory goes meanwhile will be presumed", "domain", m.Name, "error", err)
 	}
-	r.marked(m.UUID, m.Epoch, err)
 	return nil
 }
 
-func (r *Registry) marked(id domain.UUID, epoch epochID, err error) {
+// marked notes what became of an attempt and reports whether it was the first one.
+func (r *Registry) marked(id domain.UUID, epoch epochID, err error) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	k := r.marks[id]
@@ -112,6 +112,7 @@ func (r *Registry) marked(id domain.UUID, epoch epochID, err error) {
 		k.failed++
 	}
 	r.marks[id] = k
+	return k.failed <= 1
 }
 
 // noteMark takes over what a snapshot shows of the marker: after a restart of the

@@ -520,8 +520,8 @@ func (m *machine) absorb(o *virt.Observation) (epoch string) {
 		if s.QEMU.Pid != 0 && s.QEMU != m.QEMU {
 			m.QEMU, m.Reverted = s.QEMU, ""
 			cause := epochCause(o)
-			if cause == "revert" {
-				m.Reverted = "start" // a pause or a resume for the same reason follows
+			if cause == "revert" || cause == "restore" || cause == "found" {
+				m.Reverted = "start" // a resume or a pause by reason of a snapshot follows
 			}
 			m.From = from(m, s.Mark, cause)
 			return cause
@@ -547,7 +547,8 @@ func (m *machine) absorb(o *virt.Observation) (epoch string) {
 
 // revertsInProcess reports whether libvirt has taken the memory of a running QEMU
 // back to a snapshot. It tells of it by the reason of a pause, of a resume, or of
-// both; so it does behind the start of another process for a snapshot.
+// both; so it does behind the start of another process from saved memory, be that of a
+// snapshot or of a file.
 func (m *machine) revertsInProcess(o *virt.Observation) bool {
 	if o.Kind != virt.KindLifecycle || o.Word != "pause" && o.Word != "resume" || m.QEMU.Pid == 0 {
 		return false

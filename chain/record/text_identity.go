@@ -31,6 +31,6 @@ func handoverText(b *strings.Builder, m *Handover) {
 		fmt.Fprintf(b, ", to %s", Printable([]byte(m.Destination)))
 	}
 	if m.Session != 0 {
-		fmt.Fprintf(b, "; agent session %x at frame %d, sequence %d", m.Session, m.Frame, m.Sequence)
+		fmt.Fprintf(b, "; agent session %x at frame %d", m.Session, m.Frame)
 	}
 }

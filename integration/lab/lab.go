@@ -38,8 +38,13 @@ type Config struct {
 	Modules, SpareModules []string
 	// AgentArgs are further arguments of the guest agent.
 	AgentArgs []string
-	// Domain is the domain's name; default demo-vm.
-	Domain string
+	// HostID names the host in its logs; default kvm1.lab. The part before the dot is
+	// its host name.
+	HostID string
+	// Domain is the domain's name; default demo-vm. UUID is random when empty.
+	Domain, UUID string
+	// Devices is further XML for the domain's devices.
+	Devices string
 	// Channel defines the domain with the agent's channel, instead of leaving
 	// that to provost domain enroll.
 	Channel bool
@@ -98,11 +103,11 @@ func New(ctx context.Context, cfg Config) (l *Lab, err error) {
 		return l, fmt.Errorf("choose accelerator: %w", err)
 	}
 	cfg.Out("starting a libvirtd of its own (guests run with %s)", accel)
-	if l.Host, err = harness.NewHost(ctx, harness.HostConfig{Dir: l.path("host"), Name: "kvm1", KeepDir: cfg.Keep}); err != nil {
+	if l.Host, err = harness.NewHost(ctx, harness.HostConfig{Dir: l.path("host"), Name: strings.TrimSuffix(cfg.HostID, ".lab"), KeepDir: cfg.Keep}); err != nil {
 		return l, fmt.Errorf("start host: %w", err)
 	}
 	cfg.Out("defining the domain %s", cfg.Domain)
-	l.Guest, err = l.Host.DefineGuest(ctx, harness.GuestConfig{Name: cfg.Domain, Image: image, Accel: accel, AgentChannel: cfg.Channel})
+	l.Guest, err = l.Host.DefineGuest(ctx, harness.GuestConfig{Name: cfg.Domain, UUID: cfg.UUID, Image: image, Accel: accel, AgentChannel: cfg.Channel, Devices: cfg.Devices})
 	if err != nil {
 		return l, fmt.Errorf("define domain: %w", err)
 	}
@@ -138,6 +143,9 @@ func (c *Config) defaults() error {
 	if c.Domain == "" {
 		c.Domain = "demo-vm"
 	}
+	if c.HostID == "" {
+		c.HostID = "kvm1.lab"
+	}
 	if len(c.Dir) == 0 || len(c.Dir) > 40 {
 		return fmt.Errorf("lab directory %q has %d bytes, want 1 to 40: paths of unix sockets are short", c.Dir, len(c.Dir))
 	}
@@ -168,7 +176,7 @@ func (l *Lab) configure() error {
 	if err := port.Close(); err != nil {
 		return err
 	}
-	text := fmt.Sprintf("host_id   = \"kvm1.lab\"\nstate_dir = %q\nanchor    = %q\n", l.path("state"), l.path("anchor", "anchor"))
+	text := fmt.Sprintf("host_id   = %q\nstate_dir = %q\nanchor    = %q\n", l.HostID, l.path("state"), l.path("anchor", "anchor"))
 	if l.Policies != "" {
 		text += fmt.Sprintf("policies  = %q\n", l.Policies)
 	}

@@ -46,6 +46,7 @@ func (s *session) frame(ctx context.Context, d *Domain, body []byte) (*inflight,
 		s.cfg.Stats.Duplicates.Add(1)
 		return &inflight{ack: wire.Ack{Session: st.Session, Frame: st.Frame}}, nil
 	case placeFork:
+		s.wentBack.Store(&d.Epoch)
 		return s.refuseFrame(ctx, d, &f, &st, hash, record.ClassAgentForked,
 			fmt.Sprintf("frame %d does not follow frame %d that is sealed: the key signs two histories", st.Frame, s.prog.Frame))
 	}

@@ -158,7 +158,7 @@ func (s *session) enroll(ctx context.Context, d *Domain, id *wire.Ident, transcr
 			return err
 		}
 		entries = append(entries, found...)
-	} else if s.prog.behind(id) {
+	} else if s.prog.behind(id) || s.tookBack(d) {
 		e, err := s.cfg.Store.Draft(record.OriginHost, record.ClassAgentRewound, &record.AgentState{
 			Session: id.Session, Frame: id.Frame, Count: s.prog.Frame - min(id.Frame, s.prog.Frame),
 			Reason:       fmt.Sprintf("restored memory: the agent goes on from frame %d in a new epoch, frame %d was sealed", id.Frame, s.prog.Frame),
@@ -184,6 +184,14 @@ func (s *session) enroll(ctx context.Context, d *Domain, id *wire.Ident, transcr
 	}
 	s.alive.stop(next.Stopped)
 	return nil
+}
+
+// tookBack reports whether an epoch was opened because the agent was found in an
+// earlier state of itself. By now it may have made more frames than are sealed: they
+// are others all the same.
+func (s *session) tookBack(d *Domain) bool {
+	e := s.wentBack.Load()
+	return e != nil && *e == d.ParentEpoch && s.prog.Epoch != d.Epoch
 }
 
 // rollback returns the alarm to seal where the agent holds an acknowledgement

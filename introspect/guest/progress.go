@@ -26,6 +26,9 @@ type progress struct {
 	// Branched says that the session goes on from restored memory, so that its
 	// counts begin anew with its next frame.
 	Branched bool `json:"branched,omitempty"`
+	// Rebased says that it has gone on so: of a lane that is new to these books it is
+	// not known what was counted before.
+	Rebased bool `json:"rebased,omitempty"`
 	// Stopped says that the session has answered a stop of the host. Another
 	// session, or another epoch, owes signs of life again.
 	Stopped *stopMark `json:"stopped,omitempty"`
@@ -92,7 +95,7 @@ func (p *progress) begin(id *wire.Ident) {
 // state of the same run, in another epoch.
 func (p *progress) branch(id *wire.Ident) {
 	p.Frame, p.FrameHash, p.Epoch = id.Frame, id.FrameHash, id.Epoch
-	p.Lanes, p.Branched = map[uint32]laneBook{}, true
+	p.Lanes, p.Branched, p.Rebased = map[uint32]laneBook{}, true, true
 }
 
 // behind reports whether an agent of a known session has made fewer frames than
@@ -160,7 +163,7 @@ func (p *progress) consume(s *wire.Statement, hash record.Hash) {
 func (p *progress) book(s *wire.Statement, headers []wire.Opened) []*record.LostCount {
 	for _, l := range s.Lanes {
 		b, ok := p.Lanes[l.Number]
-		if !ok && p.Branched {
+		if !ok && p.Rebased {
 			b.Base = l.First
 		}
 		b.Next = max(b.Next, l.Next)

@@ -71,7 +71,7 @@ func (s *session) arrives(d *Domain, id *wire.Ident) bool {
 // newest acknowledgement, in the given epoch. That log is not here: what the agent
 // says of it is sealed, for those to compare who have both.
 func (p *progress) arrive(id *wire.Ident, epoch [16]byte) {
-	p.Frame, p.SignedEpoch, p.Branched = id.AckedFrame, epoch, true
+	p.Frame, p.SignedEpoch, p.Branched, p.Rebased = id.AckedFrame, epoch, true, true
 	if id.Frame == id.AckedFrame {
 		p.FrameHash = id.FrameHash
 	}

@@ -252,6 +252,41 @@ func TestCopiedMemory(t *testing.T) {
 	}
 }
 
+// TestTakenBackUnseen follows an agent whose memory is taken back while it talks, and
+// which has made more frames than are sealed when that is dealt with.
+func TestTakenBackUnseen(t *testing.T) {
+	b := newBench(t, nil)
+	p := b.accept()
+	p.greet(nil)
+	f1 := b.frame(1, record.Hash{}, 0, 1, nil)
+	p.send(f1)
+	p.send(b.frame(2, wire.FrameHash(f1.Statement), 1, 1, nil))
+	other := b.frame(2, wire.FrameHash(f1.Statement), 1, 2, nil)
+	if a := p.send(other); !a.Refused {
+		t.Fatal("a second frame 2 is taken")
+	}
+	if s := b.sessions.Status(); s[0].WentBack != b.dom.Epoch {
+		t.Fatalf("the status does not say that memory went back: %+v", s)
+	}
+	d := b.dom
+	d.ParentEpoch, d.Epoch = d.Epoch, [16]byte{2}
+	b.sessions.Set(&d)
+	b.dom = d
+	third := wire.FrameHash(b.frame(3, wire.FrameHash(other.Statement), 3, 1, nil).Statement)
+	if _, w := p.greet(func(id *wire.Ident) { id.Frame, id.FrameHash = 3, third }); w.Refused {
+		t.Fatalf("refused: %s", w.Reason)
+	}
+	if a := p.send(b.frame(4, third, 4, 1, nil)); a.Refused {
+		t.Errorf("the first frame of the new epoch is refused: %s", a.Reason)
+	}
+	got := b.sealed()
+	for c, want := range map[record.Class]int{record.ClassAgentForked: 1, record.ClassAgentRewound: 1, record.ClassAgentSequenceGap: 0, record.ClassProcessExec: 3} {
+		if len(got[c]) != want {
+			t.Errorf("%d entries of %s, want %d", len(got[c]), c, want)
+		}
+	}
+}
+
 // TestArrivedMemory follows an agent that comes with frames of another log behind it:
 // its session goes on here, and what it says of the other log is sealed.
 func TestArrivedMemory(t *testing.T) {
@@ -278,7 +313,10 @@ func TestArrivedMemory(t *testing.T) {
 	if a := p.send(f8); a.Refused {
 		t.Fatalf("the frame that was on its way is refused: %s", a.Reason)
 	}
-	if a := p.send(b.frame(9, wire.FrameHash(f8.Statement), 102, 1, nil)); a.Refused {
+	other := func(_ *wire.Frame, s *wire.Statement) { // a lane that was not in the first frame
+		s.Lanes = append(s.Lanes, wire.Lane{Number: 4, First: 50, Next: 50})
+	}
+	if a := p.send(b.frame(9, wire.FrameHash(f8.Statement), 102, 1, other)); a.Refused {
 		t.Fatalf("the next frame is refused: %s", a.Reason)
 	}
 	got := b.sealed()
