@@ -17,11 +17,13 @@ func exportCommand(a *app) func(context.Context, []string) error {
 	dial := a.daemon()
 	entries := a.flags.String("entries", "", "`RANGE` of leaves, such as 12 or 12-40 or 12-; default: all")
 	since, until := a.flags.String("since", "", "entries sealed at this `TIME` or later, with what tells whether anything else happened"), a.flags.String("until", "", "entries sealed at this `TIME` or earlier, likewise")
+	log := a.flags.String("log", "", "of this log of the domain, by its `ORIGIN`; default: the newest")
+	lineage := a.flags.Bool("lineage", false, "only what tells of its epochs, for provost tree: where they began and branched, departures, arrivals, forks")
 	withhold := a.flags.Bool("withhold", false, "leave out the payloads that verification does not need")
 	bare := a.flags.Bool("without-policies", false, "leave out the texts of policies, as for a tenant: they may name what is others'; auditors and operators get them else")
 	out := a.flags.String("o", "", "`FILE` to write; must not exist")
 	return func(ctx context.Context, args []string) error {
-		q := client.ExportQuery{Domain: args[0], To: client.AllEntries, Withhold: *withhold, WithoutPolicies: *bare}
+		q := client.ExportQuery{Domain: args[0], Log: *log, To: client.AllEntries, Withhold: *withhold, WithoutPolicies: *bare}
 		if err := parseRange(*entries, &q); err != nil {
 			return err
 		}
@@ -35,11 +37,19 @@ func exportCommand(a *app) func(context.Context, []string) error {
 		if *entries != "" && *since+*until != "" {
 			return &usageError{"choose by --entries, or by --since and --until, not by both"}
 		}
+		if *lineage && *entries+*since+*until != "" {
+			return &usageError{"--lineage chooses the entries itself: leave --entries, --since and --until out"}
+		}
 		if *out == "" {
 			return &usageError{"name the file to write with -o"}
 		}
 		c := dial()
 		defer c.Close()
+		if *lineage {
+			if err := chooseLineage(ctx, c, &q); err != nil {
+				return err
+			}
+		}
 		n, err := writeNew(*out, func(w io.Writer) error { return c.Export(ctx, q, w) })
 		if err != nil {
 			return err

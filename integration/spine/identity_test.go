@@ -258,6 +258,20 @@ func TestMigration(t *testing.T) {
 	if err != nil || !strings.Contains(out, "arrival  idb.lab/vm/") || strings.Contains(out, "in none of the bundles") {
 		t.Errorf("tree: %v", err)
 	}
+	// Small bundles of the logs that ended and began with the move say the same.
+	parts := []string{}
+	for i, l := range []*lab.Lab{a, b} {
+		file := filepath.Join(t.TempDir(), "l.zip")
+		if _, err := l.Provost(ctx, "export", "--socket", l.Socket(), "--lineage", "--log", []string{source[0].Log, arrival.Log}[i], "-o", file, uuid); err != nil {
+			t.Fatal(err)
+		}
+		parts = append(parts, file)
+	}
+	out, err = b.Provost(ctx, append(append([]string{"tree"}, keys...), parts...)...)
+	if err != nil || !strings.Contains(out, ": whole, agent session") {
+		t.Errorf("tree of what tells of epochs: %v\n%s", err, out)
+	}
+
 	// A bundle of the destination alone is valid, and says what it cannot show.
 	out, err = b.Provost(ctx, append(append([]string{"tree"}, keys...), came)...)
 	if err != nil || !strings.Contains(out, "unproved") || !strings.Contains(out, "in none of the bundles") {
