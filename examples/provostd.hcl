@@ -208,6 +208,36 @@ shards {
   # age = "30d"
 }
 
+# What policies may have done on this host.
+enforcement {
+  # Actions that change domains, of all policies together, in a minute. 0: no bound.
+  # actions_per_minute = 0
+
+  # Share of the running domains that may be paused or cut off at a time, in
+  # percent; one always may. 0: no bound.
+  # max_held_percent = 0
+
+  # The libvirt network for detach_network with mode = "isolate". Default: none,
+  # and such policies are refused.
+  # isolated_network = ""
+
+  # Networks that the packet filter leaves to a quarantined domain.
+  # quarantine_allow = []
+
+  # The approver_group of which somebody else must sign the release of a
+  # quarantine with release = "two-person". Default: none, and such policies are refused.
+  # release_group = ""
+
+  # Where the memory of snapshots goes. Default: state_dir with -snapshots behind it.
+  # snapshot_dir = "/var/lib/provost-snapshots"
+
+  # What a snapshot must leave free where it writes, in MiB.
+  # snapshot_spare_mib = 1024
+
+  # How many images a disk may lie on.
+  # snapshot_chain = 16
+}
+
 # A block for each witness: a third party that cosigns the checkpoints of the
 # host log (c2sp.org/tlog-witness), so that nobody, root included, can show two
 # histories. Its operator has to add the host log with its verifier key

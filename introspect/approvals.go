@@ -255,6 +255,19 @@ func (a *Approvals) Revoke(ctx context.Context, statement []byte, signatures [][
 	return t, a.remember(t)
 }
 
+// Release verifies the word of a second person that holds of a VM may end. It returns
+// the digest of the trust roots with the signers.
+func (a *Approvals) Release(statement []byte, signatures [][]byte) (*approval.Release, []string, []byte, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r, signers, err := a.roots.VerifyRelease(statement, signatures, a.now(nil))
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	sum := a.roots.Digest()
+	return r, signers, sum[:], nil
+}
+
 func (t *TakenApproval) write() (chain.MetaWrite, error) {
 	b, err := json.Marshal(t)
 	if err != nil {

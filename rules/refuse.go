@@ -2,12 +2,15 @@ package rules
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/provostd/provost/rules/policy"
 )
 
-// Capabilities of a host besides kinds of action, for Options.Actions.
+// Capabilities of a host besides kinds of action, for Options.Actions. An argument of an
+// action is a capability of its own: the kind, a blank, its name, and where not every
+// value can be honoured = and the value.
 const (
 	// CanPrevent is followed by the kind of a prevent block.
 	CanPrevent = "prevent "
@@ -36,8 +39,10 @@ func (e *Engine) refuse(p *policy.Policy) []error {
 				problems = append(problems, fmt.Errorf("policy %q: this host has no alert channel %q; %s", p.Name, ch, hint))
 			}
 		}
-		if len(a.Parameters) > 0 && e.opts.Actions != nil {
-			problems = append(problems, fmt.Errorf("policy %q: this host cannot do the action %q with arguments", p.Name, a.Kind))
+		for _, name := range slices.Sorted(maps.Keys(a.Parameters)) {
+			if value := a.Parameters[name]; !can(a.Kind+" "+name) && !can(a.Kind+" "+name+"="+value) {
+				problems = append(problems, fmt.Errorf("policy %q: this host cannot do the action %q with arguments %s = %q", p.Name, a.Kind, name, value))
+			}
 		}
 	}
 	for _, n := range p.Prevent {

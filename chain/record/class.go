@@ -155,6 +155,10 @@ const (
 	// ClassPolicyLimitReached says that a limit of a policy has left something undone.
 	ClassPolicyLimitReached Class = 0x1211
 
+	ClassPolicyActing         Class = 0x1220
+	ClassPolicyReapplied      Class = 0x1221
+	ClassPolicyReleased       Class = 0x1222
+	ClassPolicySnapshot       Class = 0x1223
 	ClassPolicyAlertFailed    Class = 0x1230
 	ClassPolicyAlertDelivered Class = 0x1231
 
@@ -329,6 +333,10 @@ var classes = map[Class]string{
 	ClassPolicyLimitReached:     "policy.limit_reached",
 	ClassPolicyExceptionExpired: "policy.exception_expired",
 
+	ClassPolicyActing:         "policy.acting",
+	ClassPolicyReapplied:      "policy.reapplied",
+	ClassPolicyReleased:       "policy.released",
+	ClassPolicySnapshot:       "policy.snapshot",
 	ClassPolicyAlertFailed:    "policy.alert_failed",
 	ClassPolicyAlertDelivered: "policy.alert_delivered",
 

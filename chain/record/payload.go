@@ -76,6 +76,10 @@ func NewPayload(c Class) Message {
 		return &AlertResult{}
 	case ClassPolicyCarried:
 		return &PolicyCarried{}
+	case ClassPolicyActing, ClassPolicyReapplied, ClassPolicyReleased:
+		return &Held{}
+	case ClassPolicySnapshot:
+		return &Snapshotted{}
 	case ClassPolicyLoaded:
 		return &BundleActivation{}
 	case ClassHostStart, ClassHostStop, ClassHostConfiguration:

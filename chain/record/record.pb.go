@@ -5581,7 +5581,7 @@ type Outcome struct {
 	VerdictHash   []byte                 `protobuf:"bytes,2,opt,name=verdict_hash,json=verdictHash,proto3" json:"verdict_hash,omitempty"`
 	ActionIndex   uint32                 `protobuf:"varint,3,opt,name=action_index,json=actionIndex,proto3" json:"action_index,omitempty"` // in the verdict
 	Kind          string                 `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`
-	Result        string                 `protobuf:"bytes,5,opt,name=result,proto3" json:"result,omitempty"` // done, already, failed, skipped
+	Result        string                 `protobuf:"bytes,5,opt,name=result,proto3" json:"result,omitempty"` // done, already, merged, failed, skipped
 	StateBefore   string                 `protobuf:"bytes,6,opt,name=state_before,json=stateBefore,proto3" json:"state_before,omitempty"`
 	StateAfter    string                 `protobuf:"bytes,7,opt,name=state_after,json=stateAfter,proto3" json:"state_after,omitempty"`
 	Error         string                 `protobuf:"bytes,8,opt,name=error,proto3" json:"error,omitempty"`
@@ -5590,6 +5590,10 @@ type Outcome struct {
 	Attempt       uint32                 `protobuf:"varint,11,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	Repaired      bool                   `protobuf:"varint,12,opt,name=repaired,proto3" json:"repaired,omitempty"` // finished by a later run of the daemon
 	Policy        string                 `protobuf:"bytes,13,opt,name=policy,proto3" json:"policy,omitempty"`
+	Detail        string                 `protobuf:"bytes,14,opt,name=detail,proto3" json:"detail,omitempty"`                            // how it was done, and what was left out and why
+	OtherIndex    uint64                 `protobuf:"varint,15,opt,name=other_index,json=otherIndex,proto3" json:"other_index,omitempty"` // merged, already: the verdict whose action did it, leaf of this log
+	Links         []*Link                `protobuf:"bytes,16,rep,name=links,proto3" json:"links,omitempty"`                              // interfaces that it was about, as they are behind it
+	Files         []*SnapshotFile        `protobuf:"bytes,17,rep,name=files,proto3" json:"files,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5715,6 +5719,516 @@ func (x *Outcome) GetPolicy() string {
 	return ""
 }
 
+func (x *Outcome) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *Outcome) GetOtherIndex() uint64 {
+	if x != nil {
+		return x.OtherIndex
+	}
+	return 0
+}
+
+func (x *Outcome) GetLinks() []*Link {
+	if x != nil {
+		return x.Links
+	}
+	return nil
+}
+
+func (x *Outcome) GetFiles() []*SnapshotFile {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+// Link is a network interface of a domain.
+type Link struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`       // MAC address
+	Device        string                 `protobuf:"bytes,2,opt,name=device,proto3" json:"device,omitempty"` // tap on the host
+	Type          string                 `protobuf:"bytes,3,opt,name=type,proto3" json:"type,omitempty"`     // libvirt's
+	Live          string                 `protobuf:"bytes,4,opt,name=live,proto3" json:"live,omitempty"`     // of the link: up, down, none
+	Persistent    string                 `protobuf:"bytes,5,opt,name=persistent,proto3" json:"persistent,omitempty"`
+	LiveXml       []byte                 `protobuf:"bytes,6,opt,name=live_xml,json=liveXml,proto3" json:"live_xml,omitempty"` // as it was before, where that is told
+	PersistentXml []byte                 `protobuf:"bytes,7,opt,name=persistent_xml,json=persistentXml,proto3" json:"persistent_xml,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Link) Reset() {
+	*x = Link{}
+	mi := &file_record_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Link) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Link) ProtoMessage() {}
+
+func (x *Link) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Link.ProtoReflect.Descriptor instead.
+func (*Link) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *Link) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Link) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *Link) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Link) GetLive() string {
+	if x != nil {
+		return x.Live
+	}
+	return ""
+}
+
+func (x *Link) GetPersistent() string {
+	if x != nil {
+		return x.Persistent
+	}
+	return ""
+}
+
+func (x *Link) GetLiveXml() []byte {
+	if x != nil {
+		return x.LiveXml
+	}
+	return nil
+}
+
+func (x *Link) GetPersistentXml() []byte {
+	if x != nil {
+		return x.PersistentXml
+	}
+	return nil
+}
+
+// SnapshotFile is a file that a snapshot made, or froze.
+type SnapshotFile struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Role          string                 `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"` // memory, disk
+	Target        string                 `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
+	Path          string                 `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
+	Size          uint64                 `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	Overlay       string                 `protobuf:"bytes,5,opt,name=overlay,proto3" json:"overlay,omitempty"` // what is written to in its place
+	Sha256        []byte                 `protobuf:"bytes,6,opt,name=sha256,proto3" json:"sha256,omitempty"`   // in records of class policy.snapshot
+	Error         string                 `protobuf:"bytes,7,opt,name=error,proto3" json:"error,omitempty"`     // why there is no digest
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotFile) Reset() {
+	*x = SnapshotFile{}
+	mi := &file_record_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotFile) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotFile) ProtoMessage() {}
+
+func (x *SnapshotFile) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotFile.ProtoReflect.Descriptor instead.
+func (*SnapshotFile) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *SnapshotFile) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *SnapshotFile) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *SnapshotFile) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *SnapshotFile) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *SnapshotFile) GetOverlay() string {
+	if x != nil {
+		return x.Overlay
+	}
+	return ""
+}
+
+func (x *SnapshotFile) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+func (x *SnapshotFile) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+// Hold is an action that lasts: a pause, interfaces cut off, a quarantine.
+type Hold struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Action        string                 `protobuf:"bytes,1,opt,name=action,proto3" json:"action,omitempty"` // pause, network, quarantine
+	Policy        string                 `protobuf:"bytes,2,opt,name=policy,proto3" json:"policy,omitempty"`
+	Log           string                 `protobuf:"bytes,3,opt,name=log,proto3" json:"log,omitempty"` // origin, of the verdict
+	VerdictIndex  uint64                 `protobuf:"varint,4,opt,name=verdict_index,json=verdictIndex,proto3" json:"verdict_index,omitempty"`
+	ActionIndex   uint32                 `protobuf:"varint,5,opt,name=action_index,json=actionIndex,proto3" json:"action_index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Hold) Reset() {
+	*x = Hold{}
+	mi := &file_record_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Hold) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Hold) ProtoMessage() {}
+
+func (x *Hold) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Hold.ProtoReflect.Descriptor instead.
+func (*Hold) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *Hold) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *Hold) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *Hold) GetLog() string {
+	if x != nil {
+		return x.Log
+	}
+	return ""
+}
+
+func (x *Hold) GetVerdictIndex() uint64 {
+	if x != nil {
+		return x.VerdictIndex
+	}
+	return 0
+}
+
+func (x *Hold) GetActionIndex() uint32 {
+	if x != nil {
+		return x.ActionIndex
+	}
+	return 0
+}
+
+// Held tells of actions that last: of what they are about to change, so that it can
+// be undone, that one was done again, or that some have ended.
+type Held struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Holds           []*Hold                `protobuf:"bytes,1,rep,name=holds,proto3" json:"holds,omitempty"`
+	Cause           string                 `protobuf:"bytes,2,opt,name=cause,proto3" json:"cause,omitempty"` // operator, time; what undid it before it was done again
+	Requester       string                 `protobuf:"bytes,3,opt,name=requester,proto3" json:"requester,omitempty"`
+	Reason          string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	StateBefore     string                 `protobuf:"bytes,5,opt,name=state_before,json=stateBefore,proto3" json:"state_before,omitempty"`
+	StateAfter      string                 `protobuf:"bytes,6,opt,name=state_after,json=stateAfter,proto3" json:"state_after,omitempty"`
+	Links           []*Link                `protobuf:"bytes,7,rep,name=links,proto3" json:"links,omitempty"`
+	Detail          string                 `protobuf:"bytes,8,opt,name=detail,proto3" json:"detail,omitempty"`
+	Error           string                 `protobuf:"bytes,9,opt,name=error,proto3" json:"error,omitempty"`
+	Statement       []byte                 `protobuf:"bytes,10,opt,name=statement,proto3" json:"statement,omitempty"` // a second person's, see rules/approval
+	Signatures      [][]byte               `protobuf:"bytes,11,rep,name=signatures,proto3" json:"signatures,omitempty"`
+	Signers         []string               `protobuf:"bytes,12,rep,name=signers,proto3" json:"signers,omitempty"`
+	ApproversSha256 []byte                 `protobuf:"bytes,13,opt,name=approvers_sha256,json=approversSha256,proto3" json:"approvers_sha256,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *Held) Reset() {
+	*x = Held{}
+	mi := &file_record_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Held) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Held) ProtoMessage() {}
+
+func (x *Held) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Held.ProtoReflect.Descriptor instead.
+func (*Held) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *Held) GetHolds() []*Hold {
+	if x != nil {
+		return x.Holds
+	}
+	return nil
+}
+
+func (x *Held) GetCause() string {
+	if x != nil {
+		return x.Cause
+	}
+	return ""
+}
+
+func (x *Held) GetRequester() string {
+	if x != nil {
+		return x.Requester
+	}
+	return ""
+}
+
+func (x *Held) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Held) GetStateBefore() string {
+	if x != nil {
+		return x.StateBefore
+	}
+	return ""
+}
+
+func (x *Held) GetStateAfter() string {
+	if x != nil {
+		return x.StateAfter
+	}
+	return ""
+}
+
+func (x *Held) GetLinks() []*Link {
+	if x != nil {
+		return x.Links
+	}
+	return nil
+}
+
+func (x *Held) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *Held) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *Held) GetStatement() []byte {
+	if x != nil {
+		return x.Statement
+	}
+	return nil
+}
+
+func (x *Held) GetSignatures() [][]byte {
+	if x != nil {
+		return x.Signatures
+	}
+	return nil
+}
+
+func (x *Held) GetSigners() []string {
+	if x != nil {
+		return x.Signers
+	}
+	return nil
+}
+
+func (x *Held) GetApproversSha256() []byte {
+	if x != nil {
+		return x.ApproversSha256
+	}
+	return nil
+}
+
+// Snapshotted tells the digests of the files of a snapshot.
+type Snapshotted struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	VerdictIndex  uint64                 `protobuf:"varint,1,opt,name=verdict_index,json=verdictIndex,proto3" json:"verdict_index,omitempty"` // leaf of this log
+	ActionIndex   uint32                 `protobuf:"varint,2,opt,name=action_index,json=actionIndex,proto3" json:"action_index,omitempty"`
+	Policy        string                 `protobuf:"bytes,3,opt,name=policy,proto3" json:"policy,omitempty"`
+	Name          string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	Files         []*SnapshotFile        `protobuf:"bytes,5,rep,name=files,proto3" json:"files,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Snapshotted) Reset() {
+	*x = Snapshotted{}
+	mi := &file_record_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Snapshotted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Snapshotted) ProtoMessage() {}
+
+func (x *Snapshotted) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Snapshotted.ProtoReflect.Descriptor instead.
+func (*Snapshotted) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *Snapshotted) GetVerdictIndex() uint64 {
+	if x != nil {
+		return x.VerdictIndex
+	}
+	return 0
+}
+
+func (x *Snapshotted) GetActionIndex() uint32 {
+	if x != nil {
+		return x.ActionIndex
+	}
+	return 0
+}
+
+func (x *Snapshotted) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *Snapshotted) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Snapshotted) GetFiles() []*SnapshotFile {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
 // AlertResult is what became of an alert at one channel of the host. It quotes
 // nothing of the alert: that stands in the verdict.
 type AlertResult struct {
@@ -5736,7 +6250,7 @@ type AlertResult struct {
 
 func (x *AlertResult) Reset() {
 	*x = AlertResult{}
-	mi := &file_record_proto_msgTypes[50]
+	mi := &file_record_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5748,7 +6262,7 @@ func (x *AlertResult) String() string {
 func (*AlertResult) ProtoMessage() {}
 
 func (x *AlertResult) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[50]
+	mi := &file_record_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5761,7 +6275,7 @@ func (x *AlertResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlertResult.ProtoReflect.Descriptor instead.
 func (*AlertResult) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{50}
+	return file_record_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *AlertResult) GetChannel() string {
@@ -5858,7 +6372,7 @@ type Erased struct {
 
 func (x *Erased) Reset() {
 	*x = Erased{}
-	mi := &file_record_proto_msgTypes[51]
+	mi := &file_record_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5870,7 +6384,7 @@ func (x *Erased) String() string {
 func (*Erased) ProtoMessage() {}
 
 func (x *Erased) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[51]
+	mi := &file_record_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5883,7 +6397,7 @@ func (x *Erased) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Erased.ProtoReflect.Descriptor instead.
 func (*Erased) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{51}
+	return file_record_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Erased) GetRanges() []*EntryRange {
@@ -5952,7 +6466,7 @@ type ErasedVerdicts struct {
 
 func (x *ErasedVerdicts) Reset() {
 	*x = ErasedVerdicts{}
-	mi := &file_record_proto_msgTypes[52]
+	mi := &file_record_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5964,7 +6478,7 @@ func (x *ErasedVerdicts) String() string {
 func (*ErasedVerdicts) ProtoMessage() {}
 
 func (x *ErasedVerdicts) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[52]
+	mi := &file_record_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5977,7 +6491,7 @@ func (x *ErasedVerdicts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErasedVerdicts.ProtoReflect.Descriptor instead.
 func (*ErasedVerdicts) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{52}
+	return file_record_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ErasedVerdicts) GetPolicy() string {
@@ -6045,7 +6559,7 @@ type Pruned struct {
 
 func (x *Pruned) Reset() {
 	*x = Pruned{}
-	mi := &file_record_proto_msgTypes[53]
+	mi := &file_record_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6057,7 +6571,7 @@ func (x *Pruned) String() string {
 func (*Pruned) ProtoMessage() {}
 
 func (x *Pruned) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[53]
+	mi := &file_record_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6070,7 +6584,7 @@ func (x *Pruned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pruned.ProtoReflect.Descriptor instead.
 func (*Pruned) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{53}
+	return file_record_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Pruned) GetWhat() string {
@@ -6126,7 +6640,7 @@ type Closed struct {
 
 func (x *Closed) Reset() {
 	*x = Closed{}
-	mi := &file_record_proto_msgTypes[54]
+	mi := &file_record_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6138,7 +6652,7 @@ func (x *Closed) String() string {
 func (*Closed) ProtoMessage() {}
 
 func (x *Closed) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[54]
+	mi := &file_record_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6151,7 +6665,7 @@ func (x *Closed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Closed.ProtoReflect.Descriptor instead.
 func (*Closed) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{54}
+	return file_record_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Closed) GetReason() string {
@@ -6185,7 +6699,7 @@ type Dropped struct {
 
 func (x *Dropped) Reset() {
 	*x = Dropped{}
-	mi := &file_record_proto_msgTypes[55]
+	mi := &file_record_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6197,7 +6711,7 @@ func (x *Dropped) String() string {
 func (*Dropped) ProtoMessage() {}
 
 func (x *Dropped) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[55]
+	mi := &file_record_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6210,7 +6724,7 @@ func (x *Dropped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dropped.ProtoReflect.Descriptor instead.
 func (*Dropped) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{55}
+	return file_record_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Dropped) GetOrigin() string {
@@ -6281,7 +6795,7 @@ type Disclosed struct {
 
 func (x *Disclosed) Reset() {
 	*x = Disclosed{}
-	mi := &file_record_proto_msgTypes[56]
+	mi := &file_record_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6293,7 +6807,7 @@ func (x *Disclosed) String() string {
 func (*Disclosed) ProtoMessage() {}
 
 func (x *Disclosed) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[56]
+	mi := &file_record_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6306,7 +6820,7 @@ func (x *Disclosed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disclosed.ProtoReflect.Descriptor instead.
 func (*Disclosed) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{56}
+	return file_record_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Disclosed) GetName() string {
@@ -6382,7 +6896,7 @@ type EntryRange struct {
 
 func (x *EntryRange) Reset() {
 	*x = EntryRange{}
-	mi := &file_record_proto_msgTypes[57]
+	mi := &file_record_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6394,7 +6908,7 @@ func (x *EntryRange) String() string {
 func (*EntryRange) ProtoMessage() {}
 
 func (x *EntryRange) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[57]
+	mi := &file_record_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6407,7 +6921,7 @@ func (x *EntryRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntryRange.ProtoReflect.Descriptor instead.
 func (*EntryRange) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{57}
+	return file_record_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *EntryRange) GetFirst() uint64 {
@@ -6437,7 +6951,7 @@ type Backup struct {
 
 func (x *Backup) Reset() {
 	*x = Backup{}
-	mi := &file_record_proto_msgTypes[58]
+	mi := &file_record_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6449,7 +6963,7 @@ func (x *Backup) String() string {
 func (*Backup) ProtoMessage() {}
 
 func (x *Backup) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[58]
+	mi := &file_record_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6462,7 +6976,7 @@ func (x *Backup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backup.ProtoReflect.Descriptor instead.
 func (*Backup) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{58}
+	return file_record_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Backup) GetRequester() string {
@@ -6504,7 +7018,7 @@ type Restore struct {
 
 func (x *Restore) Reset() {
 	*x = Restore{}
-	mi := &file_record_proto_msgTypes[59]
+	mi := &file_record_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6516,7 +7030,7 @@ func (x *Restore) String() string {
 func (*Restore) ProtoMessage() {}
 
 func (x *Restore) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[59]
+	mi := &file_record_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6529,7 +7043,7 @@ func (x *Restore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Restore.ProtoReflect.Descriptor instead.
 func (*Restore) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{59}
+	return file_record_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Restore) GetRequester() string {
@@ -6610,7 +7124,7 @@ type Damage struct {
 
 func (x *Damage) Reset() {
 	*x = Damage{}
-	mi := &file_record_proto_msgTypes[60]
+	mi := &file_record_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6622,7 +7136,7 @@ func (x *Damage) String() string {
 func (*Damage) ProtoMessage() {}
 
 func (x *Damage) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[60]
+	mi := &file_record_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6635,7 +7149,7 @@ func (x *Damage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Damage.ProtoReflect.Descriptor instead.
 func (*Damage) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{60}
+	return file_record_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Damage) GetOrigin() string {
@@ -7282,7 +7796,7 @@ const file_record_proto_rawDesc = "" +
 	"parameters\x1a=\n" +
 	"\x0fParametersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf8\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x97\x04\n" +
 	"\aOutcome\x12#\n" +
 	"\rverdict_index\x18\x01 \x01(\x04R\fverdictIndex\x12!\n" +
 	"\fverdict_hash\x18\x02 \x01(\fR\vverdictHash\x12!\n" +
@@ -7298,7 +7812,60 @@ const file_record_proto_rawDesc = "" +
 	" \x01(\x03R\x05ended\x12\x18\n" +
 	"\aattempt\x18\v \x01(\rR\aattempt\x12\x1a\n" +
 	"\brepaired\x18\f \x01(\bR\brepaired\x12\x16\n" +
-	"\x06policy\x18\r \x01(\tR\x06policy\"\xb6\x02\n" +
+	"\x06policy\x18\r \x01(\tR\x06policy\x12\x16\n" +
+	"\x06detail\x18\x0e \x01(\tR\x06detail\x12\x1f\n" +
+	"\vother_index\x18\x0f \x01(\x04R\n" +
+	"otherIndex\x12-\n" +
+	"\x05links\x18\x10 \x03(\v2\x17.provost.record.v1.LinkR\x05links\x125\n" +
+	"\x05files\x18\x11 \x03(\v2\x1f.provost.record.v1.SnapshotFileR\x05files\"\xba\x01\n" +
+	"\x04Link\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x16\n" +
+	"\x06device\x18\x02 \x01(\tR\x06device\x12\x12\n" +
+	"\x04type\x18\x03 \x01(\tR\x04type\x12\x12\n" +
+	"\x04live\x18\x04 \x01(\tR\x04live\x12\x1e\n" +
+	"\n" +
+	"persistent\x18\x05 \x01(\tR\n" +
+	"persistent\x12\x19\n" +
+	"\blive_xml\x18\x06 \x01(\fR\aliveXml\x12%\n" +
+	"\x0epersistent_xml\x18\a \x01(\fR\rpersistentXml\"\xaa\x01\n" +
+	"\fSnapshotFile\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\x12\x16\n" +
+	"\x06target\x18\x02 \x01(\tR\x06target\x12\x12\n" +
+	"\x04path\x18\x03 \x01(\tR\x04path\x12\x12\n" +
+	"\x04size\x18\x04 \x01(\x04R\x04size\x12\x18\n" +
+	"\aoverlay\x18\x05 \x01(\tR\aoverlay\x12\x16\n" +
+	"\x06sha256\x18\x06 \x01(\fR\x06sha256\x12\x14\n" +
+	"\x05error\x18\a \x01(\tR\x05error\"\x90\x01\n" +
+	"\x04Hold\x12\x16\n" +
+	"\x06action\x18\x01 \x01(\tR\x06action\x12\x16\n" +
+	"\x06policy\x18\x02 \x01(\tR\x06policy\x12\x10\n" +
+	"\x03log\x18\x03 \x01(\tR\x03log\x12#\n" +
+	"\rverdict_index\x18\x04 \x01(\x04R\fverdictIndex\x12!\n" +
+	"\faction_index\x18\x05 \x01(\rR\vactionIndex\"\xa5\x03\n" +
+	"\x04Held\x12-\n" +
+	"\x05holds\x18\x01 \x03(\v2\x17.provost.record.v1.HoldR\x05holds\x12\x14\n" +
+	"\x05cause\x18\x02 \x01(\tR\x05cause\x12\x1c\n" +
+	"\trequester\x18\x03 \x01(\tR\trequester\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12!\n" +
+	"\fstate_before\x18\x05 \x01(\tR\vstateBefore\x12\x1f\n" +
+	"\vstate_after\x18\x06 \x01(\tR\n" +
+	"stateAfter\x12-\n" +
+	"\x05links\x18\a \x03(\v2\x17.provost.record.v1.LinkR\x05links\x12\x16\n" +
+	"\x06detail\x18\b \x01(\tR\x06detail\x12\x14\n" +
+	"\x05error\x18\t \x01(\tR\x05error\x12\x1c\n" +
+	"\tstatement\x18\n" +
+	" \x01(\fR\tstatement\x12\x1e\n" +
+	"\n" +
+	"signatures\x18\v \x03(\fR\n" +
+	"signatures\x12\x18\n" +
+	"\asigners\x18\f \x03(\tR\asigners\x12)\n" +
+	"\x10approvers_sha256\x18\r \x01(\fR\x0fapproversSha256\"\xb8\x01\n" +
+	"\vSnapshotted\x12#\n" +
+	"\rverdict_index\x18\x01 \x01(\x04R\fverdictIndex\x12!\n" +
+	"\faction_index\x18\x02 \x01(\rR\vactionIndex\x12\x16\n" +
+	"\x06policy\x18\x03 \x01(\tR\x06policy\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\x125\n" +
+	"\x05files\x18\x05 \x03(\v2\x1f.provost.record.v1.SnapshotFileR\x05files\"\xb6\x02\n" +
 	"\vAlertResult\x12\x18\n" +
 	"\achannel\x18\x01 \x01(\tR\achannel\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x16\n" +
@@ -7413,7 +7980,7 @@ func file_record_proto_rawDescGZIP() []byte {
 }
 
 var file_record_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_record_proto_msgTypes = make([]protoimpl.MessageInfo, 62)
+var file_record_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
 var file_record_proto_goTypes = []any{
 	(LossReason)(0),          // 0: provost.record.v1.LossReason
 	(*Event)(nil),            // 1: provost.record.v1.Event
@@ -7466,18 +8033,23 @@ var file_record_proto_goTypes = []any{
 	(*Approvers)(nil),        // 48: provost.record.v1.Approvers
 	(*Action)(nil),           // 49: provost.record.v1.Action
 	(*Outcome)(nil),          // 50: provost.record.v1.Outcome
-	(*AlertResult)(nil),      // 51: provost.record.v1.AlertResult
-	(*Erased)(nil),           // 52: provost.record.v1.Erased
-	(*ErasedVerdicts)(nil),   // 53: provost.record.v1.ErasedVerdicts
-	(*Pruned)(nil),           // 54: provost.record.v1.Pruned
-	(*Closed)(nil),           // 55: provost.record.v1.Closed
-	(*Dropped)(nil),          // 56: provost.record.v1.Dropped
-	(*Disclosed)(nil),        // 57: provost.record.v1.Disclosed
-	(*EntryRange)(nil),       // 58: provost.record.v1.EntryRange
-	(*Backup)(nil),           // 59: provost.record.v1.Backup
-	(*Restore)(nil),          // 60: provost.record.v1.Restore
-	(*Damage)(nil),           // 61: provost.record.v1.Damage
-	nil,                      // 62: provost.record.v1.Action.ParametersEntry
+	(*Link)(nil),             // 51: provost.record.v1.Link
+	(*SnapshotFile)(nil),     // 52: provost.record.v1.SnapshotFile
+	(*Hold)(nil),             // 53: provost.record.v1.Hold
+	(*Held)(nil),             // 54: provost.record.v1.Held
+	(*Snapshotted)(nil),      // 55: provost.record.v1.Snapshotted
+	(*AlertResult)(nil),      // 56: provost.record.v1.AlertResult
+	(*Erased)(nil),           // 57: provost.record.v1.Erased
+	(*ErasedVerdicts)(nil),   // 58: provost.record.v1.ErasedVerdicts
+	(*Pruned)(nil),           // 59: provost.record.v1.Pruned
+	(*Closed)(nil),           // 60: provost.record.v1.Closed
+	(*Dropped)(nil),          // 61: provost.record.v1.Dropped
+	(*Disclosed)(nil),        // 62: provost.record.v1.Disclosed
+	(*EntryRange)(nil),       // 63: provost.record.v1.EntryRange
+	(*Backup)(nil),           // 64: provost.record.v1.Backup
+	(*Restore)(nil),          // 65: provost.record.v1.Restore
+	(*Damage)(nil),           // 66: provost.record.v1.Damage
+	nil,                      // 67: provost.record.v1.Action.ParametersEntry
 }
 var file_record_proto_depIdxs = []int32{
 	2,  // 0: provost.record.v1.Event.process:type_name -> provost.record.v1.Process
@@ -7515,16 +8087,21 @@ var file_record_proto_depIdxs = []int32{
 	43, // 32: provost.record.v1.Verdict.approval:type_name -> provost.record.v1.VerdictApproval
 	42, // 33: provost.record.v1.Verdict.steps:type_name -> provost.record.v1.VerdictStep
 	46, // 34: provost.record.v1.PolicyCarried.approvals:type_name -> provost.record.v1.CarriedApproval
-	62, // 35: provost.record.v1.Action.parameters:type_name -> provost.record.v1.Action.ParametersEntry
-	58, // 36: provost.record.v1.Erased.ranges:type_name -> provost.record.v1.EntryRange
-	53, // 37: provost.record.v1.Erased.verdicts:type_name -> provost.record.v1.ErasedVerdicts
-	58, // 38: provost.record.v1.Erased.earlier:type_name -> provost.record.v1.EntryRange
-	58, // 39: provost.record.v1.Pruned.range:type_name -> provost.record.v1.EntryRange
-	40, // [40:40] is the sub-list for method output_type
-	40, // [40:40] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	67, // 35: provost.record.v1.Action.parameters:type_name -> provost.record.v1.Action.ParametersEntry
+	51, // 36: provost.record.v1.Outcome.links:type_name -> provost.record.v1.Link
+	52, // 37: provost.record.v1.Outcome.files:type_name -> provost.record.v1.SnapshotFile
+	53, // 38: provost.record.v1.Held.holds:type_name -> provost.record.v1.Hold
+	51, // 39: provost.record.v1.Held.links:type_name -> provost.record.v1.Link
+	52, // 40: provost.record.v1.Snapshotted.files:type_name -> provost.record.v1.SnapshotFile
+	63, // 41: provost.record.v1.Erased.ranges:type_name -> provost.record.v1.EntryRange
+	58, // 42: provost.record.v1.Erased.verdicts:type_name -> provost.record.v1.ErasedVerdicts
+	63, // 43: provost.record.v1.Erased.earlier:type_name -> provost.record.v1.EntryRange
+	63, // 44: provost.record.v1.Pruned.range:type_name -> provost.record.v1.EntryRange
+	45, // [45:45] is the sub-list for method output_type
+	45, // [45:45] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_record_proto_init() }
@@ -7538,7 +8115,7 @@ func file_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_record_proto_rawDesc), len(file_record_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   62,
+			NumMessages:   67,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -145,6 +145,10 @@ func Text(c Class, m Message) string {
 		outcomeText(&b, m)
 	case *AlertResult:
 		alertText(&b, m)
+	case *Held:
+		heldText(&b, c, m)
+	case *Snapshotted:
+		snapshotText(&b, m)
 	default:
 		fmt.Fprintf(&b, "%T", m)
 	}

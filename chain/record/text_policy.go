@@ -78,6 +78,14 @@ func outcomeText(b *strings.Builder, m *Outcome) {
 	if m.StateBefore != "" || m.StateAfter != "" {
 		fmt.Fprintf(b, ", %s -> %s", m.StateBefore, m.StateAfter)
 	}
+	if m.OtherIndex > 0 {
+		fmt.Fprintf(b, " by the action of verdict %d", m.OtherIndex)
+	}
+	if m.Detail != "" {
+		fmt.Fprintf(b, "; %s", Printable([]byte(m.Detail)))
+	}
+	linksText(b, m.Links)
+	filesText(b, m.Files)
 	if m.Error != "" {
 		fmt.Fprintf(b, ": %s", Printable([]byte(m.Error)))
 	}
@@ -95,4 +103,65 @@ func alertText(b *strings.Builder, m *AlertResult) {
 		return
 	}
 	fmt.Fprintf(b, "is delivered, %d attempts: %s", m.Attempts, Printable([]byte(m.Detail)))
+}
+
+// heldText says what became of actions that last.
+func heldText(b *strings.Builder, c Class, m *Held) {
+	switch c {
+	case ClassPolicyActing:
+		b.WriteString("about to change the domain for ")
+	case ClassPolicyReapplied:
+		b.WriteString("done again: ")
+	default:
+		b.WriteString("released: ")
+	}
+	for i, h := range m.Holds {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		fmt.Fprintf(b, "%s of policy %s (verdict %d)", Printable([]byte(h.Action)), Printable([]byte(h.Policy)), h.VerdictIndex)
+	}
+	if m.Cause != "" {
+		fmt.Fprintf(b, "; %s", Printable([]byte(m.Cause)))
+	}
+	if m.Requester != "" {
+		fmt.Fprintf(b, " %s: %s", Printable([]byte(m.Requester)), Printable([]byte(m.Reason)))
+	}
+	if len(m.Signers) > 0 {
+		fmt.Fprintf(b, "; signed by %s", Printable([]byte(strings.Join(m.Signers, ", "))))
+	}
+	if m.StateBefore != "" || m.StateAfter != "" {
+		fmt.Fprintf(b, ", %s -> %s", m.StateBefore, m.StateAfter)
+	}
+	if m.Detail != "" {
+		fmt.Fprintf(b, "; %s", Printable([]byte(m.Detail)))
+	}
+	linksText(b, m.Links)
+	if m.Error != "" {
+		fmt.Fprintf(b, ": %s", Printable([]byte(m.Error)))
+	}
+}
+
+func linksText(b *strings.Builder, links []*Link) {
+	for _, l := range links {
+		fmt.Fprintf(b, "; interface %s %s, persistent %s", Printable([]byte(l.Key)), Printable([]byte(l.Live)), Printable([]byte(l.Persistent)))
+	}
+}
+
+// snapshotText tells the digests of a snapshot.
+func snapshotText(b *strings.Builder, m *Snapshotted) {
+	fmt.Fprintf(b, "snapshot %s of policy %s (verdict %d)", Printable([]byte(m.Name)), Printable([]byte(m.Policy)), m.VerdictIndex)
+	filesText(b, m.Files)
+}
+
+func filesText(b *strings.Builder, files []*SnapshotFile) {
+	for _, f := range files {
+		fmt.Fprintf(b, "; %s %s%s, %d bytes", Printable([]byte(f.Role)), Printable([]byte(f.Target)), Printable([]byte(" "+f.Path)), f.Size)
+		if len(f.Sha256) > 0 {
+			fmt.Fprintf(b, ", SHA-256 %x", f.Sha256)
+		}
+		if f.Error != "" {
+			fmt.Fprintf(b, ": %s", Printable([]byte(f.Error)))
+		}
+	}
 }

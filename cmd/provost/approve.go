@@ -60,29 +60,40 @@ func (s *signing) finish(ctx context.Context, a *app, statement []byte, submit f
 		_, err := a.stdout.Write(statement)
 		return err
 	}
-	sub := client.Submission{Statement: string(statement), Signatures: []string{}}
-	for _, name := range *s.sigs {
-		b, err := readSmall(name, maxSignatures, false)
-		if err != nil {
-			return fmt.Errorf("read signatures: %w", err)
-		}
-		sub.Signatures = append(sub.Signatures, string(b))
-	}
-	for _, key := range *s.keys {
-		sig, err := sign(ctx, a, key, statement)
-		if err != nil {
-			return err
-		}
-		sub.Signatures = append(sub.Signatures, string(sig))
-	}
-	if len(sub.Signatures) == 0 {
-		return &usageError{"nobody has signed: give --key or --sig, or --print to have the statement signed elsewhere"}
+	sub := client.Submission{}
+	var err error
+	if sub.Statement, sub.Signatures, err = s.sign(ctx, a, statement); err != nil {
+		return err
 	}
 	got, err := submit(ctx, sub)
 	if err != nil {
 		return err
 	}
 	return a.show(got, func(w io.Writer) { showApproval(w, got) })
+}
+
+// sign returns a statement with its signatures, those that are given and those that are
+// made now.
+func (s *signing) sign(ctx context.Context, a *app, statement []byte) (text string, signatures []string, err error) {
+	signatures = []string{}
+	for _, name := range *s.sigs {
+		b, err := readSmall(name, maxSignatures, false)
+		if err != nil {
+			return "", nil, fmt.Errorf("read signatures: %w", err)
+		}
+		signatures = append(signatures, string(b))
+	}
+	for _, key := range *s.keys {
+		sig, err := sign(ctx, a, key, statement)
+		if err != nil {
+			return "", nil, err
+		}
+		signatures = append(signatures, string(sig))
+	}
+	if len(signatures) == 0 {
+		return "", nil, &usageError{"nobody has signed: give --key or --sig, or --print to have the statement signed elsewhere"}
+	}
+	return string(statement), signatures, nil
 }
 
 // sign has ssh-keygen sign: it knows agents, hardware keys and passphrases, for which

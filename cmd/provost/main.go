@@ -57,6 +57,7 @@ var commands = []command{
 	{"domain chain", "DOMAIN", "show all logs of a domain and how they hang together", [2]int{1, 1}, domainChainCommand},
 	{"domain enroll", "DOMAIN", "give a domain the channel for its guest agent", [2]int{1, 1}, domainEnrollCommand},
 	{"domain agent-stop", "DOMAIN", "have the guest agent of a domain end; the reason is sealed", [2]int{1, 1}, domainAgentStopCommand},
+	{"release", "DOMAIN", "end what policies have done to a domain that lasts; the reason is sealed", [2]int{1, 1}, releaseCommand},
 	{"tail", "[DOMAIN]", "show sealed entries; -f goes on with new ones", [2]int{0, 1}, tailCommand},
 	{"query", "", "find sealed entries by what they say", [2]int{0, 0}, queryCommand},
 	{"lineage", "PATH|PID|ADDRESS", "show what led to something, and what came of it", [2]int{1, 1}, lineageCommand},

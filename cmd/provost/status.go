@@ -109,6 +109,15 @@ func domainsText(w io.Writer, domains []client.Domain) {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\n", record.Printable([]byte(d.Name)), d.UUID, d.State, enrolled, agent, size)
 	}
 	t.Flush()
+	for _, d := range domains {
+		for _, h := range d.Holds {
+			until := ""
+			if h.Until != "" {
+				until = " until " + h.Until
+			}
+			fmt.Fprintf(w, "%s: %s by policy %s since %s%s\n", record.Printable([]byte(d.Name)), h.Action, h.Policy, h.Since, until)
+		}
+	}
 	if len(domains) == 0 {
 		fmt.Fprintln(w, "no domains")
 	}

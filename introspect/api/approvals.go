@@ -16,7 +16,7 @@ import (
 const maxSubmission = 64 << 10
 
 // bodies are the routes that take a body, and how long that may be.
-var bodies = map[string]int64{"POST /v1/approvals": maxSubmission, "POST /v1/revocations": maxSubmission, "POST /v1/policies/apply": maxUpload, "POST /v1/policies/replay": maxUpload}
+var bodies = map[string]int64{"POST /v1/approvals": maxSubmission, "POST /v1/revocations": maxSubmission, "POST /v1/domains/{domain}/release": maxSubmission, "POST /v1/policies/apply": maxUpload, "POST /v1/policies/replay": maxUpload}
 
 // submission reads the body of a request.
 func (c *call) submission() (statement []byte, signatures []byte, err error) {

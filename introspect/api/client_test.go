@@ -131,6 +131,9 @@ func TestClient(t *testing.T) {
 	if a, err := c.StopAgent(ctx, "web", "replaced"); err != nil || a.Status != client.AnswerDone {
 		t.Errorf("stop %+v: %v", a, err)
 	}
+	if r, err := c.Release(ctx, "web", client.ReleaseRequest{Action: "pause", Reason: "seen to"}); err != nil || len(r.Holds) != 1 || r.Holds[0].Verdict != 3 {
+		t.Errorf("release %+v: %v", r, err)
+	}
 	if e, err := c.RotateKeys(ctx); err != nil || e.Number != 1 {
 		t.Errorf("rotate %+v: %v", e, err)
 	}

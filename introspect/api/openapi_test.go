@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"sort"
 	"strings"
@@ -243,6 +244,7 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 		{"POST", fmt.Sprint("/v1/erase?domain=db&reason=asked&record=", record), 200}, {"POST", "/v1/erase?domain=db", 400}, {"POST", "/v1/erase?domain=no&all=true&reason=x", 404},
 		{"GET", "/v1/approvals", 200}, {"GET", "/v1/approvals?x=1", 400}, {"GET", "/v1/approvals/CHG-1", 200}, {"GET", "/v1/approvals/CHG-2", 404},
 		{"POST", "/v1/approvals", 400}, {"POST", "/v1/revocations", 400}, // TestSubmissions has those that succeed
+		{"POST", "/v1/domains/web/release", 400},
 		{"POST", "/v1/backup?dir=/backup", 200}, {"POST", "/v1/backup", 400},
 		{"POST", "/v1/shards/export?log=" + web + "&file=/archive", 200}, {"POST", "/v1/shards/export?log=" + web, 400}, {"POST", "/v1/shards/export?log=no&file=/archive", 404},
 		{"POST", "/v1/shards/drop?log=" + web + "&archive=/archive&reason=old", 200}, {"POST", "/v1/shards/drop?log=" + web + "&archive=/archive", 400}, {"POST", "/v1/shards/drop?log=no&archive=/a&reason=x", 404},
@@ -252,6 +254,15 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 		{"POST", "/v1/keys/rotate", 200}, {"POST", "/v1/keys/rotate?x=1", 400},
 		{"GET", "/v1/alerts", 200}, {"GET", "/v1/alerts?x=1", 400},
 		{"POST", "/v1/alerts/ops/test", 200}, {"POST", "/v1/alerts/ops/test?x=1", 400}, {"POST", "/v1/alerts/no/test", 404},
+	}
+	body := `{"action":"pause","reason":"seen to"}`
+	for target, code := range map[string]int{"/v1/domains/web/release": 200, "/v1/domains/no/release": 404} {
+		r := httptest.NewRequestWithContext(access.With(t.Context(), operator), "POST", target, strings.NewReader(body))
+		out := httptest.NewRecorder()
+		w.handler.ServeHTTP(out, r)
+		if err := c.check(find(t, table, "POST", target), out.Code, out.Header().Get("Content-Type"), out.Body.Bytes()); err != nil || out.Code != code {
+			t.Errorf("POST %s: %d, want %d: %v %s", target, out.Code, code, err, out.Body)
+		}
 	}
 	for _, q := range requests {
 		rt := find(t, table, q.method, q.target)

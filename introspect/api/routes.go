@@ -71,6 +71,7 @@ func (s *Service) routes() []route {
 
 		{"POST", "/v1/domains/{domain}/enroll", access.Operator, false, slow, nil, s.enroll},
 		{"POST", "/v1/domains/{domain}/agent-stop", access.Operator, false, slow, []string{"reason"}, s.stopAgent},
+		{"POST", "/v1/domains/{domain}/release", access.Operator, false, slow, nil, s.release},
 		{"POST", "/v1/keys/rotate", access.Operator, false, slow, nil, s.rotate},
 		{"POST", "/v1/erase", access.Operator, false, hours, []string{"domain", "log", "record", "from", "to", "all", "reason"}, s.erase},
 		{"POST", "/v1/shards/export", access.Operator, true, hours, []string{"log", "file", "withhold"}, s.exportShard},

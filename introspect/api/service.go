@@ -35,6 +35,8 @@ type Service struct {
 	// StopAgent has the guest agent of a domain end, for the one who asks and
 	// with a reason. It returns behind the sealing of both.
 	StopAgent func(ctx context.Context, nameOrUUID, requester, reason string) (*client.AgentAnswer, error)
+	// Release ends what holds a domain, for the one who asks.
+	Release func(ctx context.Context, nameOrUUID, requester string, q client.ReleaseRequest) (*client.Released, error)
 	// Rotate replaces the key of the VM logs, for the one who asks.
 	Rotate func(ctx context.Context, requester string) (*client.KeyEpoch, error)
 	// Backup copies the ledger to a directory, and the keys of the payloads to

@@ -214,6 +214,17 @@ func newWorld(t *testing.T) *world {
 			}
 			return &client.AlertTest{Channel: channel, Delivered: true, Detail: "HTTP 202"}, nil
 		},
+		Release: func(_ context.Context, name, requester string, q client.ReleaseRequest) (*client.Released, error) {
+			if logs[name] == nil {
+				return nil, fmt.Errorf("domain %q: %w", name, ErrNotFound)
+			}
+			if q.Reason == "" || requester == "" {
+				return nil, fmt.Errorf("no reason is given: %w", record.ErrReject)
+			}
+			return &client.Released{UUID: webUUID, Name: name, Host: "kvm1.example", StateBefore: "paused (user)", StateAfter: "running (unpaused)",
+				Holds:      []client.Hold{{Action: "pause", Policy: "p", Log: "l", Verdict: 3, Since: "2026-11-23T09:00:00Z", Until: "2026-11-23T10:00:00Z"}},
+				Interfaces: []client.Interface{{Key: "52:54:00:00:00:01", Live: "up"}}}, nil
+		},
 		Rotate: func(context.Context, string) (*client.KeyEpoch, error) {
 			return &client.KeyEpoch{Number: 1, Key: fmt.Sprintf("%064x", 7), Index: 5}, nil
 		},

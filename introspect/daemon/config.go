@@ -50,6 +50,7 @@ type Config struct {
 	Keys        *KeysConfig        `hcl:"keys,block"`
 	Retention   *RetentionConfig   `hcl:"retention,block"`
 	Shards      *ShardsConfig      `hcl:"shards,block"`
+	Enforcement *EnforcementConfig `hcl:"enforcement,block"`
 	Witnessing  *WitnessingConfig  `hcl:"witnessing,block"`
 	Witnesses   []WitnessConfig    `hcl:"witness,block"`
 	Listeners   []ListenerConfig   `hcl:"listener,block"`
@@ -226,6 +227,7 @@ func (c *Config) blocks(v *validator) {
 	c.completeWitnesses(v)
 	c.completeApprovers(v)
 	c.completeAlerts(v)
+	c.completeEnforcement(v)
 	seen := map[domain.UUID]bool{}
 	for i := range c.Domains {
 		d := &c.Domains[i]

@@ -173,9 +173,13 @@ func New(cfg *Config, version string, log *slog.Logger) (_ *Daemon, err error) {
 	if d.notifier, err = openNotifier(d); err != nil {
 		return nil, err
 	}
-	d.enforcer = enforce.New(enforce.Config{
-		Store: d.store, Actor: d.host, Alert: d.alert, Kill: d.kill, Current: d.registry.Current, Log: log, Now: time.Now, Count: d.metrics.acted,
+	d.enforcer, err = enforce.New(enforce.Config{
+		Settings: cfg.Enforcement.settings(), Store: d.store, Actor: d.host, Alert: d.alert, Kill: d.kill, Current: d.registry.Current, Log: log, Now: time.Now, Count: d.metrics.acted,
+		Seal: d.registry.SealFor, Running: d.registry.Running, Limit: d.policies.limit, Second: d.second,
 	})
+	if err != nil {
+		return nil, err
+	}
 	d.metrics.guest(stats)
 	d.metrics.libvirt(d.host.Stats())
 	d.metrics.images(d.registry.ImageStats())
@@ -315,6 +319,7 @@ func (d *Daemon) seal(ctx context.Context, c record.Class, what string) error {
 	}
 	sum = sha256.Sum256(fmt.Appendf(sum[:], " %+v %+v", d.cfg.Retention.keep, d.cfg.Retention.domains)) // fmt prints maps in order
 	sum = sha256.Sum256(fmt.Appendf(sum[:], " %s", d.cfg.approvers.Text()))
+	sum = sha256.Sum256(fmt.Appendf(sum[:], " %+v", *d.cfg.Enforcement))
 	for _, c := range d.cfg.AlertChannels {
 		sum = sha256.Sum256(fmt.Appendf(sum[:], " %+v", c)) // of secrets it names files
 	}

@@ -118,7 +118,9 @@ func (d *Daemon) status(context.Context) (*client.Status, error) {
 		agents[st.UUID], silent[st.UUID] = st.State, st.Silent
 	}
 	for _, m := range d.registry.Machines() {
-		s.Domains = append(s.Domains, domainStatus(&m, agents[m.UUID], silent[m.UUID]))
+		one := domainStatus(&m, agents[m.UUID], silent[m.UUID])
+		one.Holds = clientHolds(d.enforcer.Holds(m.UUID))
+		s.Domains = append(s.Domains, one)
 	}
 	return s, nil
 }

@@ -46,7 +46,7 @@ var none = &policy.Bundle{Name: "none"}
 // engineOptions are what this host can do and what its configuration says about
 // policies.
 func engineOptions(cfg *Config) rules.Options {
-	opts := rules.Options{HostMode: mode(cfg.Mode), VMModes: map[string]policy.Mode{}, Approvers: cfg.approvers.Groups(), Actions: []string{"alert", "pause", "kill_process"}, Channels: cfg.channelNames()}
+	opts := rules.Options{HostMode: mode(cfg.Mode), VMModes: map[string]policy.Mode{}, Approvers: cfg.approvers.Groups(), Actions: cfg.capabilities(), Channels: cfg.channelNames()}
 	for _, dom := range cfg.Domains {
 		opts.VMModes[dom.id.String()] = mode(dom.Mode)
 	}

@@ -280,10 +280,17 @@ func TestReplayAndBudget(t *testing.T) {
 // wants what this host cannot do.
 func TestCheckPolicies(t *testing.T) {
 	for block, want := range map[string]string{
-		"action \"pause\" {}":                               "",
-		"action \"snapshot\" {}":                            `cannot do the action "snapshot"`,
-		"action \"pause\" {\n resume_after = \"5m\"\n }":    `"pause" with arguments`,
-		"prevent \"egress\" {\n deny = [\"192.0.2.1\"]\n }": "cannot prevent egress",
+		"action \"pause\" {}":                                                          "",
+		"action \"snapshot\" {\n memory = true\n }":                                    "",
+		"action \"snapshot\" {\n keep = 3\n }":                                         `"snapshot" with arguments keep`,
+		"action \"kill_process\" {}":                                                   `cannot do the action "kill_process"`,
+		"action \"pause\" {\n resume_after = \"5m\"\n }":                               "",
+		"action \"quarantine\" {\n release = \"manual\"\n }":                           "",
+		"action \"quarantine\" {\n release = \"two-person\"\n }":                       `release = "two-person"`,
+		"action \"detach_network\" {\n mode = \"unplug\"\n }":                          "",
+		"action \"detach_network\" {\n mode = \"isolate\"\n }":                         `mode = "isolate"`,
+		"action \"pause\" {}\nlimit {\n max = 1\n per = \"1h\"\n scope = \"host\"\n }": "",
+		"prevent \"egress\" {\n deny = [\"192.0.2.1\"]\n }":                            "cannot prevent egress",
 	} {
 		b, diags := policy.LoadFS(fstest.MapFS{"a.policy.hcl": {Data: []byte("bundle {\n name = \"t\"\n version = \"1\"\n language = 1\n}\npolicy \"p\" {\n on = [\"process.exec\"]\n " + block + "\n}\n")}})
 		if diags.HasErrors() {

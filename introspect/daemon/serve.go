@@ -140,7 +140,7 @@ func (d *Daemon) listenTLS(s *servers, c *ListenerConfig, tokens *access.Tokens,
 func (d *Daemon) routes() http.Handler {
 	s := &api.Service{Store: d.store, Index: d.index, Log: d.log, Discloser: d.sealer, Secret: d.keys.Secret("api tokens"),
 		Status: d.status, Enroll: d.enroll, StopAgent: d.stopAgent, Rotate: d.rotate, Backup: d.backup, ExportShard: d.exportShard, DropShard: d.dropShard,
-		Policies: d.activePolicies, PolicyText: d.policyText, ApplyPolicies: d.applyPolicies, ReplayPolicies: d.replayPolicies, RollBack: d.rollBack, Find: d.find, Name: d.name,
+		Policies: d.activePolicies, PolicyText: d.policyText, ApplyPolicies: d.applyPolicies, ReplayPolicies: d.replayPolicies, RollBack: d.rollBack, Find: d.find, Name: d.name, Release: d.release,
 		Approvals: approver{d}}
 	s.Alerts, s.TestAlert = d.alertStatus, d.testAlert
 	return s.Handler()

@@ -2,26 +2,30 @@ package enforce
 
 import (
 	"context"
-	"strings"
 
 	"github.com/provostd/provost/chain/record"
 )
 
-// alert hands an alert to its channels. The outcome says who has taken it, not
+// alert tells somebody.
+type alert struct {
+	message  string
+	channels []string
+}
+
+func readAlert(a *record.Action, p *params) action { return alert{a.Message, p.list("channels")} }
+
+// run hands an alert to its channels. The outcome says who has taken it, not
 // that anybody has read it: what becomes of it at each channel is sealed later.
-func (e *Enforcer) alert(ctx context.Context, j *job, a *record.Action, o *record.Outcome) error {
-	var channels []string
-	if names := a.Parameters["channels"]; names != "" {
-		channels = strings.Split(names, ",")
-	}
-	var err error
-	j.handed, err = e.cfg.Alert(ctx, Alert{
-		Policy: j.verdict.Policy, Severity: j.verdict.Severity, Title: j.verdict.Title, Message: a.Message,
-		Domain: j.id, Log: j.log, Verdict: j.index, Cause: j.verdict.CauseIndex, Action: o.ActionIndex, Channels: channels,
+func (a alert) run(ctx context.Context, x *attempt) error {
+	v := x.j.verdict
+	handed, err := x.e.cfg.Alert(ctx, Alert{
+		Policy: v.Policy, Severity: v.Severity, Title: v.Title, Message: a.message,
+		Domain: x.j.id, Log: x.j.log, Verdict: x.j.index, Cause: v.CauseIndex, Action: x.i, Channels: a.channels,
 	})
-	o.Result, o.StateAfter = resultDone, "logged"
-	if len(j.handed.To) > 0 {
-		o.StateAfter += ", queued for " + strings.Join(j.handed.To, ", ")
+	x.rows, x.durable = handed.Rows, handed.Durable
+	x.o.Result, x.o.StateAfter = resultDone, "logged"
+	for i, name := range handed.To {
+		x.o.StateAfter += map[bool]string{true: ", queued for ", false: ", "}[i == 0] + name
 	}
 	return err
 }

@@ -8,4 +8,11 @@
 // it meets every unfinished verdict again, together with the outcomes that were
 // sealed already. Actions are idempotent: what is found done is recorded as
 // such. Actions on one domain are serialised, domains act side by side.
+//
+// An action that lasts (a pause, interfaces cut off, a quarantine) is a hold. What
+// holds a domain, and what it was before the first of them, stands in a row of the
+// ledger that is written with the entries about it, before the domain is changed
+// where that could not be told behind a crash. Holds end one by one: what several
+// want stays until the last is released, and what was so before the first came, such
+// as a pause by the owner, stays for good.
 package enforce

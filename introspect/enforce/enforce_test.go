@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -17,39 +16,9 @@ import (
 	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/guestagent/wire"
 	"github.com/provostd/provost/introspect/domain"
-	"github.com/provostd/provost/introspect/virt"
 )
 
 const vmUUID = "11111111-2222-4333-8444-555555555555"
-
-// actor is a domain that counts what is done to it. errs are returned first.
-type actor struct {
-	mu     sync.Mutex
-	state  domain.State
-	pauses int
-	errs   []error
-	gate   chan struct{} // closed: go on; nil: no gate
-}
-
-func (a *actor) Pause(ctx context.Context, id domain.UUID) (before, after virt.Status, err error) {
-	if a.gate != nil {
-		select {
-		case <-a.gate:
-		case <-ctx.Done():
-			return before, after, ctx.Err()
-		}
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.pauses++
-	if len(a.errs) > 0 {
-		err, a.errs = a.errs[0], a.errs[1:]
-		return before, after, err
-	}
-	before = virt.Status{State: a.state, Reason: "user"}
-	a.state = domain.Paused
-	return before, virt.Status{State: a.state, Reason: "user"}, nil
-}
 
 // host is a store on disk with one VM log, which can be closed and opened as by
 // a restart of the daemon.
@@ -59,6 +28,9 @@ type host struct {
 	store *chain.Store
 	log   *chain.Log
 	stop  func()
+	id    domain.UUID
+	opts  Config // what enforcers are made with
+	e     *Enforcer
 }
 
 func newHost(t *testing.T) *host {
@@ -74,11 +46,40 @@ func newHost(t *testing.T) *host {
 		t.Fatal(err)
 	}
 	h.run(s)
+	if h.id, err = domain.ParseUUID(vmUUID); err != nil {
+		t.Fatal(err)
+	}
 	if h.log, err = s.CreateLog(t.Context(), proof.VMOrigin("test.host", vmUUID, 1), &record.Genesis{Cause: "define"}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { h.stop() })
 	return h
+}
+
+// newEnforcer makes an enforcer of a host whose only domain has the log h.log.
+func (h *host) newEnforcer(a *actor, alert func(context.Context, Alert) error) *Enforcer {
+	h.t.Helper()
+	log := h.log
+	cfg := h.opts
+	cfg.Store, cfg.Actor, cfg.Log = h.store, a, slog.New(slog.DiscardHandler)
+	cfg.Alert = func(ctx context.Context, a Alert) (Handed, error) { return Handed{}, alert(ctx, a) }
+	cfg.Current = func(l *chain.Log) bool { return l == log }
+	cfg.Running = func() []domain.UUID { return []domain.UUID{h.id} }
+	cfg.Seal = func(ctx context.Context, _ domain.UUID, rows []chain.MetaWrite, draft func() (chain.Entry, error)) error {
+		e, err := draft()
+		if err == nil {
+			_, err = cfg.Store.Append(ctx, chain.Batch{Log: log, Entries: []chain.Entry{e}, Meta: rows})
+		}
+		return err
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	e, err := New(cfg)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return e
 }
 
 func (h *host) run(s *chain.Store) {
@@ -109,7 +110,16 @@ func (h *host) verdict(kinds ...string) uint64 {
 	h.t.Helper()
 	v := &record.Verdict{Policy: "p", Mode: "enforce", CauseClass: "process.exec"}
 	for _, k := range kinds {
-		v.Actions = append(v.Actions, &record.Action{Kind: k})
+		name, args, _ := strings.Cut(k, " ")
+		act := &record.Action{Kind: name}
+		for _, arg := range strings.Fields(args) {
+			name, value, _ := strings.Cut(arg, "=")
+			if act.Parameters == nil {
+				act.Parameters = map[string]string{}
+			}
+			act.Parameters[name] = value
+		}
+		v.Actions = append(v.Actions, act)
 	}
 	return h.seal(record.ClassPolicyVerdict, v)
 }
@@ -129,12 +139,17 @@ func (h *host) seal(c record.Class, v *record.Verdict) uint64 {
 
 // outcomes returns every outcome sealed, once there are n.
 func (h *host) outcomes(n int) []*record.Outcome {
+	return sealed[*record.Outcome](h, record.ClassPolicyOutcome, n)
+}
+
+// sealed returns every entry of a class, once there are n.
+func sealed[M record.Message](h *host, c record.Class, n int) []M {
 	h.t.Helper()
 	ctx, cancel := context.WithTimeout(h.t.Context(), 20*time.Second)
 	defer cancel()
 	f := h.store.Tail(chain.Position{})
 	defer f.Close()
-	var all []*record.Outcome
+	var all []M
 	for {
 		i, ok, err := f.TryNext()
 		if !ok && err == nil {
@@ -144,14 +159,14 @@ func (h *host) outcomes(n int) []*record.Outcome {
 			i, err = f.Next(ctx)
 		}
 		if err != nil {
-			h.t.Fatalf("%d outcomes are sealed, want %d: %v", len(all), n, err)
+			h.t.Fatalf("%d entries %s are sealed, want %d: %v", len(all), c, n, err)
 		}
-		if i.Leaf.Header.Class == record.ClassPolicyOutcome {
-			o := &record.Outcome{}
-			if err := o.UnmarshalVT(i.Payload); err != nil {
+		if i.Leaf.Header.Class == c {
+			m, err := i.Decode()
+			if err != nil {
 				h.t.Fatal(err)
 			}
-			all = append(all, o)
+			all = append(all, m.(M))
 		}
 	}
 }
@@ -162,7 +177,8 @@ func (h *host) enforce(a *actor, alert func(context.Context, Alert) error) func(
 	if alert == nil {
 		alert = func(context.Context, Alert) error { return nil }
 	}
-	e := New(Config{Store: h.store, Actor: a, Alert: func(ctx context.Context, a Alert) (Handed, error) { return Handed{}, alert(ctx, a) }, Current: func(l *chain.Log) bool { return l == h.log }, Log: slog.New(slog.DiscardHandler), Now: time.Now})
+	h.e = h.newEnforcer(a, alert)
+	e := h.e
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- e.Run(ctx) }()
@@ -299,21 +315,19 @@ func TestKillsTheCulprit(t *testing.T) {
 	h := newHost(t)
 	var asked []wire.Target
 	answers := []Killed{{Done: true}, {Gone: true}, {Detail: "refused: not here"}}
-	e := New(Config{Store: h.store, Actor: &actor{state: domain.Running}, Log: slog.New(slog.DiscardHandler), Now: time.Now,
-		Alert:   func(context.Context, Alert) (Handed, error) { return Handed{}, nil },
-		Current: func(l *chain.Log) bool { return l == h.log },
-		Kill: func(_ context.Context, id domain.UUID, target wire.Target, requester, reason string) (Killed, error) {
-			if id.String() != vmUUID || requester != "policy p" || !strings.HasPrefix(reason, "verdict ") {
-				t.Errorf("asked of %s by %q: %q", id, requester, reason)
-			}
-			asked = append(asked, target)
-			if len(answers) == 0 {
-				return Killed{}, fmt.Errorf("the agent is not connected: %w", record.ErrRetry)
-			}
-			k := answers[0]
-			answers = answers[1:]
-			return k, nil
-		}})
+	h.opts.Kill = func(_ context.Context, id domain.UUID, target wire.Target, requester, reason string) (Killed, error) {
+		if id.String() != vmUUID || requester != "policy p" || !strings.HasPrefix(reason, "verdict ") {
+			t.Errorf("asked of %s by %q: %q", id, requester, reason)
+		}
+		asked = append(asked, target)
+		if len(answers) == 0 {
+			return Killed{}, fmt.Errorf("the agent is not connected: %w", record.ErrRetry)
+		}
+		k := answers[0]
+		answers = answers[1:]
+		return k, nil
+	}
+	e := h.newEnforcer(&actor{state: domain.Running}, func(context.Context, Alert) error { return nil })
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- e.Run(ctx) }()
@@ -341,6 +355,40 @@ func TestKillsTheCulprit(t *testing.T) {
 	}
 	if len(asked) != 4 || asked[0] != (wire.Target{Session: 7, Pid: 4711, Start: 99}) || got[3].Attempt != 1 {
 		t.Errorf("asked %v, the last outcome of these %v", asked, got[3])
+	}
+}
+
+// TestKillsBeforeThePause: a paused guest cannot answer, so a kill keeps its place
+// among the actions that change the domain, whatever else is only told.
+func TestKillsBeforeThePause(t *testing.T) {
+	h := newHost(t)
+	a := &actor{state: domain.Running}
+	var paused []bool
+	h.opts.Kill = func(ctx context.Context, id domain.UUID, _ wire.Target, _, _ string) (Killed, error) {
+		s, err := a.State(ctx, id)
+		paused = append(paused, s.State == domain.Paused)
+		return Killed{Done: true}, err
+	}
+	e := h.newEnforcer(a, func(context.Context, Alert) error { return nil })
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- e.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	cause := h.guest(&record.Event{Process: &record.Process{Pid: 4711, Start: 99}}, 7)
+	h.seal(record.ClassPolicyVerdict, &record.Verdict{Policy: "p", Mode: "enforce", CauseIndex: cause,
+		Actions: []*record.Action{{Kind: "alert"}, {Kind: "kill_process"}, {Kind: "pause"}}})
+	for _, o := range h.outcomes(3) {
+		if o.Result != resultDone {
+			t.Errorf("outcome %v", o)
+		}
+	}
+	if len(paused) != 1 || paused[0] {
+		t.Errorf("kills asked of a paused guest: %v", paused)
 	}
 }
 

@@ -3,6 +3,7 @@ package enforce
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/provostd/provost/chain"
 	"github.com/provostd/provost/chain/record"
@@ -20,16 +21,28 @@ type Killed struct {
 // kill has the guest's agent kill the process that did what a verdict is about.
 // It is named by session, number and start, so that no other is ever meant. It may
 // be asked for again: what is gone stays gone.
-func (e *Enforcer) kill(ctx context.Context, j *job, o *record.Outcome) error {
-	if !e.cfg.Current(j.log) {
-		return fmt.Errorf("kill_process: the verdict is about incarnation %d of the domain, which has ended", j.log.Name().Incarnation)
+type kill struct{}
+
+// killTimeout bounds how long an agent may take to answer: what the policy has written
+// behind the kill waits for it.
+const killTimeout = 5 * time.Second
+
+func readKill(*record.Action, *params) action { return kill{} }
+
+func (kill) run(ctx context.Context, x *attempt) error {
+	j, o := x.j, x.o
+	if err := x.current("kill_process"); err != nil {
+		return err
+	}
+	if x.e.cfg.Kill == nil {
+		return fmt.Errorf("kill_process: this host asks no agent: %w", record.ErrReject)
 	}
 	t, err := culprit(j.log, j.verdict.CauseIndex)
 	if err != nil {
 		return fmt.Errorf("kill_process: %w", err)
 	}
 	o.StateBefore = fmt.Sprintf("process %d", t.Pid)
-	k, err := e.cfg.Kill(ctx, j.id, t, "policy "+j.verdict.Policy, fmt.Sprintf("verdict %d of %s", j.index, j.log.Origin()))
+	k, err := x.e.cfg.Kill(ctx, j.id, t, "policy "+j.verdict.Policy, fmt.Sprintf("verdict %d of %s", j.index, j.log.Origin()))
 	switch {
 	case err != nil:
 		// It is not tried for long: until the agent is back the process may have

@@ -40,6 +40,20 @@
 //	issued        UTC
 //	nonce         32 hexadecimal digits
 //
+// A release, of at most 16384 bytes, lets holds of a VM end whose policy wants two
+// persons for that:
+//
+//	type          "provost-release/v1"
+//	host, group   as in an approval
+//	vm            UUID in lower case
+//	holds         the origin of a log, the entry of a verdict in it and which of its
+//	              actions it is, with blanks between; in order
+//	requested_by  who wants it; a signature of this principal does not count
+//	reason        for people
+//	not_after     UTC
+//	issued        UTC
+//	nonce         32 hexadecimal digits
+//
 // # Signatures
 //
 // Signatures are SSH signatures (OpenSSH's PROTOCOL.sshsig), over the bytes of the

@@ -325,7 +325,7 @@ var Fields = [...]Info{
 	fact(PolicyLimited, "policy.limited", KindString, setLimited, opt, `What a limit of the policy has left of the actions.`).enum("alert", "audit"),
 	fact(PolicyLimitMax, "policy.limit_max", KindNumber, SetOf(record.ClassPolicyLimitReached), must, `How many verdicts the limit lets act within its period.`),
 	fact(PolicyAction, "policy.action", KindString, SetOf(record.ClassPolicyOutcome), opt, `Kind of the action.`),
-	fact(PolicyResult, "policy.result", KindString, SetOf(record.ClassPolicyOutcome), opt, `What came of the action.`).enum("done", "already", "failed", "skipped"),
+	fact(PolicyResult, "policy.result", KindString, SetOf(record.ClassPolicyOutcome), opt, `What came of the action.`).enum("done", "already", "merged", "failed", "skipped"),
 
 	fact(ApprovalID, "approval.id", KindString, setApproved, opt, `Id of the approval.`),
 	fact(ApprovalGroup, "approval.group", KindString, setApproved, opt, `Group that has signed it.`),

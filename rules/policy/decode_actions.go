@@ -17,7 +17,7 @@ var actionShapes = map[string]shape{
 	"alert":          {what: `action "alert"`, labels: 1, attrs: []string{"message", "channels"}, hints: map[string]string{"channel": "channels", "text": "message"}},
 	"pause":          {what: `action "pause"`, labels: 1, attrs: []string{"resume_after"}, hints: map[string]string{"for": "resume_after", "duration": "resume_after"}},
 	"snapshot":       {what: `action "snapshot"`, labels: 1, attrs: []string{"memory", "label", "keep"}, hints: map[string]string{"name": "label", "retain": "keep"}},
-	"detach_network": {what: `action "detach_network"`, labels: 1, attrs: []string{"interfaces"}, hints: map[string]string{"interface": "interfaces", "devices": "interfaces"}},
+	"detach_network": {what: `action "detach_network"`, labels: 1, attrs: []string{"interfaces", "mode"}, hints: map[string]string{"interface": "interfaces", "devices": "interfaces"}},
 	"quarantine":     {what: `action "quarantine"`, labels: 1, attrs: []string{"network", "pause", "release"}},
 	"kill_process":   {what: `action "kill_process"`, labels: 1},
 }
@@ -101,10 +101,11 @@ func (l *loader) action(v *env, b *hclsyntax.Block, kind string, on event.ClassS
 			}
 		}
 		set("interfaces", strings.Join(names, ","))
+		set("mode", l.oneOf(v, b.Body, "mode", []string{"link_down", "unplug", "isolate"}))
 	case "quarantine":
 		set("network", l.oneOf(v, b.Body, "network", []string{"isolate", "keep"}))
 		set("pause", l.flag(v, b.Body, "pause"))
-		set("release", l.oneOf(v, b.Body, "release", []string{"manual"}))
+		set("release", l.oneOf(v, b.Body, "release", []string{"manual", "two-person"}))
 	case "kill_process":
 		l.killable(b, on)
 	}

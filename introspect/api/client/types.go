@@ -237,6 +237,7 @@ type Domain struct {
 	Incarnation uint64 `json:"incarnation"`
 	Epoch       string `json:"epoch,omitempty"`
 	Log         *Log   `json:"log,omitempty"`
+	Holds       []Hold `json:"holds,omitempty"` // what policies have done to it that lasts
 }
 
 // Enrollment says what enrolling a domain did.
