@@ -23,6 +23,7 @@ var hints = map[string]hint{
 	"domain chain":      {examples: []string{"domain chain web-1"}, invalid: "a link between two logs is broken"},
 	"domain enroll":     {examples: []string{"domain enroll web-1"}},
 	"domain agent-stop": {examples: []string{"domain agent-stop web-1 --reason 'new agent, CHG-12'"}},
+	"release":           {examples: []string{"release web-1 --dry-run", "release web-1 --action quarantine --reason 'reinstalled, CHG-12'"}},
 	"tail":              {examples: []string{"tail web-1 -f", "tail -f --class 'policy.*,agent.*'"}},
 	"query":             {examples: []string{"query --domain web-1 --path /etc/ --since 2h", "query --class network.connect --address 192.0.2.0/24"}},
 	"lineage":           {examples: []string{"lineage --domain web-1 /usr/local/bin/x --direction both"}},
