@@ -229,6 +229,7 @@ func TestRepair(t *testing.T) {
 			return ctx.Err()
 		}
 	})
+	h.outcomes(1) // or the second is merged into the first
 	second := h.verdict("pause", "alert")
 	<-alerted // its pause is sealed, its alert is under way
 	stop()

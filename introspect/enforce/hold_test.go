@@ -95,7 +95,8 @@ func TestMerge(t *testing.T) {
 	h := newHost(t)
 	a := &actor{state: domain.Running, gate: make(chan struct{})}
 	first := h.verdict("pause resume_after=3600")
-	second, third := h.verdict("pause resume_after=3600"), h.verdict("pause resume_after=3600")
+	h.verdict("pause resume_after=3600")
+	h.verdict("pause resume_after=3600")
 	other := h.verdict("pause")
 	close(a.gate)
 	stop := h.enforce(a, nil)
@@ -112,7 +113,6 @@ func TestMerge(t *testing.T) {
 	if len(h.e.Holds(h.id)) != 4 {
 		t.Errorf("%d holds, want one for each verdict", len(h.e.Holds(h.id)))
 	}
-	_, _ = second, third
 	// Deterministically: what was read before an equal action began.
 	e := h.e
 	d := e.dom(h.id)
