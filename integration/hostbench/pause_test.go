@@ -133,8 +133,13 @@ func pauses(t *testing.T) {
 	}
 	h := newHost(t, thousand(1000), guest.Config{})
 	m := newMachine(t, h)
-	e := enforce.New(enforce.Config{Store: h.store, Actor: m.virt, Log: slog.New(slog.DiscardHandler), Now: time.Now,
-		Alert: func(context.Context, enforce.Alert) (enforce.Handed, error) { return enforce.Handed{}, nil }, Current: func(*chain.Log) bool { return true }})
+	e, err := enforce.New(enforce.Config{Store: h.store, Actor: m.virt, Log: slog.New(slog.DiscardHandler), Now: time.Now,
+		Alert:   func(context.Context, enforce.Alert) (enforce.Handed, error) { return enforce.Handed{}, nil },
+		Current: func(*chain.Log) bool { return true }, Running: func() []domain.UUID { return nil },
+		Seal: func(context.Context, domain.UUID, []chain.MetaWrite, func() (chain.Entry, error)) error { return nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
 	h.start(e.Run)
 	a, err := h.local(t.Context(), m.uuid)
 	if err != nil {
