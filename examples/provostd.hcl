@@ -262,6 +262,18 @@ witnessing {
   # timeout = "5s"
 }
 
+# Filter what domains send, on their tap devices, as prevent "egress" blocks of policies
+# say. Without this block such policies are refused. It takes Linux 5.10 and a BPF file
+# system.
+# egress {
+#   # Where filters are kept while no daemon runs, on a BPF file system.
+#   dir = "/sys/fs/bpf/provost/egress"
+#
+#   # Deny frames from another address than the interface's own. Guests that bridge
+#   # or run guests of their own send such frames.
+#   source_mac = false
+# }
+
 # A block for each domain with a weaker mode than the host's. It is named by
 # its UUID ("virsh domuuid NAME" prints it), since names can be given anew.
 # domain "0b0f6fc4-5cc5-4f6c-9ab1-6a3a1f7c2d10" {

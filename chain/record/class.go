@@ -185,6 +185,11 @@ const (
 	ClassApprovalExpired   Class = 0x1604
 	ClassApprovalRevoked   Class = 0x1605
 	ClassApprovalApprovers Class = 0x1606
+
+	// ClassVMGuard tells of the packet filter on the taps of a domain.
+	ClassVMGuard Class = 0x1702
+	// ClassNetworkUndeclared is a flow that the host saw and the guest's agent did not tell of.
+	ClassNetworkUndeclared Class = 0x1705
 )
 
 // classes is the one table of names: policies, the command line and the
@@ -363,6 +368,9 @@ var classes = map[Class]string{
 	ClassApprovalExpired:   "approval.expired",
 	ClassApprovalRevoked:   "approval.revoked",
 	ClassApprovalApprovers: "approval.approvers",
+
+	ClassVMGuard:           "vm.guard",
+	ClassNetworkUndeclared: "network.undeclared",
 }
 
 var classByName = func() map[string]Class {

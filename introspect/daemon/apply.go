@@ -176,6 +176,9 @@ func (d *Daemon) reloadPolicies(ctx context.Context) error {
 // asker may hang up: what was begun is carried through.
 func (d *Daemon) activate(ctx context.Context, e *rules.Engine, next active, why string, out *client.Applied) error {
 	ctx = context.WithoutCancel(ctx)
+	if err := d.guards.honours(ctx, e); err != nil {
+		return err
+	}
 	entry, err := d.sealPolicies(ctx, e, why)
 	if err != nil {
 		return err
@@ -188,6 +191,7 @@ func (d *Daemon) activate(ctx context.Context, e *rules.Engine, next active, why
 	if err != nil {
 		return err
 	}
+	d.guards.kick()
 	b := e.Bundle()
 	d.log.InfoContext(ctx, "policies are in force", "bundle", b.Name, "version", b.Version, "digest", b.Digest, "policies", len(b.Policies), "why", why)
 	out.Applied, out.Entry = true, entry

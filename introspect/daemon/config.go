@@ -52,6 +52,7 @@ type Config struct {
 	Shards      *ShardsConfig      `hcl:"shards,block"`
 	Enforcement *EnforcementConfig `hcl:"enforcement,block"`
 	Witnessing  *WitnessingConfig  `hcl:"witnessing,block"`
+	Egress      *EgressConfig      `hcl:"egress,block"`
 	Witnesses   []WitnessConfig    `hcl:"witness,block"`
 	Listeners   []ListenerConfig   `hcl:"listener,block"`
 	Identities  []IdentityConfig   `hcl:"identity,block"`
@@ -228,6 +229,7 @@ func (c *Config) blocks(v *validator) {
 	c.completeApprovers(v)
 	c.completeAlerts(v)
 	c.completeEnforcement(v)
+	c.completeEgress(v)
 	seen := map[domain.UUID]bool{}
 	for i := range c.Domains {
 		d := &c.Domains[i]

@@ -47,6 +47,7 @@ type Daemon struct {
 	approvals *introspect.Approvals
 	enforcer  *enforce.Enforcer
 	notifier  *notify.Notifier
+	guards    *guards
 	metrics   *metrics
 	door      *access.Stats
 	sealer    *access.Sealer
@@ -155,7 +156,7 @@ func New(cfg *Config, version string, log *slog.Logger) (_ *Daemon, err error) {
 	}
 	d.host, err = virt.New(virt.Config{
 		URI: cfg.Libvirt.URI, RunDir: cfg.Libvirt.RunDir, ConfigDir: cfg.Libvirt.ConfigDir, SaveDir: cfg.Libvirt.SaveDir,
-		SweepEvery: cfg.Libvirt.sweepEvery, AuditLog: cfg.Libvirt.AuditLog, Sink: d.registry.Observe, Log: log, Now: time.Now,
+		SweepEvery: cfg.Libvirt.sweepEvery, AuditLog: cfg.Libvirt.AuditLog, Sink: d.observe, Log: log, Now: time.Now,
 		Known: d.registry.Known(), Since: d.lastSealed(),
 	})
 	if err != nil {
@@ -173,11 +174,17 @@ func New(cfg *Config, version string, log *slog.Logger) (_ *Daemon, err error) {
 	if d.notifier, err = openNotifier(d); err != nil {
 		return nil, err
 	}
-	d.enforcer, err = enforce.New(enforce.Config{
+	if d.guards, err = openGuards(d); err != nil {
+		return nil, err
+	}
+	acts := enforce.Config{
 		Settings: cfg.Enforcement.settings(), Store: d.store, Actor: d.host, Alert: d.alert, Kill: d.kill, Current: d.registry.Current, Log: log, Now: time.Now, Count: d.metrics.acted,
 		Seal: d.registry.SealFor, Running: d.registry.Running, Limit: d.policies.limit, Second: d.second,
-	})
-	if err != nil {
+	}
+	if d.guards != nil {
+		acts.Guard = d.guards.guard
+	}
+	if d.enforcer, err = enforce.New(acts); err != nil {
 		return nil, err
 	}
 	d.metrics.guest(stats)
@@ -191,6 +198,12 @@ func New(cfg *Config, version string, log *slog.Logger) (_ *Daemon, err error) {
 	d.metrics.retention(d.store.RetentionStats())
 	d.metrics.alerts(d.notifier)
 	return d, nil
+}
+
+// observe seals what libvirt tells, and has taps looked at that may have come by it.
+func (d *Daemon) observe(ctx context.Context, o virt.Observation) error {
+	defer d.guards.kick()
+	return d.registry.Observe(ctx, o)
 }
 
 // lastSealed is when an earlier run was surely still listening: the newest
@@ -207,7 +220,9 @@ func (d *Daemon) lastSealed() time.Time {
 }
 
 // Close gives the index and the ledger back. It must follow Run.
-func (d *Daemon) Close() error { return errors.Join(d.index.Close(), d.store.Close()) }
+func (d *Daemon) Close() error {
+	return errors.Join(d.guards.close(), d.index.Close(), d.store.Close())
+}
 
 // part is something that runs. Parts stop in the reverse order of their start,
 // each after the ones that feed it.
@@ -234,6 +249,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 		{"registry", d.registry.Run},
 		{"images", d.registry.RunImages},
 		{"libvirt", d.host.Run},
+		{"packet filter", d.guards.run},
 		{"listeners", servers.run},
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -322,6 +338,9 @@ func (d *Daemon) seal(ctx context.Context, c record.Class, what string) error {
 	sum = sha256.Sum256(fmt.Appendf(sum[:], " %+v", *d.cfg.Enforcement))
 	for _, c := range d.cfg.AlertChannels {
 		sum = sha256.Sum256(fmt.Appendf(sum[:], " %+v", c)) // of secrets it names files
+	}
+	if d.cfg.Egress != nil {
+		sum = sha256.Sum256(fmt.Appendf(sum[:], " %+v", *d.cfg.Egress))
 	}
 	m := &record.Daemon{What: what, Version: d.version, Pid: uint32(os.Getpid()), Session: d.store.RunID(), ConfigurationSha256: sum[:]}
 	if b := d.policies.bundle(); b != nil {

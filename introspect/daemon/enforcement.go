@@ -82,7 +82,11 @@ func (x *EnforcementConfig) settings() enforce.Settings {
 // capabilities are what a host with this configuration can do.
 func (c *Config) capabilities() []string {
 	s := c.Enforcement.settings()
-	return append(enforce.Capabilities(&s, c.Enforcement.ReleaseGroup != ""), rules.CanLimitHost)
+	all := append(enforce.Capabilities(&s, c.Enforcement.ReleaseGroup != ""), rules.CanLimitHost)
+	if c.Egress != nil {
+		all = append(all, rules.CanPrevent+"egress")
+	}
+	return all
 }
 
 // limit returns the limit on the whole host of the policy behind a verdict.

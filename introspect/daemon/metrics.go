@@ -85,6 +85,15 @@ func (m *metrics) guest(s *guest.Stats) {
 	m.count("guest_throttled_total", "Frames that waited for their domain's quota.", s.Throttled.Load)
 }
 
+func (m *metrics) egress(g *guards) {
+	s := g.director.Stats()
+	m.gauge("egress_taps", "Tap devices that are guarded.", func() float64 { return float64(s.Taps.Load()) })
+	m.gauge("egress_failing_domains", "Domains that run and are not guarded as their policies ask for.", func() float64 { return float64(s.Failing.Load()) })
+	m.count("egress_drops_sealed_total", "Denied flows sealed.", s.Drops.Load)
+	m.count("egress_flows_total", "New flows that taps told of.", s.Flows.Load)
+	m.count("egress_events_lost_total", "Flows that taps could not tell of; each loss is sealed.", s.Lost.Load)
+}
+
 func (m *metrics) libvirt(s *virt.Stats) {
 	m.gauge("libvirt_connected", "1 while libvirt's events are heard.", func() float64 { return float64(s.Connected.Load()) })
 	m.count("libvirt_connections_total", "Connections made to libvirt.", s.Connections.Load)

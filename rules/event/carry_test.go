@@ -17,6 +17,11 @@ func fullEvent(c record.Class) *record.Event {
 	file := &record.File{Path: []byte("/x.y"), Inode: 1, Device: 1, Mode: 1, ModeBefore: 1, FilesystemPath: []byte("/z"), How: "write", Operations: 1,
 		Bytes: 1, Links: 1, Rdev: 1, Mtime: 1, Ctime: 1, CtimeBefore: 1, Atime: 1, Sha256: make([]byte, 32), LinkTarget: x, Flags: 1<<32 - 1}
 	e := &record.Event{Reason: "x"}
+	if c == record.ClassNetworkUndeclared { // the host's finding, without a process and a domain
+		e.Network = &record.Network{Family: 4, Protocol: "tcp", SourceIp: make([]byte, 4), DestinationIp: make([]byte, 4), Direction: "egress",
+			Name: x, Type: "stream", Number: 6, Path: x, Packets: 1, Bytes: 1, Flags: 1<<32 - 1, Backlog: 1, Cookie: 1}
+		return e
+	}
 	if !c.FromGuest() {
 		e.Vm = &record.VM{Detail: "x", Connection: "x", Source: "x", Hypervisor: &record.Hypervisor{Word: "x", Device: "x", Path: "x", Address: "x",
 			OldValue: "x", NewValue: "x", Status: "x", Numbers: []string{"x=1"}, Side: "live", Learned: "sweep", Omitted: 1, Repeats: 1,

@@ -60,6 +60,8 @@ var subjects = []record.Class{
 
 	record.ClassApprovalLoaded, record.ClassApprovalRevoked, record.ClassApprovalUsed,
 	record.ClassApprovalUsedLate, record.ClassApprovalExpired,
+
+	record.ClassVMGuard, record.ClassNetworkUndeclared,
 }
 
 // Planned are event types of the policy language which no source of this
@@ -194,7 +196,7 @@ var (
 	setApproved   = setStatements.Union(setUses)
 
 	// setActor are the acts of a process in the guest.
-	setActor = setProcess.Union(setFile, setNetwork, setDNS, setMemory, setKernel, setAuth, setSelf)
+	setActor = setProcess.Union(setFile, setNetwork, setDNS, setMemory, setKernel, setAuth, setSelf).Minus(SetOf(record.ClassNetworkUndeclared)) // that one the host saw
 	// setObject are the acts upon a file, or with one.
 	setObject = setFile.Union(setMemory, SetOf(record.ClassProcessChroot, record.ClassProcessTrace, record.ClassKernelModuleLoad,
 		record.ClassKernelKexec, record.ClassKernelParamChange, record.ClassKernelBPF, record.ClassAgentTamper))

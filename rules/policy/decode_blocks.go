@@ -190,7 +190,10 @@ func (l *loader) prevents(v *env, pb *hclsyntax.Block, p *Policy) {
 		if i > 0 {
 			l.rep.err(CodeDuplicate, b.DefRange(), "Duplicate prevent", "A policy has at most one prevent \"egress\" block.")
 		}
-		n.Allow, n.Deny = l.prefixes(v, b.Body, "allow"), l.prefixes(v, b.Body, "deny")
+		n.Allow, n.Deny = l.destinations(v, b.Body, "allow"), l.destinations(v, b.Body, "deny")
+		if n.Allow == nil && b.Body.Attributes["allow"] != nil {
+			n.Allow = []string{} // a list of nothing allows nothing; no list allows everything
+		}
 		if b.Body.Attributes["allow"] == nil && b.Body.Attributes["deny"] == nil {
 			l.rep.err(CodeMissing, b.DefRange(), "Missing argument", "A prevent \"egress\" block needs \"allow\", \"deny\" or both: lists of addresses and prefixes.")
 		}
@@ -201,10 +204,11 @@ func (l *loader) prevents(v *env, pb *hclsyntax.Block, p *Policy) {
 	}
 }
 
-func (l *loader) prefixes(v *env, body *hclsyntax.Body, name string) []string {
+// destinations reads a list of prefixes and addresses, each with a port or without.
+func (l *loader) destinations(v *env, body *hclsyntax.Body, name string) []string {
 	texts, ranges := l.strs(v, body, name)
 	for i, s := range texts {
-		if _, err := parsePrefix(s); err != nil {
+		if _, err := ParseDestination(s); err != nil {
 			l.rep.err(CodeAddress, ranges[i], "Invalid address", fmt.Sprintf("%q: %s.", s, err))
 		}
 	}

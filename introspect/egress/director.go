@@ -1,0 +1,309 @@
+package egress
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/provostd/provost/chain/record"
+	"github.com/provostd/provost/introspect/domain"
+)
+
+// Guarded is what a Director has to know of a domain that runs.
+type Guarded struct {
+	ID       domain.UUID
+	Devices  []Device // its taps
+	Untapped []string // interfaces that cannot be guarded, by kind and address
+	Policies []Policy
+}
+
+// DirectorConfig is what a Director needs.
+type DirectorConfig struct {
+	Guard *Guard
+	// Running lists the domains that run.
+	Running func() []domain.UUID
+	// Read reads what is to be guarded of one, and by what.
+	Read func(ctx context.Context, id domain.UUID) (*Guarded, error)
+	// Seal seals findings in the log of a domain; false: it has none any more.
+	Seal func(ctx context.Context, id domain.UUID, class record.Class, all []*record.Event) (bool, error)
+	Log  *slog.Logger
+}
+
+// Director keeps the taps of all domains guarded by the policies about them, and
+// seals what the taps tell. It compares what is with what should be, each few seconds
+// and whenever it is told that something has changed: no event that is missed leaves a
+// tap open for longer than that.
+type Director struct {
+	cfg    DirectorConfig
+	events chan told
+	kick   chan struct{}
+	missed atomic.Uint64 // events beyond the channel's room
+	stats  Stats
+
+	passEvery, sumEvery time.Duration
+
+	mu   sync.Mutex // one pass at a time; guards the rest
+	done map[int]string
+	// failing holds what was sealed of each domain as not guarded, so that it is
+	// sealed once.
+	failing map[domain.UUID]string
+	sums    map[domain.UUID]*sums
+	was     map[int]Counters
+}
+
+type told struct {
+	dev Device
+	e   *Event
+}
+
+// Stats counts what a Director does.
+type Stats struct {
+	Taps, Failing      atomic.Int64
+	Drops, Lost, Flows atomic.Uint64
+}
+
+const (
+	// passEvery is how often everything is compared.
+	passEvery = 5 * time.Second
+	// sumEvery is how often sums of denied flows are sealed.
+	sumEvery = 10 * time.Second
+	// eventRoom bounds the events on their way from the taps; those beyond are
+	// counted, and sealed as a number.
+	eventRoom = 4096
+	// dropsEach bounds the denied flows of one domain that are sealed singly in
+	// sumEvery: a guest that scans must not fill its log by that.
+	dropsEach = 200
+)
+
+// NewDirector returns a Director that does nothing until Run. Its Hear is the sink
+// of the guard.
+func NewDirector(cfg DirectorConfig) *Director {
+	return &Director{cfg: cfg, events: make(chan told, eventRoom), kick: make(chan struct{}, 1), done: map[int]string{},
+		failing: map[domain.UUID]string{}, sums: map[domain.UUID]*sums{}, was: map[int]Counters{}, passEvery: passEvery, sumEvery: sumEvery}
+}
+
+// Stats returns the counters.
+func (d *Director) Stats() *Stats { return &d.stats }
+
+// Hear takes an event of a tap. It does not block.
+func (d *Director) Hear(dev Device, e *Event) {
+	select {
+	case d.events <- told{dev, e}:
+	default:
+		d.missed.Add(1)
+	}
+}
+
+// Kick says that policies or taps may have changed.
+func (d *Director) Kick() {
+	select {
+	case d.kick <- struct{}{}:
+	default: // one is on its way
+	}
+}
+
+// Run works until ctx ends. It ends with an error only if nothing can be sealed any
+// more. The guards stay in force.
+func (d *Director) Run(ctx context.Context) error {
+	pass, sum := time.NewTicker(d.passEvery), time.NewTicker(d.sumEvery)
+	defer pass.Stop()
+	defer sum.Stop()
+	links, err := watchLinks(ctx, d.cfg.Log, d.Kick)
+	if err != nil {
+		return err
+	}
+	defer links.wait()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return nil
+		case t := <-d.events:
+			err = d.hear(ctx, t)
+		case <-d.kick:
+			err = d.pass(ctx)
+		case <-pass.C:
+			err = d.pass(ctx)
+		case <-sum.C:
+			err = d.sum(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
+			return fmt.Errorf("packet filter: %w", err)
+		}
+	}
+}
+
+// pass guards what runs, and forgets what is gone.
+func (d *Director) pass(ctx context.Context) error {
+	gone, err := d.cfg.Guard.Forget()
+	if err != nil {
+		d.cfg.Log.ErrorContext(ctx, "guards of devices that are gone are not given up", "error", err)
+	}
+	d.mu.Lock()
+	for _, dev := range gone {
+		delete(d.done, dev.Index)
+		delete(d.was, dev.Index)
+	}
+	d.mu.Unlock()
+	running := d.cfg.Running()
+	d.forget(running)
+	for _, id := range running {
+		g, err := d.cfg.Read(ctx, id)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err == nil {
+			err = d.Ensure(ctx, g)
+		}
+		if err := d.settle(ctx, id, err); err != nil {
+			return err
+		}
+	}
+	d.stats.Taps.Store(int64(len(d.cfg.Guard.Devices())))
+	return nil
+}
+
+func (d *Director) forget(running []domain.UUID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for id := range d.failing {
+		if !slices.Contains(running, id) {
+			delete(d.failing, id)
+		}
+	}
+	for id, s := range d.sums {
+		if !slices.Contains(running, id) && s.empty() {
+			delete(d.sums, id)
+		}
+	}
+	d.stats.Failing.Store(int64(len(d.failing)))
+}
+
+// Ensure guards the taps of a domain by its policies, and reports which interfaces
+// cannot be guarded though a policy that denies is about the domain.
+func (d *Director) Ensure(ctx context.Context, g *Guarded) error {
+	table, err := Compile(g.Policies)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var problems []error
+	what := describe(g.Policies)
+	for _, dev := range g.Devices {
+		ifc, err := net.InterfaceByName(dev.Name)
+		if err != nil {
+			problems = append(problems, fmt.Errorf("guard %s: %w", dev.Name, err))
+			continue
+		}
+		if d.done[ifc.Index] == g.ID.String()+what {
+			continue
+		}
+		if err := d.cfg.Guard.Attach(ctx, dev, table); err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		first := d.done[ifc.Index] == ""
+		d.done[ifc.Index] = g.ID.String() + what
+		if first && table.Empty() {
+			continue // it only looks on
+		}
+		word := "filters by no policy"
+		if !table.Empty() {
+			word = "filters by " + strings.Join(d.names(g.Policies), ", ")
+		}
+		if err := d.note(ctx, g.ID, "the packet filter on "+dev.Name+" "+word, "guarded"); err != nil {
+			return err
+		}
+	}
+	return errors.Join(append(problems, g.Honoured())...)
+}
+
+// Honoured reports which interfaces of a domain cannot be filtered though a policy
+// that denies is about it.
+func (g *Guarded) Honoured() error {
+	var names []string
+	for _, p := range g.Policies {
+		if p.Enforce {
+			names = append(names, p.Name)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	var problems []error
+	for _, u := range g.Untapped {
+		problems = append(problems, fmt.Errorf("interface %s has no tap device on this host that could be filtered; use a network or a bridge, or take the domain out of the target of %s: %w",
+			u, strings.Join(names, ", "), record.ErrReject))
+	}
+	return errors.Join(problems...)
+}
+
+func (d *Director) names(all []Policy) []string {
+	var names []string
+	for _, p := range all {
+		n := p.Name
+		if !p.Enforce {
+			n += " (audit)"
+		}
+		names = append(names, n)
+	}
+	return names
+}
+
+// describe is equal for policies that come to the same table.
+func describe(all []Policy) string { return fmt.Sprintf(" %v", all) }
+
+// settle seals that a domain cannot be guarded, or can again, when that changes.
+func (d *Director) settle(ctx context.Context, id domain.UUID, problem error) error {
+	text := ""
+	if problem != nil {
+		text = problem.Error()
+	}
+	d.mu.Lock()
+	was := d.failing[id]
+	d.mu.Unlock()
+	if text == was {
+		return nil
+	}
+	var err error
+	if problem != nil {
+		d.cfg.Log.ErrorContext(ctx, "a domain is not guarded as its policies ask for", "uuid", id.String(), "error", problem)
+		err = d.note(ctx, id, clip("not guarded: "+text), "failed")
+	} else {
+		err = d.note(ctx, id, "guarded as the policies ask for", "guarded")
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.failing[id] = text; text == "" {
+		delete(d.failing, id)
+	}
+	d.stats.Failing.Store(int64(len(d.failing)))
+	return err
+}
+
+func (d *Director) note(ctx context.Context, id domain.UUID, text, detail string) error {
+	_, err := d.cfg.Seal(ctx, id, record.ClassVMGuard, []*record.Event{{Reason: text, Vm: &record.VM{Detail: detail}}})
+	return err
+}
+
+// clip bounds texts that end up in the ledger.
+func clip(s string) string {
+	if len(s) > 1024 {
+		return s[:1024] + "..."
+	}
+	return s
+}
+
+func protocolName(n uint8) string {
+	return cmp.Or(map[uint8]string{1: "icmp", 2: "igmp", 4: "ipip", 6: "tcp", 17: "udp", 33: "dccp", 41: "ipv6", 47: "gre", 50: "esp",
+		51: "ah", 58: "icmpv6", 132: "sctp", 136: "udplite"}[n], fmt.Sprintf("protocol-%d", n))
+}
