@@ -272,6 +272,13 @@ witnessing {
 #   # Deny frames from another address than the interface's own. Guests that bridge
 #   # or run guests of their own send such frames.
 #   source_mac = false
+#
+#   # Where libvirt's hook asks before QEMU runs (deploy/libvirt-hook).
+#   hook_socket = "/run/provost/hook.sock"
+#
+#   # Whether a domain may start where its taps cannot be guarded though a policy
+#   # denies it something, or provostd does not answer the hook: open or closed.
+#   fail = "open"
 # }
 
 # A block for each domain with a weaker mode than the host's. It is named by

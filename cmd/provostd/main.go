@@ -47,6 +47,7 @@ commands:
   token create  make a token of a reader, and print it
   token list    list the tokens
   token revoke  take a token away, by its id or name
+  hook          what libvirt's hook for QEMU runs: NAME OPERATION SUB EXTRA, the domain's XML on standard input
   version       print the version
 
 flags:
@@ -74,6 +75,7 @@ func plain(f func(context.Context, *daemon.Config, *slog.Logger, io.Writer) erro
 var commands = map[string]command{
 	"run": plain(runDaemon), "init": plain(initHost), "check": plain(check), "rotate-keys": plain(rotateKeys),
 	"fsck": {setup: fsck}, "backup": {args: 1, setup: backup}, "restore": {args: 1, setup: restore},
+	"hook":       {args: 4, setup: hook},
 	"shard list": plain(listShards), "shard export": {args: 2, setup: exportShard}, "shard drop": {args: 1, setup: dropShard},
 	"token create": {setup: createToken}, "token list": plain(listTokens), "token revoke": {args: 1, setup: func(*flag.FlagSet) action { return revokeToken }},
 }

@@ -48,6 +48,11 @@ type Config struct {
 	// Channel defines the domain with the agent's channel, instead of leaving
 	// that to provost domain enroll.
 	Channel bool
+	// Devices is further XML for the domain's devices, such as interfaces.
+	Devices string
+	// Network gives the host a network namespace of its own; the daemon's metrics are
+	// then out of reach.
+	Network bool
 	// Extra is further text of the daemon's configuration.
 	Extra string
 	// Out is told what is being done, a line each.
@@ -103,7 +108,7 @@ func New(ctx context.Context, cfg Config) (l *Lab, err error) {
 		return l, fmt.Errorf("choose accelerator: %w", err)
 	}
 	cfg.Out("starting a libvirtd of its own (guests run with %s)", accel)
-	if l.Host, err = harness.NewHost(ctx, harness.HostConfig{Dir: l.path("host"), Name: strings.TrimSuffix(cfg.HostID, ".lab"), KeepDir: cfg.Keep}); err != nil {
+	if l.Host, err = harness.NewHost(ctx, harness.HostConfig{Dir: l.path("host"), Name: strings.TrimSuffix(cfg.HostID, ".lab"), KeepDir: cfg.Keep, Network: cfg.Network}); err != nil {
 		return l, fmt.Errorf("start host: %w", err)
 	}
 	cfg.Out("defining the domain %s", cfg.Domain)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
+	"time"
 
 	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/introspect/domain"
@@ -22,14 +24,26 @@ type EgressConfig struct {
 	Dir string `hcl:"dir,optional"`
 	// SourceMAC denies frames from another address than the interface's own.
 	SourceMAC bool `hcl:"source_mac,optional"`
+	// HookSocket is where the hook of libvirt asks. Default /run/provost/hook.sock.
+	HookSocket string `hcl:"hook_socket,optional"`
+	// Fail is what the hook does where taps cannot be guarded: open lets the domain
+	// start, closed does not. Default open.
+	Fail string `hcl:"fail,optional"`
 }
+
+// failOpen is the word for letting domains start all the same.
+const failOpen = "open"
 
 func (c *Config) completeEgress(v *validator) {
 	if c.Egress == nil {
 		return
 	}
 	def(&c.Egress.Dir, egress.DefaultDir)
+	def(&c.Egress.HookSocket, "/run/provost/hook.sock")
+	def(&c.Egress.Fail, failOpen)
 	v.path("egress.dir", c.Egress.Dir)
+	v.path("egress.hook_socket", c.Egress.HookSocket)
+	v.oneOf("egress.fail", c.Egress.Fail, failOpen, "closed")
 }
 
 // guards are the packet filters of this host's domains; nil where they are not
@@ -55,7 +69,7 @@ func openGuards(d *Daemon) (*guards, error) {
 	if err != nil {
 		return nil, err
 	}
-	g.director = egress.NewDirector(egress.DirectorConfig{Guard: g.guard, Running: g.running, Log: d.log, Seal: d.registry.Note,
+	g.director = egress.NewDirector(egress.DirectorConfig{Guard: g.guard, Running: g.running, Log: d.log, Seal: d.registry.Note, Now: time.Now, Entries: g.entries,
 		Read: func(ctx context.Context, id domain.UUID) (*egress.Guarded, error) {
 			e, _ := d.policies.current()
 			return g.read(ctx, id, e)
@@ -64,13 +78,46 @@ func openGuards(d *Daemon) (*guards, error) {
 	return g, nil
 }
 
+// entries hands on what is sealed in the logs of domains from now on.
+func (g *guards) entries(ctx context.Context, each func(domain.UUID, record.Class, record.Origin, []byte)) error {
+	f := g.d.store.Tail(g.d.store.End())
+	defer f.Close()
+	for {
+		it, err := f.Next(ctx)
+		if err != nil {
+			return fmt.Errorf("compare flows with what agents tell: %w", err)
+		}
+		if id, err := domain.ParseUUID(it.Log.Name().Domain); err == nil {
+			each(id, it.Leaf.Header.Class, it.Leaf.Origin, it.Payload) // one that cannot be read counts as a loss
+		}
+	}
+}
+
 // run keeps taps guarded until ctx ends. The guards stay.
 func (g *guards) run(ctx context.Context) error {
 	if g == nil {
 		<-ctx.Done()
 		return nil
 	}
-	return g.director.Run(ctx)
+	l, err := controlSocket(g.d.cfg.Egress.HookSocket, -1)
+	if err != nil {
+		return err
+	}
+	own, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var door sync.WaitGroup
+	door.Go(func() {
+		if err := (&hookDoor{g.before, g.d.log}).serve(own, l); err != nil {
+			cancel(err)
+		}
+	})
+	err = g.director.Run(own)
+	if cause := context.Cause(own); err == nil && ctx.Err() == nil {
+		err = cause // the door has failed
+	}
+	cancel(nil)
+	door.Wait()
+	return err
 }
 
 func (g *guards) close() error {
@@ -134,6 +181,19 @@ func (g *guards) read(ctx context.Context, id domain.UUID, e *rules.Engine) (*eg
 		text = s.LiveXML
 	}
 	return guardedBy(id, s.LiveXML, text, g.d.cfg.Egress.SourceMAC, e)
+}
+
+// guardedXML is guardedBy of a domain that names itself.
+func guardedXML(text string, mac bool, e *rules.Engine) (*egress.Guarded, error) {
+	def, err := virt.ReadXML(text)
+	if err != nil {
+		return nil, err
+	}
+	id, err := domain.ParseUUID(def.UUID)
+	if err != nil {
+		return nil, err
+	}
+	return guardedBy(id, text, text, mac, e)
 }
 
 // guardedBy says what is to be guarded of a domain by the XML of its run, and what

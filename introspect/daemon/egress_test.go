@@ -12,7 +12,7 @@ import (
 	"github.com/provostd/provost/rules/policy"
 )
 
-const guardedXML = `<domain type='qemu'><name>web</name><uuid>6b0c1a52-6b44-4f0e-8f0e-2d9a4f8f1c11</uuid><devices>
+const webXML = `<domain type='qemu'><name>web</name><uuid>6b0c1a52-6b44-4f0e-8f0e-2d9a4f8f1c11</uuid><devices>
 <interface type='network'><mac address='52:54:00:00:00:01'/><source network='n' bridge='b0'/><target dev='vnet0'/></interface>
 <interface type='bridge'><mac address='52:54:00:00:00:02'/><source bridge='b0'/><target dev='vnet1'/></interface>
 <interface type='direct'><mac address='52:54:00:00:00:03'/><source dev='eth0' mode='bridge'/><target dev='macvtap0'/></interface>
@@ -48,7 +48,7 @@ func TestGuardedBy(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		g, err := guardedBy(id, guardedXML, guardedXML, true, e)
+		g, err := guardedBy(id, webXML, webXML, true, e)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -91,6 +91,7 @@ func (m *metrics) egress(g *guards) {
 	m.gauge("egress_failing_domains", "Domains that run and are not guarded as their policies ask for.", func() float64 { return float64(s.Failing.Load()) })
 	m.count("egress_drops_sealed_total", "Denied flows sealed.", s.Drops.Load)
 	m.count("egress_flows_total", "New flows that taps told of.", s.Flows.Load)
+	m.count("egress_undeclared_flows_total", "Destinations that guests reached for and their agents did not tell of.", s.Undeclared.Load)
 	m.count("egress_events_lost_total", "Flows that taps could not tell of; each loss is sealed.", s.Lost.Load)
 }
 

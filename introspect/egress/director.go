@@ -34,7 +34,11 @@ type DirectorConfig struct {
 	Read func(ctx context.Context, id domain.UUID) (*Guarded, error)
 	// Seal seals findings in the log of a domain; false: it has none any more.
 	Seal func(ctx context.Context, id domain.UUID, class record.Class, all []*record.Event) (bool, error)
-	Log  *slog.Logger
+	// Entries calls each for every entry that is sealed from now on, until ctx ends:
+	// with them the flows that taps see are compared. Nil: none are.
+	Entries func(ctx context.Context, each func(id domain.UUID, class record.Class, origin record.Origin, payload []byte)) error
+	Now     func() time.Time
+	Log     *slog.Logger
 }
 
 // Director keeps the taps of all domains guarded by the policies about them, and
@@ -47,6 +51,7 @@ type Director struct {
 	kick   chan struct{}
 	missed atomic.Uint64 // events beyond the channel's room
 	stats  Stats
+	flows  *witness
 
 	passEvery, sumEvery time.Duration
 
@@ -68,6 +73,7 @@ type told struct {
 type Stats struct {
 	Taps, Failing      atomic.Int64
 	Drops, Lost, Flows atomic.Uint64
+	Undeclared         atomic.Uint64
 }
 
 const (
@@ -86,7 +92,10 @@ const (
 // NewDirector returns a Director that does nothing until Run. Its Hear is the sink
 // of the guard.
 func NewDirector(cfg DirectorConfig) *Director {
-	return &Director{cfg: cfg, events: make(chan told, eventRoom), kick: make(chan struct{}, 1), done: map[int]string{},
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Director{cfg: cfg, flows: newWitness(cfg.Now), events: make(chan told, eventRoom), kick: make(chan struct{}, 1), done: map[int]string{},
 		failing: map[domain.UUID]string{}, sums: map[domain.UUID]*sums{}, was: map[int]Counters{}, passEvery: passEvery, sumEvery: sumEvery}
 }
 
@@ -116,16 +125,34 @@ func (d *Director) Run(ctx context.Context) error {
 	pass, sum := time.NewTicker(d.passEvery), time.NewTicker(d.sumEvery)
 	defer pass.Stop()
 	defer sum.Stop()
-	links, err := watchLinks(ctx, d.cfg.Log, d.Kick)
+	watching, stop := context.WithCancel(ctx)
+	links, err := watchLinks(watching, d.cfg.Log, d.Kick)
 	if err != nil {
+		stop()
 		return err
 	}
 	defer links.wait()
+	defer stop()
+	// The reader of entries ends with Run, whichever of the two fails.
+	own, cancel := context.WithCancelCause(ctx)
+	var reader sync.WaitGroup
+	defer reader.Wait()
+	defer cancel(nil)
+	if d.cfg.Entries != nil {
+		reader.Go(func() {
+			if err := d.cfg.Entries(own, d.flows.heard); err != nil && own.Err() == nil {
+				cancel(err)
+			}
+		})
+	}
 	for {
 		var err error
 		select {
-		case <-ctx.Done():
-			return nil
+		case <-own.Done():
+			if ctx.Err() != nil {
+				return nil
+			}
+			err = context.Cause(own)
 		case t := <-d.events:
 			err = d.hear(ctx, t)
 		case <-d.kick:
@@ -222,6 +249,22 @@ func (d *Director) Ensure(ctx context.Context, g *Guarded) error {
 		}
 		if err := d.note(ctx, g.ID, "the packet filter on "+dev.Name+" "+word, "guarded"); err != nil {
 			return err
+		}
+	}
+	return errors.Join(append(problems, g.Honoured())...)
+}
+
+// Before guards the taps of a domain that is about to run. It waits for nothing but
+// the kernel; what it did is sealed by the next comparison.
+func (d *Director) Before(ctx context.Context, g *Guarded) error {
+	table, err := Compile(g.Policies)
+	if err != nil {
+		return err
+	}
+	var problems []error
+	for _, dev := range g.Devices {
+		if err := d.cfg.Guard.Attach(ctx, dev, table); err != nil && table.enforce != 0 {
+			problems = append(problems, err) // of a tap that is only looked at, the comparison tells
 		}
 	}
 	return errors.Join(append(problems, g.Honoured())...)

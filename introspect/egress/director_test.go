@@ -178,7 +178,7 @@ func TestFlood(t *testing.T) {
 	if err := d.sum(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if len(book.all) != dropsEach+2 {
+	if len(book.all) != dropsEach+2 { // those, their sum, and what was lost
 		t.Errorf("%d entries are sealed, want %d", len(book.all), dropsEach+2)
 	}
 	book.wait(t, 0, "400 packets more were denied")

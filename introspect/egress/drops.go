@@ -25,6 +25,7 @@ func (d *Director) hear(ctx context.Context, t told) error {
 	case Denied, Audited:
 	default:
 		d.stats.Flows.Add(1)
+		d.flows.saw(t.dev, t.e)
 		return nil
 	}
 	e := dropOf(t.dev, &t.e.Flow, t.e.Reason, t.e.Ethertype, t.e.Kind == Audited, 1, uint64(t.e.Length))
@@ -108,7 +109,41 @@ func (d *Director) sum(ctx context.Context) error {
 			return err
 		}
 	}
+	for _, f := range d.flows.due() {
+		if err := d.undeclared(ctx, &f); err != nil {
+			return err
+		}
+	}
 	return d.losses(ctx)
+}
+
+// undeclaredEach bounds the undeclared flows of one domain that are sealed singly in
+// sumEvery.
+const undeclaredEach = 100
+
+// undeclared seals what the agent of a domain did not tell of, and how much could not
+// be compared (invariant I4).
+func (d *Director) undeclared(ctx context.Context, f *finding) error {
+	d.stats.Undeclared.Add(uint64(len(f.undeclared)))
+	var all []*record.Event
+	for i := range f.undeclared {
+		if len(all) == undeclaredEach {
+			n := uint64(len(f.undeclared) - i)
+			all = append(all, &record.Event{Reason: fmt.Sprintf("%d destinations more were not told by the agent, beyond what is sealed singly", n), Count: n,
+				Network: &record.Network{Direction: "egress"}})
+			break
+		}
+		all = append(all, f.undeclared[i].entry())
+	}
+	if len(all) > 0 {
+		if _, err := d.cfg.Seal(ctx, f.id, record.ClassNetworkUndeclared, all); err != nil {
+			return err
+		}
+	}
+	if f.uncompared == 0 {
+		return nil
+	}
+	return d.note(ctx, f.id, fmt.Sprintf("%d destinations that taps saw could not be compared with what the agent tells: it was silent or lost events, or there were too many", f.uncompared), "uncompared")
 }
 
 // losses seals what was not told: without room in a tap's ring, beyond the rate of a

@@ -6,8 +6,8 @@ import (
 	"libvirt.org/go/libvirtxml"
 )
 
-// Interface is one network interface of a domain.
-type Interface struct {
+// NIC is one network interface of a domain, as packet filters see it.
+type NIC struct {
 	Kind string // libvirt's word: network, bridge, user, direct, hostdev, ...
 	// Device is the tap on the host, where the domain runs and the kind has one.
 	Device string
@@ -16,14 +16,14 @@ type Interface struct {
 
 // Tapped reports whether the kind has a tap device on the host, through which all
 // that it sends passes. Of a network it depends on how that one forwards.
-func (i *Interface) Tapped() bool {
+func (i *NIC) Tapped() bool {
 	return (i.Kind == "network" || i.Kind == "bridge" || i.Kind == "ethernet") && i.Device != ""
 }
 
 // Named is what a domain's XML says of it.
 type Named struct {
 	UUID, Name string
-	Interfaces []Interface
+	Interfaces []NIC
 }
 
 // ReadXML reads what packet filters need of a domain's XML. The device of a macvtap
@@ -38,7 +38,7 @@ func ReadXML(text string) (*Named, error) {
 		return n, nil
 	}
 	for _, x := range def.Devices.Interfaces {
-		i := Interface{Kind: kindOf(x.Source)}
+		i := NIC{Kind: kindOf(x.Source)}
 		if x.Target != nil {
 			i.Device = x.Target.Dev
 		}
