@@ -273,6 +273,10 @@ witnessing {
 #   # or run guests of their own send such frames.
 #   source_mac = false
 #
+#   # Name servers whose answers to guests say which addresses the names in policies
+#   # have. Without them policies that allow names are refused.
+#   resolvers = ["10.0.0.53"]
+#
 #   # Where libvirt's hook asks before QEMU runs (deploy/libvirt-hook).
 #   hook_socket = "/run/provost/hook.sock"
 #

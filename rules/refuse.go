@@ -14,6 +14,8 @@ import (
 const (
 	// CanPrevent is followed by the kind of a prevent block.
 	CanPrevent = "prevent "
+	// CanResolve says that names in prevent blocks have addresses here.
+	CanResolve = "resolve names"
 	// CanLimitHost says that enforcement counts limits of the whole host.
 	CanLimitHost = "limit host"
 )
@@ -48,6 +50,8 @@ func (e *Engine) refuse(p *policy.Policy) []error {
 	for _, n := range p.Prevent {
 		if !can(CanPrevent + n.Kind) {
 			problems = append(problems, fmt.Errorf("policy %q: this host cannot prevent %s", p.Name, n.Kind))
+		} else if n.ByName() && !can(CanResolve) {
+			problems = append(problems, fmt.Errorf("policy %q: this host has no resolvers in its configuration (egress.resolvers) that could say which addresses names have", p.Name))
 		}
 	}
 	if m := p.Limit; m != nil && m.Scope == policy.LimitHost && !can(CanLimitHost) {

@@ -43,8 +43,6 @@ type Config struct {
 	HostID string
 	// Domain is the domain's name; default demo-vm. UUID is random when empty.
 	Domain, UUID string
-	// Devices is further XML for the domain's devices.
-	Devices string
 	// Channel defines the domain with the agent's channel, instead of leaving
 	// that to provost domain enroll.
 	Channel bool

@@ -130,9 +130,16 @@ func TestUnit(t *testing.T) {
 	if err := os.WriteFile(unit, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	dropin := unit + ".d/egress.conf"
+	if err := os.MkdirAll(filepath.Dir(dropin), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(dropin, []byte(read(t, "deploy/provostd-egress.conf")), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	out, err := exec.Command(analyze, "verify", "--man=no", unit).CombinedOutput()
 	// Units of the machine it runs on may have faults of their own.
-	if err != nil || strings.Contains(string(out), "provostd.service:") {
+	if err != nil || strings.Contains(string(out), "provostd.service:") || strings.Contains(string(out), "egress.conf") {
 		t.Errorf("systemd does not take deploy/provostd.service: %v\n%s", err, out)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -24,11 +25,16 @@ type EgressConfig struct {
 	Dir string `hcl:"dir,optional"`
 	// SourceMAC denies frames from another address than the interface's own.
 	SourceMAC bool `hcl:"source_mac,optional"`
+	// Resolvers are the name servers whose answers say which addresses the names in
+	// policies have. Without them, policies that allow names are refused.
+	Resolvers []string `hcl:"resolvers,optional"`
 	// HookSocket is where the hook of libvirt asks. Default /run/provost/hook.sock.
 	HookSocket string `hcl:"hook_socket,optional"`
 	// Fail is what the hook does where taps cannot be guarded: open lets the domain
 	// start, closed does not. Default open.
 	Fail string `hcl:"fail,optional"`
+
+	resolvers []netip.Addr
 }
 
 // failOpen is the word for letting domains start all the same.
@@ -43,6 +49,14 @@ func (c *Config) completeEgress(v *validator) {
 	def(&c.Egress.Fail, failOpen)
 	v.path("egress.dir", c.Egress.Dir)
 	v.path("egress.hook_socket", c.Egress.HookSocket)
+	for _, r := range c.Egress.Resolvers {
+		a, err := netip.ParseAddr(r)
+		if err != nil || a.Zone() != "" || len(c.Egress.resolvers) >= egress.MaxResolvers {
+			v.bad("egress.resolvers", "Resolver cannot be used", fmt.Sprintf("%q is no address, or there are more than %d.", r, egress.MaxResolvers))
+			continue
+		}
+		c.Egress.resolvers = append(c.Egress.resolvers, a.Unmap())
+	}
 	v.oneOf("egress.fail", c.Egress.Fail, failOpen, "closed")
 }
 
@@ -64,7 +78,7 @@ func openGuards(d *Daemon) (*guards, error) {
 	}
 	g := &guards{d: d}
 	var err error
-	g.guard, err = egress.New(egress.Config{Dir: d.cfg.Egress.Dir, Log: d.log,
+	g.guard, err = egress.New(egress.Config{Dir: d.cfg.Egress.Dir, Log: d.log, Resolvers: d.cfg.Egress.resolvers,
 		Sink: func(dev egress.Device, e *egress.Event) { g.director.Hear(dev, e) }})
 	if err != nil {
 		return nil, err
@@ -246,7 +260,12 @@ func filterOf(p *rules.Prevention) (*egress.Policy, error) {
 			if err != nil {
 				return nil, fmt.Errorf("policy %q: prevent: %w", p.Policy.Name, err)
 			}
-			*l.to = append(*l.to, egress.Entry{Prefix: d.Prefix, Port: d.Port, Protocol: map[string]uint8{"tcp": 6, "udp": 17}[d.Protocol]})
+			protocol := map[string]uint8{"tcp": 6, "udp": 17}[d.Protocol]
+			if d.Name != "" { // of allow: a denied name does not load
+				out.Names = append(out.Names, egress.NameEntry{Name: d.Name, Port: d.Port, Protocol: protocol})
+				continue
+			}
+			*l.to = append(*l.to, egress.Entry{Prefix: d.Prefix, Port: d.Port, Protocol: protocol})
 		}
 	}
 	return out, nil

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/provostd/provost/introspect/domain"
+	"github.com/provostd/provost/introspect/egress"
 	"github.com/provostd/provost/rules"
 	"github.com/provostd/provost/rules/policy"
 )
@@ -23,7 +24,7 @@ const webXML = `<domain type='qemu'><name>web</name><uuid>6b0c1a52-6b44-4f0e-8f0
 // interfaces without a tap.
 func TestGuardedBy(t *testing.T) {
 	dir := t.TempDir()
-	text := "bundle {\n  name = \"b\"\n  version = \"1\"\n  language = 1\n}\npolicy \"list\" {\n  mode = \"enforce\"\n  prevent \"egress\" {\n    allow = [\"198.51.100.0/24\", \"203.0.113.7:443/tcp\"]\n    deny = [\"10.0.0.9\"]\n  }\n}\n"
+	text := "bundle {\n  name = \"b\"\n  version = \"1\"\n  language = 1\n}\npolicy \"list\" {\n  mode = \"enforce\"\n  prevent \"egress\" {\n    allow = [\"198.51.100.0/24\", \"203.0.113.7:443/tcp\", \"api.example.net:443\"]\n    deny = [\"10.0.0.9\"]\n  }\n}\n"
 	for _, mode := range []string{"enforce", "audit"} {
 		if err := os.WriteFile(filepath.Join(dir, "p.policy.hcl"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -40,6 +41,10 @@ func TestGuardedBy(t *testing.T) {
 			t.Error("a host without a packet filter takes a policy that prevents")
 		}
 		cfg.Egress = &EgressConfig{}
+		if err := CheckPolicies(cfg, b); err == nil || !strings.Contains(err.Error(), "egress.resolvers") {
+			t.Errorf("a host without resolvers takes a policy with names: %v", err)
+		}
+		cfg.Egress.resolvers = []netip.Addr{netip.MustParseAddr("10.0.0.53")}
 		e, err := rules.New(b, engineOptions(cfg))
 		if err != nil {
 			t.Fatal(err)
@@ -59,6 +64,9 @@ func TestGuardedBy(t *testing.T) {
 		if len(g.Policies) != 1 || p.Name != "list" || p.Enforce != (mode == "enforce") || !p.Listed || !p.External || len(p.Allow) != 2 || len(p.Deny) != 1 ||
 			p.Allow[1].Port != 443 || p.Allow[1].Protocol != 6 || p.Allow[0].Prefix != netip.MustParsePrefix("198.51.100.0/24") {
 			t.Errorf("policies %+v", g.Policies)
+		}
+		if len(p.Names) != 1 || p.Names[0] != (egress.NameEntry{Name: "api.example.net", Port: 443}) {
+			t.Errorf("names %+v", p.Names)
 		}
 		if err := g.Honoured(); (err != nil) != (mode == "enforce") || err != nil && !strings.Contains(err.Error(), "of kind direct") {
 			t.Errorf("mode %s: %v", mode, err)

@@ -85,6 +85,9 @@ func (c *Config) capabilities() []string {
 	all := append(enforce.Capabilities(&s, c.Enforcement.ReleaseGroup != ""), rules.CanLimitHost)
 	if c.Egress != nil {
 		all = append(all, rules.CanPrevent+"egress")
+		if len(c.Egress.resolvers) > 0 {
+			all = append(all, rules.CanResolve)
+		}
 	}
 	return all
 }

@@ -56,13 +56,20 @@ type Director struct {
 	passEvery, sumEvery time.Duration
 
 	mu   sync.Mutex // one pass at a time; guards the rest
-	done map[int]string
+	done map[int]applied
+	// guarded is what was asked for last of each domain, resolved what its names are.
+	guarded  map[domain.UUID]*Guarded
+	resolved map[domain.UUID]resolved
 	// failing holds what was sealed of each domain as not guarded, so that it is
 	// sealed once.
 	failing map[domain.UUID]string
 	sums    map[domain.UUID]*sums
 	was     map[int]Counters
 }
+
+// applied is what a tap was given: the policies as they are written, and with the
+// addresses of their names.
+type applied struct{ written, whole string }
 
 type told struct {
 	dev Device
@@ -95,7 +102,7 @@ func NewDirector(cfg DirectorConfig) *Director {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Director{cfg: cfg, flows: newWitness(cfg.Now), events: make(chan told, eventRoom), kick: make(chan struct{}, 1), done: map[int]string{},
+	return &Director{cfg: cfg, flows: newWitness(cfg.Now), events: make(chan told, eventRoom), kick: make(chan struct{}, 1), done: map[int]applied{}, guarded: map[domain.UUID]*Guarded{}, resolved: map[domain.UUID]resolved{},
 		failing: map[domain.UUID]string{}, sums: map[domain.UUID]*sums{}, was: map[int]Counters{}, passEvery: passEvery, sumEvery: sumEvery}
 }
 
@@ -206,6 +213,12 @@ func (d *Director) forget(running []domain.UUID) {
 			delete(d.failing, id)
 		}
 	}
+	for id := range d.guarded {
+		if !slices.Contains(running, id) {
+			delete(d.guarded, id)
+			delete(d.resolved, id)
+		}
+	}
 	for id, s := range d.sums {
 		if !slices.Contains(running, id) && s.empty() {
 			delete(d.sums, id)
@@ -217,31 +230,33 @@ func (d *Director) forget(running []domain.UUID) {
 // Ensure guards the taps of a domain by its policies, and reports which interfaces
 // cannot be guarded though a policy that denies is about the domain.
 func (d *Director) Ensure(ctx context.Context, g *Guarded) error {
-	table, err := Compile(g.Policies)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.guarded[g.ID] = g
+	whole := d.named(g.ID, g.Policies)
+	table, err := Compile(whole)
 	if err != nil {
 		return err
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	var problems []error
-	what := describe(g.Policies)
+	want := applied{g.ID.String() + describe(g.Policies), g.ID.String() + describe(whole)}
 	for _, dev := range g.Devices {
 		ifc, err := net.InterfaceByName(dev.Name)
 		if err != nil {
 			problems = append(problems, fmt.Errorf("guard %s: %w", dev.Name, err))
 			continue
 		}
-		if d.done[ifc.Index] == g.ID.String()+what {
+		had := d.done[ifc.Index]
+		if had == want {
 			continue
 		}
 		if err := d.cfg.Guard.Attach(ctx, dev, table); err != nil {
 			problems = append(problems, err)
 			continue
 		}
-		first := d.done[ifc.Index] == ""
-		d.done[ifc.Index] = g.ID.String() + what
-		if first && table.Empty() {
-			continue // it only looks on
+		d.done[ifc.Index] = want
+		if had.written == want.written || had.written == "" && table.Empty() {
+			continue // other addresses of the same names; or it only looks on
 		}
 		word := "filters by no policy"
 		if !table.Empty() {

@@ -62,11 +62,11 @@ func (l *ledger) wait(t *testing.T, n int, text string) (string, int) {
 }
 
 // direct runs a director over one domain with one tap.
-func direct(t *testing.T, l *lan, read func() (*Guarded, error)) (*Director, *ledger) {
+func direct(t *testing.T, l *lan, read func() (*Guarded, error), resolvers ...netip.Addr) (*Director, *ledger) {
 	t.Helper()
 	book := &ledger{last: map[record.Class]*record.Event{}, more: make(chan struct{}, 1)}
 	var d *Director
-	g, err := New(Config{Dir: bpffs(t), Log: slog.New(slog.DiscardHandler), Sink: func(dev Device, e *Event) { d.Hear(dev, e) }})
+	g, err := New(Config{Dir: bpffs(t), Resolvers: resolvers, Log: slog.New(slog.DiscardHandler), Sink: func(dev Device, e *Event) { d.Hear(dev, e) }})
 	if err != nil {
 		t.Fatal(err)
 	}

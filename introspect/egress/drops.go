@@ -23,6 +23,8 @@ func (s *sums) empty() bool { return s.sealed == 0 && s.beyond == 0 }
 func (d *Director) hear(ctx context.Context, t told) error {
 	switch t.e.Kind {
 	case Denied, Audited:
+	case answer:
+		return d.learn(ctx, t)
 	default:
 		d.stats.Flows.Add(1)
 		d.flows.saw(t.dev, t.e)

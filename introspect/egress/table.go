@@ -26,6 +26,8 @@ type Policy struct {
 	// that nothing else may.
 	Allow  []Entry
 	Listed bool
+	// Names are more of it, by their names in DNS.
+	Names []NameEntry
 	// External has the list be about external destinations only.
 	External bool
 	// Deny may not be reached, whatever Allow says.
@@ -39,6 +41,11 @@ type Entry struct {
 	Protocol uint8  // of Port; 0: TCP and UDP
 	// Expires is when the entry ends, in nanoseconds of the boot clock; 0: never.
 	Expires uint64
+}
+
+// text orders entries.
+func (e *Entry) text() string {
+	return fmt.Sprintf("%s %05d %d %d", e.Prefix, e.Port, e.Protocol, e.Expires)
 }
 
 // Table is what the policies of a domain come to.

@@ -208,7 +208,11 @@ func (l *loader) prevents(v *env, pb *hclsyntax.Block, p *Policy) {
 func (l *loader) destinations(v *env, body *hclsyntax.Body, name string) []string {
 	texts, ranges := l.strs(v, body, name)
 	for i, s := range texts {
-		if _, err := ParseDestination(s); err != nil {
+		d, err := ParseDestination(s)
+		if err == nil && d.Name != "" && name == "deny" {
+			err = fmt.Errorf("names may be allowed only: who is denied a name can learn its addresses elsewhere")
+		}
+		if err != nil {
 			l.rep.err(CodeAddress, ranges[i], "Invalid address", fmt.Sprintf("%q: %s.", s, err))
 		}
 	}

@@ -13,8 +13,14 @@ func TestParseDestination(t *testing.T) {
 			t.Errorf("%s is %q, %v, want %q", s, got, err, want)
 		}
 	}
+	for s, want := range map[string]string{"API.example.net": "api.example.net 0 ", "a.example:443/tcp": "a.example 443 tcp"} {
+		d, err := ParseDestination(s)
+		if got := d.Name + " " + itoa(d.Port) + " " + d.Protocol; err != nil || got != want || d.Prefix.IsValid() {
+			t.Errorf("%s is %q, %v, want %q", s, got, err, want)
+		}
+	}
 	for _, s := range []string{"", "x", "192.0.2.1/24", "192.0.2.7:", "192.0.2.7:0", "192.0.2.7:65536", "192.0.2.7:080", "192.0.2.7:80/sctp", "192.0.2.7:80/",
-		"[192.0.2.7]:80", "[2001:db8::1]", "[2001:db8::1", "[]:1", "example.org", "example.org:443", "192.0.2.7:1:2", "fe80::1%eth0", "::ffff:192.0.2.1"} {
+		"[192.0.2.7]:80", "[2001:db8::1]", "[2001:db8::1", "[]:1", "example", "example:443", "-a.example", "a..example", "a.example.1", "*.example.org", "192.0.2.7:1:2", "fe80::1%eth0", "::ffff:192.0.2.1"} {
 		if d, err := ParseDestination(s); err == nil {
 			t.Errorf("%q is read as %v", s, d)
 		}

@@ -292,9 +292,9 @@ static __always_inline int let_through(struct __sk_buff *skb, const struct packe
 		fragment_of(p, &k);
 		bpf_map_update_elem(&fragments, &k, &now, BPF_ANY);
 	}
+	asked(skb, p, now); /* also as a reply: anybody can send in a resolver's name */
 	if (reply || !p->family || p->fragment == FRAGMENT_LATER)
 		return PASS;
-	asked(skb, p, now);
 	c = bpf_map_lookup_elem(&seen, f);
 	if (c) {
 		c->last = now;
