@@ -33,4 +33,22 @@
 // with a SYN, UDP for 180 s after the last datagram that came, echoes for 30 s.
 // Flows that were there before the guard are not known to have been begun by
 // others.
+//
+// # Why it is so
+//
+// On the tap, because everything passes it, also on networks that are routed or
+// open; changing libvirt's own filter of a running domain leaked probes for 24 ms, and
+// neither that nor nftables gives back what was denied. Maps for each tap, because a
+// shared table of flows would let a guest with very many of them push out its
+// neighbours': about 1 MiB of the kernel's memory each. One lookup of the longest
+// prefix, because rules are worked out when they are compiled: that of a narrow
+// prefix repeats what the wider ones say. deny wins over allow whatever the lengths,
+// because that can be checked by eye. A table of replies of its own and not the
+// kernel's connection tracking, because that sees bridged packets only where it was
+// switched on; only a SYN makes an entry of TCP, because otherwise late packets of a
+// connection that was allowed once would make it a reply.
+//
+// What it costs: who may be reached may relay; an outsider who sends to the guest
+// gets its answers; guests are not told what was denied; fragments that overtake
+// their first one are denied.
 package egress
