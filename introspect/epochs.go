@@ -23,6 +23,9 @@ const (
 	maxOpened = 512
 	// pauseWithin is how long behind the creation of a snapshot libvirt pauses the guest.
 	pauseWithin = 10 * time.Second
+	// maxBetween bounds how many leaves stand between the end of a log as an entry is
+	// drafted and that entry: others are sealed meanwhile.
+	maxBetween = 1 << 16
 )
 
 // lineage is what is known of a domain's epochs over all its incarnations on this
@@ -347,7 +350,7 @@ func (r *Registry) openEpoch(ctx context.Context, m *machine, cause string, o *v
 // epochLeaf finds the leaf that opened a machine's epoch. Its index is not known
 // before it is sealed, so only where to look for it is kept.
 func (m *machine) epochLeaf() (point, error) {
-	for i := m.EpochAfter; i < m.log.Size(); i++ {
+	for i := m.EpochAfter; i < min(m.log.Size(), m.EpochAfter+maxBetween); i++ {
 		item, err := m.log.Look(i)
 		if err != nil {
 			return point{}, fmt.Errorf("find the leaf of an epoch: %w", err)

@@ -210,6 +210,44 @@ func TestArrivalContinues(t *testing.T) {
 	}
 }
 
+// TestMarkersThatFail is refused by libvirt, and cannot find the leaf of an epoch: neither
+// ends the daemon, and both are tried again later.
+func TestMarkersThatFail(t *testing.T) {
+	p := newPipe(t)
+	p.see("vm.start", "start", "booted", 10, domain.Running)
+	now := time.Now()
+	p.registry.cfg.Now = func() time.Time { return now }
+	tries := 0
+	p.registry.cfg.Mark = func(context.Context, domain.UUID, *virt.Mark) error { tries++; return record.ErrRetry }
+	p.registry.hears(true)
+	for range 3 {
+		for _, m := range p.registry.unmarked() {
+			if err := p.registry.mark(t.Context(), m); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if tries != 1 {
+		t.Errorf("%d tries at once, want 1", tries)
+	}
+	now = now.Add(markPause)
+	due := p.registry.unmarked()
+	if len(due) != 1 {
+		t.Fatalf("%d markers are due later, want 1", len(due))
+	}
+	due[0].EpochAfter = due[0].log.Size() // as where its leaf is not kept any longer
+	if err := p.registry.mark(t.Context(), due[0]); err != nil || tries != 1 {
+		t.Errorf("without a leaf: %v, %d tries", err, tries)
+	}
+	if n := len(p.registry.unmarked()); n != 0 {
+		t.Errorf("%d markers are due at once behind that", n)
+	}
+	now = now.Add(markMax)
+	if n := len(p.registry.unmarked()); n != 1 {
+		t.Errorf("%d markers are due in the end, want 1", n)
+	}
+}
+
 // TestMarkerOfAClone begins a domain with the memory of another one.
 func TestMarkerOfAClone(t *testing.T) {
 	p := newPipe(t)

@@ -70,13 +70,22 @@ func (r *Registry) unmarked() []*machine {
 	return due
 }
 
-// mark writes one marker. Only a failure of the ledger is an error.
+// mark writes one marker. Only a failure of the ledger is an error: all else is tried
+// again, ever more rarely.
 func (r *Registry) mark(ctx context.Context, m *machine) error {
+	err := r.writeMark(ctx, m)
+	if errors.Is(err, record.ErrFatal) {
+		return err
+	}
+	if first := r.marked(m.UUID, m.Epoch, err); first && err != nil && ctx.Err() == nil {
+		r.log.WarnContext(ctx, "an epoch could not be marked, trying on: where memory goes meanwhile will be presumed", "domain", m.Name, "error", err)
+	}
+	return nil
+}
+
+func (r *Registry) writeMark(ctx context.Context, m *machine) error {
 	leaf, err := m.epochLeaf()
 	if err != nil {
-		if errors.Is(err, record.ErrReject) || m.log.Gone() != nil {
-			return nil // it goes on in another shard meanwhile
-		}
 		return err
 	}
 	c, ok := m.log.Checkpoint()
@@ -89,14 +98,7 @@ func (r *Registry) mark(ctx context.Context, m *machine) error {
 	k := virt.Mark{Origin: leaf.Origin, Epoch: m.Epoch, Index: leaf.Index, Hash: record.Hash(leaf.hash()), Note: c.Note}
 	limited, cancel := context.WithTimeout(ctx, markTimeout)
 	defer cancel()
-	err = r.cfg.Mark(limited, m.UUID, &k)
-	if errors.Is(err, record.ErrFatal) {
-		return err
-	}
-	if first := r.marked(m.UUID, m.Epoch, err); first && err != nil {
-		r.log.WarnContext(ctx, "an epoch could not be marked, trying on: where memory goes meanwhile will be presumed", "domain", m.Name, "error", err)
-	}
-	return nil
+	return r.cfg.Mark(limited, m.UUID, &k)
 }
 
 // marked notes what became of an attempt and reports whether it was the first one.
