@@ -177,7 +177,15 @@ func (e *Enforcer) look(ctx context.Context, d *dom) error {
 	if err != nil && !errors.Is(err, virt.ErrNotFound) {
 		problem = err.Error()
 	}
-	if problem != "" && problem != d.told {
+	waits := len(d.held.Holds) == 0 && errors.Is(err, record.ErrRetry)
+	if waits {
+		// Whether it bears a mark is not known, such as before libvirt is heard for the
+		// first time: the next sweep asks again.
+		e.mu.Lock()
+		e.due[d.id] = true
+		e.mu.Unlock()
+	}
+	if problem != "" && problem != d.told && !waits {
 		e.cfg.Log.WarnContext(ctx, "what holds a domain cannot be seen to now, trying on", "uuid", d.id.String(), "error", err)
 	}
 	d.told = problem
@@ -187,7 +195,7 @@ func (e *Enforcer) look(ctx context.Context, d *dom) error {
 // ledgerError is an error that ends the enforcer.
 type ledgerError struct{ error }
 
-// held seals an entry of a look.
+// lookSeal seals an entry of a look.
 func (e *Enforcer) lookSeal(ctx context.Context, d *dom, class record.Class, m *record.Held, h held) error {
 	if err := e.sealHeld(ctx, d, nil, record.OriginPolicy, class, m, h); err != nil {
 		return ledgerError{err}
