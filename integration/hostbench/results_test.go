@@ -18,7 +18,7 @@ import (
 
 var (
 	results  = flag.Bool("results", false, "measure and print RESULT lines")
-	sections = flag.String("sections", "pipeline,neighbour,pause", "what to measure")
+	sections = flag.String("sections", "pipeline,neighbour,pause,cut", "what to measure")
 	events   = flag.Int("events", 1_200_000, "events of the pipeline section")
 )
 
@@ -70,7 +70,7 @@ func TestResults(t *testing.T) {
 	}
 	note("%d processors, %s", runtime.NumCPU(), time.Now().UTC().Format("2006-01-02 15:04"))
 	for s := range strings.SplitSeq(*sections, ",") {
-		measure, ok := map[string]func(*testing.T){"pipeline": pipeline, "neighbour": neighbour, "pause": pauses}[s]
+		measure, ok := map[string]func(*testing.T){"pipeline": pipeline, "neighbour": neighbour, "pause": pauses, "cut": cuts}[s]
 		if !ok {
 			t.Fatalf("there is no section %q", s)
 		}
