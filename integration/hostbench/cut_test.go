@@ -235,4 +235,37 @@ func cuts(t *testing.T) {
 	for _, q := range []float64{0.5, 0.99} {
 		result(fmt.Sprintf("host.cut.p%g", 100*q), ms(quantile(late, q)), "ms", map[float64]string{0.5: "-", 0.99: "target<=10"}[q])
 	}
+	if err := eventToSeal(ctx, l); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// eventToSeal reports how long behind the start of a program in the guest the entry
+// about it is made on the host: probe, agent, channel and session.
+func eventToSeal(ctx context.Context, l *lab.Lab) error {
+	const programs = 200
+	clock, err := l.ReadClock(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := l.Guest.Output(ctx, fmt.Sprintf("i=0; while [ $i -lt %d ]; do /bin/busybox echo tick-$i >/dev/null; i=$((i+1)); usleep 20000; done", programs)); err != nil {
+		return err
+	}
+	var took []time.Duration
+	_, err = l.Wait(ctx, "the last program", func(e *lab.Entry) bool {
+		m, ok := e.Msg.(*record.Event)
+		if !ok || e.Leaf.Header.Class != record.ClassProcessExec || len(m.Process.GetArgs()) != 3 || !strings.HasPrefix(string(m.Process.Args[2]), "tick-") {
+			return false
+		}
+		took = append(took, time.Unix(0, e.Leaf.Wall).Sub(clock.Host(e.Leaf.Header.Time)))
+		return string(m.Process.Args[2]) == fmt.Sprintf("tick-%d", programs-1)
+	})
+	if err != nil {
+		return err
+	}
+	note("clocks of guest and host are compared to within %s; the guest runs in software", clock.Error)
+	for _, q := range []float64{0.5, 0.99} {
+		result(fmt.Sprintf("host.event_to_seal.p%g", 100*q), ms(quantile(took, q)), "ms", "-")
+	}
+	return nil
 }
