@@ -131,6 +131,7 @@ func (s *Store) makeCommit(requests []*request) (_ *commitWork, err error) {
 		finishAll(requests, err)
 		return nil, err
 	}
+	s.making.Store(s.commit + 1)
 	w := &commitWork{batch: s.newBatch(requests), payloads: payloadRows{store: s}, mono: s.clock.mono(), wall: s.clock.wall(), n: s.commit + 1}
 	sent := false
 	defer func() {
@@ -164,6 +165,7 @@ func (s *Store) makeCommit(requests []*request) (_ *commitWork, err error) {
 		r.finish(r.err)
 	}
 	if len(w.requests) == 0 {
+		s.making.Store(s.commit)
 		return nil, nil
 	}
 	if err := s.send(w); err != nil {

@@ -47,6 +47,7 @@ type Store struct {
 	commit uint64 // number of the newest commit
 	row    []byte // scratch
 
+	making  atomic.Uint64 // newest commit that was begun, for Progress
 	durable atomic.Uint64 // newest durable commit
 	wakeMu  sync.Mutex
 	wake    chan struct{} // closed and replaced at each durable commit

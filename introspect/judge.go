@@ -59,6 +59,7 @@ type Judge struct {
 	waiting  int
 	room     room
 	judged   atomic.Uint64 // commit before the next one in which anything is left
+	moves    atomic.Uint64 // steps and runs done, for Moves
 	entries  atomic.Uint64
 	failed   atomic.Uint64
 	differ   atomic.Uint64
@@ -97,6 +98,10 @@ type judged struct {
 func (j *Judge) Judged() (commit, entries, failed uint64) {
 	return j.judged.Load(), j.entries.Load(), j.failed.Load()
 }
+
+// Moves counts what the judge has done, whether it came forward by it or not: one that
+// has entries left and does not move is stuck.
+func (j *Judge) Moves() uint64 { return j.moves.Load() }
 
 // Mismatches returns how often two ways to evaluate a policy disagreed.
 func (j *Judge) Mismatches() uint64 { return j.differ.Load() }

@@ -70,6 +70,7 @@ func (j *Judge) round(ctx context.Context, f *chain.Follower) (idle bool, err er
 		if err := j.step(q); err != nil {
 			return false, fmt.Errorf("judge entry %d of %s: %w", q.next, q.log.Origin(), err)
 		}
+		j.moves.Add(1)
 		last := now
 		now = j.cfg.Clock()
 		q.last = now - last
@@ -135,6 +136,7 @@ func (j *Judge) step(q *queue) error {
 // then.
 func (j *Judge) settle(ctx context.Context, f *chain.Follower) error {
 	var err error
+	defer j.moves.Add(1)
 	switch {
 	case j.waiting > 0:
 		if err = j.seal(ctx, f); errors.Is(err, errErased) {

@@ -200,23 +200,34 @@ func runDaemon(ctx context.Context, cfg *daemon.Config, log *slog.Logger, _ io.W
 	if !daemon.Initialised(cfg) {
 		return fmt.Errorf("there is no ledger in %s; provostd init begins one", cfg.StateDir)
 	}
+	// Programs that the daemon starts have nothing to tell systemd.
+	systemd, err := daemon.OpenSupervisor(os.Getenv, log)
+	if err = errors.Join(err, os.Unsetenv("NOTIFY_SOCKET")); err != nil {
+		return err
+	}
 	d, err := daemon.New(cfg, version, log)
 	if err != nil {
-		return err
+		return errors.Join(err, systemd.Close())
 	}
 	hangups := make(chan os.Signal, 1) // one that waits stands for all that follow
 	signal.Notify(hangups, syscall.SIGHUP)
 	ended := make(chan struct{})
-	var reloads sync.WaitGroup
+	var reloads, watch sync.WaitGroup
+	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx)) // beyond a stop, which takes its time
+	defer unwatch()
 	err = d.Run(ctx, func() {
 		reloads.Go(func() { reloadOn(ctx, hangups, ended, d, log) })
 		log.InfoContext(ctx, "ready", "version", version, "host", cfg.HostID, "socket", cfg.API.Socket, "listen", cfg.API.Listen, "listeners", len(cfg.Listeners))
-		notifyReady(log)
+		systemd.Ready()
+		watch.Go(func() { systemd.Watch(watching, d.Stopping(), d) })
 	})
 	signal.Stop(hangups)
 	close(ended)
 	reloads.Wait()
-	return errors.Join(err, d.Close())
+	err = errors.Join(err, d.Close())
+	unwatch()
+	watch.Wait()
+	return errors.Join(err, systemd.Close())
 }
 
 // reloadOn has certificates, tokens, policies and approvers read at each SIGHUP, until the daemon

@@ -142,4 +142,11 @@ func TestUnit(t *testing.T) {
 	if err != nil || strings.Contains(string(out), "provostd.service:") || strings.Contains(string(out), "egress.conf") {
 		t.Errorf("systemd does not take deploy/provostd.service: %v\n%s", err, out)
 	}
+	// What the units leave their programs: 0 is everything taken away, 10 nothing.
+	for unit, most := range map[string]string{"provostd.service": "25", "provost-agent.service": "75"} {
+		out, err := exec.Command(analyze, "security", "--offline=yes", "--no-pager", "--threshold="+most, filepath.Join(root, "deploy", unit)).CombinedOutput()
+		if err != nil {
+			t.Errorf("deploy/%s leaves its program more than %s tenths: %v\n%s", unit, most, err, out)
+		}
+	}
 }

@@ -51,7 +51,8 @@ type Daemon struct {
 	metrics   *metrics
 	door      *access.Stats
 	sealer    *access.Sealer
-	reloads   []reloader // what is read anew; listen adds to it
+	reloads   []reloader    // what is read anew; listen adds to it
+	stopping  chan struct{} // closed when Run begins to stop
 }
 
 // PolicyError says that the policy bundle does not load. The daemon does not
@@ -106,7 +107,7 @@ func Initialised(cfg *Config) bool {
 
 // New opens the ledger and builds every part. Nothing runs before Run.
 func New(cfg *Config, version string, log *slog.Logger) (_ *Daemon, err error) {
-	d := &Daemon{cfg: cfg, version: version, log: log, started: time.Now(), metrics: newMetrics(version)}
+	d := &Daemon{cfg: cfg, version: version, log: log, started: time.Now(), metrics: newMetrics(version), stopping: make(chan struct{})}
 	if d.keys, err = keys.Open(cfg.keysDir()); err != nil {
 		return nil, fmt.Errorf("open keys: %w", err)
 	}
@@ -231,7 +232,10 @@ type part struct {
 	run  func(context.Context) error
 }
 
-// Run runs the daemon until ctx ends or a part fails. ready is called when it
+// Stopping is closed when Run begins to stop its parts, for whatever cause.
+func (d *Daemon) Stopping() <-chan struct{} { return d.stopping }
+
+// Run runs the daemon until ctx ends or a part fails. It may be called once. ready is called when it
 // listens.
 func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	servers, err := d.listen()
@@ -276,6 +280,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	if errors.Is(failure, context.Canceled) {
 		failure = nil
 	}
+	close(d.stopping)
 	d.log.Info("stopping", "cause", fmt.Sprint(failure))
 	for i := len(stops) - 1; i >= 0; i-- {
 		if i == 0 && failure == nil {

@@ -76,6 +76,20 @@ func runLoop(stop *atomic.Bool, done chan struct{}, stats *Stats) {
 	defer runtime.UnlockOSThread()
 	for !stop.Load() {
 		turnLoop(stats)
+		stats.LoopTurns.Add(1)
+	}
+}
+
+// WakeLoop has the event loop turn once, which Stats.LoopTurns shows: an idle loop may
+// sleep for as long as it likes, and only one that was woken and does not turn is stuck.
+// Where no Host runs it does nothing.
+func WakeLoop() {
+	l := &eventLoop
+	l.mu.Lock()
+	runs := l.users > 0
+	l.mu.Unlock()
+	if runs {
+		libvirt.EventUpdateTimeout(l.timer, 0)
 	}
 }
 

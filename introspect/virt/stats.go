@@ -14,6 +14,7 @@ type Stats struct {
 	MonitorSkipped atomic.Uint64 // events of QEMU which libvirt tells as well
 	CallbackPanics atomic.Uint64 // events lost to a fault while copying them
 	LoopPanics     atomic.Uint64 // events lost to a fault in libvirt's binding
+	LoopTurns      atomic.Uint64 // turns of the event loop done
 	LoopErrors     atomic.Uint64 // turns of the event loop that failed
 	QueueLength    atomic.Int64  // gauge: observations not yet taken by the sink
 	Delivered      atomic.Uint64 // observations taken by the sink
