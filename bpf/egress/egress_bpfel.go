@@ -36,7 +36,7 @@ const (
 	EgressCounterCOUNT_CUT_IN      EgressCounter = 7
 	EgressCounterCOUNT_DNS_LONG    EgressCounter = 8
 	EgressCounterCOUNT_DENIED      EgressCounter = 9
-	EgressCounterCOUNTERS          EgressCounter = 26
+	EgressCounterCOUNTERS          EgressCounter = 27
 )
 
 type EgressCounts struct {
@@ -116,9 +116,11 @@ type EgressPortKey struct {
 }
 
 type EgressPortRule struct {
-	_    structs.HostLayout
-	Deny uint32
-	Hard uint32
+	_         structs.HostLayout
+	Deny      uint32
+	Hard      uint32
+	DenyAfter uint32
+	HardAfter uint32
 }
 
 type EgressPrefix struct {
@@ -147,7 +149,8 @@ const (
 	EgressReasonREASON_MAPPED    EgressReason = 14
 	EgressReasonREASON_RESOLVER  EgressReason = 15
 	EgressReasonREASON_TABLE     EgressReason = 16
-	EgressReasonREASONS          EgressReason = 17
+	EgressReasonREASON_CHECKSUM  EgressReason = 17
+	EgressReasonREASONS          EgressReason = 18
 )
 
 type EgressRule struct {
@@ -180,6 +183,7 @@ const (
 	EgressMapRefused       = "refused"
 	EgressMapResolvers     = "resolvers"
 	EgressMapSeen          = "seen"
+	EgressMapSources       = "sources"
 	EgressProgFromGuest    = "from_guest"
 	EgressProgToGuest      = "to_guest"
 	EgressVarAnswersTold   = "answers_told"
@@ -257,6 +261,7 @@ type EgressMapSpecs struct {
 	Refused   *ebpf.MapSpec `ebpf:"refused"`
 	Resolvers *ebpf.MapSpec `ebpf:"resolvers"`
 	Seen      *ebpf.MapSpec `ebpf:"seen"`
+	Sources   *ebpf.MapSpec `ebpf:"sources"`
 }
 
 // EgressVariableSpecs contains global variables before they are loaded into the kernel.
@@ -308,6 +313,7 @@ type EgressMaps struct {
 	Refused   *ebpf.Map `ebpf:"refused"`
 	Resolvers *ebpf.Map `ebpf:"resolvers"`
 	Seen      *ebpf.Map `ebpf:"seen"`
+	Sources   *ebpf.Map `ebpf:"sources"`
 }
 
 func (m *EgressMaps) Close() error {
@@ -327,6 +333,7 @@ func (m *EgressMaps) Close() error {
 		m.Refused,
 		m.Resolvers,
 		m.Seen,
+		m.Sources,
 	)
 }
 

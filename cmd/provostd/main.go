@@ -60,6 +60,7 @@ type action func(ctx context.Context, cfg *daemon.Config, log *slog.Logger, stdo
 // flags and returns what does it.
 type command struct {
 	args  int
+	raw   bool // takes arguments only, which may look like flags
 	setup func(*flag.FlagSet) action
 }
 
@@ -75,7 +76,7 @@ func plain(f func(context.Context, *daemon.Config, *slog.Logger, io.Writer) erro
 var commands = map[string]command{
 	"run": plain(runDaemon), "init": plain(initHost), "check": plain(check), "rotate-keys": plain(rotateKeys),
 	"fsck": {setup: fsck}, "backup": {args: 1, setup: backup}, "restore": {args: 1, setup: restore},
-	"hook":       {args: 4, setup: hook},
+	"hook":       {args: 4, raw: true, setup: hook},
 	"shard list": plain(listShards), "shard export": {args: 2, setup: exportShard}, "shard drop": {args: 1, setup: dropShard},
 	"token create": {setup: createToken}, "token list": plain(listTokens), "token revoke": {args: 1, setup: func(*flag.FlagSet) action { return revokeToken }},
 }
@@ -116,6 +117,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	own := flag.NewFlagSet("provostd "+name, flag.ContinueOnError)
 	own.SetOutput(stderr)
 	act := c.setup(own)
+	if c.raw {
+		rest = append([]string{"--"}, rest...)
+	}
 	if err := own.Parse(rest); errors.Is(err, flag.ErrHelp) {
 		return 0
 	} else if err != nil {

@@ -14,7 +14,7 @@ func BenchmarkFrame(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	o, err := create(spec)
+	o, err := create(spec, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func BenchmarkCut(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	o, err := create(spec)
+	o, err := create(spec, nil)
 	if err != nil {
 		b.Fatal(err)
 	}

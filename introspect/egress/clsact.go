@@ -7,6 +7,8 @@ import (
 	"syscall"
 
 	"github.com/cilium/ebpf"
+
+	"github.com/provostd/provost/chain/record"
 )
 
 // filter is a program in a clsact queue of a device, for kernels before 6.6. It
@@ -46,6 +48,11 @@ func (f *filter) Update(p *ebpf.Program) error {
 	if err != nil && !errors.Is(err, syscall.EEXIST) {
 		return fmt.Errorf("make clsact queue on %s: %w", f.dev.Name, err)
 	}
+	// A queue of kind ingress stands in the same place and has one side only: there
+	// the second program would replace the first.
+	if err := request(syscall.RTM_GETQDISC, 0, q); err != nil {
+		return fmt.Errorf("attach filter to %s: its queue for incoming frames is not of kind clsact (%w): libvirt makes one of kind ingress for <bandwidth><outbound>, which on kernels before 6.6 takes the place of the filter; limit the bandwidth elsewhere: %w", f.dev.Name, err, record.ErrReject)
+	}
 	m := f.message(filterHandle, f.parent(), f.info())
 	m = attribute(m, attrKind, []byte("bpf\x00"))
 	var o []byte
@@ -57,6 +64,11 @@ func (f *filter) Update(p *ebpf.Program) error {
 		return fmt.Errorf("attach filter to %s: %w", f.dev.Name, err)
 	}
 	return nil
+}
+
+// stands asks the kernel for the filter.
+func (f *filter) stands() error {
+	return request(syscall.RTM_GETTFILTER, 0, attribute(f.message(filterHandle, f.parent(), f.info()), attrKind, []byte("bpf\x00")))
 }
 
 // Close leaves the filter where it is.

@@ -187,6 +187,11 @@ func (d *Director) pass(ctx context.Context) error {
 		delete(d.was, dev.Index)
 	}
 	d.mu.Unlock()
+	for _, dev := range d.cfg.Guard.restore() {
+		if err := d.note(ctx, dev.Domain, "the packet filter on "+dev.Name+" had been taken away: what the domain sent since was not judged; it stands again", "failed"); err != nil {
+			return err
+		}
+	}
 	running := d.cfg.Running()
 	d.forget(running)
 	for _, id := range running {
@@ -278,7 +283,7 @@ func (d *Director) Before(ctx context.Context, g *Guarded) error {
 	}
 	var problems []error
 	for _, dev := range g.Devices {
-		if err := d.cfg.Guard.Attach(ctx, dev, table); err != nil && table.enforce != 0 {
+		if err := d.cfg.Guard.Attach(ctx, dev, table); err != nil && (table.enforce != 0 || d.cfg.Guard.toCut(g.ID)) {
 			problems = append(problems, err) // of a tap that is only looked at, the comparison tells
 		}
 	}

@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -146,7 +147,7 @@ func readName(b []byte, at int) (name string, next int, ok bool) {
 				next = at + 2
 			}
 			at, limit = to, to
-		case n&0xc0 != 0 || at+1+n > len(b) || s.Len()+n+1 > maxName:
+		case n&0xc0 != 0 || at+1+n > len(b) || s.Len()+n+1 > maxName || bytes.IndexByte(b[at+1:at+1+n], '.') >= 0: // a dot in a label would read like two
 			return "", 0, false
 		default:
 			if s.Len() > 0 {

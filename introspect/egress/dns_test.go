@@ -75,8 +75,11 @@ func TestParseAnswer(t *testing.T) {
 			}
 		}
 	}
+	dotted := dnsMessage(1, 0x8180, "apixexample.net", 1, dnsRecord("", 1, 300, denied4.AsSlice()))
+	dotted[16] = '.'
 	for name, b := range map[string][]byte{
 		"a question":       dnsMessage(1, 0x0100, "api.example.net", 1),
+		"a dot in a label": dotted,
 		"pointer to self":  append(dnsMessage(1, 0x8180, "a.b", 1)[:12], 0xc0, 12, 0, 1, 0, 1),
 		"pointer forwards": append(dnsMessage(1, 0x8180, "a.b", 1)[:12], 0xc0, 14, 0, 1, 0, 1),
 	} {

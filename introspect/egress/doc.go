@@ -30,9 +30,16 @@
 // ARP, neighbour discovery, listener reports and requests for addresses go out
 // whatever the lists say, as far as they cannot leave the link. Replies to flows
 // that others began go out unless their address is denied by name: TCP that began
-// with a SYN, UDP for 180 s after the last datagram that came, echoes for 30 s.
+// with a SYN, UDP for 180 s after the last datagram that came, echoes for 30 s. What
+// comes from an address that the guest itself has sent from begins nothing: a router,
+// or another of its taps, may have brought its own frame back.
 // Flows that were there before the guard are not known to have been begun by
 // others.
+//
+// A guest leaves checksums to the host, and says where they are written: behind the
+// filter, by the last device on the way. Frames in which that would be upon what was
+// judged are denied always. The kernel's description of a frame is read for it, which
+// takes its type information (BTF).
 //
 // # Why it is so
 //

@@ -31,7 +31,7 @@ type Reason uint8
 
 var reasons = [bpfegress.EgressReasonREASONS]string{
 	"", "list", "cut", "runt", "vlan", "source_mac", "ethertype", "arp", "header", "options", "extension",
-	"routing", "transport", "fragment", "mapped", "resolver", "table",
+	"routing", "transport", "fragment", "mapped", "resolver", "table", "checksum",
 }
 
 // String is one word.

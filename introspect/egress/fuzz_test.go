@@ -50,7 +50,7 @@ func FuzzFrame(f *testing.F) {
 	// Two taps: what comes to a guest may be answered.
 	var o, other objects
 	for _, o := range []*objects{&o, &other} {
-		if *o, err = create(spec); err != nil {
+		if *o, err = create(spec, nil); err != nil {
 			f.Fatal(err)
 		}
 		f.Cleanup(o.close)

@@ -51,7 +51,7 @@ type Guard struct {
 
 	mu       sync.Mutex // guards the rest
 	taps     map[int]*tap
-	cuts     map[domain.UUID][]netip.Prefix // domains that are cut off, and who is not
+	cuts     map[domain.UUID]cutState // what was said last; of others, what an earlier guard left
 	revision uint64
 	readers  sync.WaitGroup
 }
@@ -76,7 +76,7 @@ func New(cfg Config) (*Guard, error) {
 	if err := checkDir(cfg.Dir); err != nil {
 		return nil, err
 	}
-	return &Guard{cfg: cfg, spec: spec, digest: objectDigest(bpfegress.Object()), taps: map[int]*tap{}, cuts: map[domain.UUID][]netip.Prefix{}}, nil
+	return &Guard{cfg: cfg, spec: spec, digest: objectDigest(bpfegress.Object()), taps: map[int]*tap{}, cuts: map[domain.UUID]cutState{}}, nil
 }
 
 // MaxResolvers bounds the name servers of a host.
@@ -103,9 +103,9 @@ func Probe() error {
 	if err != nil {
 		return err
 	}
-	o, err := create(spec)
+	o, err := create(spec, nil)
 	if err != nil {
-		return fmt.Errorf("guard tap devices: this kernel lacks what it takes, 5.10 has it: %w: %w", err, record.ErrReject)
+		return fmt.Errorf("guard tap devices: this kernel lacks what it takes, 5.10 with BTF has it: %w: %w", err, record.ErrReject)
 	}
 	o.close()
 	return nil
@@ -126,6 +126,12 @@ func (g *Guard) Attach(ctx context.Context, dev Device, table *Table) error {
 	defer g.mu.Unlock()
 	g.revision++
 	if t := g.taps[dev.Index]; t != nil {
+		// A tap that outlives its domain may be another one's now.
+		if was, known := t.dev.Domain, g.cuts[dev.Domain]; was != dev.Domain {
+			if err := t.setCut(known); err != nil {
+				return fmt.Errorf("guard %s: %w", dev.Name, err)
+			}
+		}
 		t.dev = dev
 		if err := t.apply(table, g.revision); err != nil {
 			return fmt.Errorf("guard %s: %w", dev.Name, err)
@@ -165,16 +171,16 @@ func (g *Guard) open(dev Device, table *Table) (_ *tap, err error) {
 	t.objects, err = adopt(g.spec, own)
 	fresh := errors.Is(err, fs.ErrNotExist)
 	if fresh {
-		t.objects, err = create(g.spec)
+		t.objects, err = create(g.spec, g.shared(dev.Domain))
 	}
 	if err != nil {
 		return nil, err
 	}
-	if allow, ok := g.cuts[dev.Domain]; ok {
-		was = &cutState{true, allow}
+	if said, ok := g.cuts[dev.Domain]; ok {
+		was = &said // also that it is not cut off any more
 	}
-	if was != nil && was.on {
-		if err := t.cut(was.allow); err != nil {
+	if was != nil {
+		if err := t.setCut(*was); err != nil {
 			return nil, err
 		}
 	}
@@ -201,6 +207,16 @@ func (g *Guard) open(dev Device, table *Table) (_ *tap, err error) {
 		}
 	}
 	return t, g.forgetOthers(t.dir)
+}
+
+// shared are the maps that the taps of a domain have in common.
+func (g *Guard) shared(id domain.UUID) map[string]*ebpf.Map {
+	for _, t := range g.taps {
+		if t.dev.Domain == id {
+			return map[string]*ebpf.Map{bpfegress.EgressMapSources: t.objects.maps[bpfegress.EgressMapSources]}
+		}
+	}
+	return nil
 }
 
 type cutState struct {
@@ -276,7 +292,7 @@ func (g *Guard) Cut(ctx context.Context, id domain.UUID, taps []string, allow []
 		masked[i] = p.Masked()
 	}
 	g.mu.Lock()
-	g.cuts[id] = masked
+	g.cuts[id] = cutState{true, masked}
 	g.mu.Unlock()
 	var problems []error
 	for _, name := range taps {
@@ -316,7 +332,7 @@ func (g *Guard) Uncut(ctx context.Context, id domain.UUID) error {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	delete(g.cuts, id)
+	g.cuts[id] = cutState{} // its taps may not be adopted yet
 	var problems []error
 	for _, t := range g.taps {
 		if t.dev.Domain == id {
@@ -345,6 +361,40 @@ func (g *Guard) IsCut(id domain.UUID) (bool, error) {
 		any = true
 	}
 	return any, nil
+}
+
+// toCut reports whether a domain was said to be cut off.
+func (g *Guard) toCut(id domain.UUID) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.cuts[id].on
+}
+
+// restore looks whether filters of clsact, which whoever changes the queues of a
+// device takes away with them, still stand; it makes them again, and returns the
+// devices that had none.
+func (g *Guard) restore() []Device {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var lapsed []Device
+	for _, t := range g.taps {
+		missed := false
+		for name, a := range map[string]attachment{bpfegress.EgressProgFromGuest: t.in, bpfegress.EgressProgToGuest: t.out} {
+			f, ok := a.(*filter)
+			if !ok || f.stands() == nil {
+				continue
+			}
+			// A device that is gone has none either: the next pass forgets it.
+			if err := f.Update(t.objects.programs[name]); err != nil {
+				g.cfg.Log.Error("a filter was taken away, and cannot be put back", "device", t.dev.Name, "error", err)
+			}
+			missed = true
+		}
+		if missed {
+			lapsed = append(lapsed, t.dev)
+		}
+	}
+	return lapsed
 }
 
 // Devices lists what is guarded.

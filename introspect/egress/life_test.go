@@ -37,6 +37,7 @@ func TestReplies(t *testing.T) {
 		{"from another port", nil, reply(denied4, protocolTCP, 23, 5000, 0x10), false},
 		{"no SYN came", inbound4(denied4, protocolTCP, 6000, 22, 0x10), reply(denied4, protocolTCP, 22, 6000, 0x10), false},
 		{"an answer to a SYN came", inbound4(denied4, protocolTCP, 6001, 22, 0x12), reply(denied4, protocolTCP, 22, 6001, 0x10), false},
+		{"its SYN instead", nil, reply(denied4, protocolTCP, 22, 5000, 2), false},
 		{"a datagram came", inbound4(denied4, protocolUDP, 5000, 53, 0), reply(denied4, protocolUDP, 53, 5000, 0), true},
 		{"an echo came", inbound4(denied4, protocolICMP, 8, 77, 0), reply(denied4, protocolICMP, 0, 77, 0), true},
 		{"an echo of another number came", nil, reply(denied4, protocolICMP, 0, 78, 0), false},
@@ -243,14 +244,56 @@ func TestMACAndResolvers(t *testing.T) {
 	if got := l.send(tcp4(allowed4, 80)); len(got) != 1 {
 		t.Error("a frame from the interface's address does not leave")
 	}
+	strange := ethernet(otherMAC, 0x88b5, make([]byte, 46))
+	if got := l.send(strange); len(got) != 0 {
+		t.Error("a frame of another kind from another address leaves")
+	}
 	spoofed := ethernet(guestMAC, 0x0800, packet4(netip.MustParseAddr("10.0.0.53"), guest4, protocolUDP, 1, 0, nil, l4(protocolUDP, 53, 9, 0)))
 	if got := l.send(spoofed); len(got) != 0 {
 		t.Error("a frame in the name of a resolver leaves")
 	}
+	optioned := ethernet(guestMAC, 0x0800, packet4(netip.MustParseAddr("10.0.0.53"), guest4, protocolUDP, 1, 0, []byte{1, 1, 1, 0}, l4(protocolUDP, 53, 9, 0)))
+	if got := l.send(optioned); len(got) != 0 {
+		t.Error("a frame in the name of a resolver leaves with options")
+	}
 	c := counts(t, g)
-	if c.Denied[5] != 1 || c.Denied[15] != 1 {
+	if c.Denied[5] != 2 || c.Denied[15] != 2 {
 		t.Errorf("counted %v", c.Denied)
 	}
+}
+
+// TestCutOwners: a release that comes before the taps are adopted counts, and a tap
+// that outlives its domain is cut off as the next one is.
+func TestCutOwners(t *testing.T) {
+	l, dir := newLAN(t), bpffs(t)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	passes := func(when string, want int) {
+		t.Helper()
+		if got := l.send(tcp4(allowed4, 80)); len(got) != want {
+			t.Errorf("%s: %d frames arrive, want %d", when, len(got), want)
+		}
+	}
+	allow := []netip.Prefix{netip.PrefixFrom(internal4, 32)}
+	g := newGuard(t, dir, nil, false)
+	l.guard(g, table(t))
+	must(g.Cut(t.Context(), vm, []string{l.name}, allow))
+	must(g.Close())
+	g = newGuard(t, dir, nil, false)
+	must(g.Uncut(t.Context(), vm))
+	l.guard(g, table(t))
+	passes("released", 1)
+	other := vm
+	other[15]++
+	must(g.Cut(t.Context(), other, nil, allow))
+	must(g.Attach(t.Context(), Device{Domain: other, Name: l.name}, table(t)))
+	passes("the tap of a domain that is cut off", 0)
+	l.guard(g, table(t))
+	passes("and of one that is not", 1)
 }
 
 // TestRefused: no guard without a place that outlives the daemon.

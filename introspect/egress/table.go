@@ -66,7 +66,7 @@ type portOf struct {
 // say of the wider ones.
 type said struct {
 	allow, deny, internal uint32
-	ports                 map[portOf][2]uint32 // allow, deny
+	ports                 map[portOf][3]uint32 // allow, deny, allowed until expires
 	expiring              uint32               // allowed until expires
 	expires               uint64
 }
@@ -139,7 +139,10 @@ func (s *said) add(e Entry, bit uint32, which int) {
 		protocols = []uint8{protocolTCP, protocolUDP}
 	}
 	if s.ports == nil {
-		s.ports = map[portOf][2]uint32{}
+		s.ports = map[portOf][3]uint32{}
+	}
+	if e.Expires != 0 && which == 0 {
+		which = 2
 	}
 	for _, proto := range protocols {
 		m := s.ports[portOf{proto, e.Port}]
@@ -180,10 +183,10 @@ func (s *said) join(o *said) {
 	s.internal |= o.internal
 	for k, m := range o.ports {
 		if s.ports == nil {
-			s.ports = map[portOf][2]uint32{}
+			s.ports = map[portOf][3]uint32{}
 		}
 		mine := s.ports[k]
-		s.ports[k] = [2]uint32{mine[0] | m[0], mine[1] | m[1]}
+		s.ports[k] = [3]uint32{mine[0] | m[0], mine[1] | m[1], mine[2]}
 	}
 }
 
@@ -196,7 +199,7 @@ func (t *Table) rule(number uint32, s *said, listed uint32) {
 		r.Ports = 1
 		hard := s.deny | m[1]
 		t.ports[bpfegress.EgressPortKey{Number: number, Port: k.port, Protocol: k.protocol}] =
-			bpfegress.EgressPortRule{Deny: denied(s.allow|s.expiring|m[0]) | hard, Hard: hard}
+			bpfegress.EgressPortRule{Deny: denied(s.allow|s.expiring|m[0]|m[2]) | hard, Hard: hard, DenyAfter: denied(s.allow|m[0]) | hard, HardAfter: hard}
 	}
 	t.rules = append(t.rules, r)
 }

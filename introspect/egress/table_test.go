@@ -46,13 +46,17 @@ func (t *Table) lookup(a netip.Addr, protocol uint8, port uint16, now uint64) (d
 		}
 	}
 	r := t.rules[best]
-	if r.Expires != 0 && r.Expires <= now {
-		return r.DenyAfter, r.HardAfter
-	}
+	expired := r.Expires != 0 && r.Expires <= now
 	if r.Ports != 0 {
 		if pr, ok := t.ports[bpfegress.EgressPortKey{Number: r.Number, Port: port, Protocol: protocol}]; ok {
+			if expired {
+				return pr.DenyAfter, pr.HardAfter
+			}
 			return pr.Deny, pr.Hard
 		}
+	}
+	if expired {
+		return r.DenyAfter, r.HardAfter
 	}
 	return r.Deny, r.Hard
 }
@@ -77,10 +81,18 @@ func TestTable(t *testing.T) {
 		}
 		return all
 	}
+	// What names have: single addresses, until then.
+	answers := func(all []Entry) []Entry {
+		for range rnd.IntN(3) {
+			a := address()
+			all = append(all, Entry{Prefix: netip.PrefixFrom(a, a.BitLen()), Port: uint16(rnd.IntN(3)), Expires: 100})
+		}
+		return all
+	}
 	for range 400 {
 		var policies []Policy
 		for i := range 1 + rnd.IntN(3) {
-			p := Policy{Name: fmt.Sprint("p", i), Enforce: rnd.IntN(2) == 0, Allow: entries(), Deny: entries(), External: rnd.IntN(2) == 0}
+			p := Policy{Name: fmt.Sprint("p", i), Enforce: rnd.IntN(2) == 0, Allow: answers(entries()), Deny: entries(), External: rnd.IntN(2) == 0}
 			p.Listed = len(p.Allow) > 0 || rnd.IntN(2) == 0
 			policies = append(policies, p)
 		}
@@ -93,9 +105,10 @@ func TestTable(t *testing.T) {
 			if protocol == 47 {
 				port = 0
 			}
-			deny, hard := tab.lookup(a, protocol, port, 1)
+			now := []uint64{1, 100}[rnd.IntN(2)]
+			deny, hard := tab.lookup(a, protocol, port, now)
 			for i := range policies {
-				wd, wh := decide(&policies[i], a, protocol, port, 1)
+				wd, wh := decide(&policies[i], a, protocol, port, now)
 				if gd, gh := deny&(1<<i) != 0, hard&(1<<i) != 0; gd != wd || gh != wh {
 					t.Fatalf("%s protocol %d port %d: policy %+v denies %v by name %v, the table says %v %v", a, protocol, port, policies[i], wd, wh, gd, gh)
 				}

@@ -77,9 +77,9 @@ func loadSpec() (*ebpf.CollectionSpec, error) {
 	return spec, nil
 }
 
-// create loads maps and programs anew.
-func create(spec *ebpf.CollectionSpec) (objects, error) {
-	c, err := ebpf.NewCollection(spec.Copy())
+// create loads maps and programs anew, with the maps of shared instead of own ones.
+func create(spec *ebpf.CollectionSpec, shared map[string]*ebpf.Map) (objects, error) {
+	c, err := ebpf.NewCollectionWithOptions(spec.Copy(), ebpf.CollectionOptions{MapReplacements: shared})
 	if err != nil {
 		return objects{}, fmt.Errorf("load programs: %w", err)
 	}
@@ -254,6 +254,14 @@ func keys(m *ebpf.Map) ([]bpfegress.EgressPrefix, error) {
 		all = append(all, k)
 	}
 	return all, it.Err()
+}
+
+// setCut cuts off or not.
+func (t *tap) setCut(s cutState) error {
+	if s.on {
+		return t.cut(s.allow)
+	}
+	return t.uncut()
 }
 
 func (t *tap) uncut() error {

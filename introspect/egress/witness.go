@@ -13,7 +13,7 @@ import (
 // witness compares the flows that taps see with those that the agents in the guests
 // tell of. It says of a flow that nobody declared it only if it was begun by the
 // guest, is of a kind that agents tell of, and the agent has spoken since without
-// telling of a loss: what could not be compared is counted, and taken for no lie.
+// telling of a loss, and did so when the flow began: what could not be compared is counted, and taken for no lie.
 //
 // Left out are flows that others began, ICMP and whatever has no ports, requests for
 // addresses (UDP to ports 67 and 547), TCP that does not begin with a SYN, and
@@ -31,6 +31,7 @@ type claims struct {
 	seen     map[destination]sight
 	declared map[destination]time.Time
 	spoke    time.Time // when the agent last did
+	since    time.Time // when it began to: it saw nothing before
 	lost     time.Time // when it or the host last told of a loss
 	beyond   uint64    // flows that were not compared
 }
@@ -113,6 +114,9 @@ func (w *witness) heard(id domain.UUID, class record.Class, origin record.Origin
 	if origin != record.OriginGuest {
 		return
 	}
+	if c.spoke.IsZero() || class == record.ClassAgentHooks { // which an agent says first
+		c.since = now
+	}
 	c.spoke = now
 	switch class {
 	case record.ClassNetworkConnect, record.ClassNetworkSend, record.ClassNetworkFlow:
@@ -173,7 +177,7 @@ func (w *witness) due() []finding {
 			delete(c.seen, d)
 			switch _, ok := c.declared[d]; {
 			case ok:
-			case c.lost.Add(grace).After(s.at) || c.spoke.Sub(s.at) < grace/2:
+			case s.at.Before(c.since) || c.lost.Add(grace).After(s.at) || c.spoke.Sub(s.at) < grace/2:
 				f.uncompared++
 			default:
 				f.undeclared = append(f.undeclared, s)

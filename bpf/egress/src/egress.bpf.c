@@ -205,11 +205,12 @@ static __always_inline int essential(const struct packet *p)
 	return 0;
 }
 
-/* is_reply reports whether a packet belongs to a flow that somebody else began. */
-static __always_inline int is_reply(const struct flow *f, __u64 now)
+/* is_reply reports whether a packet belongs to a flow that somebody else began. No
+ * answer begins a connection. */
+static __always_inline int is_reply(const struct packet *p, const struct flow *f, __u64 now)
 {
 	__u64 *last = bpf_map_lookup_elem(&inbound, f), idle;
-	if (!last)
+	if (!last || (p->protocol == PROTO_TCP && (p->tcp_flags & 0x17) == 2))
 		return 0;
 	idle = f->protocol == PROTO_TCP || f->protocol == PROTO_SCTP ? 86400 * SECOND : f->protocol == PROTO_UDP ? 180 * SECOND : 30 * SECOND;
 	if (now > *last && now - *last > idle)
@@ -228,6 +229,7 @@ static __always_inline int judge(const struct packet *p, const struct flow *f, _
 	struct rule *r;
 	void *table = bpf_map_lookup_elem(&prefixes, &generation);
 	__u32 deny, hard;
+	int expired = 0;
 	if (!table)
 		return REASON_TABLE;
 	__builtin_memcpy(k.address, f->remote, ADDRESS);
@@ -238,9 +240,11 @@ static __always_inline int judge(const struct packet *p, const struct flow *f, _
 	deny = r->deny;
 	hard = r->hard;
 	if (r->expires && r->expires <= now) {
+		expired = 1;
 		deny = r->deny_after;
 		hard = r->hard_after;
-	} else if (r->ports && p->fragment != FRAGMENT_LATER && p->protocol != PROTO_ICMP && p->protocol != PROTO_ICMPV6) {
+	}
+	if (r->ports && p->fragment != FRAGMENT_LATER && p->protocol != PROTO_ICMP && p->protocol != PROTO_ICMPV6) {
 		pk.number = r->number;
 		pk.port = p->destination_port;
 		pk.protocol = p->protocol;
@@ -249,8 +253,8 @@ static __always_inline int judge(const struct packet *p, const struct flow *f, _
 			return REASON_TABLE;
 		pr = bpf_map_lookup_elem(table, &pk);
 		if (pr) {
-			deny = pr->deny;
-			hard = pr->hard;
+			deny = expired ? pr->deny_after : pr->deny;
+			hard = expired ? pr->hard_after : pr->hard;
 		}
 	}
 	*policies = reply ? hard : deny;
@@ -292,6 +296,10 @@ static __always_inline int let_through(struct __sk_buff *skb, const struct packe
 		fragment_of(p, &k);
 		bpf_map_update_elem(&fragments, &k, &now, BPF_ANY);
 	}
+	if (p->family && !bpf_map_lookup_elem(&sources, p->source)) {
+		__u8 one = 1;
+		bpf_map_update_elem(&sources, p->source, &one, BPF_ANY);
+	}
 	asked(skb, p, now); /* also as a reply: anybody can send in a resolver's name */
 	if (reply || !p->family || p->fragment == FRAGMENT_LATER)
 		return PASS;
@@ -325,6 +333,8 @@ int from_guest(struct __sk_buff *skb)
 	reason = parse(skb, &p);
 	count(COUNT_OUT_PACKETS, 1);
 	count(COUNT_OUT_BYTES, skb->len);
+	if (rewritten(skb, &p))
+		reason = REASON_CHECKSUM;
 	if (is_cut()) {
 		if (passes_cut(skb, &p, reason, 1))
 			return PASS;
@@ -339,9 +349,10 @@ int from_guest(struct __sk_buff *skb)
 	if (!c)
 		return DROP;
 	flow_of(&p, 1, &f);
-	if (!reason && c->check_mac && !same_mac(p.source_mac, c->mac))
+	/* These two hold without any policy, so also of what is not understood. */
+	if (c->check_mac && reason != REASON_CHECKSUM && !same_mac(p.source_mac, c->mac))
 		reason = REASON_MAC;
-	if (!reason && p.family && bpf_map_lookup_elem(&resolvers, p.source))
+	if (reason != REASON_CHECKSUM && reason != REASON_MAC && p.family && bpf_map_lookup_elem(&resolvers, p.source))
 		reason = REASON_RESOLVER;
 	if (!reason && p.fragment == FRAGMENT_LATER) {
 		struct fragment k;
@@ -351,7 +362,7 @@ int from_guest(struct __sk_buff *skb)
 		if (!first || now - *first > 60 * SECOND)
 			reason = REASON_FRAGMENT;
 	} else if (!reason && p.family) {
-		reply = is_reply(&f, now);
+		reply = is_reply(&p, &f, now);
 		if ((c->enforce | c->audit) && !essential(&p))
 			reason = judge(&p, &f, generation, now, reply, &rule, &policies);
 	}
@@ -360,7 +371,7 @@ int from_guest(struct __sk_buff *skb)
 	/* What nobody's list decided is denied as soon as there is a list at all. */
 	if (reason != REASON_LIST)
 		policies = c->enforce | c->audit;
-	if (policies & c->enforce || (reason == REASON_RESOLVER) || (reason == REASON_MAC)) {
+	if (policies & c->enforce || reason == REASON_RESOLVER || reason == REASON_MAC || reason == REASON_CHECKSUM) {
 		refuse(skb, &p, now, reason, rule, policies & c->enforce, 0);
 		return DROP;
 	}
@@ -454,7 +465,9 @@ int to_guest(struct __sk_buff *skb)
 		*last = now;
 		return PASS;
 	}
-	if (!begins(&p) || bpf_map_lookup_elem(&seen, &f))
+	/* What comes in a name that the guest itself has sent in may be its own, come back
+	 * by a router or another tap: it would begin flows to itself that way. */
+	if (!begins(&p) || bpf_map_lookup_elem(&seen, &f) || bpf_map_lookup_elem(&sources, p.source))
 		return PASS;
 	bpf_map_update_elem(&inbound, &f, &now, BPF_ANY);
 	tell(skb, &p, &f, now, EVENT_IN, 0);

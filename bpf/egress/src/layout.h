@@ -29,6 +29,7 @@ enum reason {
 	REASON_MAPPED,	  /* an IPv4 address in an IPv6 header */
 	REASON_RESOLVER,  /* sent in the name of a resolver */
 	REASON_TABLE,	  /* no table: nothing is known to be allowed */
+	REASON_CHECKSUM,  /* a checksum that is left to the host would be written upon what was judged */
 	REASONS,
 };
 
@@ -91,6 +92,8 @@ struct port_key {
 struct port_rule {
 	__u32 deny;
 	__u32 hard;
+	__u32 deny_after; /* once the rule of the prefix has expired */
+	__u32 hard_after;
 };
 
 struct flow {

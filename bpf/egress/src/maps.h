@@ -78,6 +78,15 @@ struct {
 	__type(value, __u64);
 } inbound SEC(".maps");
 
+/* Addresses that the guest itself has sent from, its own and others'. Taps of one
+ * domain share it: what goes out of one may come back by another. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__uint(key_size, ADDRESS);
+	__uint(value_size, 1);
+} sources SEC(".maps");
+
 /* Flows that the guest began. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

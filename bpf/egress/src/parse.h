@@ -5,6 +5,7 @@
  * and another way at a router would be a way out. */
 #pragma once
 
+#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
@@ -54,6 +55,7 @@ struct packet {
 	__u8 unused;
 	__u32 transport; /* where its header begins */
 	__u32 end;	 /* of the IP packet; what follows pads the frame */
+	__u32 judged;	 /* how far the frame was read to judge it */
 };
 
 static __always_inline int load(struct __sk_buff *skb, __u32 at, void *to, __u32 size)
@@ -88,6 +90,7 @@ static __always_inline int parse_transport(struct __sk_buff *skb, struct packet 
 		if ((h[12] >> 4) < 5 || (__u32)(h[12] >> 4) * 4 > room)
 			return REASON_TRANSPORT;
 		p->tcp_flags = h[13];
+		p->judged = p->transport + 14;
 		break;
 	case PROTO_SCTP:
 	case PROTO_DCCP:
@@ -104,12 +107,15 @@ static __always_inline int parse_transport(struct __sk_buff *skb, struct packet 
 		if (room < 8 || load(skb, p->transport, h, 8))
 			return REASON_TRANSPORT;
 		p->source_port = h[0];
+		p->judged = p->transport + 2; /* where its checksum is */
 		if ((p->protocol == PROTO_ICMP && (h[0] == 8 || h[0] == 0)) || (p->protocol == PROTO_ICMPV6 && (h[0] == 128 || h[0] == 129)))
 			p->destination_port = (__u16)h[4] << 8 | h[5];
 		return 0;
 	default:
 		return 0; /* tunnels and the rest are judged by their addresses */
 	}
+	if (p->protocol != PROTO_TCP)
+		p->judged = p->transport + 4;
 	p->source_port = (__u16)h[0] << 8 | h[1];
 	p->destination_port = (__u16)h[2] << 8 | h[3];
 	return 0;
@@ -123,6 +129,7 @@ static __always_inline int parse_ipv4(struct __sk_buff *skb, struct packet *p, _
 		return REASON_HEADER;
 	size = (__u32)(h[0] & 15) * 4;
 	total = (__u32)h[2] << 8 | h[3];
+	p->judged = at + 20;
 	if (h[0] >> 4 != 4 || size < 20 || total < size || total > skb->len - at)
 		return REASON_HEADER;
 	p->family = 4;
@@ -135,7 +142,7 @@ static __always_inline int parse_ipv4(struct __sk_buff *skb, struct packet *p, _
 		if (size != 24 || load(skb, at + 20, h + 20, 4) || h[20] != 0x94 || h[21] != 4)
 			return REASON_OPTIONS;
 	}
-	p->transport = at + size;
+	p->transport = p->judged = at + size;
 	p->end = at + total;
 	off = ((__u32)h[6] << 8 | h[7]) & 0x3fff;
 	p->fragment_id = (__u32)h[4] << 8 | h[5];
@@ -158,6 +165,7 @@ static __always_inline int parse_ipv6(struct __sk_buff *skb, struct packet *p, _
 	int i;
 	if (load(skb, at, h, 40))
 		return REASON_HEADER;
+	p->judged = at + 40;
 	p->end = at + 40 + ((__u32)h[4] << 8 | h[5]);
 	if (h[0] >> 4 != 6 || p->end > skb->len)
 		return REASON_HEADER;
@@ -186,7 +194,7 @@ static __always_inline int parse_ipv6(struct __sk_buff *skb, struct packet *p, _
 		case EXT_DESTINATION:
 			break;
 		default:
-			p->transport = at;
+			p->transport = p->judged = at;
 			return parse_transport(skb, p);
 		}
 		if (i == MAX_EXTENSIONS || load(skb, at, h, 8))
@@ -201,6 +209,7 @@ static __always_inline int parse_ipv6(struct __sk_buff *skb, struct packet *p, _
 			p->fragment_id = (__u32)h[4] << 24 | (__u32)h[5] << 16 | (__u32)h[6] << 8 | h[7];
 			if (off & 0xfff8) {
 				p->fragment = FRAGMENT_LATER;
+				p->judged = at + size;
 				return 0;
 			}
 			if (off & 1)
@@ -223,6 +232,7 @@ static __always_inline int parse(struct __sk_buff *skb, struct packet *p)
 	__builtin_memcpy(p->destination_mac, h, 6);
 	__builtin_memcpy(p->source_mac, h + 6, 6);
 	p->ethertype = (__u16)h[12] << 8 | h[13];
+	p->judged = 14;
 	if (skb->vlan_present)
 		p->vlan[tags++] = skb->vlan_tci;
 	for (i = 0; i < 3; i++) {
@@ -238,7 +248,7 @@ static __always_inline int parse(struct __sk_buff *skb, struct packet *p)
 			p->vlan[0] = (__u16)h[0] << 8 | h[1];
 		tags++;
 		p->ethertype = (__u16)h[2] << 8 | h[3];
-		at += 4;
+		p->judged = at += 4;
 	}
 	switch (p->ethertype) {
 	case ETH_IPV4:
@@ -253,9 +263,38 @@ static __always_inline int parse(struct __sk_buff *skb, struct packet *p)
 			return REASON_ARP;
 		if (load(skb, at + 14, h, 4) || load(skb, at + 24, h + 4, 4))
 			return REASON_ARP;
+		p->judged = at + 28;
 		from_ipv4(p->source, *(__u32 *)h);
 		from_ipv4(p->destination, *(__u32 *)(h + 4));
 		return 0;
 	}
 	return REASON_ETHERTYPE;
+}
+
+/* What of the kernel's own description of a frame says where a checksum is missing. */
+struct sk_buff___offload {
+	__u8 ip_summed : 2;
+	__u16 csum_start;
+	__u16 csum_offset;
+	unsigned char *head;
+	unsigned char *data;
+} __attribute__((preserve_access_index));
+
+#define CHECKSUM_PARTIAL 3
+
+/* rewritten reports whether the host has been asked to write a checksum upon bytes by
+ * which a frame is judged. The guest says where checksums stand, and the last device
+ * on the way writes them, behind all filters: two bytes of the guest's choice, since
+ * it chooses what is summed. */
+static __always_inline int rewritten(struct __sk_buff *skb, const struct packet *p)
+{
+	struct sk_buff___offload *s = (void *)skb;
+	unsigned char *head, *data;
+	__u16 start, offset;
+	if (BPF_CORE_READ_BITFIELD_PROBED(s, ip_summed) != CHECKSUM_PARTIAL)
+		return 0;
+	if (bpf_core_read(&start, sizeof(start), &s->csum_start) || bpf_core_read(&offset, sizeof(offset), &s->csum_offset) ||
+	    bpf_core_read(&head, sizeof(head), &s->head) || bpf_core_read(&data, sizeof(data), &s->data))
+		return 1;
+	return (__s64)start + offset < (__s64)(data - head) + p->judged;
 }
