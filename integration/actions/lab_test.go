@@ -54,20 +54,27 @@ func newLab(t *testing.T) *lab {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(l.dir) })
 	l.must(os.Chmod(l.dir, 0o755))
-	l.virt, err = virt.New(virt.Config{URI: l.host.URI(), RunDir: filepath.Join(dir, "run/qemu"),
+	l.virt = l.connect()
+	return l
+}
+
+// connect returns an adapter of its own.
+func (l *lab) connect() *virt.Host {
+	l.t.Helper()
+	h, err := virt.New(virt.Config{URI: l.host.URI(), RunDir: filepath.Join(l.host.Dir(), "run/qemu"),
 		Sink: func(context.Context, virt.Observation) error { return nil }})
 	l.must(err)
-	run, stop := context.WithCancel(context.WithoutCancel(ctx))
+	run, stop := context.WithCancel(context.WithoutCancel(l.ctx))
 	done := make(chan error, 1)
-	go func() { done <- l.virt.Run(run) }()
-	t.Cleanup(func() {
+	go func() { done <- h.Run(run) }()
+	l.t.Cleanup(func() {
 		stop()
 		if err := <-done; err != nil {
-			t.Error(err)
+			l.t.Error(err)
 		}
 	})
-	l.must(l.virt.WaitConnected(ctx))
-	return l
+	l.must(h.WaitConnected(l.ctx))
+	return h
 }
 
 func (l *lab) must(errs ...error) {

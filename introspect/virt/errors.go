@@ -41,7 +41,7 @@ func classify(err error) error {
 	case libvirt.ERR_NO_DOMAIN:
 		return fmt.Errorf("%w: %w: %w", record.ErrReject, ErrNotFound, err)
 	case libvirt.ERR_OPERATION_INVALID, libvirt.ERR_INVALID_ARG, libvirt.ERR_XML_ERROR, libvirt.ERR_XML_DETAIL, libvirt.ERR_NO_SUPPORT,
-		libvirt.ERR_CONFIG_UNSUPPORTED, libvirt.ERR_ARGUMENT_UNSUPPORTED, libvirt.ERR_AUTH_FAILED, libvirt.ERR_ACCESS_DENIED,
+		libvirt.ERR_CONFIG_UNSUPPORTED, libvirt.ERR_ARGUMENT_UNSUPPORTED, libvirt.ERR_OPERATION_UNSUPPORTED, libvirt.ERR_AUTH_FAILED, libvirt.ERR_ACCESS_DENIED,
 		libvirt.ERR_OPERATION_DENIED:
 		return fmt.Errorf("%w: %w", record.ErrReject, err)
 	default:

@@ -104,6 +104,8 @@ type Host struct {
 	sweeper *sweeper
 	auditor *auditor
 
+	snapshots sync.Map // domain.UUID: a snapshot of it is being taken
+
 	mu      sync.Mutex // guards what follows
 	running bool
 	link    *link

@@ -212,14 +212,24 @@ func (h *Host) RestoreLinks(ctx context.Context, id domain.UUID, saved []Interfa
 				n = all[i]
 			}
 			if d.State.Active() {
-				err = errors.Join(err, s.restore(dom, s.Live, n.Live, mode, libvirt.DOMAIN_DEVICE_MODIFY_LIVE))
+				err = errors.Join(err, s.restore(dom, wasThere(s.Live, s.Config, n.Live), n.Live, mode, libvirt.DOMAIN_DEVICE_MODIFY_LIVE))
 			}
 			if d.Persistent {
-				err = errors.Join(err, s.restore(dom, s.Config, n.Config, mode, libvirt.DOMAIN_DEVICE_MODIFY_CONFIG))
+				err = errors.Join(err, s.restore(dom, wasThere(s.Config, s.Live, n.Config), n.Config, mode, libvirt.DOMAIN_DEVICE_MODIFY_CONFIG))
 			}
 		}
 		return err
 	})
+}
+
+// wasThere is what one side of an interface, live or persistent, was. Where it had no such side
+// and has one now, that was made of the other, as it was when it was cut off: a domain that was off
+// and has been started has links that are down, and must have again what its configuration said.
+func wasThere(side, other, is string) string {
+	if side == "" && is != "" {
+		return other
+	}
+	return side
 }
 
 // The modes in which interfaces are cut off.

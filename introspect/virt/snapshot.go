@@ -68,7 +68,13 @@ const overlayMark = ".provost-"
 // which would forbid migration. A snapshot that fails leaves the domain on the images it
 // was on; that is read back, and what was left of files is removed.
 func (h *Host) Snapshot(ctx context.Context, id domain.UUID, req SnapshotRequest, limit time.Duration) (*SnapshotResult, error) {
+	// A call that missed its deadline goes on. Another one beside it would take the files
+	// that it writes for what a failure has left.
+	if _, busy := h.snapshots.LoadOrStore(id, true); busy {
+		return nil, fmt.Errorf("snapshot of domain %s: one is being taken still: %w: %w", id, record.ErrRetry, ErrBusy)
+	}
 	r, err := do(ctx, h.calls, id, true, limit, func() (*SnapshotResult, error) {
+		defer h.snapshots.Delete(id)
 		l, err := h.borrow()
 		if err != nil {
 			return nil, err
@@ -110,6 +116,12 @@ func snapshot(ctx context.Context, dom *libvirt.Domain, req *SnapshotRequest) (*
 	}
 	if !s.r.Before.State.Active() {
 		return nil, fmt.Errorf("%w: %w: it is %s (%s)", record.ErrReject, ErrInactive, s.r.Before.State, s.r.Before.Reason)
+	}
+	// One that an earlier run of the daemon has asked for may be under way as well.
+	if job, err := dom.GetJobInfo(); err != nil {
+		return nil, err
+	} else if job.Type != libvirt.DOMAIN_JOB_NONE {
+		return nil, fmt.Errorf("libvirt does something else with it that takes long: %w: %w", record.ErrRetry, ErrBusy)
 	}
 	if s.disks, err = s.look(); err != nil {
 		return nil, err
@@ -280,7 +292,7 @@ func (s *shot) take(ctx context.Context) error {
 			s.r.Variant = v
 			return nil
 		}
-		if cerr := s.unchanged(); cerr != nil {
+		if cerr := s.unchanged(!passingError(err)); cerr != nil {
 			return fmt.Errorf("%s: %w; %w", v, err, cerr)
 		}
 		if passingError(err) {
@@ -385,8 +397,9 @@ func (s *shot) verify(memory bool) error {
 }
 
 // unchanged makes sure that a snapshot which failed has left the domain on its images,
-// and removes the files that it has left.
-func (s *shot) unchanged() error {
+// and removes the files that it has left. Where it is not known whether it has failed, or somebody
+// else's is under way, nothing is removed: the domain may be about to go on in those files.
+func (s *shot) unchanged(remove bool) error {
 	now, err := s.look()
 	if err != nil {
 		return fmt.Errorf("and what it has left cannot be read: %w", err)
@@ -397,7 +410,9 @@ func (s *shot) unchanged() error {
 			return fmt.Errorf("and disk %s is not on %s any more; look at virsh domblklist: %w", d.target, d.path, record.ErrReject)
 		}
 	}
-	s.r.Files = nil
+	if s.r.Files = nil; !remove {
+		return nil
+	}
 	left := []string{s.memory}
 	for _, d := range s.disks {
 		if d.why == "" {
