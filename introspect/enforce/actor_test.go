@@ -27,6 +27,8 @@ type actor struct {
 	calls   []string
 	fail    map[string]error // by call
 	after   func(call string)
+	seen    map[domain.UUID]int // reads of the state
+	gone    bool
 	snaps   map[string]*virt.SnapshotResult
 }
 
@@ -63,9 +65,15 @@ func (a *actor) done(call string) error {
 	return err
 }
 
-func (a *actor) State(context.Context, domain.UUID) (virt.Status, error) {
+func (a *actor) State(_ context.Context, id domain.UUID) (virt.Status, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.seen == nil {
+		a.seen = map[domain.UUID]int{}
+	}
+	if a.seen[id]++; a.gone {
+		return virt.Status{}, virt.ErrNotFound
+	}
 	return virt.Status{State: a.state, Reason: "user"}, nil
 }
 
@@ -126,6 +134,10 @@ func (a *actor) RestoreLinks(_ context.Context, _ domain.UUID, saved []virt.Inte
 func (a *actor) QuarantineMark(context.Context, domain.UUID) (string, string, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if err := a.fail["read mark"]; err != nil {
+		delete(a.fail, "read mark") // once
+		return "", "", err
+	}
 	return a.mark, a.mark, nil
 }
 

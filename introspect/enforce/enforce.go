@@ -137,6 +137,8 @@ type Enforcer struct {
 	// resumed is when somebody let a domain run that something holds, Unix nanoseconds.
 	resumed map[domain.UUID]int64
 	hash    []string // rows of snapshots without digests
+	looking map[domain.UUID]bool
+	missed  map[domain.UUID]bool // those that could not be seen to: the next sweep comes to them
 }
 
 // New returns an Enforcer that does nothing until Run.
@@ -156,7 +158,8 @@ func New(cfg Config) (*Enforcer, error) {
 	def(&cfg.GiveUp, 15*time.Minute)
 	def(&cfg.Sweep, 30*time.Second)
 	e := &Enforcer{cfg: cfg, wake: make(chan struct{}, 1), open: map[chain.Position]*job{}, doms: map[domain.UUID]*dom{},
-		shown: map[domain.UUID]held{}, due: map[domain.UUID]bool{}, left: map[domain.UUID]bool{}, resumed: map[domain.UUID]int64{}}
+		shown: map[domain.UUID]held{}, due: map[domain.UUID]bool{}, left: map[domain.UUID]bool{}, resumed: map[domain.UUID]int64{},
+		looking: map[domain.UUID]bool{}, missed: map[domain.UUID]bool{}}
 	var err error
 	if e.limits, err = loadLimits(&e.cfg); err != nil {
 		return nil, fmt.Errorf("make enforcer: %w", err)

@@ -3,6 +3,7 @@ package enforce
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -47,6 +48,9 @@ type held struct {
 	PausedAt int64 `json:"paused_at,omitempty"`
 	// Links are the interfaces as they were before the first of the holds on them.
 	Links []virt.Interface `json:"links,omitempty"`
+	// Modes are how those were cut off that were not by their links, by key: their hold
+	// may end before the others that want them cut.
+	Modes map[string]string `json:"modes,omitempty"`
 }
 
 const heldPrefix = "enforce/held/"
@@ -66,13 +70,46 @@ func (h *held) row(id domain.UUID) (chain.MetaWrite, error) {
 }
 
 func (h *held) clone() held {
-	return held{Holds: slices.Clone(h.Holds), PausedAt: h.PausedAt, Links: slices.Clone(h.Links)}
+	return held{Holds: slices.Clone(h.Holds), PausedAt: h.PausedAt, Links: slices.Clone(h.Links), Modes: maps.Clone(h.Modes)}
 }
 
-// add takes in a hold, unless it is there already.
+// maxHolds is how many holds stand apart. A guest makes as many verdicts as it likes, all
+// that is kept of a domain is written with each of them, and a release names them all.
+const maxHolds = 64
+
+// add takes in a hold, unless it is there already. Where there are many, one that wants
+// what another wants lasts as long as both and goes by the name of that.
 func (h *held) add(n Hold) {
-	if !slices.ContainsFunc(h.Holds, n.same) {
+	if slices.ContainsFunc(h.Holds, n.same) {
+		return
+	}
+	i := -1
+	if len(h.Holds) >= maxHolds {
+		i = slices.IndexFunc(h.Holds, n.wants)
+	}
+	if i < 0 {
 		h.Holds = append(h.Holds, n)
+		return
+	}
+	h.Holds[i].Until = max(h.Holds[i].Until, n.Until)
+}
+
+// wants reports whether o wants the same, and ends in the same way.
+func (n Hold) wants(o Hold) bool {
+	return n.Action == o.Action && n.Second == o.Second && n.Pause == o.Pause && n.All == o.All && n.Mode == o.Mode &&
+		(n.Until == 0) == (o.Until == 0) && slices.Equal(n.Keys, o.Keys)
+}
+
+// cutBy remembers how interfaces are cut off.
+func (h *held) cutBy(mode string, keys []string) {
+	if mode == virt.ModeLink {
+		return
+	}
+	if h.Modes == nil {
+		h.Modes = map[string]string{}
+	}
+	for _, key := range keys {
+		h.Modes[key] = mode
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -95,6 +96,8 @@ func (e *Enforcer) keep(ctx context.Context) error {
 			for id := range e.shown {
 				e.due[id] = true
 			}
+			maps.Copy(e.due, e.missed)
+			clear(e.missed)
 			e.mu.Unlock()
 		case <-e.wake:
 		case <-next.C:
@@ -107,7 +110,10 @@ func (e *Enforcer) keep(ctx context.Context) error {
 				return nil
 			}
 			wg.Go(func() {
-				defer func() { <-slots }()
+				defer func() {
+					e.looked(id)
+					<-slots
+				}()
 				if err := e.look(ctx, e.dom(id)); err != nil && ctx.Err() == nil {
 					select {
 					case failed <- err:
@@ -124,9 +130,9 @@ func (e *Enforcer) next() time.Duration {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	wait := time.Hour
-	for _, h := range e.shown {
+	for id, h := range e.shown {
 		for _, n := range h.Holds {
-			if n.Until > 0 {
+			if n.Until > 0 && !e.looking[id] {
 				wait = min(wait, max(0, time.Unix(0, n.Until).Sub(e.cfg.Now())))
 			}
 		}
@@ -134,8 +140,16 @@ func (e *Enforcer) next() time.Duration {
 	return max(wait, 10*time.Millisecond) // a hold that cannot be ended now is not asked for in a loop
 }
 
+// looked says that a look at a domain is over.
+func (e *Enforcer) looked(id domain.UUID) {
+	e.mu.Lock()
+	delete(e.looking, id)
+	e.mu.Unlock()
+	e.nudge()
+}
+
 // takeDue returns the domains to look at: those that were noticed, and those of which a
-// hold is over.
+// hold is over. One that is looked at just now stays due: a busy one has one place only.
 func (e *Enforcer) takeDue() []domain.UUID {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -147,9 +161,12 @@ func (e *Enforcer) takeDue() []domain.UUID {
 	}
 	all := make([]domain.UUID, 0, len(e.due))
 	for id := range e.due {
-		all = append(all, id)
+		if !e.looking[id] {
+			all = append(all, id)
+			e.looking[id] = true
+			delete(e.due, id)
+		}
 	}
-	clear(e.due)
 	return all
 }
 
@@ -159,7 +176,8 @@ func (e *Enforcer) look(ctx context.Context, d *dom) error {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.Timeout)
 	defer cancel()
 	if err := d.enter(ctx); err != nil {
-		return nil // somebody acts on it; the next look comes
+		e.miss(d.id) // somebody acts on it
+		return nil
 	}
 	defer d.leave()
 	var ledger ledgerError
@@ -177,19 +195,29 @@ func (e *Enforcer) look(ctx context.Context, d *dom) error {
 	if err != nil && !errors.Is(err, virt.ErrNotFound) {
 		problem = err.Error()
 	}
-	waits := len(d.held.Holds) == 0 && errors.Is(err, record.ErrRetry)
-	if waits {
-		// Whether it bears a mark is not known, such as before libvirt is heard for the
-		// first time: the next sweep asks again.
-		e.mu.Lock()
-		e.due[d.id] = true
-		e.mu.Unlock()
+	if problem != "" {
+		e.miss(d.id)
 	}
+	if errors.Is(err, virt.ErrNotFound) {
+		e.limits.free(d.id) // it is none of those that run
+	} else if len(d.held.Holds) > 0 {
+		e.limits.hold(d.id)
+	}
+	// Such as before libvirt is heard for the first time.
+	waits := len(d.held.Holds) == 0 && errors.Is(err, record.ErrRetry)
 	if problem != "" && problem != d.told && !waits {
 		e.cfg.Log.WarnContext(ctx, "what holds a domain cannot be seen to now, trying on", "uuid", d.id.String(), "error", err)
 	}
 	d.told = problem
 	return nil
+}
+
+// miss has the next sweep come to a domain, also where nothing holds it yet: it may bear
+// a mark.
+func (e *Enforcer) miss(id domain.UUID) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.missed[id] = true
 }
 
 // ledgerError is an error that ends the enforcer.
@@ -220,6 +248,7 @@ func (e *Enforcer) departed(ctx context.Context, d *dom) error {
 	if err := e.lookSeal(ctx, d, record.ClassPolicyReleased, m, held{}); err != nil {
 		return err
 	}
+	d.paused = 0
 	e.limits.free(d.id)
 	return nil
 }
@@ -282,7 +311,7 @@ func (e *Enforcer) lift(ctx context.Context, d *dom) error {
 	}
 	rest := d.held.clone()
 	rest.Holds = slices.DeleteFunc(rest.Holds, func(h Hold) bool { return h.Action == HoldPause })
-	if !rest.pauses() {
+	if d.paused = 0; !rest.pauses() {
 		rest.PausedAt = 0
 	}
 	if err := e.lookSeal(ctx, d, record.ClassPolicyReleased, m, rest); err != nil {
@@ -315,12 +344,15 @@ func (e *Enforcer) over(ctx context.Context, d *dom) error {
 	return nil
 }
 
-// later puts off the holds that are over and could not be ended.
+// later puts off the holds that are over and could not be ended, longer each time: each
+// try may be sealed.
 func (e *Enforcer) later(d *dom, err error) error {
 	h := d.held.clone()
+	wait := min(5*time.Second<<min(d.late, 10), 5*time.Minute)
+	d.late++
 	for i := range h.Holds {
 		if h.Holds[i].Until > 0 {
-			h.Holds[i].Until = max(h.Holds[i].Until, e.cfg.Now().Add(5*time.Second).UnixNano())
+			h.Holds[i].Until = max(h.Holds[i].Until, e.cfg.Now().Add(wait).UnixNano())
 		}
 	}
 	e.setHeld(d, h) // not durable: a restart tries at once
@@ -346,6 +378,18 @@ func (e *Enforcer) again(ctx context.Context, d *dom) error {
 	h := d.held.clone()
 	var causes []string
 	m := &record.Held{Holds: recordHolds(q), StateBefore: stateText(s)}
+	paused := false
+	if pause && s.State == domain.Running { // first, as in the quarantine itself
+		causes = append(causes, "it ran")
+		_, after, err := e.cfg.Actor.Pause(ctx, d.id)
+		m.StateAfter = stateText(after)
+		if paused = err == nil; paused {
+			d.paused = e.cfg.Now().UnixNano()
+			h.PausedAt = d.paused
+		} else {
+			m.Error = err.Error()
+		}
+	}
 	if cut {
 		all, err := e.cfg.Actor.Interfaces(ctx, d.id)
 		if err != nil {
@@ -365,16 +409,8 @@ func (e *Enforcer) again(ctx context.Context, d *dom) error {
 			after, err := e.cfg.Actor.LinksDown(ctx, d.id, nil)
 			m.Links = recordLinks(after, false)
 			if err != nil {
-				m.Error = err.Error()
+				m.Error = strings.TrimSpace(m.Error + " " + err.Error())
 			}
-		}
-	}
-	if pause && s.State == domain.Running {
-		causes = append(causes, "it ran")
-		_, after, err := e.cfg.Actor.Pause(ctx, d.id)
-		m.StateAfter, h.PausedAt = stateText(after), e.cfg.Now().UnixNano()
-		if err != nil {
-			m.Error = strings.TrimSpace(m.Error + " " + err.Error())
 		}
 	}
 	live, config, err := e.cfg.Actor.QuarantineMark(ctx, d.id)
@@ -387,7 +423,10 @@ func (e *Enforcer) again(ctx context.Context, d *dom) error {
 	if err := e.cfg.Actor.SetQuarantineMark(ctx, d.id, markText(&h)); err != nil {
 		m.Error = strings.TrimSpace(m.Error + " " + err.Error())
 	}
-	if len(causes) == 0 || m.Error != "" && m.Error == d.told {
+	if m.Error != "" && (len(causes) == 0 || m.Error == d.told && !paused) {
+		return errors.New(m.Error) // sealed once
+	}
+	if len(causes) == 0 {
 		return nil
 	}
 	m.Cause = strings.Join(causes, "; ")

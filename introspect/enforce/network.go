@@ -5,6 +5,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -44,6 +45,7 @@ func (a detach) run(ctx context.Context, x *attempt) error {
 	}
 	before := x.about(all, h.Keys)
 	x.o.StateBefore = cutText(before, h.Keys, a.mode, x.e.cfg.IsolatedNetwork)
+	x.held.cutBy(a.mode, h.Keys)
 	if err := x.intend(ctx, h, before); err != nil {
 		return err
 	}
@@ -89,9 +91,10 @@ func (x *attempt) about(all []virt.Interface, keys []string) []virt.Interface {
 // intend makes durable what is about to be changed, so that behind a crash it can be
 // undone, before it is changed. What is held already is known.
 func (x *attempt) intend(ctx context.Context, h Hold, about []virt.Interface) error {
+	x.lasts = &h
 	x.held.add(h)
 	fresh := x.held.save(about)
-	if len(fresh) == 0 && slices.ContainsFunc(x.d.held.Holds, h.same) {
+	if len(fresh) == 0 && slices.ContainsFunc(x.d.held.Holds, h.same) && maps.Equal(x.held.Modes, x.d.held.Modes) {
 		return nil
 	}
 	m := &record.Held{Holds: recordHolds([]Hold{h}), Links: recordLinks(fresh, true)}
@@ -167,18 +170,21 @@ func (a quarantine) run(ctx context.Context, x *attempt) error {
 	if err := x.intend(ctx, h, all); err != nil {
 		return err
 	}
+	// The pause comes first: libvirt takes it also while a migration or a snapshot has
+	// all that changes devices or metadata wait.
+	if a.pause {
+		note, perr := x.pauseToo(ctx)
+		notes, err = append(notes, note), perr
+	}
 	after := all
 	if len(all) > 0 {
-		after, err = x.e.cut(ctx, x.j.id, keys, h.Mode)
-		x.o.Links = recordLinks(after, false)
+		var cerr error
+		after, cerr = x.e.cut(ctx, x.j.id, keys, h.Mode)
+		x.o.Links, err = recordLinks(after, false), errors.Join(err, cerr)
 	}
 	x.o.StateAfter = cutText(after, keys, h.Mode, "")
 	// The mark comes behind the cut: what is sealed says what a crash between leaves.
 	err = errors.Join(err, x.e.cfg.Actor.SetQuarantineMark(ctx, x.j.id, markText(&x.held)))
-	if a.pause {
-		note, perr := x.pauseToo(ctx)
-		notes, err = append(notes, note), errors.Join(err, perr)
-	}
 	x.o.Detail = strings.Join(notes, "; ")
 	if err != nil {
 		return fmt.Errorf("quarantine: %w", err)

@@ -35,6 +35,7 @@ func (p pause) run(ctx context.Context, x *attempt) error {
 	if before.State == after.State {
 		x.o.Result, x.o.OtherIndex = resultAlready, x.held.pauser(h.Log)
 	}
+	x.lasts = &h
 	x.held.add(h)
 	if x.held.PausedAt == 0 {
 		x.o.Detail = "it was paused before Provost came: it is left to whoever did that to resume it"
@@ -58,13 +59,14 @@ func (x *attempt) pause(ctx context.Context) (before, after virt.Status, err err
 	if after.State != domain.Paused {
 		return before, after, fmt.Errorf("pause: libvirt says the domain is %s afterwards", after.State)
 	}
-	if !x.held.pauses() {
-		// A crash between the pause and its outcome ends here as well: whose pause it
-		// is cannot be told then, and so it is not ours to end.
-		x.held.PausedAt = 0
-	}
 	if before.State != domain.Paused {
-		x.held.PausedAt = x.e.cfg.Now().UnixNano() // also where somebody has let it run in between
+		x.d.paused = x.e.cfg.Now().UnixNano() // also where somebody has let it run in between
+		x.held.PausedAt = x.d.paused
+	} else if !x.held.pauses() || x.held.PausedAt == 0 {
+		// By an attempt of this run that failed otherwise, or else by somebody else. A
+		// crash between the pause and its outcome ends here as well: whose pause it is
+		// cannot be told then, and so it is not ours to end.
+		x.held.PausedAt = x.d.paused
 	}
 	return before, after, nil
 }

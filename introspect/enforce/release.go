@@ -90,7 +90,7 @@ func (e *Enforcer) end(ctx context.Context, d *dom, gone []Hold, origin record.O
 	switch {
 	case errors.Is(err, virt.ErrNotFound):
 		notes, err = append(notes, "the domain is not on this host"), nil
-		rest.Links = nil
+		rest.Links, rest.Modes = nil, nil
 	case err == nil:
 		m.StateBefore = stateText(s)
 		var note string
@@ -117,6 +117,10 @@ func (e *Enforcer) end(ctx context.Context, d *dom, gone []Hold, origin record.O
 	if err != nil {
 		return nil, fmt.Errorf("release domain %s: %w", d.id, err)
 	}
+	d.late = 0
+	if !rest.pauses() {
+		d.paused = 0
+	}
 	if len(rest.Holds) == 0 {
 		e.limits.free(d.id)
 	}
@@ -128,17 +132,18 @@ func (e *Enforcer) end(ctx context.Context, d *dom, gone []Hold, origin record.O
 // the packet filter away with the last quarantine.
 func (e *Enforcer) restore(ctx context.Context, d *dom, rest *held) ([]virt.Interface, error) {
 	modes := map[string][]virt.Interface{}
-	rest.Links = nil
+	rest.Links, rest.Modes = nil, nil
 	for _, n := range d.held.Links {
 		if rest.cuts(n.Key) {
 			rest.Links = append(rest.Links, n)
+			if mode := d.held.Modes[n.Key]; mode != "" {
+				rest.cutBy(mode, []string{n.Key})
+			}
 			continue
 		}
 		mode := virt.ModeLink
-		for _, h := range d.held.Holds {
-			if slices.Contains(h.Keys, n.Key) && h.Mode != virt.ModeLink {
-				mode = h.Mode
-			}
+		if m := d.held.Modes[n.Key]; m != "" {
+			mode = m
 		}
 		modes[mode] = append(modes[mode], n)
 	}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/provostd/provost/chain"
@@ -189,7 +190,8 @@ const digestRate = 128 << 20
 
 // fileDigest reads a file that nobody should write any more, and notices if one does.
 func fileDigest(ctx context.Context, path string) (sum []byte, size uint64, err error) {
-	f, err := os.Open(path)
+	// What stands at the path by now may be anything: a pipe would keep us waiting.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -197,6 +199,9 @@ func fileDigest(ctx context.Context, path string) (sum []byte, size uint64, err 
 	before, err := f.Stat()
 	if err != nil {
 		return nil, 0, err
+	}
+	if m := before.Mode(); !m.IsRegular() && m&(os.ModeDevice|os.ModeCharDevice) != os.ModeDevice {
+		return nil, 0, fmt.Errorf("%s is neither a file nor a block device", path)
 	}
 	tick := time.NewTicker(time.Second / 16)
 	defer tick.Stop()

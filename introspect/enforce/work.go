@@ -87,6 +87,10 @@ type dom struct {
 	held held              // what is durable; whoever has the turn
 	last map[string]lately // by action; whoever has the turn
 	told string            // the problem of a look that was logged last; whoever has the turn
+	late int               // ends that were put off in a row; whoever has the turn
+	// paused is when this run has paused it, in Unix nanoseconds, unless that has ended;
+	// whoever has the turn.
+	paused int64
 }
 
 // lately is what was done to a domain before.
@@ -95,6 +99,7 @@ type lately struct {
 	log     *chain.Log
 	verdict uint64
 	outcome *record.Outcome
+	hold    *Hold // nil: it does not last
 }
 
 func (e *Enforcer) dom(id domain.UUID) *dom {
@@ -174,7 +179,9 @@ type attempt struct {
 	i    uint32
 	o    *record.Outcome
 	held held // what holds the domain behind it
-	rows []chain.MetaWrite
+	// lasts is what it adds to that; nil: nothing.
+	lasts *Hold
+	rows  []chain.MetaWrite
 	// durable, if set, is called when rows are.
 	durable func()
 }
@@ -256,7 +263,7 @@ func (e *Enforcer) attempt(ctx context.Context, d *dom, j *job, i uint32, a *rec
 		return false, err
 	}
 	if k != nil && k.changes && (o.Result == resultDone || o.Result == resultAlready) {
-		d.last[key(a)] = lately{seen, j.log, j.index, o}
+		d.last[key(a)] = lately{seen, j.log, j.index, o, x.lasts}
 	}
 	return true, nil
 }
@@ -267,7 +274,11 @@ func (d *dom) heldAfterFailure(k *kind) held {
 	if k == nil || !k.changes {
 		return held{}
 	}
-	return d.held.clone()
+	h := d.held.clone()
+	if h.pauses() && h.PausedAt == 0 {
+		h.PausedAt = d.paused // what failed is something else
+	}
+	return h
 }
 
 // newest is the number of the newest verdict read.
@@ -284,15 +295,25 @@ func (x *attempt) merge(key string) bool {
 	if !ok || l.seq < x.j.seq || l.log != x.j.log || !x.e.cfg.Current(x.j.log) {
 		return false
 	}
-	for _, h := range x.held.Holds {
-		if h.Log == l.log.Origin() && h.Verdict == l.verdict && h.Index == l.outcome.ActionIndex {
-			h.Policy, h.Verdict, h.Index, h.Since = x.j.verdict.Policy, x.j.index, x.i, x.e.cfg.Now().UnixNano()
-			if h.Until > 0 {
-				h.Until += h.Since - l.outcome.Started
-			}
-			x.held.add(h)
-			break
+	i := slices.IndexFunc(x.held.Holds, func(h Hold) bool {
+		return h.Log == l.log.Origin() && h.Verdict == l.verdict && h.Index == l.outcome.ActionIndex
+	})
+	if i < 0 && l.hold != nil && len(x.held.Holds) >= maxHolds {
+		i = slices.IndexFunc(x.held.Holds, l.hold.wants)
+	}
+	if i < 0 && l.hold != nil {
+		return false // it has ended by now
+	}
+	if i >= 0 {
+		h := x.held.Holds[i]
+		if l.hold != nil {
+			h = *l.hold
 		}
+		h.Policy, h.Verdict, h.Index, h.Since = x.j.verdict.Policy, x.j.index, x.i, x.e.cfg.Now().UnixNano()
+		if h.Until > 0 {
+			h.Until += h.Since - l.outcome.Started
+		}
+		x.held.add(h)
 	}
 	x.o.Result, x.o.OtherIndex = resultMerged, l.verdict
 	x.o.StateBefore, x.o.StateAfter, x.o.Links, x.o.Files = l.outcome.StateBefore, l.outcome.StateAfter, l.outcome.Links, l.outcome.Files
