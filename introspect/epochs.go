@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/provostd/provost/chain"
@@ -108,10 +109,17 @@ func (l *lineage) find(match func(*image) bool) *image {
 	return nil
 }
 
-// epochAt returns the epoch that a leaf stands in.
+// epochAt returns the epoch that a leaf stands in, which may have been opened in an
+// earlier shard.
 func (l *lineage) epochAt(p point) (epochID, bool) {
+	at, err := proof.ParseOrigin(p.Origin)
 	for i := len(l.Opened) - 1; i >= 0; i-- {
-		if o := &l.Opened[i]; o.Origin == p.Origin && o.After <= p.Index {
+		o := &l.Opened[i]
+		if o.Origin == p.Origin && o.After <= p.Index {
+			return o.Epoch, true
+		}
+		in, perr := proof.ParseOrigin(o.Origin)
+		if err == nil && perr == nil && in.HostID == at.HostID && in.Domain == at.Domain && in.Incarnation == at.Incarnation && in.Shard < at.Shard {
 			return o.Epoch, true
 		}
 	}
@@ -122,8 +130,10 @@ func (l *lineage) epochAt(p point) (epochID, bool) {
 // An epoch ends with it, so that it has one such file, whatever that is called and
 // wherever it is copied to.
 func (l *lineage) saved(m *machine) {
-	l.Images = append(l.Images, image{Name: fmt.Sprintf("the save of epoch %x", m.Epoch), Save: true, Epoch: m.Epoch, At: head(m.log)})
+	l.Images = append(l.Images, image{Name: saveOf(m.Epoch), Save: true, Epoch: m.Epoch, At: head(m.log)})
 }
+
+func saveOf(e epochID) string { return fmt.Sprintf("the save of epoch %x", e) }
 
 // branch is where an epoch hangs in the tree.
 type branch struct {
@@ -149,6 +159,16 @@ func (r *Registry) branches(ctx context.Context, m *machine, lin *lineage, cause
 	if o.Snapshot != nil {
 		mark = o.Snapshot.Mark
 	}
+	b, err := r.branchOf(ctx, m, lin, cause, mark, b)
+	if takes := cause == "arrival" || cause == "restore" || cause == "revert"; err == nil && takes && o.Snapshot != nil && o.Snapshot.MarkForged != "" {
+		b.presumed = true
+		b.fork = strings.TrimPrefix(b.fork+"; "+o.Snapshot.MarkForged, "; ")
+	}
+	return b, err
+}
+
+// branchOf is branches with the marker that came with the memory, if any.
+func (r *Registry) branchOf(ctx context.Context, m *machine, lin *lineage, cause string, mark *virt.Mark, b branch) (branch, error) {
 	switch cause {
 	case "arrival":
 		if mark != nil {
@@ -181,23 +201,24 @@ func (b branch) cloned(m *machine, mark *virt.Mark) branch {
 // says which epoch saved it; where there is none, it is likely the newest one.
 func restored(m *machine, lin *lineage, mark *virt.Mark, b branch) branch {
 	img := lin.find(func(i *image) bool { return i.Save && (mark == nil || i.Epoch == mark.Epoch) })
+	b.presumed = mark == nil // there may be other files, of any age
+	elsewhere := false
 	switch {
 	case img == nil && mark != nil:
-		// Saved on another host, or so long ago that it is forgotten.
-		b.parent, b.at = mark.Epoch, point{mark.Origin, mark.Index, mark.Hash.String()}
-		b.abandoned = m.Epoch != (epochID{}) && m.Epoch != b.parent
-		return b
+		// Saved on another host, or so long ago that it is forgotten. It is known from
+		// now on: who restores it once more begins a fork.
+		elsewhere = true
+		lin.Images = append(lin.Images, image{Name: saveOf(mark.Epoch), Save: true, Epoch: mark.Epoch, At: point{mark.Origin, mark.Index, mark.Hash.String()}})
+		img = &lin.Images[len(lin.Images)-1]
 	case img == nil:
-		b.presumed = true
 		return b
 	}
 	img.Uses++
 	b.parent, b.at, b.image, b.uses = img.Epoch, img.At, img.Name, img.Uses
-	b.presumed = mark == nil && (img.Uses > 1 || img.Epoch != m.Epoch)
 	b.abandoned = m.Epoch != (epochID{}) && m.Epoch != img.Epoch
 	if img.Uses > 1 {
 		b.fork = fmt.Sprintf("%s is restored for the %d. time", img.Name, img.Uses)
-	} else if b.abandoned {
+	} else if b.abandoned && !elsewhere {
 		b.fork = fmt.Sprintf("%s is restored, and epoch %x has run since", img.Name, m.Epoch)
 	}
 	return b

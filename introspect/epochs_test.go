@@ -256,3 +256,101 @@ func TestMarkerOfAClone(t *testing.T) {
 		t.Errorf("%d forks are sealed, want 1: the memory is another domain's", n)
 	}
 }
+
+// TestSecondRestoreFromElsewhereIsAFork restores a file of another host twice.
+func TestSecondRestoreFromElsewhereIsAFork(t *testing.T) {
+	p := newPipe(t)
+	mark := &virt.Mark{Origin: proof.VMOrigin("other.host", vm.String(), 1), Epoch: [16]byte{7}, Index: 2, Hash: record.Hash{2}}
+	p.marked("start", "restored", 10, mark)
+	if n := p.count(record.ClassVMFork); n != 0 {
+		t.Errorf("%d forks behind the first restore, want none", n)
+	}
+	p.see("vm.stop", "stop", "destroyed", 0, domain.Shutoff)
+	p.restart()
+	p.marked("start", "restored", 11, mark)
+	all, _ := p.epochs(1)
+	if n := p.count(record.ClassVMFork); n != 1 || len(all) != 2 || all[1].ImageUses != 2 || !bytes.Equal(all[1].Parent, mark.Epoch[:]) || all[1].ParentIndex != 2 {
+		t.Errorf("%d forks behind the second restore, want 1: %v", n, all)
+	}
+}
+
+// TestRestoreWithoutMarkerIsPresumed saves a domain twice and takes the marker away: nobody
+// knows which file is restored.
+func TestRestoreWithoutMarkerIsPresumed(t *testing.T) {
+	p := newPipe(t)
+	p.see("vm.start", "start", "booted", 10, domain.Running)
+	p.see("vm.stop", "stop", "saved", 0, domain.Shutoff)
+	p.see("vm.start", "start", "booted", 11, domain.Running)
+	p.see("vm.stop", "stop", "saved", 0, domain.Shutoff)
+	p.marked("start", "restored", 12, nil)
+	if all, _ := p.epochs(1); len(all) != 3 || !all[2].Presumed {
+		t.Errorf("epochs %v", all)
+	}
+}
+
+// TestForgedMarkers: whoever may change a domain writes what they like into its metadata. It
+// is told, and no epoch hangs on it.
+func TestForgedMarkers(t *testing.T) {
+	for name, forge := range map[string]func(*virt.Mark){
+		"another leaf":  func(k *virt.Mark) { k.Index-- },
+		"no leaf":       func(k *virt.Mark) { k.Index += 1000 },
+		"another hash":  func(k *virt.Mark) { k.Hash[0]++ },
+		"another epoch": func(k *virt.Mark) { k.Epoch[0]++ },
+		"no log":        func(k *virt.Mark) { k.Origin = "x\ny" },
+	} {
+		p := newPipe(t)
+		p.see("vm.start", "start", "booted", 10, domain.Running)
+		mark := p.mark()
+		p.see("vm.stop", "stop", "saved", 0, domain.Shutoff)
+		forge(mark)
+		p.marked("start", "restored", 11, mark)
+		all, leaves := p.epochs(1)
+		if len(all) != 2 || !all[1].Presumed || !bytes.Equal(all[1].Parent, all[0].Epoch) || all[1].ParentIndex <= leaves[0].Index {
+			t.Errorf("%s: epochs %v", name, all)
+		}
+		if n := p.count(record.ClassVMFork); n != 1 {
+			t.Errorf("%s: %d entries tell of it, want 1", name, n)
+		}
+	}
+}
+
+// TestMarkerIsWrittenAnew takes the marker of a running domain away.
+func TestMarkerIsWrittenAnew(t *testing.T) {
+	p := newPipe(t)
+	now := time.Now()
+	p.see("vm.start", "start", "booted", 10, domain.Running)
+	p.registry.cfg.Now = func() time.Time { return now }
+	p.mark()
+	p.marked("metadata", "element", 10, nil)
+	if n := len(p.registry.unmarked()); n != 0 {
+		t.Errorf("%d markers are due at once, want none: libvirt tells of each that is written", n)
+	}
+	now = now.Add(markPause)
+	mark := p.mark()
+	p.marked("metadata", "element", 10, mark)
+	now = now.Add(markMax)
+	if n := len(p.registry.unmarked()); n != 0 {
+		t.Errorf("%d markers are due where there is one", n)
+	}
+}
+
+// TestEpochOfALaterShard: an epoch goes on in the next shard, where only later ones are
+// opened.
+func TestEpochOfALaterShard(t *testing.T) {
+	shard := func(n uint32) string {
+		return proof.Origin{HostID: "h", Domain: vm.String(), Incarnation: 1, Shard: n}.String()
+	}
+	l := lineage{Opened: []opened{{epochID{1}, shard(1), 5}, {epochID{2}, shard(3), 20}, {epochID{3}, shard(4), 2}}}
+	for _, c := range []struct {
+		at   point
+		want epochID
+	}{{point{Origin: shard(1), Index: 6}, epochID{1}}, {point{Origin: shard(2), Index: 0}, epochID{1}}, {point{Origin: shard(3), Index: 10}, epochID{1}},
+		{point{Origin: shard(3), Index: 20}, epochID{2}}, {point{Origin: shard(4), Index: 1}, epochID{2}}} {
+		if got, ok := l.epochAt(c.at); !ok || got != c.want {
+			t.Errorf("%+v is in epoch %x, want %x", c.at, got, c.want)
+		}
+	}
+	if _, ok := l.epochAt(point{Origin: shard(1), Index: 4}); ok {
+		t.Error("there is no epoch before the first")
+	}
+}

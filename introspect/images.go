@@ -23,6 +23,7 @@ const (
 	imagesPrefix = "images/"     // rows: what is to be hashed for a log, and what was
 	hashPrefix   = "image-hash/" // rows: digests by path
 	maxHashed    = 256           // of one log
+	maxPath      = 4096          // no file has a longer one
 )
 
 // hashFile is a file whose digest belongs into a log.
@@ -59,13 +60,14 @@ func (r *Registry) readImages() error {
 // them, and its NVRAM, which is hashed once as it was found.
 func imagesOf(disks []*record.Disk, boot []*record.Image) []hashFile {
 	var all []hashFile
+	file := func(path string) bool { return strings.HasPrefix(path, "/") && len(path) < maxPath }
 	for _, d := range disks {
-		if d.ReadOnly && strings.HasPrefix(d.Path, "/") {
+		if d.ReadOnly && file(d.Path) {
 			all = append(all, hashFile{Role: "disk", Target: d.Target, Depth: d.Depth, Path: d.Path})
 		}
 	}
 	for _, b := range boot {
-		if strings.HasPrefix(b.Path, "/") {
+		if file(b.Path) {
 			all = append(all, hashFile{Role: b.Role, Path: b.Path})
 		}
 	}
@@ -178,7 +180,7 @@ func (r *Registry) sealImage(ctx context.Context, m *machine, i hashFile, h *has
 		return nil // its log has ended meanwhile; the next one has a list of its own
 	}
 	if _, closed := m.log.Closed(); closed {
-		return nil
+		return fmt.Errorf("seal the digest of %s: its log goes on in another shard soon: %w", i.Path, record.ErrRetry)
 	}
 	genesis, err := m.log.LeafHash(0)
 	if err != nil {
@@ -204,9 +206,22 @@ func (r *Registry) sealImage(ctx context.Context, m *machine, i hashFile, h *has
 		return err
 	}
 	if _, err := r.store.Append(ctx, chain.Batch{Log: m.log, Entries: []chain.Entry{e}, Meta: rows}); err != nil {
+		r.notDone(m.log.Origin(), i)
 		return fmt.Errorf("seal the digest of %s: %w", i.Path, err)
 	}
 	return nil
+}
+
+// notDone takes back what doneRows has noted: the file is told later. The caller holds
+// observing, so no other row has gone out meanwhile.
+func (r *Registry) notDone(origin string, i hashFile) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for n := range r.images[origin].Images {
+		if x := &r.images[origin].Images[n]; x.Path == i.Path && x.Role == i.Role {
+			x.Done = false
+		}
+	}
 }
 
 // doneRows marks a file as done, and keeps its digest for other domains and later runs.
@@ -251,15 +266,56 @@ func bootImages(files []virt.BootFile) []*record.Image {
 	return all
 }
 
-// genesisFacts fills in what libvirt tells of a domain. Both configurations are bounded: entries are.
+// Bounds of what a genesis says: an entry that does not fit would be refused, and whoever
+// may describe one domain could keep all others from being heard.
+const (
+	maxGenesisFiles = 512
+	maxGenesisText  = 1024 // of a path, or of why it cannot be looked at
+	maxGenesisWord  = 256
+)
+
+// genesisFacts fills in what libvirt tells of a domain. What is too large is named by its size.
 func genesisFacts(g *record.Genesis, s *virt.Snapshot) {
-	if g.DomainXml = []byte(s.ConfigXML); s.ConfigXML == "" {
-		g.DomainXml = []byte(s.LiveXML)
+	unread := slices.Clone(s.Errors)
+	text := func(what, xml string, limit int) []byte {
+		if len(xml) > limit {
+			unread = append(unread, fmt.Sprintf("%s: %d bytes, more than %d", what, len(xml), limit))
+			return nil
+		}
+		return []byte(xml)
+	}
+	live := text("live configuration", s.LiveXML, virt.MaxXMLBytes)
+	if g.DomainXml = text("persistent configuration", s.ConfigXML, virt.MaxXMLBytes); s.ConfigXML == "" {
+		g.DomainXml = live
 	} else {
-		g.LiveXml = []byte(s.LiveXML)
+		g.LiveXml = live
 	}
 	g.Disks, g.Boot = disks(s.Disks), bootImages(s.Boot)
-	g.Machine, g.Architecture, g.CpuXml, g.Unread = s.Machine, s.Architecture, []byte(s.CPUXML), s.Errors
+	if n := len(g.Disks); n > maxGenesisFiles {
+		g.Disks = g.Disks[:maxGenesisFiles]
+		unread = append(unread, fmt.Sprintf("disks: %d more files", n-maxGenesisFiles))
+	}
+	for _, d := range g.Disks {
+		d.Target, d.Format = shorten(d.Target, maxGenesisWord), shorten(d.Format, maxGenesisWord)
+		d.Path, d.Error = shorten(d.Path, maxGenesisText), shorten(d.Error, maxGenesisText)
+	}
+	for _, b := range g.Boot {
+		b.Path, b.Error = shorten(b.Path, maxGenesisText), shorten(b.Error, maxGenesisText)
+	}
+	g.Machine, g.Architecture = shorten(s.Machine, maxGenesisWord), shorten(s.Architecture, maxGenesisWord)
+	g.CpuXml = text("processor", s.CPUXML, virt.MaxXMLBytes/16)
+	for i := range unread {
+		unread[i] = shorten(unread[i], maxGenesisText)
+	}
+	g.Unread = unread
+}
+
+// shorten cuts a text of which nobody needs more.
+func shorten(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	return strings.ToValidUTF8(s[:limit], "") + "..."
 }
 
 // ImageStats tells how far the hashing of images is. All fields may be read at any time.
@@ -295,7 +351,11 @@ func (r *Registry) RunImages(ctx context.Context) error {
 				return err
 			}
 			r.log.WarnContext(ctx, "the digest of an image cannot be sealed now", "path", i.Path, "error", err)
-			<-tick.C
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-tick.C:
+			}
 		}
 	}
 }

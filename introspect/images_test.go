@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -144,5 +146,92 @@ func TestChangedWhileRead(t *testing.T) {
 	}
 	if h, err := p.registry.hash(t.Context(), t.TempDir()); err != nil || h.problem == "" || h.sha256 != nil {
 		t.Errorf("a directory: %+v, %v", h, err)
+	}
+}
+
+// TestLargeConfigurationBeginsALog: whoever may describe one domain must not keep the
+// others from being heard.
+func TestLargeConfigurationBeginsALog(t *testing.T) {
+	p := newPipe(t)
+	large := "<domain>" + strings.Repeat("x", 5<<20) + "</domain>"
+	disk := virt.Disk{Target: "vda", ReadOnly: true, Chain: []virt.DiskFile{virt.LookAt("/" + strings.Repeat("y", 3<<20))}}
+	s := &virt.Snapshot{Domain: domain.Domain{UUID: vm, Name: "vm", State: domain.Running, ID: 1}, ConfigXML: large, LiveXML: large, CPUXML: large,
+		QEMU: virt.Process{Pid: 1, Start: 1}, Disks: []virt.Disk{disk}, Boot: []virt.BootFile{{Role: "kernel", DiskFile: disk.Chain[0]}}, Errors: []string{large}}
+	for range 100000 {
+		s.Disks = append(s.Disks, virt.Disk{Target: "vdb", Chain: []virt.DiskFile{{Path: "/none", Error: "stat /none: there is no such file or directory"}}})
+	}
+	if err := p.registry.Observe(t.Context(), virt.Observation{Kind: virt.KindLifecycle, Type: "vm.start", Word: "start", Reason: "booted", Event: 2,
+		Domain: s.Domain, Time: time.Now(), Snapshot: s}); err != nil {
+		t.Fatal(err)
+	}
+	item, err := p.registry.Machines()[0].Log.Item(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := item.Decode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if g := m.(*record.Genesis); len(g.DomainXml)+len(g.LiveXml) != 0 || !strings.Contains(strings.Join(g.Unread, "; "), "live configuration: 5242") || len(g.Disks) != maxGenesisFiles {
+		t.Errorf("%d disks, unread %.300q", len(g.Disks), g.Unread)
+	}
+	if _, _, pending := p.registry.nextImage(); pending != 0 {
+		t.Errorf("%d files with impossible names are to be hashed", pending)
+	}
+}
+
+// TestWhatIsNoImageIsNotOpened: a path that a domain names may be anything.
+func TestWhatIsNoImageIsNotOpened(t *testing.T) {
+	dir := t.TempDir()
+	fifo, sparse, link := filepath.Join(dir, "fifo"), filepath.Join(dir, "sparse"), filepath.Join(dir, "link")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(sparse, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/dev/null", link); err != nil {
+		t.Fatal(err)
+	}
+	tried := map[string]string{fifo: "neither", link: "neither", "/dev/zero": "neither", "/proc/self/status": "neither", dir: "neither", filepath.Join(dir, "gone"): "no such"}
+	if err := os.Truncate(sparse, maxImageBytes+1); err == nil {
+		tried[sparse] = "more than"
+	} else {
+		t.Logf("this file system has no such files: %v", err)
+	}
+	for path, want := range tried {
+		f, err := openImage(path)
+		if err == nil {
+			f.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", path, err, want)
+		}
+	}
+}
+
+// TestDigestIsTriedAgain: what cannot be sealed now is told later, and not as done.
+func TestDigestIsTriedAgain(t *testing.T) {
+	p := newPipe(t)
+	path := filepath.Join(t.TempDir(), "fw")
+	if err := os.WriteFile(path, []byte("firmware"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.startWith(10, nil, path)
+	m, i, pending := p.registry.nextImage()
+	if pending != 1 {
+		t.Fatalf("%d files are pending, want 1", pending)
+	}
+	h, err := p.registry.hash(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := p.registry.sealImage(over, m, i, h); err == nil {
+		t.Fatal("it was sealed by a context that is over")
+	}
+	if _, _, pending := p.registry.nextImage(); pending != 1 {
+		t.Errorf("%d files are pending behind a failure, want 1", pending)
 	}
 }

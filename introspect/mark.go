@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/provostd/provost/chain/proof"
 	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/introspect/domain"
 	"github.com/provostd/provost/introspect/virt"
@@ -118,16 +119,80 @@ func (r *Registry) marked(id domain.UUID, epoch epochID, err error) bool {
 }
 
 // noteMark takes over what a snapshot shows of the marker: after a restart of the
-// daemon it is there already.
+// daemon it is there already, and who may change the domain may have taken it away.
 func (r *Registry) noteMark(m *machine, s *virt.Snapshot) {
 	if s != nil && s.Mark != nil && s.Mark.Epoch == m.Epoch && m.Epoch != (epochID{}) && s.Mark.Origin == m.log.Origin() {
 		r.marked(m.UUID, m.Epoch, nil)
 		return
 	}
+	if s != nil && m.QEMU.Pid != 0 {
+		r.unmark(m)
+	}
 	select {
 	case r.kick <- struct{}{}:
 	default: // it will look anyway
 	}
+}
+
+// unmark has a marker written anew that was there and is not any more: later each time,
+// since libvirt tells of what is written, and that brings us here.
+func (r *Registry) unmark(m *machine) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if k := r.marks[m.UUID]; k.done && k.epoch == m.Epoch {
+		k.done, k.next = false, r.cfg.Now().Add(min(markPause<<min(k.failed, 10), markMax))
+		k.failed++
+		r.marks[m.UUID] = k
+	}
+}
+
+// believe returns an observation without its marker where that says something of a log of
+// this host which is not so: a marker is a claim of whoever may change the domain, and
+// what it says would be sealed as the parent of an epoch.
+func (r *Registry) believe(o *virt.Observation) *virt.Observation {
+	if o.Snapshot == nil || o.Snapshot.Mark == nil {
+		return o
+	}
+	why := r.forged(o.Snapshot.Mark)
+	if why == "" {
+		return o
+	}
+	c, s := *o, *o.Snapshot // observations are not changed
+	s.Mark, s.MarkForged, c.Snapshot = nil, "the marker in the metadata was written by somebody else: "+why, &s
+	return &c
+}
+
+// forged says why a marker is not of this host's making although it says so, "" where nobody
+// can tell.
+func (r *Registry) forged(k *virt.Mark) string {
+	name, err := proof.ParseOrigin(k.Origin)
+	if err != nil {
+		return "it names no log"
+	}
+	l, ok := r.store.LogByOrigin(k.Origin)
+	if !ok || name.HostID != r.cfg.HostID || l.Gone() != nil {
+		return ""
+	}
+	if k.Index >= l.Size() {
+		return fmt.Sprintf("%s has no entry %d", k.Origin, k.Index)
+	}
+	h, err := l.LeafHash(k.Index)
+	if err == nil && h != k.Hash {
+		return fmt.Sprintf("entry %d of %s has another hash", k.Index, k.Origin)
+	}
+	item, err := l.Look(k.Index)
+	if err != nil || item.Leaf.Wall == 0 {
+		return "" // pruned, or not to be read now
+	}
+	if item.Leaf.Header.Class != record.ClassVMEpoch {
+		return fmt.Sprintf("entry %d of %s opens no epoch", k.Index, k.Origin)
+	}
+	if m, err := item.Decode(); err == nil {
+		if e, ok := m.(*record.Epoch); ok && string(e.Epoch) != string(k.Epoch[:]) {
+			return fmt.Sprintf("entry %d of %s opens another epoch", k.Index, k.Origin)
+		}
+	}
+	return ""
 }
 
 // wentBack opens an epoch where an agent's memory was found to be an earlier one of its

@@ -227,6 +227,7 @@ func (r *Registry) get(id domain.UUID) *machine {
 // observeDomain seals one observation of a domain: the epoch it opens, if it
 // does, and the event, in one batch with what is known of the domain from now.
 func (r *Registry) observeDomain(ctx context.Context, o *virt.Observation, origin record.Origin) error {
+	o = r.believe(o)
 	undefine := o.Word == "undefine" && o.Reason != "renamed"
 	known := r.get(o.Domain.UUID)
 	if known != nil && !known.Ended && o.Word == "start" && o.Reason == "migrated" {

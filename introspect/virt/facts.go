@@ -136,7 +136,7 @@ func (h *Host) configFile(name string) (string, error) {
 		return "", err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxXMLBytes+1))
+	b, err := io.ReadAll(io.LimitReader(f, MaxXMLBytes+1))
 	return string(b), err
 }
 

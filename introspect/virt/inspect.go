@@ -121,6 +121,10 @@ func (h *Host) inspect(dom *libvirt.Domain) (Snapshot, error) {
 		note("persistent configuration", err)
 		s.Enrolled = err == nil && findChannel(&conf) != nil
 	}
+	s.LiveXML, err = Conceal(s.LiveXML)
+	note("live configuration", err)
+	s.ConfigXML, err = Conceal(s.ConfigXML)
+	note("persistent configuration", err)
 	return s, nil
 }
 

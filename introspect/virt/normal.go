@@ -1,6 +1,7 @@
 package virt
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/xml"
@@ -17,9 +18,14 @@ import (
 // Bounds of a configuration that is normalised. Larger ones are refused, and
 // their digest alone is compared.
 const (
-	maxXMLBytes = 1 << 20
+	MaxXMLBytes = 1 << 20 // of one text
 	maxXMLLines = 20000
 	maxXMLDepth = 64
+	maxXMLName  = 256 // with its name space
+	maxKey      = 128
+	// maxNormalBytes bounds the paths and values together: each path repeats the names
+	// and keys above it, so that a small text could make gigabytes of them.
+	maxNormalBytes = 4 << 20
 )
 
 // Line is one value of a normalised configuration.
@@ -63,10 +69,14 @@ func Normalize(text string) Normal {
 	if err == nil {
 		f := flattener{}
 		f.element(root, "", "", 0)
-		if len(f.lines) <= maxXMLLines {
+		switch {
+		case f.full():
+			err = fmt.Errorf("more than %d bytes of paths and values", maxNormalBytes)
+		case len(f.lines) > maxXMLLines:
+			err = fmt.Errorf("more than %d values", maxXMLLines)
+		default:
 			return Normal{Lines: f.lines, Digest: digestLines(f.lines)}
 		}
-		err = fmt.Errorf("more than %d values", maxXMLLines)
 	}
 	return Normal{Digest: sha256.Sum256([]byte(text)), Error: err.Error()}
 }
@@ -80,8 +90,8 @@ func digestLines(lines []Line) [32]byte {
 }
 
 func parseXML(text string) (*node, error) {
-	if len(text) > maxXMLBytes {
-		return nil, fmt.Errorf("%d bytes, more than %d", len(text), maxXMLBytes)
+	if len(text) > MaxXMLBytes {
+		return nil, fmt.Errorf("%d bytes, more than %d", len(text), MaxXMLBytes)
 	}
 	dec := xml.NewDecoder(strings.NewReader(text))
 	var stack []*node
@@ -98,6 +108,9 @@ func parseXML(text string) (*node, error) {
 		case xml.StartElement:
 			if len(stack) >= maxXMLDepth || n > 8*maxXMLLines {
 				return nil, errors.New("elements too deep or too many")
+			}
+			if err := boundNames(t); err != nil {
+				return nil, err
 			}
 			e := &node{name: elementName(t.Name), attrs: t.Attr}
 			switch {
@@ -118,6 +131,15 @@ func parseXML(text string) (*node, error) {
 			}
 		}
 	}
+}
+
+// boundNames refuses names that nobody needs: each stands in many paths.
+func boundNames(t xml.StartElement) error {
+	long := func(n xml.Name) bool { return len(n.Space)+len(n.Local) > maxXMLName }
+	if long(t.Name) || slices.ContainsFunc(t.Attr, func(a xml.Attr) bool { return long(a.Name) }) {
+		return fmt.Errorf("a name of more than %d bytes", maxXMLName)
+	}
+	return nil
 }
 
 func elementName(n xml.Name) string {
@@ -189,15 +211,22 @@ var unkeyed = map[string]bool{"driver": true, "alias": true, "model": true, "tar
 
 // flattener makes lines of elements. plain is the path without keys, by which
 // rules know an element.
-type flattener struct{ lines []Line }
+type flattener struct {
+	lines []Line
+	size  int // of all paths and values
+}
+
+// full reports that there is more than fits: nothing that follows is kept.
+func (f *flattener) full() bool { return f.size > maxNormalBytes }
 
 func (f *flattener) line(path, value string, unit int) {
-	if len(f.lines) <= maxXMLLines {
+	if f.size += len(path) + len(value); len(f.lines) <= maxXMLLines && !f.full() {
 		f.lines = append(f.lines, Line{path, value, unit})
 	}
 }
 
 func (f *flattener) element(e *node, path, plain string, unit int) {
+	f.size += len(path) // also of those that make no line
 	attrs := slices.Clone(e.attrs)
 	slices.SortFunc(attrs, func(a, b xml.Attr) int {
 		return strings.Compare(a.Name.Space+" "+a.Name.Local, b.Name.Space+" "+b.Name.Local)
@@ -209,13 +238,13 @@ func (f *flattener) element(e *node, path, plain string, unit int) {
 		}
 		said = true
 		at := "/@" + elementName(a.Name)
-		if secret(elementName(a.Name)) || volatile[plain+at] {
+		if secret(plain, elementName(a.Name)) || volatile[plain+at] || f.full() {
 			continue
 		}
-		f.line(path+at, conceal(e, plain+at, a.Value), unit)
+		f.line(path+at, conceal(plain+at, e.attr("name"), a.Value), unit)
 	}
-	if t := strings.TrimSpace(e.text.String()); t != "" && !secret(e.name) {
-		f.line(path, conceal(e, plain, t), unit)
+	if t := strings.TrimSpace(e.text.String()); t != "" && !secret(plain, e.name) {
+		f.line(path, conceal(plain, e.attr("name"), t), unit)
 		said = true
 	}
 	if !said && len(e.kids) == 0 && path != "" {
@@ -227,13 +256,16 @@ func (f *flattener) element(e *node, path, plain string, unit int) {
 	}
 	for _, k := range e.kids {
 		p := plain + "/" + k.name
-		if volatile[p] {
+		if volatile[p] || secretElement(plain, k.name) {
 			continue
+		}
+		if f.full() {
+			return
 		}
 		name, u := path+"/"+k.name, unit
 		key := k.key()
 		if key != "" {
-			name += "[" + strings.Map(keyRune, key) + "]"
+			name += "[" + strings.Map(keyRune, shortKey(key)) + "]"
 		}
 		if seen[name]++; seen[name] > 1 || key == "" && total[k.name] > 1 {
 			name += "#" + strconv.Itoa(seen[name])
@@ -263,30 +295,13 @@ var volatile = map[string]bool{
 	"/devices/disk/target/@tray": true, "/devices/memory/target/current": true,
 }
 
-// secret says whether an attribute or element holds a password. Those are left out, without even a
-// digest: passwords can be guessed. libvirt does not show them, and its own files do.
-func secret(name string) bool { return strings.Contains(strings.ToLower(name), "passw") }
-
-// conceal hides values that may be secrets among others of their kind.
-func conceal(e *node, plain, value string) string {
-	lower := strings.ToLower(value)
-	switch {
-	case plain == "/qemu:commandline/qemu:arg/@value" && secretArgument(lower),
-		plain == "/qemu:commandline/qemu:env/@value",
-		strings.HasPrefix(plain, "/sysinfo/") && e.name == "entry" &&
-			(strings.HasPrefix(lower, "io.systemd.credential") || strings.HasPrefix(e.attr("name"), "opt/")):
-		return "(concealed)"
+// shortKey keeps a long key apart from others that begin like it.
+func shortKey(key string) string {
+	if len(key) <= maxKey {
+		return key
 	}
-	return value
-}
-
-func secretArgument(v string) bool {
-	for _, word := range []string{"secret", "passw", "token", "key="} {
-		if strings.Contains(v, word) {
-			return true
-		}
-	}
-	return false
+	sum := sha256.Sum256([]byte(key))
+	return key[:maxKey/2] + "~" + hex.EncodeToString(sum[:8])
 }
 
 // Bounds of the differences in one entry: they must fit into a payload.
@@ -321,10 +336,10 @@ func Diff(before, after *Normal) (changes []*record.ConfigChange, omitted uint64
 		old, ok := was.lines[l.Path]
 		switch u := l.Path[:l.Unit]; {
 		case ok && old == l.Value:
-		case l.Unit > 0 && !was.units[u]:
+		case l.Unit > 0 && !was.has(u):
 			if !told[u] {
 				told[u] = true
-				add(u, "", is.summary(after, u))
+				add(u, "", is.units[u])
 			}
 		default:
 			add(l.Path, old, l.Value)
@@ -335,9 +350,9 @@ func Diff(before, after *Normal) (changes []*record.ConfigChange, omitted uint64
 		if _, ok := is.lines[l.Path]; ok || told[u] {
 			continue
 		}
-		if l.Unit > 0 && !is.units[u] {
+		if l.Unit > 0 && !is.has(u) {
 			told[u] = true
-			add(u, was.summary(before, u), "")
+			add(u, was.units[u], "")
 			continue
 		}
 		add(l.Path, l.Value, "")
@@ -345,33 +360,35 @@ func Diff(before, after *Normal) (changes []*record.ConfigChange, omitted uint64
 	return changes, omitted
 }
 
-// indexed is a normal form by path.
+// indexed is a normal form by path, and the parts that come and go as a whole with
+// all their values in one text.
 type indexed struct {
 	lines map[string]string
-	units map[string]bool
+	units map[string]string
 }
 
+func (x indexed) has(unit string) bool {
+	_, ok := x.units[unit]
+	return ok
+}
+
+// index takes one pass: a part's lines stand together.
 func index(n *Normal) indexed {
-	x := indexed{make(map[string]string, len(n.Lines)), map[string]bool{}}
-	for _, l := range n.Lines {
+	x := indexed{make(map[string]string, len(n.Lines)), map[string]string{}}
+	var b strings.Builder
+	for i, l := range n.Lines {
 		x.lines[l.Path] = l.Value
-		x.units[l.Path[:l.Unit]] = true
+		unit := l.Path[:l.Unit]
+		if rest, ok := strings.CutPrefix(l.Path[l.Unit:], "/"); ok && l.Unit > 0 && b.Len() < 2*maxChangeText {
+			b.WriteString(rest + "=" + cut(l.Value) + " ")
+		}
+		if i+1 < len(n.Lines) && n.Lines[i+1].Unit == l.Unit && n.Lines[i+1].Path[:l.Unit] == unit {
+			continue
+		}
+		x.units[unit] = cmp.Or(strings.TrimSpace(b.String()), "present")
+		b.Reset()
 	}
 	return x
-}
-
-// summary is all values below a path, in one text.
-func (x indexed) summary(n *Normal, unit string) string {
-	var b strings.Builder
-	for _, l := range n.Lines {
-		if rest, ok := strings.CutPrefix(l.Path, unit+"/"); ok && b.Len() < 2*maxChangeText {
-			b.WriteString(rest + "=" + l.Value + " ")
-		}
-	}
-	if b.Len() == 0 {
-		return "present"
-	}
-	return strings.TrimSpace(b.String())
 }
 
 func whole(n *Normal) string {

@@ -87,7 +87,7 @@ func TestNormalFormIsBounded(t *testing.T) {
 	for name, text := range map[string]string{
 		"many devices": many,
 		"too deep":     strings.Repeat("<a>", 100) + strings.Repeat("</a>", 100),
-		"too large":    "<domain>" + strings.Repeat("x", maxXMLBytes) + "</domain>",
+		"too large":    "<domain>" + strings.Repeat("x", MaxXMLBytes) + "</domain>",
 		"too many":     "<domain>" + strings.Repeat("<a b='c'/>", maxXMLLines+1) + "</domain>",
 		"long value":   "<domain a='" + strings.Repeat("y", 100000) + "'/>",
 		"not XML":      "<domain",
@@ -113,6 +113,79 @@ func TestNormalFormIsBounded(t *testing.T) {
 	}
 }
 
+// TestPathsAreBounded: each path repeats what stands above it, so a text of less than
+// a megabyte could fill the memory of the daemon.
+func TestPathsAreBounded(t *testing.T) {
+	long, kids := strings.Repeat("k", 20000), strings.Repeat("<b/>", 19000)
+	deep := ""
+	for range 60 {
+		deep += "<a name='" + strings.Repeat("n", 120) + "'>"
+	}
+	for name, text := range map[string]string{
+		"key":        "<domain><metadata><a name='" + long + "'>" + kids + "</a></metadata></domain>",
+		"name":       "<domain><metadata><" + long + ">" + kids + "</" + long + "></metadata></domain>",
+		"name space": "<domain><metadata xmlns='" + long + "'>" + kids + "</metadata></domain>",
+		"attributes": "<domain xmlns:x='" + long + "'>" + strings.Repeat("<b x:a='1' x:b='2'/>", 9000) + "</domain>",
+		"depth":      "<domain>" + deep + kids + strings.Repeat("</a>", 60) + "</domain>",
+		"no lines":   "<domain>" + deep + strings.Repeat("<b passwd='x'/>", 19000) + strings.Repeat("</a>", 60) + "</domain>",
+	} {
+		n := Normalize(text)
+		size := 0
+		for _, l := range n.Lines {
+			size += len(l.Path) + len(l.Value)
+		}
+		if size > maxNormalBytes || n.Empty() || len(n.Lines) == 0 && n.Error == "" {
+			t.Errorf("%s: %d bytes of %d bytes, %q", name, size, len(text), n.Error)
+		}
+	}
+	a := Normalize("<domain><metadata><a name='" + long + "1'>x</a><a name='" + long + "2'>y</a></metadata></domain>")
+	b := Normalize("<domain><metadata><a name='" + long + "1'>x</a><a name='" + long + "3'>y</a></metadata></domain>")
+	if c, _ := Diff(&a, &b); len(c) != 2 {
+		t.Errorf("long keys are not kept apart: %v", c)
+	}
+}
+
+// secretive holds a secret in each place where people put them.
+const secretive = `<domain xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'><name>g</name>
+  <metadata><c:data xmlns:c='urn:c'><c:root_password>geheim1</c:root_password><c:api_key v='geheim2'/><c:tokens><c:t>geheim3</c:t></c:tokens><c:kept at="a&amp;b">kept1</c:kept></c:data></metadata>
+  <sysinfo type='smbios'><system><entry name='serial'>ds=nocloud;s=http://u:geheim4@h/</entry><entry name='family'>kept2</entry></system>
+    <oemStrings><entry>io.example:geheim5</entry></oemStrings></sysinfo>
+  <devices><disk type='network'><source protocol='https' name='kept3'><cookies><cookie name='sid'>geheim6</cookie></cookies></source><target dev='vda'/></disk>
+    <graphics type='vnc' passwd='geheim7' port='5900'/></devices>
+  <qemu:commandline><qemu:arg value='-fw_cfg'/><qemu:arg value='name=opt/x,string=geheim8'/>
+    <qemu:arg value='type=11,value=io.systemd.credential:a=geheim9'/><qemu:arg value='kept4'/><qemu:env name='KEPT5' value='geheim0'/></qemu:commandline>
+</domain>`
+
+// TestConcealedConfiguration: what is sealed of a configuration shows no secret, and all
+// else is as libvirt gave it.
+func TestConcealedConfiguration(t *testing.T) {
+	text, err := Conceal(secretive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen, raw := Normalize(text), Normalize(secretive)
+	for name, s := range map[string]string{"text": text, "normal form": fmt.Sprint(seen.Lines), "normal form of libvirt's text": fmt.Sprint(raw.Lines)} {
+		if strings.Contains(s, "geheim") {
+			t.Errorf("%s shows a secret: %s", name, s)
+		}
+		for _, kept := range []string{"kept1", "kept2", "kept3", "kept4", "KEPT5", "5900"} {
+			if !strings.Contains(s, kept) {
+				t.Errorf("%s has lost %s: %s", name, kept, s)
+			}
+		}
+	}
+	if seen.Digest != raw.Digest {
+		t.Errorf("a look finds a difference to what was concealed:\n%v\n%v", seen.Lines, raw.Lines)
+	}
+	if same, err := Conceal(strings.ReplaceAll(someDomain, "hunter2", concealed)); err != nil || !strings.Contains(same, "<link state='up'/></interface>") {
+		t.Errorf("%v %s", err, same)
+	}
+	plain := "<?xml version='1.0'?><domain><!-- c --><name>a&lt;b</name><os><bootmenu enable='yes'/></os></domain>"
+	if same, err := Conceal(plain); err != nil || same != plain {
+		t.Errorf("what holds no secret is changed to %s: %v", same, err)
+	}
+}
+
 func FuzzNormalize(f *testing.F) {
 	f.Add(someDomain)
 	f.Add("<a b='c'>d</a>")
@@ -126,6 +199,9 @@ func FuzzNormalize(f *testing.F) {
 		}
 		if c, _ := Diff(&n, &n); len(c) != 0 {
 			t.Errorf("differs from itself: %v", c)
+		}
+		if c, err := Conceal(text); err == nil && n.Error == "" && strings.HasPrefix(text, "<domain>") && !strings.ContainsAny(text, "!:?&") && Normalize(c).Digest != n.Digest {
+			t.Errorf("concealing changes more than values: %s", c)
 		}
 	})
 }

@@ -129,8 +129,10 @@ type Snapshot struct {
 	// GenerationID is the live VM generation id, empty if there is none.
 	GenerationID string
 	// Mark is the marker in the live metadata, nil if there is none.
-	Mark  *Mark
-	Disks []Disk
+	Mark *Mark
+	// MarkForged says why Mark, though there was one, is nil: it was not true.
+	MarkForged string
+	Disks      []Disk
 	// Boot are the files that a start begins with, beside disks.
 	Boot []BootFile
 	// Machine and Architecture are of the virtual machine; CPUXML is its processor, which libvirt
