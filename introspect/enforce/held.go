@@ -51,6 +51,9 @@ type held struct {
 	// Modes are how those were cut off that were not by their links, by key: their hold
 	// may end before the others that want them cut.
 	Modes map[string]string `json:"modes,omitempty"`
+	// Adopted says that it was taken over from a mark, which whoever may change the domain
+	// can write: it counts for no limit.
+	Adopted bool `json:"adopted,omitempty"`
 }
 
 const heldPrefix = "enforce/held/"
@@ -70,7 +73,7 @@ func (h *held) row(id domain.UUID) (chain.MetaWrite, error) {
 }
 
 func (h *held) clone() held {
-	return held{Holds: slices.Clone(h.Holds), PausedAt: h.PausedAt, Links: slices.Clone(h.Links), Modes: maps.Clone(h.Modes)}
+	return held{Holds: slices.Clone(h.Holds), PausedAt: h.PausedAt, Links: slices.Clone(h.Links), Modes: maps.Clone(h.Modes), Adopted: h.Adopted}
 }
 
 // maxHolds is how many holds stand apart. A guest makes as many verdicts as it likes, all
@@ -166,7 +169,9 @@ func (e *Enforcer) loadHeld() error {
 			return fmt.Errorf("read holds of domain %s from the ledger: %w: %w", id, err, record.ErrFatal)
 		}
 		e.setHeld(e.dom(id), h)
-		e.limits.hold(id)
+		if !h.Adopted {
+			e.limits.hold(id)
+		}
 		e.due[id] = true
 	}
 	return nil

@@ -252,3 +252,33 @@ func TestDigestOfNoFile(t *testing.T) {
 		t.Fatal("a pipe is waited for")
 	}
 }
+
+// TestMarksTakeNoShare: whoever may change a domain may mark it, and must not use up with
+// that what policies may hold of the others.
+func TestMarksTakeNoShare(t *testing.T) {
+	h := newHost(t)
+	h.opts.Sweep = 5 * time.Millisecond
+	mark := markText(&held{Holds: []Hold{{Action: HoldQuarantine, Policy: "p", Log: "l", Verdict: 1, All: true, Since: 1}}})
+	a := &actor{state: domain.Running, links: twoLinks(), mark: mark}
+	stop := h.enforce(a, nil)
+	h.waitFor("taken over", func() bool { return holdsOf(h) == "quarantine" })
+	share := func() int {
+		h.e.limits.mu.Lock()
+		defer h.e.limits.mu.Unlock()
+		return len(h.e.limits.holding)
+	}
+	looked := func() bool {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return a.seen[h.id] > 20
+	}
+	h.waitFor("looked at", looked)
+	first := share()
+	stop()
+	h.restart()
+	stop = h.enforce(a, nil)
+	defer stop()
+	if again := share(); first != 0 || again != 0 {
+		t.Errorf("marks count as %d of what policies hold, and %d behind a restart", first, again)
+	}
+}

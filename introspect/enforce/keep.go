@@ -200,7 +200,7 @@ func (e *Enforcer) look(ctx context.Context, d *dom) error {
 	}
 	if errors.Is(err, virt.ErrNotFound) {
 		e.limits.free(d.id) // it is none of those that run
-	} else if len(d.held.Holds) > 0 {
+	} else if len(d.held.Holds) > 0 && !d.held.Adopted {
 		e.limits.hold(d.id)
 	}
 	// Such as before libvirt is heard for the first time.
@@ -274,12 +274,9 @@ func (e *Enforcer) adopt(ctx context.Context, d *dom) error {
 	if err != nil {
 		return err
 	}
+	h.Adopted = true
 	m := &record.Held{Holds: recordHolds(h.Holds), Cause: "the domain came with the mark of a quarantine", Links: recordLinks(all, true)}
-	if err := e.lookSeal(ctx, d, record.ClassPolicyReapplied, m, h); err != nil {
-		return err
-	}
-	e.limits.hold(d.id)
-	return nil
+	return e.lookSeal(ctx, d, record.ClassPolicyReapplied, m, h)
 }
 
 // lift ends pauses that somebody else has ended: a domain that was let run, or does not

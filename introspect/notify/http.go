@@ -58,13 +58,18 @@ type httpClient struct {
 func newHTTP(c HTTPConfig, path string) (*httpClient, error) {
 	u, err := url.Parse(c.URL)
 	if err != nil {
+		var bad *url.Error
+		if errors.As(err, &bad) {
+			err = errors.New("it has what no address may have") // and what it has may be a secret
+		}
 		return nil, fmt.Errorf("the url cannot be read: %w: %w", err, record.ErrReject)
 	}
+	shown := u.Scheme + "://" + u.Host // the rest may be a secret
 	if u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.Fragment != "" || u.User != nil {
-		return nil, fmt.Errorf("url %q: want https://HOST/PATH, without user and fragment; token_file is for secrets: %w", u.Redacted(), record.ErrReject)
+		return nil, fmt.Errorf("url %q: want https://HOST/PATH, without user and fragment; token_file is for secrets: %w", shown, record.ErrReject)
 	}
 	if u.Scheme == "http" && !c.Cleartext && !loopback(u.Hostname()) {
-		return nil, fmt.Errorf("url %q is not encrypted: whoever is on the way reads the alerts, and can answer for the receiver; want https, or say cleartext = true: %w", c.URL, record.ErrReject)
+		return nil, fmt.Errorf("url %q is not encrypted: whoever is on the way reads the alerts, and can answer for the receiver; want https, or say cleartext = true: %w", shown, record.ErrReject)
 	}
 	tc, err := c.TLS.client()
 	if err != nil {
