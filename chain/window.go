@@ -80,7 +80,7 @@ func (l *Log) Window(ctx context.Context, since, until int64) (*Window, error) {
 			return nil, err
 		}
 		var m record.Message
-		if k := leaf.Header.Class; k == record.ClassTick || k == record.ClassAgentHeartbeatLost {
+		if k := leaf.Header.Class; k == record.ClassTick || proof.TellsOfSilence(k) {
 			if m, err = l.message(i); err != nil {
 				return nil, err
 			}

@@ -151,6 +151,15 @@ guest {
   # The same for an agent that has not been heard of since its domain
   # started. From "1s" to "24h".
   # boot_grace = "120s"
+
+  # How often agent and host tell each other that they are there, from "500ms" to
+  # "30s". silent_after is three of them at least.
+  # heartbeat = "2s"
+
+  # What every agent must observe; less is sealed as agent.coverage_low. Event types
+  # that a hook must see, and by what: lsm (BPF LSM) or any.
+  # covers = ["process.exec", "file.modify", "file.rename", "network.connect"]
+  # probe  = "lsm"
 }
 
 # How often tree heads are signed, from "100ms" to "1h". Stop, pause and export
@@ -285,11 +294,17 @@ witnessing {
 #   fail = "open"
 # }
 
-# A block for each domain with a weaker mode than the host's. It is named by
-# its UUID ("virsh domuuid NAME" prints it), since names can be given anew.
+# A block for each domain with a weaker mode than the host's, or whose agent owes
+# something else than block guest says. It is named by its UUID ("virsh domuuid NAME" prints it), since names can be given anew.
 # domain "0b0f6fc4-5cc5-4f6c-9ab1-6a3a1f7c2d10" {
 #   # off, audit or enforce
 #   mode = "audit"
+#
+#   # As in block guest, for this one: covers = [] asks for nothing.
+#   silent_after = "30s"
+#   boot_grace = "10m"
+#   covers = ["process.exec"]
+#   probe = "any"
 # }
 
 # A block for each way to tell people of alerts, beside the daemon's log, which

@@ -337,7 +337,8 @@ func (c *logCheck) unopened(index uint64, what string) {
 func tellsOfGap(c record.Class) bool {
 	switch c {
 	case record.ClassAgentSequenceGap, record.ClassAgentRefused, record.ClassAgentSignatureInvalid, record.ClassAgentHeartbeatLost,
-		record.ClassAgentDropped, record.ClassHostGap, record.ClassVMGap, record.ClassAgentForked, record.ClassAgentStale:
+		record.ClassAgentDropped, record.ClassHostGap, record.ClassVMGap, record.ClassAgentForked, record.ClassAgentStale,
+		record.ClassAgentKeyChanged, record.ClassAgentAbsent:
 		return true
 	}
 	return false

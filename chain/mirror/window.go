@@ -54,7 +54,7 @@ func (c *logCheck) cover(l *record.Leaf, o *opened) {
 // covers reports whether the window needs the payloads of a class: heartbeats, and
 // how long an agent was silent.
 func (c *logCheck) covers(class record.Class) bool {
-	return c.coverage != nil && (class == record.ClassTick || class == record.ClassAgentHeartbeatLost)
+	return c.coverage != nil && (class == record.ClassTick || proof.TellsOfSilence(class))
 }
 
 // window says in the report what a log tells of the window.

@@ -73,12 +73,13 @@ var losses = map[record.Class]string{
 	record.ClassAgentStale:            "frames of an earlier epoch were refused",
 	record.ClassAgentSignatureInvalid: "frames were refused whose signature is not valid",
 	record.ClassAgentRefused:          "frames of the agent were refused",
+	record.ClassAgentKeyChanged:       "an agent with another key was refused",
 	record.ClassAgentTamper:           "the agent was tampered with",
 	record.ClassAgentAggregating:      "acts were told as sums",
 }
 
 // Add takes the next entry. m is its payload, of a heartbeat and of a lost one
-// (log.tick, agent.heartbeat_lost); it may be nil, which covers less.
+// (log.tick, and those that TellsOfSilence names); it may be nil, which covers less.
 func (c *Coverage) Add(leaf *record.Leaf, m record.Message) {
 	first := !c.begun
 	if first {
@@ -114,10 +115,16 @@ func (c *Coverage) Add(leaf *record.Leaf, m record.Message) {
 	}
 }
 
+// TellsOfSilence reports whether entries of a class say for how long an agent was not
+// heard: one that was heard, or one that never was.
+func TellsOfSilence(c record.Class) bool {
+	return c == record.ClassAgentHeartbeatLost || c == record.ClassAgentAbsent
+}
+
 // silence is for how long an agent was not heard when it is sealed that it is
 // silent.
 func silence(class record.Class, m record.Message) int64 {
-	if class != record.ClassAgentHeartbeatLost {
+	if !TellsOfSilence(class) {
 		return 0
 	}
 	if s, ok := m.(*record.AgentState); ok {
@@ -158,7 +165,7 @@ func (s *state) turn(class record.Class, m record.Message) {
 		s.heard = true
 		s.known = s.known || class == record.ClassAgentFrame
 		s.runs = s.runs || class == record.ClassAgentFrame
-	case record.ClassAgentHeartbeatLost, record.ClassAgentStopped, record.ClassAgentDisconnected:
+	case record.ClassAgentHeartbeatLost, record.ClassAgentAbsent, record.ClassAgentStopped, record.ClassAgentDisconnected:
 		s.heard = false
 	}
 }

@@ -141,6 +141,12 @@ const (
 	ClassAgentCommand          Class = 0x1110
 	ClassAgentResult           Class = 0x1111
 	ClassAgentAggregating      Class = 0x1112
+	ClassAgentRestarted        Class = 0x1113
+	ClassAgentKeyChanged       Class = 0x1114
+	ClassAgentCoverageLow      Class = 0x1115
+	ClassAgentCoverageLost     Class = 0x1116
+	ClassAgentClockJump        Class = 0x1117
+	ClassAgentAbsent           Class = 0x1118
 
 	ClassPolicyVerdict Class = 0x1201
 	ClassPolicyOutcome Class = 0x1202
@@ -327,6 +333,12 @@ var classes = map[Class]string{
 	ClassAgentCommand:          "agent.command",
 	ClassAgentResult:           "agent.result",
 	ClassAgentAggregating:      "agent.aggregating",
+	ClassAgentRestarted:        "agent.restarted",
+	ClassAgentKeyChanged:       "agent.key_changed",
+	ClassAgentCoverageLow:      "agent.coverage_low",
+	ClassAgentCoverageLost:     "agent.coverage_lost",
+	ClassAgentClockJump:        "agent.clock_jump",
+	ClassAgentAbsent:           "agent.absent",
 
 	ClassPolicyVerdict: "policy.verdict",
 	ClassPolicyOutcome: "policy.outcome",

@@ -54,7 +54,8 @@ func NewPayload(c Class) Message {
 		return &Hooks{}
 	case ClassAgentSequenceGap, ClassAgentHeartbeatLost, ClassAgentHeartbeatBack, ClassAgentSignatureInvalid,
 		ClassAgentRefused, ClassAgentConnected, ClassAgentDisconnected, ClassAgentRollback, ClassAgentThrottled,
-		ClassAgentRewound, ClassAgentForked, ClassAgentStale, ClassAgentCloned:
+		ClassAgentRewound, ClassAgentForked, ClassAgentStale, ClassAgentCloned, ClassAgentRestarted, ClassAgentKeyChanged,
+		ClassAgentCoverageLow, ClassAgentCoverageLost, ClassAgentClockJump, ClassAgentAbsent:
 		return &AgentState{}
 	case ClassAgentStopped:
 		return &AgentStopped{}

@@ -12,8 +12,9 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
 	"github.com/provostd/provost/chain/proof"
-	"github.com/provostd/provost/guestagent/wire"
+	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/introspect/domain"
+	"github.com/provostd/provost/introspect/guest"
 	"github.com/provostd/provost/rules/approval"
 	"github.com/provostd/provost/rules/policy"
 )
@@ -86,8 +87,15 @@ type GuestConfig struct {
 	BytesPerSecond   int    `hcl:"bytes_per_second,optional"`   // default 16 MiB
 	SilentAfter      string `hcl:"silent_after,optional"`       // default 10s
 	BootGrace        string `hcl:"boot_grace,optional"`         // default 120s
+	Heartbeat        string `hcl:"heartbeat,optional"`          // default 2s
 
-	silentAfter, bootGrace time.Duration
+	// Covers are event types that every agent must see, and Probe by what: lsm or any.
+	// Default: whatever the guest allows.
+	Covers []string `hcl:"covers,optional"`
+	Probe  string   `hcl:"probe,optional"`
+
+	silentAfter, bootGrace, heartbeat time.Duration
+	covers                            []record.Class
 }
 
 // CheckpointsConfig says how often heads are signed.
@@ -99,12 +107,19 @@ type CheckpointsConfig struct {
 	vm, host, quote time.Duration
 }
 
-// DomainConfig limits the policies on one domain.
+// DomainConfig limits the policies on one domain, and says what its agent owes where
+// that is not what GuestConfig asks of all.
 type DomainConfig struct {
 	UUID string `hcl:"uuid,label"`
-	Mode string `hcl:"mode"`
+	Mode string `hcl:"mode,optional"` // default: that of the host
 
-	id domain.UUID
+	SilentAfter string    `hcl:"silent_after,optional"`
+	BootGrace   string    `hcl:"boot_grace,optional"`
+	Covers      *[]string `hcl:"covers,optional"`
+	Probe       string    `hcl:"probe,optional"`
+
+	id   domain.UUID
+	duty guest.Duty
 }
 
 // maxConfig bounds the configuration file, in bytes.
@@ -214,8 +229,7 @@ func (c *Config) blocks(v *validator) {
 	if c.Guest.RecordsPerSecond < 0 || c.Guest.BytesPerSecond < 0 {
 		v.bad("guest", "Quota is negative", "records_per_second and bytes_per_second are numbers above zero; leave them out for the defaults.")
 	}
-	c.Guest.silentAfter = v.duration("guest.silent_after", c.Guest.SilentAfter, 3*wire.HeartbeatEvery, 2*proof.HeartbeatEvery) // proof.Coverage relies on it
-	c.Guest.bootGrace = v.duration("guest.boot_grace", c.Guest.BootGrace, time.Second, 24*time.Hour)
+	c.completeWatch(v)
 	if c.Checkpoints == nil {
 		c.Checkpoints = &CheckpointsConfig{}
 	}
@@ -240,7 +254,9 @@ func (c *Config) blocks(v *validator) {
 			v.bad("domain", "Domain has two blocks", fmt.Sprintf("%s is limited twice; keep one of the blocks.", d.id))
 		}
 		seen[d.id] = true
+		def(&d.Mode, c.Mode)
 		v.oneOf("domain.mode", d.Mode, "off", "audit", "enforce")
+		c.completeDuty(v, d)
 	}
 }
 

@@ -2,11 +2,14 @@ package daemon
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/provostd/provost/chain/record"
 	"github.com/provostd/provost/introspect/api/access"
+	"github.com/provostd/provost/introspect/guest"
 )
 
 func TestConfigDefaults(t *testing.T) {
@@ -24,6 +27,9 @@ func TestConfigValues(t *testing.T) {
 host_id = "kvm1"
 guest {
   silent_after = "30s"
+  heartbeat = "5s"
+  covers = ["process.exec", "file.rename"]
+  probe = "lsm"
 }
 checkpoints {
   quote = "5s"
@@ -31,11 +37,24 @@ checkpoints {
 domain "11111111-2222-4333-8444-555555555555" {
   mode = "audit"
 }
+domain "11111111-2222-4333-8444-555555555556" {
+  silent_after = "1m"
+  boot_grace = "10m"
+  covers = []
+  probe = "any"
+}
 `), "provostd.hcl")
 	if diags.HasErrors() {
 		t.Fatal(diags)
 	}
-	if c.Guest.silentAfter != 30*time.Second || c.Checkpoints.quote != 5*time.Second || len(c.Domains) != 1 {
+	plain := guest.Duty{SilentAfter: 30 * time.Second, Covers: []record.Class{record.ClassProcessExec, record.ClassFileRename}, LSM: true}
+	if d := c.duty(c.Domains[0].id); !reflect.DeepEqual(d, plain) || c.Guest.heartbeat != 5*time.Second {
+		t.Errorf("a domain without words of its own owes %+v", d)
+	}
+	if d := c.duty(c.Domains[1].id); d.SilentAfter != time.Minute || d.BootGrace != 10*time.Minute || len(d.Covers) != 0 || d.LSM || c.Domains[1].Mode != "enforce" {
+		t.Errorf("a domain with words of its own owes %+v", d)
+	}
+	if c.Guest.silentAfter != 30*time.Second || c.Checkpoints.quote != 5*time.Second || len(c.Domains) != 2 {
 		t.Errorf("values are %+v", c)
 	}
 }
@@ -56,6 +75,9 @@ func TestConfigProblems(t *testing.T) {
 		{"misspelt", `host_id = "h"` + "\nstate_dri = \"/x\"\n", `An argument named "state_dri" is not expected here`},
 		{"relative path", `host_id = "h"` + "\nstate_dir = \"x\"\n", "Path is not absolute"},
 		{"anchor in the store", `host_id = "h"` + "\nstate_dir = \"/a\"\nanchor = \"/a/b\"\n", "would be rolled back together"},
+		{"silence below the heartbeats", `host_id = "h"` + "\nguest {\n  heartbeat = \"10s\"\n  silent_after = \"20s\"\n}\n", "no duration from 30s"},
+		{"covers what no agent sees", `host_id = "h"` + "\nguest {\n  covers = [\"vm.start\"]\n}\n", "Event type cannot be covered"},
+		{"probe", `host_id = "h"` + "\nguest {\n  probe = \"kprobe\"\n}\n", "none of lsm, any"},
 		{"mode", `host_id = "h"` + "\nmode = \"enfroce\"\n", `"enfroce" is none of off, audit, enforce`},
 		{"host", `host_id = "a b"`, "Host id cannot be used"},
 		{"duration", `host_id = "h"` + "\nguest {\n  silent_after = \"soon\"\n}\n", `"soon" is no duration`},

@@ -141,7 +141,7 @@ func New(cfg *Config, version string, log *slog.Logger) (_ *Daemon, err error) {
 			return d.judge.Room(ctx, l, sealed)
 		},
 		RecordsPerSecond: cfg.Guest.RecordsPerSecond, BytesPerSecond: cfg.Guest.BytesPerSecond,
-		SilentAfter: cfg.Guest.silentAfter, BootGrace: cfg.Guest.bootGrace,
+		SilentAfter: cfg.Guest.silentAfter, BootGrace: cfg.Guest.bootGrace, Heartbeat: cfg.Guest.heartbeat, Duty: cfg.duty,
 	})
 	d.registry, err = introspect.NewRegistry(introspect.RegistryConfig{
 		Store: d.store, Sessions: d.sessions, HostID: cfg.HostID, Software: "provostd " + version,

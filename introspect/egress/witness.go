@@ -108,7 +108,7 @@ func (w *witness) heard(id domain.UUID, class record.Class, origin record.Origin
 	now := w.now()
 	c := w.of(id)
 	switch class {
-	case record.ClassAgentDropped, record.ClassAgentSequenceGap, record.ClassAgentHeartbeatLost, record.ClassAgentThrottled, record.ClassAgentAggregating:
+	case record.ClassAgentDropped, record.ClassAgentSequenceGap, record.ClassAgentHeartbeatLost, record.ClassAgentAbsent, record.ClassAgentThrottled, record.ClassAgentAggregating:
 		c.lost = now
 	}
 	if origin != record.OriginGuest {

@@ -236,7 +236,7 @@ func TestStopEndsWithEpoch(t *testing.T) {
 	d := b.dom
 	d.Epoch = [16]byte{2}
 	b.sessions.Set(&d)
-	b.await(record.ClassAgentHeartbeatLost, 1)
+	b.await(record.ClassAgentAbsent, 1)
 }
 
 // An answer that the agent's key did not give is sealed as what it is, and

@@ -50,12 +50,17 @@ func (s *session) frame(ctx context.Context, d *Domain, body []byte) (*inflight,
 		return s.refuseFrame(ctx, d, &f, &st, hash, record.ClassAgentForked,
 			fmt.Sprintf("frame %d does not follow frame %d that is sealed: the key signs two histories", st.Frame, s.prog.Frame))
 	}
+	var hooks *record.Hooks
 	for i := range opened {
-		if _, err := record.Decode(opened[i].Header.Class, opened[i].Payload); err != nil {
+		m, err := record.Decode(opened[i].Header.Class, opened[i].Payload)
+		if err != nil {
 			return s.refuseFrame(ctx, d, &f, &st, hash, record.ClassAgentRefused, fmt.Sprintf("record %d: %s", i, err))
 		}
+		if h, ok := m.(*record.Hooks); ok {
+			hooks = h // the newest counts
+		}
 	}
-	return s.submitFrame(ctx, d, &f, &st, hash, opened)
+	return s.submitFrame(ctx, d, &f, &st, hash, opened, hooks)
 }
 
 // unfit says why a frame cannot belong here, whoever signed it.
@@ -74,14 +79,18 @@ func (s *session) unfit(d *Domain, st *wire.Statement) string {
 // submitFrame hands the records and the statement to the ledger in one batch:
 // a frame is sealed whole or not at all. Holes are sealed before the records,
 // so that the statement's leaf stands right behind what it speaks for.
-func (s *session) submitFrame(ctx context.Context, d *Domain, f *wire.Frame, st *wire.Statement, hash record.Hash, opened []wire.Opened) (*inflight, error) {
+func (s *session) submitFrame(ctx context.Context, d *Domain, f *wire.Frame, st *wire.Statement, hash record.Hash, opened []wire.Opened, hooks *record.Hooks) (*inflight, error) {
 	next := s.prog.clone()
 	entries := make([]chain.Entry, 0, len(opened)+2)
 	gap, err := s.gap(st, next.Frame, next.book(st, opened))
 	if err != nil {
 		return nil, err
 	}
-	entries = append(entries, gap...)
+	found, told, err := s.coverageFindings(st.Session, st.Frame, hooks)
+	if err != nil {
+		return nil, err
+	}
+	entries = append(append(entries, gap...), found...)
 	for i := range opened {
 		o := &opened[i]
 		entries = append(entries, chain.Entry{Origin: record.OriginGuest, Header: o.Header, Payload: o.Payload, Seed: f.Seed, Commitment: o.Commitment})
@@ -96,7 +105,7 @@ func (s *session) submitFrame(ctx context.Context, d *Domain, f *wire.Frame, st 
 	if !s.alive.stopping() {
 		next.Stopped = nil // an agent that went on, see watch
 	}
-	in, err := s.submit(ctx, d, entries, next)
+	in, err := s.submit(ctx, d, entries, next, told...)
 	if err != nil {
 		return nil, fmt.Errorf("seal frame %d: %w", st.Frame, err)
 	}
@@ -168,7 +177,7 @@ func (s *session) refuseFrame(ctx context.Context, d *Domain, f *wire.Frame, st 
 // submit starts a batch and moves the session's books on: the next frame is
 // checked while this one is on its way to the disk. Should the batch fail, the
 // connection ends and the books are read again from the ledger.
-func (s *session) submit(ctx context.Context, d *Domain, entries []chain.Entry, next progress) (*inflight, error) {
+func (s *session) submit(ctx context.Context, d *Domain, entries []chain.Entry, next progress, more ...chain.MetaWrite) (*inflight, error) {
 	b, err := next.encode()
 	if err != nil {
 		return nil, err
@@ -176,7 +185,7 @@ func (s *session) submit(ctx context.Context, d *Domain, entries []chain.Entry, 
 	if err := s.pay(ctx, s.bytes, len(b)); err != nil {
 		return nil, err
 	}
-	p, err := s.cfg.Store.Submit(ctx, chain.Batch{Log: d.Log, Entries: entries, Meta: []chain.MetaWrite{{Key: progressKey(d), Value: b}}})
+	p, err := s.cfg.Store.Submit(ctx, chain.Batch{Log: d.Log, Entries: entries, Meta: append(more, chain.MetaWrite{Key: progressKey(d), Value: b})})
 	if err != nil {
 		return nil, err
 	}

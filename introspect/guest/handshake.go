@@ -56,7 +56,7 @@ func (s *session) handshake(ctx context.Context, l *link, d *Domain) (wire.Hello
 	}
 	if id.Session == s.prog.Session && !bytes.Equal(id.Key[:], s.prog.Key) {
 		err := fmt.Errorf("session %x is known with another key: %w", id.Session, record.ErrReject)
-		return hello, s.refuse(ctx, l, d, record.ClassAgentRefused, err.Error(), raw, err)
+		return hello, s.refuse(ctx, l, d, record.ClassAgentKeyChanged, err.Error(), raw, err)
 	}
 	if s.prog.behind(&id) && id.Epoch == s.prog.Epoch {
 		s.cfg.Stats.Rollbacks.Add(1)
@@ -158,6 +158,13 @@ func (s *session) enroll(ctx context.Context, d *Domain, id *wire.Ident, transcr
 			return err
 		}
 		entries = append(entries, found...)
+		if again := s.restarted(id); again != "" {
+			e, err := s.cfg.Store.Draft(record.OriginHost, record.ClassAgentRestarted, &record.AgentState{Session: id.Session, Frame: s.prog.Frame, Reason: again})
+			if err != nil {
+				return fmt.Errorf("seal restart: %w", err)
+			}
+			entries = append(entries, e)
+		}
 	} else if s.prog.behind(id) || s.tookBack(d) {
 		e, err := s.cfg.Store.Draft(record.OriginHost, record.ClassAgentRewound, &record.AgentState{
 			Session: id.Session, Frame: id.Frame, Count: s.prog.Frame - min(id.Frame, s.prog.Frame),
@@ -183,7 +190,22 @@ func (s *session) enroll(ctx context.Context, d *Domain, id *wire.Ident, transcr
 		return err
 	}
 	s.alive.stop(next.Stopped)
+	s.alive.enrolled(id.Epoch)
 	return nil
+}
+
+// restarted says how an agent has come to another run, with another key, though its
+// epoch goes on; empty: it has not.
+func (s *session) restarted(id *wire.Ident) string {
+	switch {
+	case s.prog.Session == 0 || s.prog.Epoch != id.Epoch:
+		return ""
+	case s.prog.BootID != id.BootID:
+		return "the guest has booted another kernel, and its host knows of no reset"
+	case s.prog.Stopped != nil:
+		return "the agent was started again behind an authorised stop"
+	}
+	return "the agent was started again, and nobody had told it to stop"
 }
 
 // tookBack reports whether an epoch was opened because the agent was found in an

@@ -29,13 +29,18 @@ type session struct {
 	ended  chan struct{}          // closed when serve has returned
 	alive  aliveness
 	orders orders
-	owners *owners // of all sessions
+	owners *owners       // of all sessions
+	duty   Duty          // never changed
+	made   time.Time     // never changed; times of the guest's clock are held against it
+	pauses atomic.Uint64 // times the domain was paused or resumed
 	// wentBack is the epoch in which the agent was found behind its own frames.
 	wentBack atomic.Pointer[[16]byte]
 
-	prog   progress
-	recent map[uint64]record.Hash // newest frames of the session, by number
-	last   *chain.Pending         // the newest batch
+	prog    progress
+	covered *coverage // what the agent said last of its hooks; nil: nothing
+	clock   guestClock
+	recent  map[uint64]record.Hash // newest frames of the session, by number
+	last    *chain.Pending         // the newest batch
 	// What the guest may cost (invariant I8).
 	records, bytes, greetings *rate.Limiter
 	status                    atomic.Pointer[Status]
@@ -100,7 +105,10 @@ func (s *session) reload() error {
 		return err
 	}
 	s.alive.stop(s.prog.Stopped)
-	return nil
+	if s.prog.Session != 0 {
+		s.alive.enrolled(s.prog.Epoch)
+	}
+	return s.loadCoverage(d.UUID)
 }
 
 // connection lives as long as one connected socket.
@@ -310,7 +318,11 @@ func (s *session) read(ctx context.Context, l *link, d *Domain, pending chan<- *
 			if h.Session != s.prog.Session {
 				return errRehello // another agent answers: it was started anew
 			}
-			s.alive.answered(h.Nonce, s.cfg.Now())
+			if s.alive.answered(h.Nonce, s.cfg.Now()) {
+				if err := s.checkClock(ctx, d, h.Time); err != nil {
+					return err
+				}
+			}
 		case wire.TypeIdent:
 			// The agent was started again without the port telling us.
 			return errRehello

@@ -30,8 +30,11 @@ type Config struct {
 	WriteTimeout time.Duration // a guest that does not read, 10 s
 	// CommandTimeout is how long a command is good for, 20 s.
 	CommandTimeout time.Duration
-	RetryMin       time.Duration // between connections, 250 ms
-	RetryMax       time.Duration // the same after misbehaviour, 30 s
+	// Duty is what the agent of one domain owes. Nil: the same times for all, and
+	// whatever coverage the guest allows.
+	Duty     func(domain.UUID) Duty
+	RetryMin time.Duration // between connections, 250 ms
+	RetryMax time.Duration // the same after misbehaviour, 30 s
 
 	RecordsPerSecond int // quota of a domain, 20,000
 	BytesPerSecond   int // quota of a domain, 16 MiB
@@ -181,6 +184,9 @@ func (s *Sessions) Set(d *Domain) {
 	if r != nil && r.session.dom.Load().same(d) {
 		old := r.session.dom.Swap(d)
 		s.mu.Unlock()
+		if old.Paused != d.Paused {
+			r.session.pauses.Add(1)
+		}
 		if old.Paused && !d.Paused {
 			r.session.alive.restart(s.cfg.Now())
 		}
@@ -216,6 +222,15 @@ func (s *Sessions) newSession(d *Domain) *session {
 		greetings: rate.NewLimiter(1, 8),
 		bytes:     rate.NewLimiter(rate.Limit(s.cfg.BytesPerSecond), max(s.cfg.BytesPerSecond/burstShare, wire.MaxBody)),
 	}
+	if s.cfg.Duty != nil {
+		n.duty = s.cfg.Duty(d.UUID)
+	}
+	for _, t := range []struct{ own, all *time.Duration }{{&n.duty.SilentAfter, &s.cfg.SilentAfter}, {&n.duty.BootGrace, &s.cfg.BootGrace}} {
+		if *t.own <= 0 {
+			*t.own = *t.all
+		}
+	}
+	n.made = s.cfg.Now()
 	n.dom.Store(d)
 	n.alive.restart(s.cfg.Now())
 	n.note("connecting")

@@ -26,6 +26,21 @@ type aliveness struct {
 	// for none; gone says that the silence has come and was sealed.
 	stopped *stopMark
 	gone    bool
+	epoch   [16]byte // newest in which it was heard
+}
+
+// enrolled says that the agent was heard in an epoch.
+func (a *aliveness) enrolled(epoch [16]byte) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.epoch = epoch
+}
+
+// heardIn reports whether the agent was heard in an epoch.
+func (a *aliveness) heardIn(epoch [16]byte) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.epoch == epoch
 }
 
 // stop says which authorised stop the agent has begun, nil: none.
@@ -73,12 +88,14 @@ func (a *aliveness) challenge() uint64 {
 }
 
 // answered takes a heartbeat. Only one that repeats a recent challenge counts.
-func (a *aliveness) answered(nonce uint64, now time.Time) {
+func (a *aliveness) answered(nonce uint64, now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if nonce != 0 && (nonce == a.nonce || nonce == a.prev) {
-		a.last, a.spoke, a.known, a.heard = now, now, true, true
+	if nonce == 0 || nonce != a.nonce && nonce != a.prev {
+		return false
 	}
+	a.last, a.spoke, a.known, a.heard = now, now, true, true
+	return true
 }
 
 func (a *aliveness) seen(now time.Time) {
@@ -146,7 +163,7 @@ func (a *aliveness) turn(now time.Time, after, grace time.Duration) (change, tim
 // watch seals the silence of an agent whose domain runs, and its end
 // (invariant I4).
 func (s *session) watch(ctx context.Context) error {
-	tick := time.NewTicker(min(time.Second, s.cfg.SilentAfter/4))
+	tick := time.NewTicker(min(time.Second, s.duty.SilentAfter/4))
 	defer tick.Stop()
 	for {
 		select {
@@ -160,13 +177,17 @@ func (s *session) watch(ctx context.Context) error {
 			continue
 		}
 		s.alive.inEpoch(d.Epoch, s.cfg.Now())
-		what, silence, stop := s.alive.turn(s.cfg.Now(), s.cfg.SilentAfter, s.cfg.BootGrace)
+		what, silence, stop := s.alive.turn(s.cfg.Now(), s.duty.SilentAfter, s.duty.BootGrace)
 		var class record.Class
 		var m record.Message = &record.AgentState{
 			Session: s.status.Load().Session, Silent: int64(silence), Reason: "no sign of life while the domain runs"}
 		switch what {
 		case fellSilent:
 			class = record.ClassAgentHeartbeatLost
+			if !s.alive.heardIn(d.Epoch) {
+				class = record.ClassAgentAbsent
+				m = &record.AgentState{Silent: int64(silence), Reason: "the domain runs, and its agent was never heard in this epoch"}
+			}
 			s.cfg.Stats.Silences.Add(1)
 			s.log.WarnContext(ctx, "agent is silent", "for", silence)
 		case spokeAgain:

@@ -62,6 +62,9 @@ var subjects = []record.Class{
 	record.ClassApprovalUsedLate, record.ClassApprovalExpired,
 
 	record.ClassVMGuard, record.ClassNetworkUndeclared,
+
+	record.ClassAgentRestarted, record.ClassAgentKeyChanged, record.ClassAgentCoverageLow, record.ClassAgentCoverageLost,
+	record.ClassAgentClockJump, record.ClassAgentAbsent,
 }
 
 // Planned are event types of the policy language which no source of this
@@ -90,10 +93,10 @@ func Subjects() []record.Class {
 func IsSubject(c record.Class) bool { _, ok := subjectBit[c]; return ok }
 
 // maxSubjects is how many classes a ClassSet can tell apart.
-const maxSubjects = 128
+const maxSubjects = 192
 
 // ClassSet is a set of subject classes. Sets are equal when == says so.
-type ClassSet struct{ lo, hi uint64 }
+type ClassSet struct{ a, b, c uint64 }
 
 // SetOf returns the set of the given classes; those that are no subjects are
 // left out.
@@ -108,10 +111,13 @@ func SetOf(classes ...record.Class) ClassSet {
 }
 
 func bitSet(bit uint) ClassSet {
-	if bit < 64 {
-		return ClassSet{lo: 1 << bit}
+	switch bit / 64 {
+	case 0:
+		return ClassSet{a: 1 << bit}
+	case 1:
+		return ClassSet{b: 1 << (bit - 64)}
 	}
-	return ClassSet{hi: 1 << (bit - 64)}
+	return ClassSet{c: 1 << (bit - 128)}
 }
 
 // Has reports whether c is in s.
@@ -125,20 +131,20 @@ func (s ClassSet) Empty() bool { return s == ClassSet{} }
 
 // Union returns the members of s, t and more.
 func (s ClassSet) Union(t ClassSet, more ...ClassSet) ClassSet {
-	u := ClassSet{lo: s.lo | t.lo, hi: s.hi | t.hi}
+	u := ClassSet{a: s.a | t.a, b: s.b | t.b, c: s.c | t.c}
 	for _, m := range more {
-		u = ClassSet{lo: u.lo | m.lo, hi: u.hi | m.hi}
+		u = ClassSet{a: u.a | m.a, b: u.b | m.b, c: u.c | m.c}
 	}
 	return u
 }
 
 // Minus returns the members of s that are not in t.
 func (s ClassSet) Minus(t ClassSet) ClassSet {
-	return ClassSet{lo: s.lo &^ t.lo, hi: s.hi &^ t.hi}
+	return ClassSet{a: s.a &^ t.a, b: s.b &^ t.b, c: s.c &^ t.c}
 }
 
 // Intersects reports whether s and t have a member in common.
-func (s ClassSet) Intersects(t ClassSet) bool { return s.lo&t.lo != 0 || s.hi&t.hi != 0 }
+func (s ClassSet) Intersects(t ClassSet) bool { return s.a&t.a|s.b&t.b|s.c&t.c != 0 }
 
 // Classes returns the members of s in order of number.
 func (s ClassSet) Classes() []record.Class {

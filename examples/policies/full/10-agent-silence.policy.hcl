@@ -7,7 +7,7 @@ policy "agent_silenced" {
   mode        = "enforce"
   attack      = ["T1562.001"]
 
-  on        = ["agent.heartbeat_lost", "agent.sequence_gap", "agent.signature_invalid"]
+  on        = ["agent.heartbeat_lost", "agent.sequence_gap", "agent.signature_invalid", "agent.absent", "agent.key_changed", "agent.coverage_low", "agent.coverage_lost"]
   condition = event.origin == "host" && vm.state == "running"
 
   action "alert" {
