@@ -1,14 +1,19 @@
 package egress
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+
+	"github.com/provostd/provost/chain/record"
 )
 
 // attach puts a program on a device, before any other that decides, or has the one
@@ -56,6 +61,42 @@ func attach(dev Device, p *ebpf.Program, name, dir string, ingress, legacy bool)
 		return nil, err
 	}
 	return f, nil
+}
+
+// isTap refuses devices of other kinds, which an interface of type ethernet may name:
+// what a guest sends goes the other way through a macvtap, where nothing of it would
+// be judged.
+func isTap(name string) error {
+	const siocEthtool, getDriver = 0x8946, 3 // linux/sockios.h, linux/ethtool.h
+	var info struct {
+		command                       uint32
+		driver, version, firmware, at [32]byte
+		_                             [64]byte
+	}
+	var req struct {
+		name [16]byte
+		data unsafe.Pointer
+		_    [16]byte
+	}
+	info.command, req.data = getDriver, unsafe.Pointer(&info)
+	copy(req.name[:15], name)
+	s, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open socket: %w", err)
+	}
+	defer syscall.Close(s)
+	if _, _, e := syscall.Syscall(syscall.SYS_IOCTL, uintptr(s), siocEthtool, uintptr(unsafe.Pointer(&req))); e != 0 && e != syscall.EOPNOTSUPP {
+		return fmt.Errorf("ask for its driver: %w", e)
+	}
+	if kind := text(info.driver[:]) + " " + text(info.at[:]); kind != "tun tap" {
+		return fmt.Errorf("it is no tap device but of driver %q, and what the domain sends cannot be judged there; use a network, a bridge or a tap: %w", kind, record.ErrReject)
+	}
+	return nil
+}
+
+func text(b []byte) string {
+	s, _, _ := bytes.Cut(b, []byte{0})
+	return string(s)
 }
 
 // tcxLink is a pinned link.

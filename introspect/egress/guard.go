@@ -122,6 +122,9 @@ func (g *Guard) Attach(ctx context.Context, dev Device, table *Table) error {
 		return fmt.Errorf("guard %s: %w", dev.Name, err)
 	}
 	dev.Index = ifc.Index
+	if err := isTap(dev.Name); err != nil {
+		return fmt.Errorf("guard %s: %w", dev.Name, err)
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.revision++

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 
@@ -310,6 +311,14 @@ func TestRefused(t *testing.T) {
 	}
 	if err := g.Cut(t.Context(), vm, nil, make([]netip.Prefix, 1)); err == nil {
 		t.Error("an exception that is no prefix is taken")
+	}
+	ip(t, "link add refused0 type veth peer name refused1")
+	t.Cleanup(func() { ip(t, "link del refused0") })
+	ip(t, "link add link refused0 name refused2 type macvtap mode bridge")
+	for _, name := range []string{"refused0", "refused2"} {
+		if err := g.Attach(t.Context(), Device{Name: name}, table(t)); err == nil || !strings.Contains(err.Error(), "no tap") {
+			t.Errorf("%s is guarded as if it were a tap: %v", name, err)
+		}
 	}
 	if err := Probe(); err != nil {
 		t.Error(err)
