@@ -110,12 +110,17 @@ func TestMerge(t *testing.T) {
 			t.Errorf("outcome %d: %v", i, o)
 		}
 	}
+	h.waitFor("held by each", func() bool { return len(h.e.Holds(h.id)) >= 4 }) // behind its outcome
 	if len(h.e.Holds(h.id)) != 4 {
 		t.Errorf("%d holds, want one for each verdict", len(h.e.Holds(h.id)))
 	}
 	// Deterministically: what was read before an equal action began.
 	e := h.e
 	d := e.dom(h.id)
+	if err := d.enter(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer d.leave()
 	j := &job{log: h.log, index: 99, id: h.id, verdict: &record.Verdict{Policy: "q"}, seq: 3}
 	x := &attempt{e: e, d: d, j: j, o: &record.Outcome{}, held: d.held.clone()}
 	d.last["k"] = lately{seq: 2, log: h.log, verdict: first, outcome: all[0]}
