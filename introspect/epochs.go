@@ -257,6 +257,11 @@ func (r *Registry) reverted(ctx context.Context, m *machine, lin *lineage, mark 
 			n.Epoch = e
 		} else if mark != nil {
 			n.Epoch = mark.Epoch
+		} else {
+			ok = false // too long ago for what is remembered: any epoch would be a guess
+		}
+		if mark != nil && at.Origin == mark.Origin && at.Index < mark.Index {
+			ok = false // libvirt rounds down to seconds, and the epoch began in that second
 		}
 		if !ok && mark != nil { // older than what is kept: behind the beginning of its epoch
 			n.Epoch, n.At, ok = mark.Epoch, point{mark.Origin, mark.Index, mark.Hash.String()}, true

@@ -70,7 +70,9 @@ type TreeMove struct {
 	Session uint64 `json:"session,omitempty"`
 	Left    uint64 `json:"left_frame,omitempty"`
 	First   uint64 `json:"first_frame,omitempty"`
-	// State: whole, unproved (the log it left is in no bundle), broken.
+	// State: whole, unproved (neither the leaf that memory left behind nor a checkpoint
+	// which came along could be held against the log it left, or that log does not tell of
+	// its departure), broken.
 	State string `json:"state"`
 }
 
@@ -96,12 +98,13 @@ type treeWork struct {
 	opts   Options
 	logs   map[string]*treeLog
 	epochs map[string]*TreeEpoch
+	held   map[[2]string]bool // notes that came along and hold, by the two logs: each is computed once
 }
 
 // NewTree puts bundles together that Verify has found valid, each with the key of its
 // host: it believes their proofs, and checks what they say of each other.
 func NewTree(bundles []*Bundle, opts Options) *Tree {
-	w := &treeWork{t: &Tree{}, opts: opts, logs: map[string]*treeLog{}, epochs: map[string]*TreeEpoch{}}
+	w := &treeWork{t: &Tree{}, opts: opts, logs: map[string]*treeLog{}, epochs: map[string]*TreeEpoch{}, held: map[[2]string]bool{}}
 	for _, b := range bundles {
 		w.take(b)
 	}
@@ -261,6 +264,12 @@ func (w *treeWork) link(e *TreeEpoch) {
 	case parent != nil && leaf != nil && parent.Log == m.ParentOrigin && m.ParentIndex < parent.Index && parent.Cause != "shard":
 		e.Link = "broken"
 		w.fail("epoch %s: it branches from entry %d of %s, and its parent %s begins behind that, with entry %d", e.Epoch, m.ParentIndex, m.ParentOrigin, e.Parent, parent.Index)
+	case parent != nil && !w.within(parent, m):
+		e.Link = "broken"
+		w.fail("epoch %s: it branches from entry %d of %s, which is no log that its parent %s has run in", e.Epoch, m.ParentIndex, cmp.Or(m.ParentOrigin, "no log"), e.Parent)
+	case parent != nil && leaf != nil && w.between(parent, m):
+		e.Link = "broken"
+		w.fail("epoch %s: entry %d of %s stands in a later epoch than its parent %s", e.Epoch, m.ParentIndex, m.ParentOrigin, e.Parent)
 	case parent == nil || leaf == nil:
 		e.Link = "elsewhere"
 		if e.Cause != "shard" {
@@ -275,6 +284,37 @@ func (w *treeWork) link(e *TreeEpoch) {
 	if a := w.at(e.Log, m.AbandonedIndex); len(m.Abandoned) > 0 && a != nil && !bytes.Equal(a.hash[:], m.AbandonedHash) {
 		w.fail("epoch %s: entry %d of %s has leaf hash %s, it abandons %x there", e.Epoch, m.AbandonedIndex, e.Log, a.hash, m.AbandonedHash)
 	}
+}
+
+// within reports whether the log that a branch names is of the incarnation in which its parent was
+// opened. One that names none says that it does not know.
+func (w *treeWork) within(parent *TreeEpoch, m *record.Epoch) bool {
+	if m.ParentOrigin == "" {
+		return m.Presumed || m.Cause == "shard"
+	}
+	from, err := ParseOrigin(m.ParentOrigin)
+	in, _ := ParseOrigin(parent.Log) // of a bundle
+	// Of an epoch that goes on in a shard, the bundles may not hold where it began.
+	return err == nil && sameIncarnation(from, in) && (from.Shard >= in.Shard || parent.Cause == "shard")
+}
+
+// between reports whether another epoch was opened between a parent and the leaf that is
+// said to stand in it.
+func (w *treeWork) between(parent *TreeEpoch, m *record.Epoch) bool {
+	l := w.logs[m.ParentOrigin]
+	if parent.Cause == "shard" && parent.Log != m.ParentOrigin {
+		return false // where it began is not here
+	}
+	for _, index := range l.order {
+		if index > m.ParentIndex {
+			break
+		}
+		x, ok := l.entries[index].message.(*record.Epoch)
+		if ok && hex.EncodeToString(x.Epoch) != parent.Epoch && (parent.Log != m.ParentOrigin || index > parent.Index) {
+			return true
+		}
+	}
+	return false
 }
 
 // find returns the first entry of a log for which match holds.

@@ -41,9 +41,13 @@ func (w *treeWork) move(d *TreeDomain, e *TreeEpoch) {
 		d.Moves = append(d.Moves, v)
 		return
 	}
-	w.came(src, to, broken)
+	proved := w.came(src, to, broken) || e.Link == "holds"
+	if e.Link == "broken" {
+		broken("the leaf that it branches from does not hold")
+	}
 	if e.Cause == "arrival" {
 		if left, _ := src.handover("departed", m.Parent); left == nil {
+			proved = false
 			w.tell("from %s to %s: the log that memory left does not tell of its departure", v.From, v.To)
 		} else {
 			v.Left = left.Frame
@@ -55,6 +59,9 @@ func (w *treeWork) move(d *TreeDomain, e *TreeEpoch) {
 			broken("the agent holds an acknowledgement for entry %d with leaf hash %x, it has %s", arrived.Index, arrived.Hash, leaf.hash)
 		}
 	}
+	if !proved && v.State == "whole" {
+		v.State = "unproved"
+	}
 	d.Moves = append(d.Moves, v)
 }
 
@@ -62,15 +69,25 @@ func sameIncarnation(a, b Origin) bool {
 	return a.HostID == b.HostID && a.Domain == b.Domain && a.Incarnation == b.Incarnation
 }
 
-// came holds the checkpoint that came with memory against the log that it left.
-func (w *treeWork) came(src, to *treeLog, broken func(string, ...any)) {
+// came holds the checkpoint that came with memory against the log that it left, and reports
+// whether it is of that log.
+func (w *treeWork) came(src, to *treeLog, broken func(string, ...any)) bool {
+	pair := [2]string{src.name, to.name}
+	if held, done := w.held[pair]; done {
+		return held // its failure is told
+	}
+	w.held[pair] = w.compare(src, to, broken)
+	return w.held[pair]
+}
+
+func (w *treeWork) compare(src, to *treeLog, broken func(string, ...any)) bool {
 	first := to.entries[0]
 	if first == nil {
-		return
+		return false
 	}
 	g, ok := first.message.(*record.Genesis)
 	if !ok || g.Source == nil || g.Source.Origin != src.name {
-		return
+		return false
 	}
 	var c Checkpoint
 	err := fmt.Errorf("no key is certified: %w", record.ErrReject)
@@ -85,19 +102,21 @@ func (w *treeWork) came(src, to *treeLog, broken func(string, ...any)) {
 	}
 	if err != nil {
 		broken("the checkpoint that came along is not signed with a key of that log: %v", err)
-		return
+		return false
 	}
 	hashes := make([]record.Hash, 0, min(c.Size, uint64(len(src.order))))
 	for i := range c.Size {
 		e := src.entries[i]
 		if e == nil {
-			return // the bundle begins later: nothing to hold the root against
+			return false // the bundle does not hold all of it: nothing to hold the root against
 		}
 		hashes = append(hashes, e.hash)
 	}
 	if root := record.Root(hashes); root != c.Root {
 		broken("the checkpoint that came along has root %s at %d entries, that log has %s: there are two histories of it", c.Root, c.Size, root)
+		return false
 	}
+	return true
 }
 
 // went holds what the source says of a departure against what arrived.

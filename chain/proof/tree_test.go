@@ -49,6 +49,7 @@ func id(b byte) []byte { return bytes.Repeat([]byte{b}, 16) }
 // journey is a migration from one host to another, each part of which change may spoil.
 type journey struct {
 	departed, arrived record.Handover
+	stays             bool // the source does not tell of a departure
 	epoch             record.Epoch
 	root              record.Hash // that the note which came along has
 	wrongKey          bool
@@ -73,7 +74,9 @@ func travel(t *testing.T, change func(*journey)) *Tree {
 	if change != nil {
 		change(&j)
 	}
-	src.add(record.ClassVMHandover, &j.departed)
+	if !j.stays {
+		src.add(record.ClassVMHandover, &j.departed)
+	}
 	src.add(record.ClassClosed, &record.Closed{})
 	public := key.Public().(ed25519.PublicKey)
 	certificate, err := record.Encode(&record.KeyCertificate{PublicKey: public})
@@ -134,6 +137,57 @@ func TestTreeOfAMigration(t *testing.T) {
 		tree := travel(t, c.change)
 		if len(tree.Failures) == 0 || !strings.Contains(strings.Join(tree.Failures, "\n"), c.want) {
 			t.Errorf("%s: failures %q, want one with %q", name, tree.Failures, c.want)
+		}
+	}
+}
+
+// TestMoveWithoutProof: what could not be held against the log that memory left is not whole.
+func TestMoveWithoutProof(t *testing.T) {
+	if m := travel(t, func(j *journey) { j.stays = true }).Domains[0].Moves[0]; m.State != "unproved" {
+		t.Errorf("no departure: %s", m.State)
+	}
+	if m := travel(t, func(j *journey) { j.epoch.ParentHash = id(0) }).Domains[0].Moves[0]; m.State != "broken" {
+		t.Errorf("another leaf: %s", m.State)
+	}
+}
+
+// TestBranchesStandInTheirParents: a leaf that is as named proves nothing where it stands in
+// another log, or in another epoch, than the parent that is named with it.
+func TestBranchesStandInTheirParents(t *testing.T) {
+	for name, c := range map[string]struct {
+		parent byte
+		log    string
+		index  uint64
+		want   string
+	}{
+		"as it is":      {1, "", 2, ""},
+		"later epoch":   {1, "", 4, "stands in a later epoch"},
+		"before it":     {2, "", 2, "begins behind that"},
+		"another log":   {1, "other", 1, "no log that its parent"},
+		"not presumed":  {1, "none", 0, "no log that its parent"},
+		"the later one": {2, "", 4, ""},
+	} {
+		a, other := grow(t, VMOrigin("a.host", treeUUID, 1), 0), grow(t, VMOrigin("a.host", treeUUID, 2), 0)
+		a.add(record.ClassGenesis, &record.Genesis{Cause: "define"})
+		a.add(record.ClassVMEpoch, &record.Epoch{Epoch: id(1), Cause: "start"})
+		a.add(record.ClassVMChange, &record.Event{})
+		a.add(record.ClassVMEpoch, &record.Epoch{Epoch: id(2), Cause: "start"})
+		a.add(record.ClassVMChange, &record.Event{})
+		other.add(record.ClassGenesis, &record.Genesis{Cause: "define"})
+		other.add(record.ClassVMChange, &record.Event{})
+		from := a.b
+		if c.log != "" {
+			from = other.b
+		}
+		h := record.LeafHash(from.Entries[c.index].Leaf)
+		e := &record.Epoch{Epoch: id(3), Cause: "restore", Parent: id(c.parent), ParentOrigin: from.VMOrigin, ParentIndex: c.index, ParentHash: h[:]}
+		if c.log == "none" {
+			e.ParentOrigin, e.ParentHash = "", nil
+		}
+		a.add(record.ClassVMEpoch, e)
+		got := strings.Join(NewTree([]*Bundle{a.b, other.b}, Options{}).Failures, "\n")
+		if c.want == "" && got != "" || !strings.Contains(got, c.want) {
+			t.Errorf("%s: failures %q, want %q", name, got, c.want)
 		}
 	}
 }
