@@ -64,7 +64,8 @@ const (
 // word. From that entry on no reader is shown what it names.
 //
 // Order: that entry and a row which says that the work is not done are one
-// commit, and from it on new payloads are under new keys; rows are rewritten, and
+// commit, and from it on new payloads are under new keys; verdicts that came a moment
+// ahead of it are taken along by another entry; rows are rewritten, and
 // with them everything else that is under the old keys; the old keys are
 // destroyed; the store is flushed and compacted; the row goes. After a crash at
 // any step Run does what is left. It needs Run to be running. ctx ends the search for what is selected, and
@@ -112,7 +113,7 @@ func (s *Store) eraseOf(ctx context.Context, l *Log, sel EraseSelection, reason,
 	if err := s.finishErasure(s.background, p); err != nil {
 		return Erasure{}, fmt.Errorf("entry %d; it is finished at the next start: %w", p.index, err)
 	}
-	verdicts := uint64(0)
+	verdicts := p.missed
 	for _, v := range m.Verdicts {
 		verdicts += uint64(len(v.Entries))
 	}

@@ -28,6 +28,47 @@ func (s *Store) eraseLater(ctx context.Context, p *erasure) error {
 	return nil
 }
 
+// eraseMissed takes along the verdicts that quote the erased records and were sealed
+// behind the look for them, ahead of the entry that erases: nothing keeps those who judge
+// from going on meanwhile. Behind that entry nobody seals any, see Erasures. A crash
+// amid it has them looked for again.
+func (s *Store) eraseMissed(ctx context.Context, p *erasure) error {
+	ranges := p.m.GetRanges()
+	if len(ranges) == 0 {
+		return nil // it follows another one
+	}
+	var all []*record.Erased
+	var g verdictGroups
+	err := p.log.eachQuoting(ctx, &p.log.verdicts, quoting{ranges: ranges, first: ranges[0].First + 1}, func(at uint64, v *record.Verdict) error {
+		if len(all) == 0 || g.n == maxEraseVerdicts {
+			m := &record.Erased{Reason: p.m.Reason, Authority: p.m.Authority}
+			g = verdictGroups{m: m, groups: map[string]*record.ErasedVerdicts{}}
+			all = append(all, m)
+		}
+		p.missed++
+		g.add(at, v)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("look for verdicts that quote it: %w", err)
+	}
+	return s.eraseAll(ctx, p.log, all)
+}
+
+// eraseAll does erasures of verdicts, one after the other. The caller holds eraseMu.
+func (s *Store) eraseAll(ctx context.Context, l *Log, all []*record.Erased) error {
+	for _, m := range all {
+		p, err := s.sealErasure(ctx, l, m)
+		if err != nil {
+			return err
+		}
+		if err := s.finishErasure(s.background, p); err != nil {
+			return fmt.Errorf("entry %d; it is finished at the next start: %w", p.index, err)
+		}
+	}
+	return nil
+}
+
 // laterShards returns the shards behind a log in its incarnation, in order.
 func (s *Store) laterShards(l *Log) (later []*Log) {
 	for _, o := range s.Logs() {
@@ -61,14 +102,5 @@ func (s *Store) eraseIn(ctx context.Context, l *Log, of *erasure, newest bool) e
 	if err != nil {
 		return err
 	}
-	for _, m := range all {
-		p, err := s.sealErasure(ctx, l, m)
-		if err != nil {
-			return err
-		}
-		if err := s.finishErasure(s.background, p); err != nil {
-			return fmt.Errorf("entry %d; it is finished at the next start: %w", p.index, err)
-		}
-	}
-	return nil
+	return s.eraseAll(ctx, l, all)
 }

@@ -22,6 +22,8 @@ type erasure struct {
 	retired  []retiredKey
 	// unread says that the entry which tells of it cannot be read: m is nil.
 	unread bool
+	// missed is how many verdicts another entry takes along for it, see eraseMissed.
+	missed uint64
 }
 
 // retiredKey is what must be destroyed for an hour: generations up to it, and
@@ -313,6 +315,9 @@ func (s *Store) resumeErasures(ctx context.Context) error {
 // keeps the old rows.
 func (s *Store) finishErasure(ctx context.Context, p *erasure) error {
 	l := p.log
+	if err := s.eraseMissed(ctx, p); err != nil {
+		return err
+	}
 	if err := s.eraseLater(ctx, p); err != nil {
 		return err
 	}

@@ -1,7 +1,6 @@
 package chain
 
 import (
-	"slices"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -106,7 +105,7 @@ func (c *recent) add(n uint64, spans []span, runs []*recentRun) {
 		old := &c.commits[drop]
 		c.bytes -= old.bytes
 		for _, sp := range old.spans {
-			c.runs[sp.log][0] = nil // the array lives on
+			c.runs[sp.log][0] = nil
 			if left := c.runs[sp.log][1:]; len(left) > 0 {
 				c.runs[sp.log] = left
 			} else {
@@ -116,7 +115,8 @@ func (c *recent) add(n uint64, spans []span, runs []*recentRun) {
 	}
 	if drop > 0 {
 		c.first += uint64(drop)
-		c.commits = slices.Delete(c.commits, 0, drop)
+		clear(c.commits[:drop]) // the array lives on
+		c.commits = c.commits[drop:]
 	}
 }
 

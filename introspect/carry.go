@@ -16,14 +16,9 @@ import (
 // again, which is not a failure of the judge.
 func (j *Judge) recall(l *chain.Log) rules.Recall {
 	return func(shard uint32, index uint64) (record.Leaf, record.Message, error) {
-		from := l
-		if shard != 0 {
-			name := l.Name()
-			name.Shard = shard
-			var ok bool
-			if from, ok = j.cfg.Store.LogByOrigin(name.String()); !ok {
-				return record.Leaf{}, nil, fmt.Errorf("there is no log %s: %w", name, rules.ErrNoPayload)
-			}
+		from, ok := j.shardOf(l, shard)
+		if !ok {
+			return record.Leaf{}, nil, fmt.Errorf("there is no shard %d before %s: %w", shard, l.Origin(), rules.ErrNoPayload)
 		}
 		it, err := from.Look(index)
 		if errors.Is(err, chain.ErrPruned) || errors.Is(err, chain.ErrNotFound) {
@@ -38,6 +33,16 @@ func (j *Judge) recall(l *chain.Log) rules.Recall {
 		}
 		return it.Leaf, m, nil
 	}
+}
+
+// shardOf returns a shard of a log's incarnation; 0 is the log itself.
+func (j *Judge) shardOf(l *chain.Log, shard uint32) (*chain.Log, bool) {
+	if shard == 0 {
+		return l, true
+	}
+	name := l.Name()
+	name.Shard = shard
+	return j.cfg.Store.LogByOrigin(name.String())
 }
 
 // shardBefore returns the origin of the shard that a log goes on from, "" where it

@@ -50,6 +50,7 @@ type Judge struct {
 	moved   map[chain.LogID]bool // how far they are judged is not
 	written []chain.LogID        // in the rows that are being saved
 	unsaved int
+	urgent  bool // a state must be saved at the end of the run
 	turns   turns
 
 	erasures uint64 // sealed before the run's first entry was read
@@ -83,7 +84,7 @@ type judged struct {
 	*rules.State
 	engine     *rules.Engine
 	activation []byte // payload of the activation that is in force
-	unsaved    bool   // it must be saved with the next run
+	unsaved    bool   // it must be saved at the end of the run
 	entries    int    // judged since it was saved
 	rebuild    bool   // what was saved cannot be used
 	missing    error  // its bundle is; until that is sealed
@@ -136,10 +137,14 @@ func (j *Judge) judge(it *chain.Item) error {
 		verdicts = append(verdicts, undecided(it, derr))
 	}
 	j.entries.Add(1)
+	j.urgent = j.urgent || st.unsaved // also where it was found on the way here
 	st.upTo = it.Index + 1
 	j.dirty[it.Log.ID()], j.moved[it.Log.ID()] = true, true
 	j.unsaved++
 	for _, v := range verdicts {
+		if err := j.unsay(it.Log, v); err != nil {
+			return err
+		}
 		e, err := j.cfg.Store.Draft(record.OriginPolicy, rules.ClassOf(v), v)
 		if err != nil {
 			return err
@@ -224,6 +229,33 @@ func (j *Judge) unquoted(chain.Head) error {
 	return nil
 }
 
+// erasedMessage stands where a verdict would quote words that are gone.
+const erasedMessage = "the words of an earlier step were erased"
+
+// unsay takes from a verdict what it would say of steps that were erased: the state
+// keeps their words until the entry that erases has its turn, and a verdict that is
+// sealed behind that is not taken along by it. What is done stays.
+func (j *Judge) unsay(l *chain.Log, v *record.Verdict) error {
+	for _, s := range v.Steps {
+		from, ok := j.shardOf(l, s.Shard)
+		if !ok {
+			continue
+		}
+		it, err := from.Look(s.Index)
+		if err != nil && !errors.Is(err, chain.ErrPruned) && !errors.Is(err, chain.ErrNotFound) {
+			return err
+		}
+		if err != nil || !it.Erased {
+			continue
+		}
+		for _, a := range v.Actions {
+			a.Message = erasedMessage
+		}
+		return nil
+	}
+	return nil
+}
+
 // again has the run judged anew from what was saved last.
 func (j *Judge) again(f *chain.Follower) {
 	f.Seek(f.Position())
@@ -231,7 +263,7 @@ func (j *Judge) again(f *chain.Follower) {
 	clear(j.states)
 	clear(j.dirty)
 	clear(j.moved)
-	j.written, j.unsaved = nil, 0
+	j.written, j.unsaved, j.urgent = nil, 0, false
 	j.batches, j.verdicts, j.waiting = nil, nil, 0
 }
 
@@ -292,7 +324,7 @@ func (j *Judge) saved() {
 		delete(j.dirty, id)
 	}
 	clear(j.moved)
-	j.written, j.unsaved = nil, 0
+	j.written, j.unsaved, j.urgent = nil, 0, false
 }
 
 // StateKey is where it is kept what policies remember of a log.

@@ -133,7 +133,8 @@ func (j *Judge) step(q *queue) error {
 }
 
 // settle ends a run: its verdicts are sealed, or its position is saved now and
-// then.
+// then, and at once where a saved state holds words that were erased: a silent guest
+// has no next run.
 func (j *Judge) settle(ctx context.Context, f *chain.Follower) error {
 	var err error
 	defer j.moves.Add(1)
@@ -143,7 +144,7 @@ func (j *Judge) settle(ctx context.Context, f *chain.Follower) error {
 			j.again(f)
 			return nil
 		}
-	case j.unsaved >= saveEvery:
+	case j.unsaved >= saveEvery || j.urgent:
 		err = j.save(context.WithoutCancel(ctx), f, false)
 	}
 	if err == nil {
