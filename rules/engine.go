@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 
@@ -337,6 +338,8 @@ func (e *Engine) ownOutput(payload record.Message) bool {
 		return strings.HasPrefix(p.CauseClass, "policy.") || strings.HasPrefix(p.CauseClass, "approval.") || e.watchers[p.Policy]
 	case *record.Outcome:
 		return e.watchers[p.Policy]
+	case *record.Held: // the end of a pause for a time would lead to the next one
+		return slices.ContainsFunc(p.Holds, func(h *record.Hold) bool { return e.watchers[h.Policy] })
 	}
 	return false
 }

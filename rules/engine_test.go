@@ -354,10 +354,10 @@ func TestErrorsAreReported(t *testing.T) {
 // Policies that watch policies cannot feed themselves or each other.
 func TestNoFeedback(t *testing.T) {
 	b := load(t, `policy "a" {
-  on = ["policy.outcome", "policy.verdict"]
+  on = ["policy.outcome", "policy.verdict", "policy.released"]
 }
 policy "b" {
-  on = ["policy.outcome", "policy.verdict", "policy.error"]
+  on = ["policy.outcome", "policy.verdict", "policy.error", "policy.released", "policy.reapplied"]
 }
 policy "c" {
   on = ["file.modify"]
@@ -373,10 +373,11 @@ policy "c" {
 		total++
 		f.add(t, 0, record.OriginPolicy, ClassOf(v), v)
 		f.add(t, 0, record.OriginPolicy, record.ClassPolicyOutcome, &record.Outcome{Policy: v.Policy, Kind: "alert", Result: "done"})
+		f.add(t, 0, record.OriginPolicy, record.ClassPolicyReleased, &record.Held{Holds: []*record.Hold{{Action: "pause", Policy: v.Policy}}, Cause: "its time is over"})
 		queue = append(queue, run(t, e, st, f)...)
 	}
-	if total != 5 { // c, then a and b for its verdict and its outcome
-		t.Errorf("%d verdicts, want 5", total)
+	if total != 7 { // c, then a and b for its verdict, its outcome and the end of what it holds
+		t.Errorf("%d verdicts, want 7", total)
 	}
 }
 

@@ -161,12 +161,14 @@ const (
 	// ClassPolicyLimitReached says that a limit of a policy has left something undone.
 	ClassPolicyLimitReached Class = 0x1211
 
-	ClassPolicyActing         Class = 0x1220
-	ClassPolicyReapplied      Class = 0x1221
-	ClassPolicyReleased       Class = 0x1222
-	ClassPolicySnapshot       Class = 0x1223
-	ClassPolicyAlertFailed    Class = 0x1230
-	ClassPolicyAlertDelivered Class = 0x1231
+	ClassPolicyActing    Class = 0x1220
+	ClassPolicyReapplied Class = 0x1221
+	ClassPolicyReleased  Class = 0x1222
+	ClassPolicySnapshot  Class = 0x1223
+	// ClassPolicySnapshotRemoved says that files of snapshots are gone, or about to be.
+	ClassPolicySnapshotRemoved Class = 0x1224
+	ClassPolicyAlertFailed     Class = 0x1230
+	ClassPolicyAlertDelivered  Class = 0x1231
 
 	ClassHostStart         Class = 0x1301
 	ClassHostStop          Class = 0x1302
@@ -350,10 +352,13 @@ var classes = map[Class]string{
 	ClassPolicyLimitReached:     "policy.limit_reached",
 	ClassPolicyExceptionExpired: "policy.exception_expired",
 
-	ClassPolicyActing:         "policy.acting",
-	ClassPolicyReapplied:      "policy.reapplied",
-	ClassPolicyReleased:       "policy.released",
-	ClassPolicySnapshot:       "policy.snapshot",
+	ClassPolicyActing:    "policy.acting",
+	ClassPolicyReapplied: "policy.reapplied",
+	ClassPolicyReleased:  "policy.released",
+	ClassPolicySnapshot:  "policy.snapshot",
+
+	ClassPolicySnapshotRemoved: "policy.snapshot_removed",
+
 	ClassPolicyAlertFailed:    "policy.alert_failed",
 	ClassPolicyAlertDelivered: "policy.alert_delivered",
 

@@ -81,6 +81,8 @@ func NewPayload(c Class) Message {
 		return &Held{}
 	case ClassPolicySnapshot:
 		return &Snapshotted{}
+	case ClassPolicySnapshotRemoved:
+		return &SnapshotRemoved{}
 	case ClassPolicyLoaded:
 		return &BundleActivation{}
 	case ClassHostStart, ClassHostStop, ClassHostConfiguration:

@@ -6229,6 +6229,132 @@ func (x *Snapshotted) GetFiles() []*SnapshotFile {
 	return nil
 }
 
+// SnapshotRemoved tells that files of snapshots are gone, or are about to be: a policy
+// keeps only so many.
+type SnapshotRemoved struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Policy        string                 `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
+	Keep          uint32                 `protobuf:"varint,2,opt,name=keep,proto3" json:"keep,omitempty"`                                     // how many it keeps
+	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`                                      // snapshot that is not kept any more; empty where images are merged
+	VerdictIndex  uint64                 `protobuf:"varint,4,opt,name=verdict_index,json=verdictIndex,proto3" json:"verdict_index,omitempty"` // leaf of this log, of that snapshot
+	ActionIndex   uint32                 `protobuf:"varint,5,opt,name=action_index,json=actionIndex,proto3" json:"action_index,omitempty"`
+	Files         []*SnapshotFile        `protobuf:"bytes,6,rep,name=files,proto3" json:"files,omitempty"`        // gone, with what was sealed of them
+	Target        string                 `protobuf:"bytes,7,opt,name=target,proto3" json:"target,omitempty"`      // disk whose images are merged
+	Into          string                 `protobuf:"bytes,8,opt,name=into,proto3" json:"into,omitempty"`          // image they are merged into, which takes the place of the first of files
+	Intended      bool                   `protobuf:"varint,9,opt,name=intended,proto3" json:"intended,omitempty"` // about to be done
+	Detail        string                 `protobuf:"bytes,10,opt,name=detail,proto3" json:"detail,omitempty"`     // what stays, and why
+	Error         string                 `protobuf:"bytes,11,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotRemoved) Reset() {
+	*x = SnapshotRemoved{}
+	mi := &file_record_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotRemoved) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotRemoved) ProtoMessage() {}
+
+func (x *SnapshotRemoved) ProtoReflect() protoreflect.Message {
+	mi := &file_record_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotRemoved.ProtoReflect.Descriptor instead.
+func (*SnapshotRemoved) Descriptor() ([]byte, []int) {
+	return file_record_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *SnapshotRemoved) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *SnapshotRemoved) GetKeep() uint32 {
+	if x != nil {
+		return x.Keep
+	}
+	return 0
+}
+
+func (x *SnapshotRemoved) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SnapshotRemoved) GetVerdictIndex() uint64 {
+	if x != nil {
+		return x.VerdictIndex
+	}
+	return 0
+}
+
+func (x *SnapshotRemoved) GetActionIndex() uint32 {
+	if x != nil {
+		return x.ActionIndex
+	}
+	return 0
+}
+
+func (x *SnapshotRemoved) GetFiles() []*SnapshotFile {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+func (x *SnapshotRemoved) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *SnapshotRemoved) GetInto() string {
+	if x != nil {
+		return x.Into
+	}
+	return ""
+}
+
+func (x *SnapshotRemoved) GetIntended() bool {
+	if x != nil {
+		return x.Intended
+	}
+	return false
+}
+
+func (x *SnapshotRemoved) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *SnapshotRemoved) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 // AlertResult is what became of an alert at one channel of the host. It quotes
 // nothing of the alert: that stands in the verdict.
 type AlertResult struct {
@@ -6250,7 +6376,7 @@ type AlertResult struct {
 
 func (x *AlertResult) Reset() {
 	*x = AlertResult{}
-	mi := &file_record_proto_msgTypes[55]
+	mi := &file_record_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6262,7 +6388,7 @@ func (x *AlertResult) String() string {
 func (*AlertResult) ProtoMessage() {}
 
 func (x *AlertResult) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[55]
+	mi := &file_record_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6275,7 +6401,7 @@ func (x *AlertResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlertResult.ProtoReflect.Descriptor instead.
 func (*AlertResult) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{55}
+	return file_record_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *AlertResult) GetChannel() string {
@@ -6372,7 +6498,7 @@ type Erased struct {
 
 func (x *Erased) Reset() {
 	*x = Erased{}
-	mi := &file_record_proto_msgTypes[56]
+	mi := &file_record_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6384,7 +6510,7 @@ func (x *Erased) String() string {
 func (*Erased) ProtoMessage() {}
 
 func (x *Erased) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[56]
+	mi := &file_record_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6397,7 +6523,7 @@ func (x *Erased) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Erased.ProtoReflect.Descriptor instead.
 func (*Erased) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{56}
+	return file_record_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Erased) GetRanges() []*EntryRange {
@@ -6466,7 +6592,7 @@ type ErasedVerdicts struct {
 
 func (x *ErasedVerdicts) Reset() {
 	*x = ErasedVerdicts{}
-	mi := &file_record_proto_msgTypes[57]
+	mi := &file_record_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6478,7 +6604,7 @@ func (x *ErasedVerdicts) String() string {
 func (*ErasedVerdicts) ProtoMessage() {}
 
 func (x *ErasedVerdicts) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[57]
+	mi := &file_record_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6491,7 +6617,7 @@ func (x *ErasedVerdicts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErasedVerdicts.ProtoReflect.Descriptor instead.
 func (*ErasedVerdicts) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{57}
+	return file_record_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ErasedVerdicts) GetPolicy() string {
@@ -6559,7 +6685,7 @@ type Pruned struct {
 
 func (x *Pruned) Reset() {
 	*x = Pruned{}
-	mi := &file_record_proto_msgTypes[58]
+	mi := &file_record_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6571,7 +6697,7 @@ func (x *Pruned) String() string {
 func (*Pruned) ProtoMessage() {}
 
 func (x *Pruned) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[58]
+	mi := &file_record_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6584,7 +6710,7 @@ func (x *Pruned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pruned.ProtoReflect.Descriptor instead.
 func (*Pruned) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{58}
+	return file_record_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Pruned) GetWhat() string {
@@ -6640,7 +6766,7 @@ type Closed struct {
 
 func (x *Closed) Reset() {
 	*x = Closed{}
-	mi := &file_record_proto_msgTypes[59]
+	mi := &file_record_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6652,7 +6778,7 @@ func (x *Closed) String() string {
 func (*Closed) ProtoMessage() {}
 
 func (x *Closed) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[59]
+	mi := &file_record_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6665,7 +6791,7 @@ func (x *Closed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Closed.ProtoReflect.Descriptor instead.
 func (*Closed) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{59}
+	return file_record_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Closed) GetReason() string {
@@ -6699,7 +6825,7 @@ type Dropped struct {
 
 func (x *Dropped) Reset() {
 	*x = Dropped{}
-	mi := &file_record_proto_msgTypes[60]
+	mi := &file_record_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6711,7 +6837,7 @@ func (x *Dropped) String() string {
 func (*Dropped) ProtoMessage() {}
 
 func (x *Dropped) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[60]
+	mi := &file_record_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6724,7 +6850,7 @@ func (x *Dropped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Dropped.ProtoReflect.Descriptor instead.
 func (*Dropped) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{60}
+	return file_record_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Dropped) GetOrigin() string {
@@ -6795,7 +6921,7 @@ type Disclosed struct {
 
 func (x *Disclosed) Reset() {
 	*x = Disclosed{}
-	mi := &file_record_proto_msgTypes[61]
+	mi := &file_record_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6807,7 +6933,7 @@ func (x *Disclosed) String() string {
 func (*Disclosed) ProtoMessage() {}
 
 func (x *Disclosed) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[61]
+	mi := &file_record_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6820,7 +6946,7 @@ func (x *Disclosed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disclosed.ProtoReflect.Descriptor instead.
 func (*Disclosed) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{61}
+	return file_record_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Disclosed) GetName() string {
@@ -6896,7 +7022,7 @@ type EntryRange struct {
 
 func (x *EntryRange) Reset() {
 	*x = EntryRange{}
-	mi := &file_record_proto_msgTypes[62]
+	mi := &file_record_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6908,7 +7034,7 @@ func (x *EntryRange) String() string {
 func (*EntryRange) ProtoMessage() {}
 
 func (x *EntryRange) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[62]
+	mi := &file_record_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6921,7 +7047,7 @@ func (x *EntryRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntryRange.ProtoReflect.Descriptor instead.
 func (*EntryRange) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{62}
+	return file_record_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *EntryRange) GetFirst() uint64 {
@@ -6951,7 +7077,7 @@ type Backup struct {
 
 func (x *Backup) Reset() {
 	*x = Backup{}
-	mi := &file_record_proto_msgTypes[63]
+	mi := &file_record_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6963,7 +7089,7 @@ func (x *Backup) String() string {
 func (*Backup) ProtoMessage() {}
 
 func (x *Backup) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[63]
+	mi := &file_record_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6976,7 +7102,7 @@ func (x *Backup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backup.ProtoReflect.Descriptor instead.
 func (*Backup) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{63}
+	return file_record_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Backup) GetRequester() string {
@@ -7018,7 +7144,7 @@ type Restore struct {
 
 func (x *Restore) Reset() {
 	*x = Restore{}
-	mi := &file_record_proto_msgTypes[64]
+	mi := &file_record_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7030,7 +7156,7 @@ func (x *Restore) String() string {
 func (*Restore) ProtoMessage() {}
 
 func (x *Restore) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[64]
+	mi := &file_record_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7043,7 +7169,7 @@ func (x *Restore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Restore.ProtoReflect.Descriptor instead.
 func (*Restore) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{64}
+	return file_record_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Restore) GetRequester() string {
@@ -7124,7 +7250,7 @@ type Damage struct {
 
 func (x *Damage) Reset() {
 	*x = Damage{}
-	mi := &file_record_proto_msgTypes[65]
+	mi := &file_record_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7136,7 +7262,7 @@ func (x *Damage) String() string {
 func (*Damage) ProtoMessage() {}
 
 func (x *Damage) ProtoReflect() protoreflect.Message {
-	mi := &file_record_proto_msgTypes[65]
+	mi := &file_record_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7149,7 +7275,7 @@ func (x *Damage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Damage.ProtoReflect.Descriptor instead.
 func (*Damage) Descriptor() ([]byte, []int) {
-	return file_record_proto_rawDescGZIP(), []int{65}
+	return file_record_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Damage) GetOrigin() string {
@@ -7865,7 +7991,20 @@ const file_record_proto_rawDesc = "" +
 	"\faction_index\x18\x02 \x01(\rR\vactionIndex\x12\x16\n" +
 	"\x06policy\x18\x03 \x01(\tR\x06policy\x12\x12\n" +
 	"\x04name\x18\x04 \x01(\tR\x04name\x125\n" +
-	"\x05files\x18\x05 \x03(\v2\x1f.provost.record.v1.SnapshotFileR\x05files\"\xb6\x02\n" +
+	"\x05files\x18\x05 \x03(\v2\x1f.provost.record.v1.SnapshotFileR\x05files\"\xc6\x02\n" +
+	"\x0fSnapshotRemoved\x12\x16\n" +
+	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x12\n" +
+	"\x04keep\x18\x02 \x01(\rR\x04keep\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12#\n" +
+	"\rverdict_index\x18\x04 \x01(\x04R\fverdictIndex\x12!\n" +
+	"\faction_index\x18\x05 \x01(\rR\vactionIndex\x125\n" +
+	"\x05files\x18\x06 \x03(\v2\x1f.provost.record.v1.SnapshotFileR\x05files\x12\x16\n" +
+	"\x06target\x18\a \x01(\tR\x06target\x12\x12\n" +
+	"\x04into\x18\b \x01(\tR\x04into\x12\x1a\n" +
+	"\bintended\x18\t \x01(\bR\bintended\x12\x16\n" +
+	"\x06detail\x18\n" +
+	" \x01(\tR\x06detail\x12\x14\n" +
+	"\x05error\x18\v \x01(\tR\x05error\"\xb6\x02\n" +
 	"\vAlertResult\x12\x18\n" +
 	"\achannel\x18\x01 \x01(\tR\achannel\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x16\n" +
@@ -7980,7 +8119,7 @@ func file_record_proto_rawDescGZIP() []byte {
 }
 
 var file_record_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_record_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
+var file_record_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
 var file_record_proto_goTypes = []any{
 	(LossReason)(0),          // 0: provost.record.v1.LossReason
 	(*Event)(nil),            // 1: provost.record.v1.Event
@@ -8038,18 +8177,19 @@ var file_record_proto_goTypes = []any{
 	(*Hold)(nil),             // 53: provost.record.v1.Hold
 	(*Held)(nil),             // 54: provost.record.v1.Held
 	(*Snapshotted)(nil),      // 55: provost.record.v1.Snapshotted
-	(*AlertResult)(nil),      // 56: provost.record.v1.AlertResult
-	(*Erased)(nil),           // 57: provost.record.v1.Erased
-	(*ErasedVerdicts)(nil),   // 58: provost.record.v1.ErasedVerdicts
-	(*Pruned)(nil),           // 59: provost.record.v1.Pruned
-	(*Closed)(nil),           // 60: provost.record.v1.Closed
-	(*Dropped)(nil),          // 61: provost.record.v1.Dropped
-	(*Disclosed)(nil),        // 62: provost.record.v1.Disclosed
-	(*EntryRange)(nil),       // 63: provost.record.v1.EntryRange
-	(*Backup)(nil),           // 64: provost.record.v1.Backup
-	(*Restore)(nil),          // 65: provost.record.v1.Restore
-	(*Damage)(nil),           // 66: provost.record.v1.Damage
-	nil,                      // 67: provost.record.v1.Action.ParametersEntry
+	(*SnapshotRemoved)(nil),  // 56: provost.record.v1.SnapshotRemoved
+	(*AlertResult)(nil),      // 57: provost.record.v1.AlertResult
+	(*Erased)(nil),           // 58: provost.record.v1.Erased
+	(*ErasedVerdicts)(nil),   // 59: provost.record.v1.ErasedVerdicts
+	(*Pruned)(nil),           // 60: provost.record.v1.Pruned
+	(*Closed)(nil),           // 61: provost.record.v1.Closed
+	(*Dropped)(nil),          // 62: provost.record.v1.Dropped
+	(*Disclosed)(nil),        // 63: provost.record.v1.Disclosed
+	(*EntryRange)(nil),       // 64: provost.record.v1.EntryRange
+	(*Backup)(nil),           // 65: provost.record.v1.Backup
+	(*Restore)(nil),          // 66: provost.record.v1.Restore
+	(*Damage)(nil),           // 67: provost.record.v1.Damage
+	nil,                      // 68: provost.record.v1.Action.ParametersEntry
 }
 var file_record_proto_depIdxs = []int32{
 	2,  // 0: provost.record.v1.Event.process:type_name -> provost.record.v1.Process
@@ -8087,21 +8227,22 @@ var file_record_proto_depIdxs = []int32{
 	43, // 32: provost.record.v1.Verdict.approval:type_name -> provost.record.v1.VerdictApproval
 	42, // 33: provost.record.v1.Verdict.steps:type_name -> provost.record.v1.VerdictStep
 	46, // 34: provost.record.v1.PolicyCarried.approvals:type_name -> provost.record.v1.CarriedApproval
-	67, // 35: provost.record.v1.Action.parameters:type_name -> provost.record.v1.Action.ParametersEntry
+	68, // 35: provost.record.v1.Action.parameters:type_name -> provost.record.v1.Action.ParametersEntry
 	51, // 36: provost.record.v1.Outcome.links:type_name -> provost.record.v1.Link
 	52, // 37: provost.record.v1.Outcome.files:type_name -> provost.record.v1.SnapshotFile
 	53, // 38: provost.record.v1.Held.holds:type_name -> provost.record.v1.Hold
 	51, // 39: provost.record.v1.Held.links:type_name -> provost.record.v1.Link
 	52, // 40: provost.record.v1.Snapshotted.files:type_name -> provost.record.v1.SnapshotFile
-	63, // 41: provost.record.v1.Erased.ranges:type_name -> provost.record.v1.EntryRange
-	58, // 42: provost.record.v1.Erased.verdicts:type_name -> provost.record.v1.ErasedVerdicts
-	63, // 43: provost.record.v1.Erased.earlier:type_name -> provost.record.v1.EntryRange
-	63, // 44: provost.record.v1.Pruned.range:type_name -> provost.record.v1.EntryRange
-	45, // [45:45] is the sub-list for method output_type
-	45, // [45:45] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	52, // 41: provost.record.v1.SnapshotRemoved.files:type_name -> provost.record.v1.SnapshotFile
+	64, // 42: provost.record.v1.Erased.ranges:type_name -> provost.record.v1.EntryRange
+	59, // 43: provost.record.v1.Erased.verdicts:type_name -> provost.record.v1.ErasedVerdicts
+	64, // 44: provost.record.v1.Erased.earlier:type_name -> provost.record.v1.EntryRange
+	64, // 45: provost.record.v1.Pruned.range:type_name -> provost.record.v1.EntryRange
+	46, // [46:46] is the sub-list for method output_type
+	46, // [46:46] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_record_proto_init() }
@@ -8115,7 +8256,7 @@ func file_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_record_proto_rawDesc), len(file_record_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   67,
+			NumMessages:   68,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -149,6 +149,8 @@ func Text(c Class, m Message) string {
 		heldText(&b, c, m)
 	case *Snapshotted:
 		snapshotText(&b, m)
+	case *SnapshotRemoved:
+		removedText(&b, m)
 	default:
 		fmt.Fprintf(&b, "%T", m)
 	}

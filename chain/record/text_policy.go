@@ -154,6 +154,27 @@ func snapshotText(b *strings.Builder, m *Snapshotted) {
 	filesText(b, m.Files)
 }
 
+// removedText tells which files of snapshots are gone.
+func removedText(b *strings.Builder, m *SnapshotRemoved) {
+	switch {
+	case m.Target == "":
+		fmt.Fprintf(b, "snapshot %s of verdict %d is not kept any more: policy %s keeps %d", Printable([]byte(m.Name)), m.VerdictIndex, Printable([]byte(m.Policy)), m.Keep)
+	case m.Intended:
+		fmt.Fprintf(b, "about to merge images of disk %s into %s", Printable([]byte(m.Target)), Printable([]byte(m.Into)))
+	case m.Error != "":
+		fmt.Fprintf(b, "images of disk %s are not merged", Printable([]byte(m.Target)))
+	default:
+		fmt.Fprintf(b, "images of disk %s are merged into %s, and gone", Printable([]byte(m.Target)), Printable([]byte(m.Into)))
+	}
+	filesText(b, m.Files)
+	if m.Detail != "" {
+		fmt.Fprintf(b, "; %s", Printable([]byte(m.Detail)))
+	}
+	if m.Error != "" {
+		fmt.Fprintf(b, ": %s", Printable([]byte(m.Error)))
+	}
+}
+
 func filesText(b *strings.Builder, files []*SnapshotFile) {
 	for _, f := range files {
 		fmt.Fprintf(b, "; %s %s%s, %d bytes", Printable([]byte(f.Role)), Printable([]byte(f.Target)), Printable([]byte(" "+f.Path)), f.Size)

@@ -282,7 +282,7 @@ func TestCheckPolicies(t *testing.T) {
 	for block, want := range map[string]string{
 		"action \"pause\" {}":                                                          "",
 		"action \"snapshot\" {\n memory = true\n }":                                    "",
-		"action \"snapshot\" {\n keep = 3\n }":                                         `"snapshot" with arguments keep`,
+		"action \"snapshot\" {\n keep = 3\n }":                                         "",
 		"action \"kill_process\" {}":                                                   "",
 		"action \"pause\" {\n resume_after = \"5m\"\n }":                               "",
 		"action \"quarantine\" {\n release = \"manual\"\n }":                           "",
@@ -349,5 +349,37 @@ func TestEvidenceBringsThePolicies(t *testing.T) {
 	writeBundle(t, v.policies.shelf.place(strings.Repeat("01", 32)), bundleText("2", "audit"))
 	if files, err := c.PolicyText(t.Context(), record.Hash(bytes.Repeat([]byte{1}, 32))); err == nil {
 		t.Errorf("a text with another digest is given: %v", files)
+	}
+}
+
+// TestFullExample has a host that is equipped for it take the example of the whole
+// language, and one that is not refuse it.
+func TestFullExample(t *testing.T) {
+	b, diags := policy.Load("../../examples/policies/full")
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	text, err := os.ReadFile("../../examples/provostd.hcl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var groups string
+	for _, g := range []string{"security-team", "platform-team", "virtualisation-team"} {
+		groups += fmt.Sprintf("approver_group %q {\n  key \"alice\" {\n    public_key = %q\n  }\n  key \"bob\" {\n    public_key = %q\n  }\n}\n", g,
+			"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDXieh59E44EyMQcOHkVMdsqcLo+aYQNfLl9VcNoEYim",
+			"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKgmRAlctBFuOSGVhIPT/krcPkRgnY81YETIQJW9hIFQ")
+	}
+	for _, c := range []struct{ more, want string }{
+		{"", "cannot prevent egress"},
+		{"egress {\n  resolvers = [\"10.0.0.53\"]\n}\n", "security-team"},
+		{"egress {\n  resolvers = [\"10.0.0.53\"]\n}\n" + groups, ""},
+	} {
+		cfg, _, diags := parseConfig([]byte(string(text)+c.more), "provostd.hcl")
+		if diags.HasErrors() {
+			t.Fatal(diags)
+		}
+		if err := CheckPolicies(cfg, b); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("with %q: %v, want %q", c.more, err, c.want)
+		}
 	}
 }

@@ -40,7 +40,7 @@ var kinds = map[string]*kind{
 	"pause":          {changes: true, holds: true, read: readPause, params: []string{"resume_after"}},
 	"detach_network": {changes: true, holds: true, read: readDetach, params: []string{"interfaces", "mode"}},
 	"quarantine":     {changes: true, holds: true, read: readQuarantine, params: []string{"network", "pause", "release"}},
-	"snapshot":       {changes: true, timeout: snapshotTimeout + 30*time.Second, read: readSnapshot, params: []string{"memory", "label"}},
+	"snapshot":       {changes: true, timeout: snapshotTimeout + 30*time.Second, read: readSnapshot, params: []string{"memory", "label", "keep"}},
 }
 
 // parse reads an action. What it does not know of it is an error: an action is not done
@@ -102,6 +102,20 @@ func (p *params) seconds(name string) time.Duration {
 	return time.Duration(n) * time.Second
 }
 
+// count returns a number from 1 to most, 0 where there is none.
+func (p *params) count(name string, most int) int {
+	v, ok := p.all[name]
+	if !ok {
+		return 0
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil || n < 1 || n > most {
+		p.bad(name)
+		return 0
+	}
+	return n
+}
+
 func (p *params) list(name string) []string {
 	if p.all[name] == "" {
 		return nil
@@ -113,7 +127,7 @@ func (p *params) list(name string) []string {
 // names them: kinds of action, and behind a blank arguments and values of them.
 func Capabilities(cfg *Settings, second bool) []string {
 	all := []string{"alert", "kill_process", "pause", "pause resume_after",
-		"snapshot", "snapshot memory", "snapshot label",
+		"snapshot", "snapshot memory", "snapshot label", "snapshot keep",
 		"detach_network", "detach_network interfaces", "detach_network mode=link_down", "detach_network mode=unplug",
 		"quarantine", "quarantine network", "quarantine pause", "quarantine release=manual"}
 	if cfg.IsolatedNetwork != "" {

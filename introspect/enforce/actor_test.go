@@ -30,6 +30,10 @@ type actor struct {
 	seen    map[domain.UUID]int // reads of the state
 	gone    bool
 	snaps   map[string]*virt.SnapshotResult
+	// layer makes the files of a snapshot by its name; plan is what can be merged.
+	layer     func(name string) []virt.SnapshotFile
+	plan      *virt.MergePlan
+	mergeGate chan struct{}
 }
 
 func (a *actor) Pause(ctx context.Context, id domain.UUID) (before, after virt.Status, err error) {
@@ -156,6 +160,9 @@ func (a *actor) Snapshot(_ context.Context, _ domain.UUID, req virt.SnapshotRequ
 	r := a.snaps[req.Name]
 	if r == nil {
 		r = &virt.SnapshotResult{Variant: virt.VariantDisks, Files: []virt.SnapshotFile{{Role: "disk", Target: "vda", Path: req.Dir + "/vda"}}}
+		if a.layer != nil {
+			r.Files = a.layer(req.Name)
+		}
 		a.snaps[req.Name] = r
 	} else {
 		again := *r
@@ -164,6 +171,30 @@ func (a *actor) Snapshot(_ context.Context, _ domain.UUID, req virt.SnapshotRequ
 	}
 	a.mu.Unlock()
 	return r, a.done("snapshot")
+}
+
+func (a *actor) PlanMerge(_ context.Context, _ domain.UUID, target string, _ []virt.Layer, needed []string) (*virt.MergePlan, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.plan == nil || a.plan.Target != target || slices.Contains(needed, a.plan.Base()) {
+		return nil, nil
+	}
+	return a.plan, nil
+}
+
+func (a *actor) Merge(ctx context.Context, _ domain.UUID, p *virt.MergePlan, _ time.Duration) error {
+	if a.mergeGate != nil {
+		select {
+		case <-a.mergeGate:
+		case <-ctx.Done():
+			_ = a.done("merge ended")
+			return fmt.Errorf("%w: %w", virt.ErrUnmerged, ctx.Err())
+		}
+	}
+	a.mu.Lock()
+	a.plan = nil
+	a.mu.Unlock()
+	return a.done("merge " + p.Top() + " into " + p.Base())
 }
 
 func (a *actor) said() string {

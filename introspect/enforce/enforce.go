@@ -32,6 +32,8 @@ type Actor interface {
 	QuarantineMark(ctx context.Context, id domain.UUID) (live, config string, err error)
 	SetQuarantineMark(ctx context.Context, id domain.UUID, text string) error
 	Snapshot(ctx context.Context, id domain.UUID, req virt.SnapshotRequest, limit time.Duration) (*virt.SnapshotResult, error)
+	PlanMerge(ctx context.Context, id domain.UUID, target string, ours []virt.Layer, needed []string) (*virt.MergePlan, error)
+	Merge(ctx context.Context, id domain.UUID, p *virt.MergePlan, limit time.Duration) error
 }
 
 // Guard is a packet filter on the taps of domains. Cut drops all that passes them but
@@ -139,6 +141,8 @@ type Enforcer struct {
 	hash    []string // rows of snapshots without digests
 	looking map[domain.UUID]bool
 	missed  map[domain.UUID]bool // those that could not be seen to: the next sweep comes to them
+	// retains are whose snapshots are looked at behind that, retainLater with the next sweep.
+	retains, retainLater []retention
 }
 
 // New returns an Enforcer that does nothing until Run.
@@ -164,7 +168,7 @@ func New(cfg Config) (*Enforcer, error) {
 	if e.limits, err = loadLimits(&e.cfg); err != nil {
 		return nil, fmt.Errorf("make enforcer: %w", err)
 	}
-	if err := errors.Join(e.loadHeld(), e.loadSnapshots()); err != nil {
+	if err := errors.Join(e.loadHeld(), e.loadSnapshots(), e.loadRetain()); err != nil {
 		return nil, fmt.Errorf("make enforcer: %w", err)
 	}
 	return e, nil

@@ -469,7 +469,7 @@ func TestArguments(t *testing.T) {
 		{Kind: "quarantine", Parameters: map[string]string{"release": "never"}},
 		{Kind: "quarantine", Parameters: map[string]string{"pause": "maybe"}},
 		{Kind: "detach_network", Parameters: map[string]string{"mode": "scissors"}},
-		{Kind: "snapshot", Parameters: map[string]string{"keep": "3"}},
+		{Kind: "snapshot", Parameters: map[string]string{"keep": "0"}},
 	} {
 		if _, _, err := parse(a); !errors.Is(err, record.ErrReject) {
 			t.Errorf("%v: %v", a, err)

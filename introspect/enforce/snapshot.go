@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -27,10 +28,11 @@ const snapshotTimeout = 5 * time.Minute
 type snapshot struct {
 	memory bool
 	label  string
+	keep   int // 0: all
 }
 
 func readSnapshot(a *record.Action, p *params) action {
-	return snapshot{p.flag("memory"), a.Parameters["label"]}
+	return snapshot{p.flag("memory"), a.Parameters["label"], p.count("keep", 1_000)}
 }
 
 var notInNames = regexp.MustCompile(`[^A-Za-z0-9_-]+`)
@@ -53,7 +55,9 @@ func (s snapshot) run(ctx context.Context, x *attempt) error {
 	cfg := &x.e.cfg
 	req := virt.SnapshotRequest{Name: s.name(x), Memory: s.memory, Dir: filepath.Join(cfg.Snapshots, x.j.id.String()),
 		Spare: cfg.SnapshotSpare, MaxChain: cfg.SnapshotChain}
+	end := x.e.beginShot(ctx, x.d)
 	r, err := cfg.Actor.Snapshot(ctx, x.j.id, req, snapshotTimeout)
+	end()
 	if err != nil {
 		return err
 	}
@@ -69,7 +73,15 @@ func (s snapshot) run(ctx context.Context, x *attempt) error {
 	if err != nil {
 		return err
 	}
-	x.rows = append(x.rows, w)
+	kept := keptRow{Domain: x.j.id, Policy: row.Policy, Verdict: row.Verdict, Index: row.Index, Name: req.Name, Taken: x.e.cfg.Now().UnixNano(), Keep: s.keep}
+	for _, f := range r.Files {
+		kept.Files = append(kept.Files, keptFile{SnapshotFile: f})
+	}
+	k, err := kept.write()
+	if err != nil {
+		return err
+	}
+	x.rows = append(x.rows, w, k)
 	x.e.mu.Lock()
 	x.e.hash = append(x.e.hash, w.Key)
 	x.e.mu.Unlock()
@@ -115,18 +127,31 @@ func (e *Enforcer) loadSnapshots() error {
 	return nil
 }
 
-// digest seals the digests of the files of snapshots, one after the other. It ends with
-// ctx; what it has not come to is done by the next run.
+// digest seals the digests of the files of snapshots, one after the other, and removes
+// behind them what is not kept any more. It ends with ctx; what it has not come to is done
+// by the next run.
 func (e *Enforcer) digest(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	sweep := time.NewTicker(e.cfg.Sweep)
+	defer sweep.Stop()
 	for {
 		e.mu.Lock()
 		key := ""
-		if len(e.hash) > 0 {
+		var due *retention
+		switch {
+		case len(e.hash) > 0:
 			key, e.hash = e.hash[0], e.hash[1:]
+		case len(e.retains) > 0: // behind all digests
+			due, e.retains = &e.retains[0], e.retains[1:]
 		}
 		e.mu.Unlock()
+		if due != nil {
+			if err := e.retain(ctx, *due); err != nil && ctx.Err() == nil {
+				return err
+			}
+			continue
+		}
 		if key != "" {
 			if err := e.digestOne(ctx, key); err != nil && ctx.Err() == nil {
 				return err
@@ -137,6 +162,10 @@ func (e *Enforcer) digest(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		case <-sweep.C:
+			e.mu.Lock()
+			e.retains, e.retainLater = append(e.retains, e.retainLater...), nil
+			e.mu.Unlock()
 		}
 	}
 }
@@ -172,12 +201,25 @@ func (e *Enforcer) digestOne(ctx context.Context, key string) error {
 			f.Sha256 = sum
 		}
 	}
-	err = e.cfg.Seal(ctx, row.Domain, []chain.MetaWrite{{Key: key}}, func() (chain.Entry, error) {
+	rows := []chain.MetaWrite{{Key: key}}
+	kept, err := e.keptDigests(&row, m.Files)
+	if err != nil {
+		return err
+	}
+	if kept != nil {
+		rows = append(rows, *kept)
+	}
+	err = e.cfg.Seal(ctx, row.Domain, rows, func() (chain.Entry, error) {
 		return e.cfg.Store.Draft(record.OriginHost, record.ClassPolicySnapshot, m)
 	})
 	if err != nil {
 		return fmt.Errorf("seal digests of snapshot %s: %w", row.Name, err)
 	}
+	e.mu.Lock()
+	if due := (retention{row.Domain, row.Policy}); !slices.Contains(e.retains, due) {
+		e.retains = append(e.retains, due)
+	}
+	e.mu.Unlock()
 	for _, f := range m.Files {
 		e.cfg.Log.InfoContext(ctx, "file of a snapshot", "snapshot", row.Name, "uuid", row.Domain.String(), "path", f.Path, "sha256", hex.EncodeToString(f.Sha256), "error", f.Error)
 	}

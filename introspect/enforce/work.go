@@ -91,6 +91,10 @@ type dom struct {
 	// paused is when this run has paused it, in Unix nanoseconds, unless that has ended;
 	// whoever has the turn.
 	paused int64
+
+	// Guarded by Enforcer.mu: snapshots being taken, and what ends a merge of images.
+	shooting  int
+	stopMerge func(context.Context)
 }
 
 // lately is what was done to a domain before.

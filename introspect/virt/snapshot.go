@@ -40,6 +40,8 @@ type SnapshotFile struct {
 	Size   int64  `json:"size"`
 	// Overlay is the image that is written to in place of a disk's.
 	Overlay string `json:"overlay,omitempty"`
+	// Inode is that of the file which the snapshot has made: the memory, the overlay.
+	Inode uint64 `json:"inode,omitempty"`
 }
 
 // SnapshotResult says what was done.
@@ -224,6 +226,11 @@ func (s *shot) file(role, target, path, overlay string) {
 	if st, err := os.Stat(path); err == nil {
 		f.Size = st.Size()
 	}
+	made := path
+	if overlay != "" {
+		made = overlay
+	}
+	f.Inode, _ = inode(made) // 0 is nobody's: such a file is never removed
 	s.r.Files = append(s.r.Files, f)
 }
 
@@ -237,7 +244,7 @@ func (s *shot) room() error {
 		}
 		taken++
 		if d.depth+1 >= s.req.MaxChain {
-			return fmt.Errorf("disk %s lies on %d images and may on %d: merge some with virsh blockcommit: %w", d.target, d.depth+1, s.req.MaxChain, record.ErrReject)
+			return fmt.Errorf("disk %s lies on %d images and may on %d: have the policy keep fewer, or merge some with virsh blockcommit: %w", d.target, d.depth+1, s.req.MaxChain, record.ErrReject)
 		}
 		// What is removed behind a failure must have been made by it.
 		if _, err := os.Lstat(d.overlay); !errors.Is(err, fs.ErrNotExist) {

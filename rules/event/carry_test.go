@@ -93,6 +93,8 @@ func fullPayload(c record.Class) record.Message {
 		return &record.Lost{Author: "x", Detail: "x", Counts: []*record.LostCount{{Class: 0x101}}}
 	case *record.Outcome:
 		return &record.Outcome{Policy: "x", Kind: "x", Result: "x"}
+	case *record.Held:
+		return &record.Held{Holds: []*record.Hold{{Policy: "x", Action: "x"}}, Cause: "x", Requester: "x"}
 	case *record.Gap:
 		return &record.Gap{Changes: []string{"x"}}
 	case *record.Hooks:

@@ -57,6 +57,7 @@ var subjects = []record.Class{
 	record.ClassPolicyVerdict, record.ClassPolicyOutcome, record.ClassPolicyLoaded, record.ClassPolicyError,
 	record.ClassPolicyMismatch,
 	record.ClassPolicyExceptionExpired, record.ClassPolicyLimitReached,
+	record.ClassPolicyReapplied, record.ClassPolicyReleased,
 
 	record.ClassApprovalLoaded, record.ClassApprovalRevoked, record.ClassApprovalUsed,
 	record.ClassApprovalUsedLate, record.ClassApprovalExpired,
@@ -200,6 +201,9 @@ var (
 	setDecided    = setVerdict.Union(setUse)
 	setUses       = setUse.Union(SetOf(record.ClassPolicyVerdict))
 	setApproved   = setStatements.Union(setUses)
+
+	// setHeld tells of actions that last.
+	setHeld = SetOf(record.ClassPolicyReapplied, record.ClassPolicyReleased)
 
 	// setActor are the acts of a process in the guest.
 	setActor = setProcess.Union(setFile, setNetwork, setDNS, setMemory, setKernel, setAuth, setSelf).Minus(SetOf(record.ClassNetworkUndeclared)) // that one the host saw

@@ -134,6 +134,8 @@ func hostSetters() map[Field]setter {
 			switch p := d.payload.(type) {
 			case *record.Outcome:
 				return &p.Policy
+			case *record.Held:
+				return &hold(p).Policy
 			case *record.BundleActivation:
 				return &p.Name
 			}
@@ -156,8 +158,14 @@ func hostSetters() map[Field]setter {
 			return nil
 		},
 		ApprovalSubmitter: setWord(func(d *Draft) *string { _, _, s := d.signed(); return s }),
-		PolicyAction:      setWord(func(d *Draft) *string { return &d.outcome().Kind }),
-		PolicyResult:      setWord(func(d *Draft) *string { return &d.outcome().Result }),
+		PolicyAction: setWord(func(d *Draft) *string {
+			if p, ok := d.payload.(*record.Held); ok {
+				return &hold(p).Action
+			}
+			return &d.outcome().Kind
+		}),
+		PolicyRequester: setWord(func(d *Draft) *string { return &d.payload.(*record.Held).Requester }),
+		PolicyResult:    setWord(func(d *Draft) *string { return &d.outcome().Result }),
 	}
 }
 
@@ -271,4 +279,12 @@ func (d *Draft) completeLost(p *record.Lost) {
 		}
 		p.Counts = append(p.Counts, c)
 	}
+}
+
+// hold is the first of the actions that an entry about such as last names.
+func hold(p *record.Held) *record.Hold {
+	if len(p.Holds) == 0 {
+		p.Holds = []*record.Hold{{}}
+	}
+	return p.Holds[0]
 }

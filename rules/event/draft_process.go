@@ -89,6 +89,8 @@ func (d *Draft) reason() *string {
 		return &p.Error
 	case *record.Outcome:
 		return &p.Error
+	case *record.Held:
+		return &p.Cause
 	case *record.AgentStopped:
 		return &p.Reason
 	case *record.AgentCommand:

@@ -317,14 +317,15 @@ var Fields = [...]Info{
 	fact(LibvirtHashSHA256, "libvirt.hash.sha256", KindString, onImage, opt, `SHA-256 of the file.`),
 	fact(LibvirtSize, "libvirt.size", KindNumber, onImage, opt, `Bytes of the file.`),
 
-	fact(PolicyName, "policy.name", KindString, setPolicy.Union(setUse), opt, `Name of the policy, or of the bundle for policy.loaded.`),
+	fact(PolicyName, "policy.name", KindString, setPolicy.Union(setUse), opt, `Name of the policy, or of the bundle for policy.loaded. Where actions of several end together, that of the first.`),
 	fact(PolicySeverity, "policy.severity", KindString, setDecided, opt, `Severity of the policy.`).enum("informational", "low", "medium", "high", "critical"),
 	fact(PolicyMode, "policy.mode", KindString, setDecided, opt, `Effective mode.`).enum("audit", "enforce"),
 	fact(PolicyCause, "policy.cause", KindString, setDecided, opt, `Type of the event that caused the verdict.`),
 	fact(PolicyWouldHave, "policy.would_have", KindBool, setDecided, opt, `Whether the actions were only recorded.`),
 	fact(PolicyLimited, "policy.limited", KindString, setLimited, opt, `What a limit of the policy has left of the actions.`).enum("alert", "audit"),
 	fact(PolicyLimitMax, "policy.limit_max", KindNumber, SetOf(record.ClassPolicyLimitReached), must, `How many verdicts the limit lets act within its period.`),
-	fact(PolicyAction, "policy.action", KindString, SetOf(record.ClassPolicyOutcome), opt, `Kind of the action.`),
+	fact(PolicyAction, "policy.action", KindString, SetOf(record.ClassPolicyOutcome).Union(setHeld), opt, `Kind of the action; of those that last pause, network or quarantine.`),
+	fact(PolicyRequester, "policy.requester", KindString, SetOf(record.ClassPolicyReleased), opt, `Who asked for the release; missing where nobody did.`),
 	fact(PolicyResult, "policy.result", KindString, SetOf(record.ClassPolicyOutcome), opt, `What came of the action.`).enum("done", "already", "merged", "failed", "skipped"),
 
 	fact(ApprovalID, "approval.id", KindString, setApproved, opt, `Id of the approval.`),

@@ -90,6 +90,15 @@ func (e *Event) Load(leaf *record.Leaf, payload record.Message, vm *VM) error {
 		e.SetString(PolicyAction, p.Kind)
 		e.SetString(PolicyResult, p.Result)
 		e.SetString(EventReason, p.Error)
+	case *record.Held:
+		if len(p.Holds) > 0 {
+			e.SetString(PolicyName, p.Holds[0].Policy)
+			e.SetString(PolicyAction, p.Holds[0].Action)
+		}
+		if class == record.ClassPolicyReleased {
+			e.SetString(PolicyRequester, p.Requester)
+		}
+		e.SetString(EventReason, p.Cause)
 	case *record.BundleActivation:
 		e.SetString(PolicyName, p.Name)
 	case *record.AgentStopped:

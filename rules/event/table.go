@@ -83,6 +83,7 @@ const (
 	PolicySeverity
 	PolicyMode
 	PolicyAction
+	PolicyRequester
 	PolicyResult
 	PolicyCause
 	PolicyLimited
