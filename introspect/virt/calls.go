@@ -160,17 +160,21 @@ func (c *calls) forget(id domain.UUID, sh *share) {
 	}
 }
 
-// withConn runs f with the present connection, which stays open until f returns.
+// withConn runs f with a connection of its own, which stays open until f returns.
 func withConn[T any](ctx context.Context, h *Host, id domain.UUID, urgent bool, f func(*libvirt.Connect) (T, error)) (T, error) {
-	return do(ctx, h.calls, id, urgent, h.cfg.CallTimeout, func() (T, error) {
-		var zero T
-		l, err := h.borrow()
-		if err != nil {
-			return zero, err
-		}
-		defer h.giveBack(l)
-		return f(l.conn)
-	})
+	return do(ctx, h.calls, id, urgent, h.cfg.CallTimeout, func() (T, error) { return lent(h, f) })
+}
+
+// lent runs f with a connection that nobody else makes calls on until f returns.
+func lent[T any](h *Host, f func(*libvirt.Connect) (T, error)) (T, error) {
+	var zero T
+	l, conn, err := h.borrow()
+	if err != nil {
+		return zero, err
+	}
+	v, err := f(conn)
+	h.giveBack(l, conn)
+	return v, err
 }
 
 // withDomain runs f with a domain found by its UUID and frees it.
@@ -186,30 +190,77 @@ func withDomain[T any](ctx context.Context, h *Host, id domain.UUID, urgent bool
 	})
 }
 
-// link is one connection with the number of its users. It is closed when the last has left: a
+// maxSpare is how many connections wait for calls to come.
+const maxSpare = 8
+
+// link is the connection on which libvirt is heard, and those for calls beside it. Each
+// call has a connection of its own: in libvirt's client (seen with 9.0, CVE-2024-4418) two threads
+// that wait for answers on one connection can be given each other's memory when it breaks, and
+// may not notice that it did. They are closed when the last user has left: a
 // libvirt connection closed under a call would take the call's memory with it.
 type link struct {
-	conn  *libvirt.Connect
-	users int // guarded by Host.mu
+	conn *libvirt.Connect // for events; nobody makes calls on it while it hears
+	// Guarded by Host.mu.
+	users int
+	spare []*libvirt.Connect
 }
 
-// borrow takes the present connection; the caller gives it back.
-func (h *Host) borrow() (*link, error) {
+// borrow takes a connection of the present link; the caller gives it back. It may
+// take as long as libvirtd hangs.
+func (h *Host) borrow() (*link, *libvirt.Connect, error) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.link == nil {
-		return nil, fmt.Errorf("%w: %w", record.ErrRetry, ErrDisconnected)
+	l := h.link
+	if l == nil {
+		h.mu.Unlock()
+		return nil, nil, fmt.Errorf("%w: %w", record.ErrRetry, ErrDisconnected)
 	}
-	h.link.users++
-	return h.link, nil
-}
-
-func (h *Host) giveBack(l *link) {
-	h.mu.Lock()
-	l.users--
-	last := l.users == 0
+	l.users++
+	if n := len(l.spare); n > 0 {
+		conn := l.spare[n-1]
+		l.spare = l.spare[:n-1]
+		h.mu.Unlock()
+		return l, conn, nil
+	}
 	h.mu.Unlock()
-	if last {
-		_, _ = l.conn.Close() // a connection that is broken already says so; there is nothing left to do
+	conn, err := libvirt.NewConnect(h.cfg.URI)
+	if err != nil {
+		h.giveBack(l, nil)
+		return nil, nil, fmt.Errorf("connect to %s for a call: %w", h.cfg.URI, err)
+	}
+	h.keepAlive(conn)
+	return l, conn, nil
+}
+
+// keepAlive has a connection noticed that is dead. The test driver has no such thing.
+func (h *Host) keepAlive(conn *libvirt.Connect) bool {
+	return conn.SetKeepAlive(int(h.cfg.KeepAliveInterval/time.Second), h.cfg.KeepAliveCount) == nil
+}
+
+// giveBack ends the use of a link, and of a connection of it; nil: of none.
+func (h *Host) giveBack(l *link, conn *libvirt.Connect) {
+	if conn != nil {
+		if alive, err := conn.IsAlive(); err != nil || !alive {
+			h.hangUpOn(conn)
+			conn = nil
+		}
+	}
+	h.mu.Lock()
+	if conn != nil && h.link == l && len(l.spare) < maxSpare {
+		l.spare, conn = append(l.spare, conn), nil
+	}
+	var over []*libvirt.Connect
+	if l.users--; l.users == 0 {
+		over = append(l.spare, l.conn)
+		l.spare = nil
+	}
+	h.mu.Unlock()
+	if conn != nil {
+		over = append(over, conn)
+	}
+	for _, c := range over {
+		h.hangUpOn(c)
 	}
 }
+
+// hangUpOn closes a connection. One that is broken already says so; there is nothing left to do.
+func (h *Host) hangUpOn(conn *libvirt.Connect) { _, _ = conn.Close() }

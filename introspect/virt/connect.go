@@ -73,14 +73,12 @@ func (h *Host) listen(ctx context.Context, conn *libvirt.Connect) (cause, detail
 		default:
 		}
 	}); err != nil {
-		h.giveBack(l)
+		h.giveBack(l, nil)
 		return "error", err.Error()
 	}
 	cov := &Coverage{URI: h.cfg.URI, Missing: map[string]string{}}
 	// The test driver has no keepalive; everything else works there.
-	if err := conn.SetKeepAlive(int(h.cfg.KeepAliveInterval/time.Second), h.cfg.KeepAliveCount); err == nil {
-		cov.KeepAlive = true
-	}
+	cov.KeepAlive = h.keepAlive(conn)
 	h.queue.hold()
 	off := h.register(conn, cov)
 	h.setLink(l)
@@ -115,9 +113,8 @@ func (h *Host) listen(ctx context.Context, conn *libvirt.Connect) (cause, detail
 }
 
 // probe asks libvirt something from time to time, and closes the channel it returns when
-// no answer comes for as long as keepalive would wait. Keepalive alone is not enough: while
-// two calls wait on one connection, libvirt's client (seen with 9.0) does not notice that the daemon
-// has stopped.
+// no answer comes for as long as keepalive would wait. Keepalive alone is not enough: libvirtd
+// answers it also when all that would answer calls hang.
 func (h *Host) probe(ctx context.Context) <-chan struct{} {
 	dead := make(chan struct{})
 	patience := h.cfg.KeepAliveInterval * time.Duration(h.cfg.KeepAliveCount+1)
@@ -131,12 +128,7 @@ func (h *Host) probe(ctx context.Context) <-chan struct{} {
 			case <-tick.C:
 			}
 			_, err := do(ctx, h.calls, domain.UUID{}, true, patience, func() (uint32, error) {
-				l, err := h.borrow()
-				if err != nil {
-					return 0, err
-				}
-				defer h.giveBack(l)
-				return l.conn.GetLibVersion()
+				return lent(h, func(c *libvirt.Connect) (uint32, error) { return c.GetLibVersion() })
 			})
 			if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 				close(dead)
@@ -168,7 +160,7 @@ func (h *Host) hangUp(l *link, off []func() error, cause string) {
 			}
 		}
 		_ = l.conn.UnregisterCloseCallback()
-		h.giveBack(l)
+		h.giveBack(l, nil)
 		return struct{}{}, nil
 	})
 }

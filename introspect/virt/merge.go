@@ -99,12 +99,12 @@ func (h *Host) Merge(ctx context.Context, id domain.UUID, p *MergePlan, limit ti
 	defer cancel()
 	// The call outlives its cancelling, so that what it has left is known.
 	_, err := do(context.WithoutCancel(ctx), h.calls, id, false, limit+2*mergeGrace, func() (struct{}, error) {
-		l, err := h.borrow()
+		l, conn, err := h.borrow()
 		if err != nil {
 			return struct{}{}, err
 		}
-		defer h.giveBack(l)
-		dom, err := l.conn.LookupDomainByUUID(id[:])
+		defer h.giveBack(l, conn)
+		dom, err := conn.LookupDomainByUUID(id[:])
 		if err != nil {
 			return struct{}{}, err
 		}

@@ -77,12 +77,12 @@ func (h *Host) Snapshot(ctx context.Context, id domain.UUID, req SnapshotRequest
 	}
 	r, err := do(ctx, h.calls, id, true, limit, func() (*SnapshotResult, error) {
 		defer h.snapshots.Delete(id)
-		l, err := h.borrow()
+		l, conn, err := h.borrow()
 		if err != nil {
 			return nil, err
 		}
-		defer h.giveBack(l)
-		dom, err := l.conn.LookupDomainByUUID(id[:])
+		defer h.giveBack(l, conn)
+		dom, err := conn.LookupDomainByUUID(id[:])
 		if err != nil {
 			return nil, err
 		}
