@@ -7,8 +7,8 @@ policy "agent_silenced" {
   attack      = ["T1562.001"]
   mode        = "enforce"
 
-  on        = ["agent.heartbeat_lost", "agent.sequence_gap", "agent.signature_invalid", "agent.rollback", "agent.forked", "agent.cloned",
-    "agent.absent", "agent.key_changed", "agent.coverage_low", "agent.coverage_lost"]
+  on = ["agent.heartbeat_lost", "agent.sequence_gap", "agent.signature_invalid", "agent.rollback", "agent.forked", "agent.cloned",
+  "agent.absent", "agent.key_changed", "agent.coverage_low", "agent.coverage_lost"]
   condition = event.origin == "host" && !contains(["shutoff", "crashed", "paused"], vm.state)
 
   cooldown {
