@@ -78,8 +78,15 @@ func TestKillProcess(t *testing.T) {
 	if m := wait(t, ctx, l, "answer", lab.Of(record.ClassAgentResult)).Msg.(*record.AgentResult); m.Status != 0 || len(m.Signature) != 64 {
 		t.Errorf("answer %v", m)
 	}
-	// One that has ended by the time: its number is nobody's, or somebody else's.
+	// One that has ended by the time: its number is nobody's, or somebody else's. It ends
+	// while nobody listens, or else it might be killed before.
+	if err := l.StopDaemon(); err != nil {
+		t.Fatal(err)
+	}
 	guestRun(t, ctx, l, "/tmp/miner/sleep 0")
+	if err := l.StartDaemon(ctx); err != nil {
+		t.Fatal(err)
+	}
 	o = wait(t, ctx, l, "second outcome", nth(2, lab.Outcome("miner", "kill_process"))).Msg.(*record.Outcome)
 	if o.Result != "already" {
 		t.Errorf("outcome of one that has ended: %v", o)
